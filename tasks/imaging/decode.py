@@ -1,0 +1,145 @@
+"""Image files to pixels: the one decoder, for validation, training and serving alike.
+
+`decode` gives `uint8` pixels of shape (height, width, channels) or raises `ImageError` with a reason code. What an
+image means never depends on other images: orientation is taken from EXIF, transparency is laid over white, 16-bit
+grey is scaled by the full range of its type, animations give their first frame.
+"""
+
+import io
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+VERSION = 1  # raise when the same bytes would give other pixels: caches are keyed by it
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # JPEG covers MPO, the cameras' two-picture files
+REASONS = {
+    "empty": "the file holds no bytes",
+    "too_many_bytes": "the file is larger than max_bytes",
+    "not_an_image": "the content is in none of the image formats " + ", ".join(FORMATS),
+    "too_many_pixels": "width times height is larger than max_pixels",
+    "truncated": "the file ends before the picture does",
+    "corrupt": "the picture cannot be decoded",
+    "unsupported_mode": "the pixels are of a kind without a fixed meaning, such as 32-bit floats",
+    "outside_class_folder": "the file does not lie in the folder of a class",
+    "unreadable": "the operating system refuses to read the file",
+}
+# What Pillow's parsers raise on damaged files.
+PARSER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
+    EOFError, NotImplementedError, MemoryError, struct.error, zlib.error,
+)
+
+
+class ImageError(ValueError):
+    """An image file that cannot be used; `reason` is a key of `REASONS`, `detail` what was found."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail} ({REASONS[reason]})")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may cost before it is refused unread; without arguments, no limit of ours."""
+
+    max_bytes: float = math.inf
+    max_pixels: float = math.inf
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture in Pillow's mode L or RGB, and what its file said of it."""
+
+    picture: Image.Image
+    format: str
+    mode: str
+
+
+def decode(source: Path | bytes, channels: int, size: tuple[int, int] | None = None, limits: Limits = Limits()) -> np.ndarray:
+    """Return the pixels of an image file as `uint8`, shape (height, width, channels).
+
+    `channels` is 1 (ITU-R 601 luma) or 3 (RGB). `size` is (height, width): the picture is stretched to it with an
+    antialiased bilinear filter. Raises `ImageError`.
+    """
+    content = source if isinstance(source, bytes) else read_file(source, limits)
+    picture = decode_bytes(content, limits).picture.convert({1: "L", 3: "RGB"}[channels])
+    if size is not None:
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    return pixels[:, :, np.newaxis] if channels == 1 else pixels
+
+
+def read_file(path: Path, limits: Limits = Limits()) -> bytes:
+    """Return the bytes of a file, unread where it is too large. Raises `ImageError`."""
+    try:
+        size = path.stat().st_size
+        if size > limits.max_bytes:
+            raise ImageError("too_many_bytes", f"{size:,} bytes, allowed are {limits.max_bytes:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError("unreadable", error.strerror or str(error)) from error
+
+
+def decode_bytes(content: bytes, limits: Limits = Limits()) -> Decoded:
+    """Decode a whole file, upright, to a picture of mode L or RGB. Raises `ImageError`."""
+    if not content:
+        raise ImageError("empty", "0 bytes")
+    if len(content) > limits.max_bytes:
+        raise ImageError("too_many_bytes", f"{len(content):,} bytes, allowed are {limits.max_bytes:,}")
+    image = _identify(content, limits)
+    return Decoded(_load(image), image.format or "", image.mode)
+
+
+def _identify(content: bytes, limits: Limits) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_many_pixels", str(error)) from error
+    except PARSER_ERRORS as error:
+        raise ImageError("not_an_image", f"it begins with {content[:8]!r}") from error
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise ImageError("too_many_pixels", f"{width:,} x {height:,} pixels, allowed are {limits.max_pixels:,}")
+    return image
+
+
+def _load(image: Image.Image) -> Image.Image:
+    try:
+        image.load()
+        return _to_grey_or_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except PARSER_ERRORS as error:
+        reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
+        raise ImageError(reason, str(error) or type(error).__name__) from error
+
+
+def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    if image.mode.startswith("I"):
+        return _from_16_bits(image)
+    if image.mode == "F":
+        raise ImageError("unsupported_mode", "32-bit floating point pixels")
+    if image.has_transparency_data:
+        return _over_white(image)
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError("unsupported_mode", f"integer pixels from {values.min()} to {values.max()}")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")

@@ -1,0 +1,196 @@
+"""Fit a model so that it can be killed at any time: the next call goes on after the last whole epoch, and ends equal."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tasks.imaging import augmentation
+from tasks.params import Augmentation, Train
+
+# What these callbacks remember from epoch to epoch, besides the best weights.
+MEMORY = {"EarlyStopping": ("wait", "best", "best_epoch"), "ReduceLROnPlateau": ("wait", "best", "cooldown_counter")}
+PREDICT_BATCH = 64
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Rows of an array of `uint8` pixels with what is known of them: targets and weights of shape (rows,)."""
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+
+def use_threads(threads: int) -> None:
+    """Fix the threads of one operation, and let a GPU's memory grow. Call before TensorFlow computes anything."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)
+
+
+def fit(
+    model: keras.Model,
+    training: Images,
+    validation: Images,
+    params: Train,
+    checkpoint: Path,
+    key: str,
+    on_epoch: Callable[[dict[str, float]], None],
+) -> list[dict[str, float]]:
+    """Train `model` in place to its best epoch on `validation`; return one row per epoch.
+
+    A row has `epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds`; the training loss is weighted,
+    the validation loss is not. A `checkpoint` of the same `key` is resumed. Raises `ValueError` when the loss is not
+    a number any more.
+    """
+    _compile(model, params, math.ceil(len(training.rows) / params.batch_size))
+    callbacks = _callbacks(params)
+    group = keras.callbacks.CallbackList(callbacks, model=model)
+    group.on_train_begin()
+    history = _restore(checkpoint, key, model, callbacks)
+    for epoch in range(len(history), params.epochs):
+        if model.stop_training:
+            break
+        row = _epoch(model, training, validation, params, epoch)
+        group.on_epoch_end(epoch, dict(row))
+        history.append(row)
+        _save(checkpoint, key, model, callbacks, history)
+        on_epoch(row)
+    group.on_train_end()
+    return history
+
+
+def predict(model: keras.Model, images: Images) -> np.ndarray:
+    """Return probabilities of shape (rows, classes)."""
+    return model.predict(_batches(images, PREDICT_BATCH), verbose=0)
+
+
+def _compile(model: keras.Model, params: Train, steps: int) -> None:
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = params.learning_rate
+    if params.schedule.kind == "cosine":
+        floor = params.schedule.minimum / params.learning_rate
+        rate = keras.optimizers.schedules.CosineDecay(params.learning_rate, params.epochs * steps, alpha=floor)
+    optimizer = keras.optimizers.get({"class_name": params.optimizer, "config": {"learning_rate": rate}})
+    optimizer.build(model.trainable_variables)
+    # XLA is slower on CPUs, and not bit-equal to other compilations.
+    model.compile(optimizer, "sparse_categorical_crossentropy", weighted_metrics=[], metrics=["accuracy"], jit_compile=False)
+
+
+def _callbacks(params: Train) -> list[keras.callbacks.Callback]:
+    stopping = params.early_stopping
+    best = keras.callbacks.EarlyStopping(
+        monitor=stopping.monitor if stopping else "val_loss",
+        patience=stopping.patience if stopping else params.epochs,
+        restore_best_weights=True,
+    )
+    if params.schedule.kind != "plateau":
+        return [best]
+    schedule = params.schedule
+    return [
+        best,
+        keras.callbacks.ReduceLROnPlateau("val_loss", schedule.factor, schedule.patience, min_lr=schedule.minimum),
+    ]
+
+
+def _epoch(model: keras.Model, training: Images, validation: Images, params: Train, epoch: int) -> dict[str, float]:
+    start = time.perf_counter()
+    rate = float(model.optimizer.learning_rate)
+    logs = model.fit(
+        _training_batches(training, params, epoch),
+        validation_data=_batches(validation, PREDICT_BATCH),
+        initial_epoch=epoch,
+        epochs=epoch + 1,
+        verbose=0,
+    ).history
+    row = {"epoch": epoch + 1} | {name: values[0] for name, values in logs.items()} | {"learning_rate": rate}
+    if not all(math.isfinite(value) for value in row.values()):
+        raise ValueError(
+            f"epoch {epoch + 1}: the loss is {row['loss']}, the validation loss {row['val_loss']}: the training has diverged. "
+            f"Lower learning_rate ({params.learning_rate:g}) in params.yaml."
+        )
+    return row | {"seconds": time.perf_counter() - start}
+
+
+def _training_batches(images: Images, params: Train, epoch: int) -> tf.data.Dataset:
+    """Batches of (pixels, targets, weights) in the order, and with the changes, of this seed and epoch."""
+    count = len(images.rows)
+    order = np.random.default_rng([params.seed, epoch, 1]).permutation(count)
+    changes = params.augmentation or Augmentation()
+    transforms, brightness = augmentation.draw(changes, params.seed, epoch, count, images.pixels.shape[1:3])
+
+    def batches() -> Iterator[tuple[np.ndarray, ...]]:
+        for start in range(0, count, params.batch_size):
+            chosen = order[start : start + params.batch_size]
+            pixels = images.pixels[images.rows[chosen]]
+            yield pixels, images.targets[chosen], images.weights[chosen], transforms[chosen], brightness[chosen]
+
+    signature = (*_signature(images), tf.TensorSpec((None, 8)), tf.TensorSpec((None,)))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    if params.augmentation is None:
+        dataset = dataset.map(lambda pixels, targets, weights, *_: (pixels, targets, weights))
+    else:
+        dataset = dataset.map(
+            lambda pixels, targets, weights, *drawn: (augmentation.apply(pixels, *drawn, changes.fill), targets, weights)
+        )
+    return dataset.prefetch(2)
+
+
+def _batches(images: Images, size: int) -> tf.data.Dataset:
+    def batches() -> Iterator[tuple[np.ndarray, ...]]:
+        for start in range(0, len(images.rows), size):
+            chosen = slice(start, start + size)
+            yield images.pixels[images.rows[chosen]], images.targets[chosen], images.weights[chosen]
+
+    return tf.data.Dataset.from_generator(batches, output_signature=_signature(images)).prefetch(2)
+
+
+def _signature(images: Images) -> tuple[tf.TensorSpec, ...]:
+    pixels = tf.TensorSpec((None, *images.pixels.shape[1:]), tf.uint8)
+    return pixels, tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.float32)
+
+
+def _save(file: Path, key: str, model: keras.Model, callbacks: list, history: list[dict[str, float]]) -> None:
+    memory = [{name: getattr(callback, name) for name in MEMORY[type(callback).__name__]} for callback in callbacks]
+    state = {"key": key, "history": history, "memory": memory, "stopped": bool(model.stop_training)}
+    arrays = {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
+    arrays |= {f"best_{i}": weights for i, weights in enumerate(callbacks[0].best_weights)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    with part.open("wb") as target:
+        np.savez(target, state=json.dumps(state, default=float), **arrays)
+    part.replace(file)
+
+
+def _restore(file: Path, key: str, model: keras.Model, callbacks: list) -> list[dict[str, float]]:
+    try:
+        saved = np.load(file, allow_pickle=False)
+        state = json.loads(str(saved["state"]))
+    except FileNotFoundError:
+        return []
+    if state["key"] != key:
+        return []
+    for i, variable in enumerate(_variables(model)):
+        variable.assign(saved[f"variable_{i}"])
+    for callback, memory in zip(callbacks, state["memory"], strict=True):
+        for name, value in memory.items():
+            setattr(callback, name, value)
+    callbacks[0].best_weights = [saved[f"best_{i}"] for i in range(len(model.weights))]
+    model.stop_training = state["stopped"]
+    log.info("resuming after epoch %d", len(state["history"]))
+    return state["history"]
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    return [*model.variables, *model.optimizer.variables]

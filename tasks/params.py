@@ -1,0 +1,286 @@
+"""`params.yaml` as closed, typed models: a wrong key, type or value stops at once and is named.
+
+`python -m tasks.params` checks the file and prints what each architecture will be trained with.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from tasks.modeling.architectures import ARCHITECTURES, Cnn
+
+PARAMS = Path("params.yaml")
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Level = Literal["error", "warn", "off"]
+
+
+class Section(BaseModel):
+    """A closed, frozen part of `params.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Minimum(Section):
+    minimum: float
+    level: Level
+
+
+class Maximum(Section):
+    maximum: float
+    level: Level
+
+
+class Judgement(Section):
+    level: Level
+
+
+class Expectations(Section):
+    """What the table of files is expected to fulfil; `error` stops the pipeline, `warn` is reported."""
+
+    usable_share: Minimum = Minimum(minimum=0.8, level="error")  # files that are usable images, of all files
+    classes: Minimum = Minimum(minimum=2, level="error")
+    images_per_class: Minimum = Minimum(minimum=10, level="error")  # usable images
+    imbalance: Maximum = Maximum(maximum=10, level="warn")  # largest class over smallest
+    side: Minimum = Minimum(minimum=32, level="warn")  # pixels of the shorter side
+    contrast: Minimum = Minimum(minimum=1, level="warn")  # standard deviation of the grey values, 0 to 255
+    distinct_share: Minimum = Minimum(minimum=0.95, level="warn")  # files whose content no other file has
+    format_matches_name: Judgement = Judgement(level="warn")
+
+
+class Validate(Section):
+    max_bytes: Count = 100_000_000
+    max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 100_000_000  # Pillow refuses more
+    expectations: Expectations = Expectations()
+
+
+class NearCopies(Section):
+    hash_distance: Annotated[int, Field(ge=0, le=64)] = 32  # differing bits of 240 that make two images worth a look
+    correlation: Annotated[float, Field(gt=0, le=1)] = 0.965  # of the fine structure of 64x64 thumbnails
+
+
+class Patients(Section):
+    """Images of one patient stay together: a pattern with one group, or a CSV table in the image folder
+    with the columns path and patient."""
+
+    pattern: str | None = None
+    table: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Patients":
+        if self.pattern is not None and self.table is not None:
+            raise ValueError("give a pattern or a table, not both")
+        return self
+
+
+class Split(Section):
+    seed: int = 42
+    validation: Share = 0.15  # of the training images, where no validation folder is given
+    test: Share = 0.15  # likewise, where no test folder is given
+    copies: Literal["withhold", "keep"] = "withhold"  # training images that copy a test or validation image
+    near_copies: NearCopies = NearCopies()
+    patients: Patients = Patients()
+
+
+class Weigh(Section):
+    method: Literal["balanced", "none"] = "balanced"
+
+
+class Schedule(Section):
+    kind: Literal["constant", "plateau", "cosine"] = "plateau"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5  # plateau: the rate is multiplied by it
+    patience: Count = 3  # plateau: after so many epochs without a better val_loss
+    minimum: Annotated[float, Field(ge=0)] = 0.0  # plateau and cosine: the lowest rate
+
+
+class EarlyStopping(Section):
+    monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
+    patience: Count = 5
+
+
+class Augmentation(Section):
+    """Random changes of training images, drawn anew for each image and epoch, uniform in the stated ranges."""
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0  # degrees, to either side
+    width_shift: Share = 0  # of the width, to either side
+    height_shift: Share = 0  # of the height, up or down
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0  # degrees, to either side
+    zoom: Share = 0  # from 1 - zoom to 1 + zoom, per axis
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    brightness: Share = 0  # factor from 1 - brightness to 1 + brightness
+    fill: Literal["nearest", "constant", "reflect", "wrap"] = "nearest"  # beyond the border
+
+
+class Train(Section):
+    """Defaults of every architecture; each key may be given again in an architecture's own section."""
+
+    seed: int = 42
+    threads: Count = 2  # of one operation: other numbers give other models
+    image_size: tuple[Count, Count] = (128, 128)  # height, width
+    channels: Literal[1, 3] = 3
+    batch_size: Count = 32
+    epochs: Count = 15
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    learning_rate: Positive = 1e-4
+    schedule: Schedule = Schedule()
+    early_stopping: EarlyStopping | None = EarlyStopping()
+    augmentation: Augmentation | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _square(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("image_size"), int):
+            return values | {"image_size": (values["image_size"], values["image_size"])}
+        return values
+
+
+class Architecture(Section):
+    """One architecture to train: its structure, and how it is trained."""
+
+    structure: Cnn
+    train: Train
+
+
+class Evaluate(Section):
+    calibration_bins: Count = 15
+
+
+class Compare(Section):
+    rank_by: Literal["val_macro_f1", "val_accuracy", "val_balanced_accuracy"] = "val_macro_f1"
+    overfitting_gap: Share = 0.1  # training accuracy above validation accuracy
+
+
+class Register(Section):
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "image_classifier"
+
+
+class Report(Section):
+    title: str = "Image classification"
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    validate_: Validate = Field(default=Validate(), alias="validate")
+    split: Split = Split()
+    weigh: Weigh = Weigh()
+    train: Train = Train()
+    architectures: dict[str, Architecture]
+    evaluate: Evaluate = Evaluate()
+    compare: Compare = Compare()
+    register_: Register = Field(default=Register(), alias="register")
+    report: Report = Report()
+
+
+def load_params(path: Path = PARAMS) -> Params:
+    """Read and check a params file. Raises `ValueError` naming every wrong key and what is allowed there."""
+    raw = _read(path)
+    problems: list[str] = []
+    raw["architectures"] = dict(_architectures(raw, problems))
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as error:
+        problems = [_explain(detail, Params) for detail in error.errors()] + problems
+    if problems:
+        raise ValueError("\n  ".join([f"{path} has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]))
+    return params
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: expected in the current folder; copy one from recipes/") from None
+    except YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: expected a mapping of sections, received {type(raw).__name__}")
+    return raw
+
+
+def _architectures(raw: dict[str, Any], problems: list[str]) -> Iterator[tuple[str, Architecture]]:
+    """Yield each architecture: its keys laid over its row of the table and over the training defaults."""
+    sections = raw.get("architectures")
+    if not isinstance(sections, dict) or not sections:
+        problems.append(f"architectures: received {sections!r}, expected at least one of {', '.join(ARCHITECTURES)}")
+        return
+    defaults = raw.get("train") or {}
+    if not _is_valid(Train, defaults):
+        defaults = {}  # its mistakes are told once, under train
+    for name, section in sections.items():
+        try:
+            yield name, _architecture(name, section or {}, defaults)
+        except ValidationError as error:
+            problems += [_explain(detail, Architecture, f"architectures.{name}") for detail in error.errors()]
+        except ValueError as error:
+            problems.append(f"architectures.{name}: {error}")
+
+
+def _architecture(name: str, section: Any, defaults: dict[str, Any]) -> Architecture:
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        raise ValueError("expected a name of letters, digits and underscores: it names a folder and a stage")
+    if not isinstance(section, dict):
+        raise ValueError(f"received {section!r}, expected a mapping such as {{batch_size: 64}} or {{}}")
+    like = section.get("like", name)
+    if like not in ARCHITECTURES:
+        raise ValueError(
+            f"unknown architecture {like!r}; known are {', '.join(ARCHITECTURES)}. "
+            f"A variant says which of them it changes: {name}: {{like: cnn_a, dropout: 0.2}}"
+        )
+    structure = {key: value for key, value in section.items() if key in Cnn.model_fields}
+    train = {key: value for key, value in section.items() if key not in Cnn.model_fields and key != "like"}
+    return Architecture.model_validate(
+        {"structure": ARCHITECTURES[like].model_dump() | structure, "train": _merge(defaults, train)}
+    )
+
+
+def _is_valid(model: type[BaseModel], values: Any) -> bool:
+    try:
+        model.model_validate(values)
+    except ValidationError:
+        return False
+    return True
+
+
+def _merge(defaults: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults)
+    for key, value in overrides.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _explain(detail: Any, model: type[BaseModel], prefix: str = "") -> str:
+    """One line of where, what was received and what is allowed, from an error of pydantic."""
+    steps = [str(step) for step in detail["loc"]]
+    key = ".".join([prefix, *steps[1:]] if prefix else steps)
+    if detail["type"] == "extra_forbidden":
+        known = _keys_beside(model, steps)
+        close = difflib.get_close_matches(steps[-1], known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{key}: unknown key; {hint}known here are {', '.join(known)}"
+    wanted = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{key}: received {detail['input']!r}, {wanted}"
+
+
+def _keys_beside(model: type[BaseModel], steps: list[str]) -> list[str]:
+    """The keys that are known where `steps` ends, following the models of the sections on the way."""
+    for step in steps[:-1]:
+        field = next((field for name, field in model.model_fields.items() if (field.alias or name) == step), None)
+        kinds = [field.annotation, *get_args(field.annotation)] if field else []
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+    keys = [field.alias or name for name, field in model.model_fields.items()]
+    return ["like", *Cnn.model_fields, *keys] if model is Train and steps[0] == "train" and len(steps) == 2 else keys
+
+
+if __name__ == "__main__":
+    for name, architecture in load_params().architectures.items():
+        print(f"{name}: {architecture.model_dump_json(indent=2)}")

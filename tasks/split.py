@@ -1,0 +1,162 @@
+"""Assign every usable image to training, validation or test: `data/splits.csv`.
+
+Folders that the data bring (Training, Testing, validate, …) are kept as given; a missing part is carved from training.
+Copies of one picture (exact, near, mirrored) and images of one patient share a group, and a group never straddles two
+parts: where the given folders put copies on both sides, the training (or validation) copy is withheld, counted and
+listed. A carved group's part is a hash of the seed and of the first of its images by path (of the patient, where
+patients are known), so adding images moves none that is already assigned; the one exception is a new near copy that
+sorts before all other images of its group.
+Fails when a class lacks images in a part. Run by hand: `dvc repro --single-item split`.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.command import run
+from tasks.imaging.duplicates import find_copies, group
+from tasks.params import Patients, Split, load_params
+from tasks.tables import read_table, write_table
+
+PARTS = ("test", "validation", "training")  # by precedence: copies are withheld from the later ones
+WITHHELD = "withheld"
+
+log = logging.getLogger(__name__)
+
+
+def main(raw: Path, clean: Path, files_csv: Path, splits_csv: Path, split_json: Path) -> None:
+    """Write each image's part and group, and a summary of counts, copies and withheld images."""
+    params = load_params().split
+    files = read_table(files_csv).query("status == 'usable'").reset_index(drop=True)
+    near = params.near_copies
+    copies = find_copies(files, clean, near.hash_distance, near.correlation)
+    patients = find_patients(files.path, params.patients, raw)
+    splits = assign(files, copies, patients, params)
+    check(splits)
+    summary = summarise(files, copies, splits)
+    write_table(splits[["path", "label", "split", "group", "sha256"]], splits_csv)
+    split_json.write_text(json.dumps(summary, indent=2) + "\n")
+    tell(summary)
+
+
+def find_patients(paths: Sequence[str], params: Patients, raw: Path) -> list[str]:
+    """Return each image's patient, "" where none is known. Raises `ValueError` for a pattern or table that fits nothing."""
+    if params.pattern is not None:
+        pattern = _compile(params.pattern)
+        found = [match[1] if (match := pattern.search(path)) else "" for path in paths]
+    elif params.table is not None:
+        table = _read_patients(raw / params.table)
+        found = [table.get(path, "") for path in paths]
+    else:
+        return [""] * len(paths)
+    if not any(found):
+        raise ValueError(f"split.patients names no patient of any image, such as {paths[0]!r}: received {params}")
+    return found
+
+
+def assign(files: pd.DataFrame, copies: pd.DataFrame, patients: Sequence[str], params: Split) -> pd.DataFrame:
+    """Return path, label, sha256, split and group per image of `files` (columns path, subset, label, sha256)."""
+    splits = files[["path", "label", "sha256"]].assign(
+        given=files.subset.replace("", "training"),
+        group=group(files.path, pd.concat([copies, _same_patient(files.path, patients)])),
+        key=[patient or sha for patient, sha in zip(patients, files.sha256, strict=True)],
+    )
+    carved = [part for part in ("test", "validation") if part not in set(splits.given)]
+    anchors = splits.sort_values("path").drop_duplicates("group").set_index("group").key
+    drawn = anchors.map(lambda key: _draw(key, carved, params))
+    untouched = splits.groupby("group").given.transform(lambda given: set(given) == {"training"})
+    splits["split"] = splits.given.mask(untouched, splits.group.map(drawn))
+    if params.copies == "withhold":
+        first = splits.groupby("group").split.transform(lambda parts: min(parts, key=PARTS.index))
+        splits["split"] = splits.split.mask(splits.split != first, WITHHELD)
+    return splits
+
+
+def check(splits: pd.DataFrame) -> None:
+    """Raise `ValueError` naming every class that has no image in a part."""
+    counts = pd.crosstab(splits.label, splits.split).reindex(columns=list(PARTS), fill_value=0)
+    lacking = [f"{label} has no {part} image" for label, row in counts.iterrows() for part in PARTS if row[part] == 0]
+    if lacking:
+        raise ValueError(
+            f"every class needs images in each part, but {'; '.join(lacking)}. Add images of it, "
+            "or raise split.validation or split.test, or change split.seed in params.yaml."
+        )
+
+
+def summarise(files: pd.DataFrame, copies: pd.DataFrame, splits: pd.DataFrame) -> dict:
+    """Return what a person wants to know: counts per part and class, copies by kind, withheld images, label conflicts."""
+    label = splits.set_index("path").label
+    counts = pd.crosstab(splits.split, splits.label).reindex([*reversed(PARTS), WITHHELD], fill_value=0)
+    exact = files.assign(given=splits.given)[files.sha256.duplicated(keep=False)].groupby("sha256")
+    conflicts = copies[copies.path_a.map(label) != copies.path_b.map(label)]
+    return {
+        "images": {part: row.to_dict() for part, row in counts.iterrows()},
+        "exact_groups": exact.ngroups,
+        "exact_surplus": int(files.sha256.duplicated().sum()),
+        "exact_groups_across_parts": int((exact.given.nunique() > 1).sum()),
+        "pairs": {kind: int((copies.kind == kind).sum()) for kind in ("exact", "near", "mirrored")},
+        "groups": int(splits.group.duplicated(keep=False).groupby(splits.group).any().sum()),
+        "withheld": sorted(splits.path[splits.split == WITHHELD]),
+        "label_conflicts": conflicts[["path_a", "path_b", "kind"]].to_dict("records"),
+    }
+
+
+def tell(summary: dict) -> None:
+    """Log the counts."""
+    for part, counts in summary["images"].items():
+        log.info("%-10s %6d   %s", part, sum(counts.values()), "  ".join(f"{label} {count}" for label, count in counts.items()))
+    pairs = ", ".join(f"{count} {kind}" for kind, count in summary["pairs"].items())
+    log.info(
+        "copies: %s pairs; %d groups of identical files, %d of them across given parts; %d images withheld",
+        pairs, summary["exact_groups"], summary["exact_groups_across_parts"], len(summary["withheld"]),
+    )  # fmt: skip
+    if conflicts := summary["label_conflicts"]:
+        first = conflicts[0]
+        log.info("warn: %d pairs of copies lie in two classes, such as %s and %s", len(conflicts), first["path_a"], first["path_b"])
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"split.patients.pattern: {pattern!r} is no regular expression: {error}") from error
+    if compiled.groups != 1:
+        raise ValueError(f"split.patients.pattern: {pattern!r} has {compiled.groups} groups, expected one around the patient")
+    return compiled
+
+
+def _read_patients(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"split.patients.table: {path} is missing, expected a CSV file with columns path and patient")
+    table = read_table(path)
+    if not {"path", "patient"} <= set(table.columns):
+        raise ValueError(f"split.patients.table: {path} has columns {list(table.columns)}, expected path and patient")
+    return dict(zip(table.path, table.patient, strict=True))
+
+
+def _same_patient(paths: Sequence[str], patients: Sequence[str]) -> pd.DataFrame:
+    """Link each image of a patient to the patient's first, in the columns of `find_copies`."""
+    known = pd.DataFrame({"path_b": paths, "patient": patients}).query("patient != ''").sort_values("path_b")
+    known["path_a"] = known.groupby("patient").path_b.transform("first")
+    return known.query("path_a != path_b")[["path_a", "path_b"]]
+
+
+def _draw(key: str, carved: Sequence[str], params: Split) -> str:
+    """Return the part that the hash of `key` and the seed falls into."""
+    digest = hashlib.sha256(f"{params.seed}:{key}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    for part in carved:
+        share = getattr(params, part)
+        if position < share:
+            return part
+        position -= share
+    return "training"
+
+
+if __name__ == "__main__":
+    run(main)
