@@ -20,7 +20,9 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         self.model = keras.saving.load_model(folder / "model.keras", safe_mode=True, compile=False)
         self.classes = json.loads((folder / "classes.json").read_text())
 
-    def predict(self, context: mlflow.pyfunc.PythonModelContext, model_input: pd.DataFrame, params: dict | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: mlflow.pyfunc.PythonModelContext, model_input: pd.DataFrame, params: dict | None = None
+    ) -> pd.DataFrame:
         """Return predicted, confidence and a column p_<class> per class, one row per image.
 
         The column `image` holds the bytes of image files. Raises `ImageError` for one that cannot be decoded.

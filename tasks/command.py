@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+
 def run(stage: Callable[..., None]) -> None:
     """Call `stage` with the command line's arguments, as paths where it is annotated so; exit 1 on a user's mistake.
 
@@ -30,7 +31,8 @@ def run(stage: Callable[..., None]) -> None:
 def explain(error: Exception) -> str:
     """What happened, and what to do where the operating system's words do not say it."""
     if isinstance(error, OSError) and error.errno == 28:
-        return f"no space left on the device while writing {error.filename or 'an output'}: free some and run again; what is finished is kept"
+        where = error.filename or "an output"
+        return f"no space left on the device while writing {where}: free some and run again; what is finished is kept"
     return str(error)
 
 

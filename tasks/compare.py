@@ -80,7 +80,9 @@ def rank(table: pd.DataFrame, rank_by: str) -> pd.DataFrame:
 def to_text(table: pd.DataFrame) -> str:
     """Return the columns that fit a terminal."""
     shown = table[["architecture", "train_accuracy", "val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1"]].copy()
-    shown["test_interval"] = [f"{low:.3f}-{high:.3f}" for low, high in zip(table.test_accuracy_low, table.test_accuracy_high, strict=True)]
+    shown["test_interval"] = [
+        f"{low:.3f}-{high:.3f}" for low, high in zip(table.test_accuracy_low, table.test_accuracy_high, strict=True)
+    ]
     shown[["parameters", "seconds", "overfitting"]] = table[["parameters", "seconds", "overfitting"]]
     return shown.to_string(index=False, formatters={"parameters": "{:,}".format, "seconds": "{:.0f}".format}, float_format="%.3f")
 

@@ -70,7 +70,11 @@ def errors(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the wrong ones, the most confident first: path, label, predicted, confidence."""
     wrong = predictions[predictions.label != predictions.predicted]
     confidence = wrong[[f"p_{label}" for label in class_names(predictions)]].max(axis=1)
-    return wrong[["path", "label", "predicted"]].assign(confidence=confidence).sort_values(["confidence", "path"], ascending=[False, True])
+    return (
+        wrong[["path", "label", "predicted"]]
+        .assign(confidence=confidence)
+        .sort_values(["confidence", "path"], ascending=[False, True])
+    )
 
 
 def class_names(predictions: pd.DataFrame) -> list[str]:

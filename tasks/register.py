@@ -50,9 +50,7 @@ def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion |
     return found[0] if found else None
 
 
-def create_version(
-    name: str, architecture: str, model: Path, results: Path, scores: dict[str, float], sha256: str
-) -> ModelVersion:
+def create_version(name: str, architecture: str, model: Path, results: Path, scores: dict[str, float], sha256: str) -> ModelVersion:
     """Log the model to its training's run as a pyfunc that takes image bytes, and register it."""
     classes = json.loads((model / "classes.json").read_text())
     with tracking.continue_run(architecture, results / "predictions.csv"):

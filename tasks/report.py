@@ -24,7 +24,13 @@ log = logging.getLogger(__name__)
 
 
 def main(
-    validation_json: Path, quarantine_csv: Path, split_json: Path, comparison_csv: Path, results: Path, registration_json: Path, report: Path
+    validation_json: Path,
+    quarantine_csv: Path,
+    split_json: Path,
+    comparison_csv: Path,
+    results: Path,
+    registration_json: Path,
+    report: Path,
 ) -> None:
     """Fill the two templates beside this module."""
     comparison = with_interval(pd.read_csv(comparison_csv))
@@ -42,7 +48,10 @@ def main(
     }
     report.mkdir(parents=True, exist_ok=True)
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape(["html"]), trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     for name in ("report.html", "report.md"):
         (report / name).write_text(templates.get_template(name).render(facts), encoding="utf-8")

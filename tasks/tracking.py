@@ -1,7 +1,8 @@
 """The MLflow run of an architecture's training, which later stages add to.
 
 The store is `MLFLOW_TRACKING_URI`, by default the SQLite file `mlflow.db` with artefacts in `mlartifacts/`; the
-experiment is `MLFLOW_EXPERIMENT_NAME`, by default `image-classification`. A run is found again by the hash of the predictions that the training wrote, so it needs no run id in any output.
+experiment is `MLFLOW_EXPERIMENT_NAME`, by default `image-classification`. A run is found again by the hash of the
+predictions that the training wrote, so no output needs a run id.
 """
 
 import hashlib

@@ -70,7 +70,9 @@ def train(
     classes = splits.label.nunique()
     model = build_model(section.structure, settings.image_size, settings.channels, classes, fused=True)
     training, validation = (select(images, splits.split == part) for part in ("training", "validation"))
-    log.info("%s parameters, %d training and %d validation images", f"{model.count_params():,}", len(training.rows), len(validation.rows))
+    log.info(
+        "%s parameters, %d training and %d validation images", f"{model.count_params():,}", len(training.rows), len(validation.rows)
+    )
     history = fit(model, training, validation, settings, checkpoint, key, lambda row: tell(row, settings.epochs))
     plain = build_model(section.structure, settings.image_size, settings.channels, classes)
     plain.set_weights(model.get_weights())

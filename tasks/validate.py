@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
 from tasks.command import run
@@ -60,7 +59,9 @@ def scan(raw: Path, limits: Limits) -> pd.DataFrame:
         raise FileNotFoundError(f"{raw}: expected images in class folders, found no file; `make data FROM=<folder>` brings yours")
     subsets = find_subsets(raw)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = list(tqdm(pool.map(lambda path: _row(path, raw, subsets, limits), paths), total=len(paths), desc="files", unit=" files"))
+        rows = list(
+            tqdm(pool.map(lambda path: _row(path, raw, subsets, limits), paths), total=len(paths), desc="files", unit=" files")
+        )
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"width": "Int64", "height": "Int64"})
 
 

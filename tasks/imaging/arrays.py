@@ -23,9 +23,7 @@ BLOCK = 256  # images held in memory while decoding
 log = logging.getLogger(__name__)
 
 
-def load_pixels(
-    root: Path, paths: Sequence[str], hashes: Sequence[str], size: tuple[int, int], channels: int
-) -> np.ndarray:
+def load_pixels(root: Path, paths: Sequence[str], hashes: Sequence[str], size: tuple[int, int], channels: int) -> np.ndarray:
     """Return read-only `uint8` pixels of shape (images, height, width, channels), in the order of `paths`.
 
     `hashes` are the files' SHA-256, which key the cache. Raises `ImageError` and `OSError`.

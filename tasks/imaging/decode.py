@@ -30,8 +30,19 @@ REASONS = {
 }
 # What Pillow's parsers raise on damaged files.
 PARSER_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
-    EOFError, NotImplementedError, MemoryError, struct.error, zlib.error,
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    NotImplementedError,
+    MemoryError,
+    struct.error,
+    zlib.error,
 )
 
 

@@ -87,9 +87,7 @@ def _near_copies(paths: np.ndarray, hashes: list[str], root: Path, hash_distance
     structures = np.array(pictures, dtype=np.float32).reshape(-1, SIDE, SIDE)
     straight, mirrored = _correlate(structures, numbers[: len(one)], numbers[len(one) :])
     kind = np.where(mirrored > straight, "mirrored", "near")
-    return pd.DataFrame(
-        {"path_a": paths[one], "path_b": paths[other], "kind": kind, "correlation": np.maximum(straight, mirrored)}
-    )
+    return pd.DataFrame({"path_a": paths[one], "path_b": paths[other], "kind": kind, "correlation": np.maximum(straight, mirrored)})
 
 
 def _candidates(hashes: list[str], hash_distance: int) -> tuple[np.ndarray, np.ndarray]:

@@ -37,7 +37,11 @@ def confusion(rows: pd.DataFrame) -> Figure:
         ticks = range(len(labels))
         axes.set_xticks(ticks, labels, rotation=30, ha="right")
         axes.set_yticks(ticks, labels if column == "count" else [])
-        axes.set(title="images" if column == "count" else "share of the actual class", xlabel="predicted", ylabel="actual" if column == "count" else "")
+        axes.set(
+            title="images" if column == "count" else "share of the actual class",
+            xlabel="predicted",
+            ylabel="actual" if column == "count" else "",
+        )
     return figure
 
 

@@ -34,7 +34,9 @@ def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: list[str])
         labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=0
     )
     areas = roc_areas(labels, probabilities)
-    return pd.DataFrame({"label": classes, "precision": precision, "recall": recall, "f1": f1, "support": support, "roc_auc": areas})
+    return pd.DataFrame(
+        {"label": classes, "precision": precision, "recall": recall, "f1": f1, "support": support, "roc_auc": areas}
+    )
 
 
 def roc_areas(labels: np.ndarray, probabilities: np.ndarray) -> list[float]:
