@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock data ui clean
+.PHONY: help run serve ui test lint format lock data clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,8 +24,11 @@ lint: .venv/installed  ## check style, and the parameters
 format: .venv/installed  ## mend what lint finds, where it can
 	@ruff check --fix . && ruff format .
 
-ui: .venv/installed  ## open MLflow's pages on http://127.0.0.1:5000
-	@mlflow server --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --default-artifact-root mlartifacts --host 127.0.0.1 --port 5000
+serve: .venv/installed  ## run on the schedules of prefect.yaml until interrupted
+	@python -m flows.serve
+
+ui: .venv/installed  ## open the pages of Prefect (http://127.0.0.1:4200) and MLflow (http://127.0.0.1:5000)
+	@python -m flows.serve pages
 
 lock:  ## solve pyproject.toml into requirements.txt again (needs uv)
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade \

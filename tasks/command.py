@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+DISK_FULL = ("no space left on device", "database or disk is full")  # the operating system's words, and SQLite's
+
 
 def run(stage: Callable[..., None]) -> None:
     """Call `stage` with the command line's arguments, as paths where it is annotated so; exit 1 on a user's mistake.
@@ -17,23 +19,32 @@ def run(stage: Callable[..., None]) -> None:
     traceback. `LOG_LEVEL=DEBUG` shows both.
     """
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), format="%(message)s", stream=sys.stdout)
-    for library in ("great_expectations.data_context.types.base", "mlflow", "alembic", "absl", "tensorflow", "matplotlib", "h5py"):
+    for library in ("great_expectations", "great_expectations.data_context.types.base", "mlflow", "alembic", "absl", "h5py"):
         logging.getLogger(library).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore")
     try:
         stage(*_arguments(stage))
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
         logging.debug(traceback.format_exc())
-        logging.error("error: %s", explain(error))
+        logging.error("error: %s", message)
         sys.exit(1)
 
 
-def explain(error: Exception) -> str:
-    """What happened, and what to do where the operating system's words do not say it."""
-    if isinstance(error, OSError) and error.errno == 28:
-        where = error.filename or "an output"
-        return f"no space left on the device while writing {where}: free some and run again; what is finished is kept"
-    return str(error)
+def explain(error: BaseException) -> str | None:
+    """Return what a user can mend, in words; None where the error is ours.
+
+    A full disk is looked for behind the error too: what fails next, such as MLflow's database, tends to hide it.
+    """
+    behind = error
+    while behind is not None:
+        if any(words in str(behind).lower() for words in DISK_FULL):
+            where = getattr(behind, "filename2", None) or getattr(behind, "filename", None) or "an output"
+            return f"no space left on the device while writing {where}: free some and run again; what is finished is kept"
+        behind = behind.__context__
+    return str(error) if isinstance(error, ValueError | OSError) else None
 
 
 def _arguments(stage: Callable[..., None]) -> list[object]:

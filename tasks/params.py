@@ -225,12 +225,12 @@ def _architectures(raw: dict[str, Any], problems: list[str]) -> Iterator[tuple[s
 
 
 def _architecture(name: str, section: Any, defaults: dict[str, Any]) -> Architecture:
-    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-        raise ValueError("expected a name of letters, digits and underscores: it names a folder and a stage")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        raise ValueError(f"received {name!r}, expected a text of letters, digits and underscores: it names a folder and a stage")
     if not isinstance(section, dict):
         raise ValueError(f"received {section!r}, expected a mapping such as {{batch_size: 64}} or {{}}")
     like = section.get("like", name)
-    if like not in ARCHITECTURES:
+    if not isinstance(like, str) or like not in ARCHITECTURES:
         raise ValueError(
             f"unknown architecture {like!r}; known are {', '.join(ARCHITECTURES)}. "
             f"A variant says which of them it changes: {name}: {{like: cnn_a, dropout: 0.2}}"
@@ -273,12 +273,13 @@ def _explain(detail: Any, model: type[BaseModel], prefix: str = "") -> str:
 
 def _keys_beside(model: type[BaseModel], steps: list[str]) -> list[str]:
     """The keys that are known where `steps` ends, following the models of the sections on the way."""
+    root = model
     for step in steps[:-1]:
         field = next((field for name, field in model.model_fields.items() if (field.alias or name) == step), None)
         kinds = [field.annotation, *get_args(field.annotation)] if field else []
         model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
     keys = [field.alias or name for name, field in model.model_fields.items()]
-    return ["like", *Cnn.model_fields, *keys] if model is Train and steps[0] == "train" and len(steps) == 2 else keys
+    return ["like", *Cnn.model_fields, *keys] if root is Architecture and model is Train else keys
 
 
 if __name__ == "__main__":

@@ -31,9 +31,10 @@ def main(comparison_json: Path, models: Path, results: Path, receipt_json: Path)
     winner = json.loads(comparison_json.read_text())["winner"]
     scores = json.loads((results / winner / "metrics.json").read_text())
     sha256 = tracking.file_sha256(models / winner / "model.keras")
+    classes = json.loads((models / winner / "classes.json").read_text())
     tracking.open_store()
     client = MlflowClient()
-    version = find_version(client, name, sha256)
+    version = find_version(client, name, sha256, classes)
     if version is None:
         version = create_version(name, winner, models / winner, results / winner, scores, sha256)
         log.info("registered %s as version %s of %s", winner, version.version, name)
@@ -44,10 +45,10 @@ def main(comparison_json: Path, models: Path, results: Path, receipt_json: Path)
     log.info("champion: version %s (%s)", receipt["champion"], receipt["reason"])
 
 
-def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
-    """Return the version made of this model file."""
+def find_version(client: MlflowClient, name: str, sha256: str, classes: list[str]) -> ModelVersion | None:
+    """Return the version made of this model file for these classes: a class that was renamed leaves the file as it is."""
     found = client.search_model_versions(f"name = '{name}' and tags.model_sha256 = '{sha256}'")
-    return found[0] if found else None
+    return next((version for version in found if json.loads(version.tags["classes"]) == classes), None)
 
 
 def create_version(name: str, architecture: str, model: Path, results: Path, scores: dict[str, float], sha256: str) -> ModelVersion:

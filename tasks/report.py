@@ -33,7 +33,7 @@ def main(
     report: Path,
 ) -> None:
     """Fill the two templates beside this module."""
-    comparison = with_interval(pd.read_csv(comparison_csv))
+    comparison = with_interval(pd.read_csv(comparison_csv, dtype={"architecture": str, "filters": str}, keep_default_na=False))
     facts = {
         "title": load_params().report.title,
         "validation": json.loads(validation_json.read_text()),

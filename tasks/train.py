@@ -8,6 +8,7 @@ Run by hand: `dvc repro --single-item train@cnn_a`.
 import hashlib
 import json
 import logging
+import re
 import zipfile
 from pathlib import Path
 
@@ -109,15 +110,25 @@ def save(model: keras.Model, classes: list[str], models: Path) -> None:
 
 
 def normalise_archive(path: Path) -> None:
-    """Rewrite a `.keras` file without the date of saving and with fixed times, so that equal models are equal files."""
+    """Rewrite a `.keras` file so that equal models are equal files: no date, no times, objects numbered in order."""
     part = path.with_suffix(".part")
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(part, "w") as target:
         for name in sorted(source.namelist()):
             content = source.read(name)
             if name == "metadata.json":
                 content = json.dumps(json.loads(content) | {"date_saved": ""}).encode()
+            elif name == "config.json":
+                content = number_objects(content.decode()).encode()
             target.writestr(zipfile.ZipInfo(name), content)
     part.replace(path)
+
+
+def number_objects(config: str) -> str:
+    """Replace the ids of shared objects, which are addresses in memory, by 1, 2, 3 in order of appearance."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'("shared_object_id": )(\d+)', lambda match: f"{match[1]}{numbers.setdefault(match[2], len(numbers) + 1)}", config
+    )
 
 
 def predict_all(model_file: Path, images: Images, splits: pd.DataFrame, classes: list[str]) -> pd.DataFrame:

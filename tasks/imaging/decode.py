@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-VERSION = 1  # raise when the same bytes would give other pixels: caches are keyed by it
+VERSION = 2  # raise when the same bytes would give other pixels: caches are keyed by it
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # JPEG covers MPO, the cameras' two-picture files
 REASONS = {
     "empty": "the file holds no bytes",
@@ -132,15 +132,13 @@ def _load(image: Image.Image) -> Image.Image:
 
 
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("1", "L"):
-        return image.convert("L")
     if image.mode.startswith("I"):
         return _from_16_bits(image)
     if image.mode == "F":
         raise ImageError("unsupported_mode", "32-bit floating point pixels")
     if image.has_transparency_data:
         return _over_white(image)
-    return image.convert("RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:

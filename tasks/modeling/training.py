@@ -144,16 +144,24 @@ def _training_batches(images: Images, params: Train, epoch: int) -> tf.data.Data
         dataset = dataset.map(
             lambda pixels, targets, weights, *drawn: (augmentation.apply(pixels, *drawn, changes.fill), targets, weights)
         )
-    return dataset.prefetch(2)
+    return dataset.apply(_counted(count, params.batch_size)).prefetch(2)
 
 
 def _batches(images: Images, size: int) -> tf.data.Dataset:
+    """Batches of (pixels, targets) in order, unchanged and unweighted."""
+
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
         for start in range(0, len(images.rows), size):
             chosen = slice(start, start + size)
-            yield images.pixels[images.rows[chosen]], images.targets[chosen], images.weights[chosen]
+            yield images.pixels[images.rows[chosen]], images.targets[chosen]
 
-    return tf.data.Dataset.from_generator(batches, output_signature=_signature(images)).prefetch(2)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=_signature(images)[:2])
+    return dataset.apply(_counted(len(images.rows), size)).prefetch(2)
+
+
+def _counted(count: int, size: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """Say how many batches there are: else Keras asks for one more, and a step without images counts for the optimizer."""
+    return tf.data.experimental.assert_cardinality(math.ceil(count / size))
 
 
 def _signature(images: Images) -> tuple[tf.TensorSpec, ...]:
@@ -168,9 +176,12 @@ def _save(file: Path, key: str, model: keras.Model, callbacks: list, history: li
     arrays |= {f"best_{i}": weights for i, weights in enumerate(callbacks[0].best_weights)}
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
-    with part.open("wb") as target:
-        np.savez(target, state=json.dumps(state, default=float), **arrays)
-    part.replace(file)
+    try:
+        with part.open("wb") as target:
+            np.savez(target, state=json.dumps(state, default=float), **arrays)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _restore(file: Path, key: str, model: keras.Model, callbacks: list) -> list[dict[str, float]]:
