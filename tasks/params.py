@@ -88,6 +88,12 @@ class Split(Section):
     near_copies: NearCopies = NearCopies()
     patients: Patients = Patients()
 
+    @model_validator(mode="after")
+    def _some_training_left(self) -> "Split":
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together leave nothing to train on: expected less than 1")
+        return self
+
 
 class Weigh(Section):
     method: Literal["balanced", "none"] = "balanced"

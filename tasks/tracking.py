@@ -67,8 +67,8 @@ def attempt(log_something: Callable[[], None]) -> None:
 
 
 def metric_name(name: str) -> str:
-    """Return `name` with what MLflow refuses in a metric's name, as in class names of other alphabets, replaced."""
-    return re.sub(r"[^\w./ -]", "_", name, flags=re.ASCII)
+    """Return `name` with what MLflow refuses in a metric's name, such as brackets in a class name, replaced."""
+    return re.sub(r"[^\w./ -]", "_", name)
 
 
 def file_sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,9 @@ def _restore(file: Path, key: str, model: keras.Model, callbacks: list) -> list[
         saved = np.load(file, allow_pickle=False)
         state = json.loads(str(saved["state"]))
     except FileNotFoundError:
+        return []
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError):
+        log.info("%s is damaged, starting over", file)
         return []
     if state["key"] != key:
         return []

@@ -1,0 +1,125 @@
+"""Scores with known answers, counted by hand; no score is invented where it is not defined."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.scoring.metrics import calibration, confusion, curves, per_class, roc_areas, score, verdict
+
+CLASSES = ["a", "b", "c"]
+LABELS = np.array([0, 0, 1, 1, 2])
+PROBABILITIES = np.array([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4], [0.5, 0.2, 0.3]])
+# predicted a b b b a: of a one of two is right, of b both, of c none; c is never predicted
+
+
+def test_scores_by_hand() -> None:
+    scores = score(LABELS, PROBABILITIES)
+    expected = {
+        "accuracy": 3 / 5,
+        "balanced_accuracy": (1 / 2 + 1 + 0) / 3,
+        "macro_precision": (1 / 2 + 2 / 3 + 0) / 3,
+        "macro_recall": (1 / 2 + 1 + 0) / 3,
+        "macro_f1": (1 / 2 + 4 / 5 + 0) / 3,
+        "weighted_precision": (2 * 1 / 2 + 2 * 2 / 3 + 0) / 5,
+        "weighted_recall": 3 / 5,
+        "weighted_f1": (2 * 1 / 2 + 2 * 4 / 5 + 0) / 5,
+        "log_loss": -np.log([0.8, 0.3, 0.7, 0.5, 0.3]).mean(),
+        "roc_auc": (5 / 6 + 5 / 6 + 3 / 4) / 3,
+    }
+    assert scores == pytest.approx(expected)
+
+
+def test_areas_by_hand() -> None:
+    """Of 6 pairs of an image of a and another one, 5 are in order; of the pairs for c one is wrong, of 4."""
+    assert roc_areas(LABELS, PROBABILITIES) == pytest.approx([5 / 6, 5 / 6, 3 / 4])
+
+
+def test_equal_probabilities_count_half() -> None:
+    probabilities = np.array([[0.5, 0.5], [0.5, 0.5], [0.9, 0.1], [0.1, 0.9]])
+    assert roc_areas(np.array([0, 1, 0, 1]), probabilities) == pytest.approx([(0.5 + 1 + 1 + 1) / 4] * 2)
+
+
+def test_a_tie_goes_to_the_first_class() -> None:
+    tied = np.array([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4]])
+    assert score(np.array([0, 1]), tied)["accuracy"] == 1
+    assert score(np.array([1, 2]), tied)["accuracy"] == 0
+    assert calibration(np.array([0, 1]), tied, 5)[1].accuracy.tolist() == [1]
+
+
+def test_per_class_by_hand() -> None:
+    table = per_class(LABELS, PROBABILITIES, CLASSES).set_index("label")
+    assert table.loc["a", ["precision", "recall", "f1", "support"]].tolist() == [1 / 2, 1 / 2, 1 / 2, 2]
+    assert table.loc["b", ["precision", "recall", "f1", "support"]].tolist() == pytest.approx([2 / 3, 1, 4 / 5, 2])
+    assert table.loc["c", ["precision", "recall", "f1", "support"]].tolist() == [0, 0, 0, 1]
+    assert table.roc_auc.tolist() == pytest.approx(roc_areas(LABELS, PROBABILITIES))
+
+
+def test_confusion_by_hand() -> None:
+    table = confusion(LABELS, PROBABILITIES, CLASSES)
+    assert list(zip(table.actual, table.predicted, strict=True)) == [(one, other) for one in CLASSES for other in CLASSES]
+    assert table["count"].tolist() == [1, 1, 0, 0, 2, 0, 1, 0, 0]
+    assert table.share.tolist() == [0.5, 0.5, 0, 0, 1, 0, 1, 0, 0]
+
+
+def test_a_class_without_images() -> None:
+    """It has no recall and no curve of its own, and pulls the macro averages down; what is undefined is left out."""
+    labels, probabilities = LABELS[:4], PROBABILITIES[:4]
+    table = per_class(labels, probabilities, CLASSES).set_index("label")
+    assert table.support["c"] == table.recall["c"] == 0 and np.isnan(table.roc_auc["c"])
+    scores = score(labels, probabilities)
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 4 / 5 + 0) / 3)
+    assert scores["balanced_accuracy"] == pytest.approx(3 / 4)
+    assert scores["roc_auc"] == pytest.approx(np.mean(roc_areas(labels, probabilities)[:2]))
+    assert confusion(labels, probabilities, CLASSES).share.tolist()[-3:] == [0, 0, 0]
+    assert [set(curve.label) for curve in curves(labels, probabilities, CLASSES)] == [{"a", "b"}] * 2
+
+
+def test_one_image() -> None:
+    scores = score(np.array([1]), PROBABILITIES[2:3])
+    assert scores["accuracy"] == 1 and scores["log_loss"] == pytest.approx(-np.log(0.7))
+    assert "roc_auc" not in scores
+    roc, pr = curves(np.array([1]), PROBABILITIES[2:3], CLASSES)
+    assert roc.empty and pr.empty
+    assert calibration(np.array([1]), PROBABILITIES[2:3], 10)[0] == pytest.approx(0.3)
+
+
+def test_everything_right() -> None:
+    scores = score(np.array([0, 1, 2]), np.eye(3))
+    assert scores["log_loss"] == pytest.approx(0, abs=1e-9)
+    assert all(value == 1 for name, value in scores.items() if name != "log_loss")
+
+
+def test_rounded_probabilities_are_taken_as_they_are() -> None:
+    """Seven digits in a table do not sum to one exactly."""
+    assert score(LABELS, PROBABILITIES.round(7) * (1 + 1e-7)) == pytest.approx(score(LABELS, PROBABILITIES))
+
+
+def test_curves_by_hand() -> None:
+    roc, pr = curves(np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]]), ["a", "b"])
+    first = roc[roc.label == "a"]
+    assert list(zip(first.fpr, first.tpr, strict=True)) == [(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)]
+    first = pr[pr.label == "a"]
+    assert list(zip(first.recall, first.precision, strict=True)) == [(1, 1 / 2), (1, 2 / 3), (0.5, 1 / 2), (0.5, 1), (0, 1)]
+
+
+def test_calibration_by_hand() -> None:
+    """Five bins: confidences 0.55 and 0.45 share the third, right once; 0.75 is wrong; 0.9 and 1.0 are right."""
+    confidence = np.array([0.55, 0.45, 0.75, 0.9, 1.0])
+    right = [True, False, False, True, True]
+    probabilities = np.stack([confidence, (1 - confidence) / 2, (1 - confidence) / 2], axis=1)
+    error, rows = calibration(np.where(right, 0, 1), probabilities, 5)
+    expected = pd.DataFrame({"confidence": [0.5, 0.75, 0.95], "accuracy": [0.5, 0, 1], "count": [2, 1, 2]})
+    pd.testing.assert_frame_equal(rows, expected)
+    assert error == pytest.approx((2 * 0 + 1 * 0.75 + 2 * 0.05) / 5)
+
+
+def test_a_calibrated_model_has_no_error() -> None:
+    probabilities = np.repeat([[0.75, 0.25]], 8, axis=0)
+    assert calibration(np.array([0] * 6 + [1] * 2), probabilities, 15)[0] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("val", "expected"), [(0.9, "none"), (0.81, "none"), (0.79, "some"), (0.71, "some"), (0.69, "strong"), (1.0, "none")]
+)
+def test_the_verdict_on_overfitting(val: float, expected: str) -> None:
+    assert verdict(0.9, val, gap=0.1) == expected

@@ -1,0 +1,46 @@
+"""Tables keep their text as it is, and equal tables are equal bytes."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks.tables import read_table, write_table
+
+NAMES = ["01", "1e3", "NA", "nan", "None", "true", "", " spaced ", "tumeur née", "肿瘤", 'a "quoted", name', "two\nlines"]
+
+
+def test_text_survives(tmp_path: Path) -> None:
+    write_table(pd.DataFrame({"label": NAMES, "predicted": NAMES[::-1]}), tmp_path / "table.csv")
+    table = read_table(tmp_path / "table.csv")
+    assert table.label.tolist() == NAMES
+    assert table.predicted.tolist() == NAMES[::-1]
+
+
+def test_numbers_are_numbers(tmp_path: Path) -> None:
+    table = pd.DataFrame({"path": ["1", "2"], "bytes": [10, 20], "mean": [0.5, 1.25], "p_01": [0.1, 0.9], "p_NA": [0.9, 0.1]})
+    write_table(table, tmp_path / "table.csv")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "table.csv"), table)
+
+
+def test_a_number_that_is_missing_stays_missing(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("path,width\na,\nb,7\n")
+    width = read_table(tmp_path / "table.csv").width
+    assert pd.isna(width[0]) and width[1] == 7
+
+
+def test_text_among_the_numbers_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("path,width\na,wide\n")
+    with pytest.raises(ValueError, match="wide"):
+        read_table(tmp_path / "table.csv")
+
+
+def test_seven_digits_unix_lines_and_new_folders(tmp_path: Path) -> None:
+    write_table(pd.DataFrame({"share": [1 / 3, 1.0, 12345678.9]}), tmp_path / "new/folder/table.csv")
+    assert (tmp_path / "new/folder/table.csv").read_bytes() == b"share\n0.3333333\n1\n1.234568e+07\n"
+
+
+def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:
+    write_table(pd.DataFrame(columns=["path", "reason", "bytes"]), tmp_path / "table.csv")
+    table = read_table(tmp_path / "table.csv")
+    assert table.empty and list(table.columns) == ["path", "reason", "bytes"]
