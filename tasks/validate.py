@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+from PIL import ImageStat
 from tqdm import tqdm
 
 from tasks.command import run
@@ -125,15 +125,16 @@ def _row(path: Path, raw: Path, subsets: dict[str, str], limits: Limits) -> dict
 def _describe(content: bytes, limits: Limits) -> dict[str, object]:
     decoded = decode_bytes(content, limits)
     width, height = decoded.picture.size
-    grey = np.asarray(decoded.picture.convert("L"))
+    grey = decoded.picture.convert("L")
+    brightness = ImageStat.Stat(grey)
     return {
         "format": decoded.format,
         "mode": decoded.mode,
         "width": width,
         "height": height,
-        "mean": grey.mean(),
-        "std": grey.std(),
-        "hash": perceptual_hash(decoded.picture),
+        "mean": brightness.mean[0],
+        "std": brightness.stddev[0],
+        "hash": perceptual_hash(grey),
     }
 
 

@@ -88,7 +88,7 @@ def test_the_run_of_the_training_carries_the_scores(pipeline: Path, metrics: dic
     experiment = client.get_experiment_by_name("image-classification")
     (run,) = client.search_runs([experiment.experiment_id], "params.architecture = 'tiny'")
     assert run.data.metrics["test_macro_f1"] == metrics["test_macro_f1"]
-    assert run.data.metrics["val_recall_tumeur n_e"] == metrics["val_recall_tumeur née"]
+    assert run.data.metrics["val_recall_tumeur née"] == metrics["val_recall_tumeur née"]
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"confusion.png", "history.png", "summary.txt"} <= artifacts
 

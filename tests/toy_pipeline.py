@@ -141,7 +141,7 @@ def at_work(root: Path, stage: str) -> bool:
 
 
 def processes(root: Path) -> list[str]:
-    """Return the command lines of all processes that work in `root`, or were spawned there, keepers among them."""
+    """Return the command lines of all other processes whose current folder is `root`: keepers, stages, what they spawned."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -149,7 +149,7 @@ def processes(root: Path) -> list[str]:
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
             continue
-        if here and words:
+        if here and words and int(entry.name) != os.getpid():
             found.append(words)
     return found
 
