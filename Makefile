@@ -2,15 +2,16 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
+BASE ?= origin/main
 
 .DEFAULT_GOAL := help
-.PHONY: help run serve ui test lint format lock data clean
+.PHONY: help run data serve ui pull push comment post test lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: .venv/installed  ## bring the images up to date, run every stage that is stale, print the comparison
-	@python -m flows.retrain
+run: .venv/installed  ## bring the images up to date, run every stage that is stale; ARGS="--force --stages train@cnn_a ..."
+	@python -m flows.retrain $(ARGS)
 
 data: .venv/installed  ## use your own images: make data FROM=<folder | s3://... | git+repository#folder>
 	@python -m flows.source "$(FROM)"
@@ -18,8 +19,9 @@ data: .venv/installed  ## use your own images: make data FROM=<folder | s3://...
 test: .venv/installed  ## run the test suite
 	@python -m pytest
 
-lint: .venv/installed  ## check style, and the parameters
+lint: .venv/installed  ## check style, the parameters and the workflows
 	@ruff check . && ruff format --check . && python -m tasks.params > /dev/null
+	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: .venv/installed  ## mend what lint finds, where it can
 	@ruff check --fix . && ruff format .
@@ -30,9 +32,22 @@ serve: .venv/installed  ## run on the schedules of prefect.yaml until interrupte
 ui: .venv/installed  ## open the pages of Prefect (http://127.0.0.1:4200) and MLflow (http://127.0.0.1:5000)
 	@python -m flows.serve pages
 
+pull: .venv/installed  ## fetch images, results and run cache from DVC's remote; without one, the images from their source
+	@if [ -n "$$(dvc remote list)" ]; then dvc pull --run-cache --allow-missing; else dvc update data/raw.dvc; fi
+
+push: .venv/installed  ## hand on what was made: dvc push, a commit of the pointers on this branch, git push
+	@python -m flows.publish
+
+comment: .venv/installed  ## write comment.md for a pull request: report, metrics and parameters against BASE (origin/main)
+	@{ cat data/report/report.md; printf '\n#### Metrics against $(BASE)\n\n'; dvc metrics diff --md $(BASE); \
+		printf '\n#### Parameters against $(BASE)\n\n'; dvc params diff --md $(BASE); } > comment.md
+
+post: comment  ## post it on pull request PR (needs gh, signed in)
+	@gh pr comment $(PR) --edit-last --create-if-none --body-file comment.md
+
 lock:  ## solve pyproject.toml into requirements.txt again (needs uv)
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade \
-		--extra s3 --extra serving --extra tuning --extra classical --extra dicom --extra dev --output-file requirements.txt
+		--extra s3 --extra postgres --extra serving --extra tuning --extra classical --extra dicom --extra dev --output-file requirements.txt
 
 clean:  ## remove scratch that is made again when needed; never images, models or the registry
 	rm -rf .cache .pytest_cache .ruff_cache

@@ -1,8 +1,8 @@
 """Run a command in its own process group, stream its lines, and end it cleanly, whoever dies first.
 
-Between the flow and the command stands a keeper, `python -m flows.process COMMAND…`, which holds one end of a pipe.
-When the pipe closes it ends the command's whole group: the flow closes it on a time limit or a signal, and the
-operating system closes it when the flow is killed.
+Between the flow and the command stands a keeper, `python flows/process.py COMMAND…`, which holds one end of a pipe.
+When the pipe closes it ends the command's whole group: the flow closes it on a time limit, an interrupt or a cancel,
+and the operating system closes it when the flow is killed.
 """
 
 import os
@@ -10,95 +10,124 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 
-PATIENCE = 5.0  # seconds between asking a group to end and killing it
-
-_running: set[subprocess.Popen] = set()
+PATIENCE = 4.0  # seconds between interrupting a command and killing it
 
 
 class EndedError(RuntimeError):
-    """A command that was ended from outside: by a time limit, a cancel or an interrupt."""
+    """A command that was ended from outside, by its time limit or because the run is ending."""
+
+
+@dataclass(eq=False)
+class Keeper:
+    """The process that keeps a command, and why it was told to end it, if it was."""
+
+    process: subprocess.Popen
+    why: str = ""
+
+    def end(self, why: str) -> None:
+        """Have the command ended; `stream` returns soon after."""
+        self.why = self.why or why
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+
+_running: set[Keeper] = set()
+_ending = threading.Event()
 
 
 def stream(command: Sequence[str], on_line: Callable[[str], None], limit: float | None = None) -> int:
     """Run `command`, hand each line it prints to `on_line`, and return its exit status.
 
-    Raises `EndedError` after `limit` seconds, or when `end_all` was called.
+    Raises `EndedError` when it was ended, after `limit` seconds or by an interrupt.
     """
-    keeper = subprocess.Popen(
-        [sys.executable, "-m", "flows.process", *command],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", start_new_session=True,
-    )  # fmt: skip
-    timer = threading.Timer(limit, keeper.stdin.close) if limit else None
+    if _ending.is_set():
+        raise EndedError("not started: the run is ending")
+    keeper = start(command)
     _running.add(keeper)
+    if _ending.is_set():  # an interrupt came between the two
+        keeper.end("ended by an interrupt")
+    timer = threading.Timer(limit or threading.TIMEOUT_MAX, keeper.end, [f"ended after its time limit of {limit or 0:g} seconds"])
+    timer.daemon = True
+    timer.start()
     try:
-        if timer:
-            timer.start()
-        for line in keeper.stdout:
+        for line in keeper.process.stdout:
             on_line(line.rstrip("\n"))
-        status = keeper.wait()
+        status = keeper.process.wait()
     finally:
+        timer.cancel()
         _running.discard(keeper)
-        if timer:
-            timer.cancel()
-        ended = keeper.stdin.closed
-        keeper.stdin.close()
-    if ended:
-        raise EndedError(
-            f"ended after its time limit of {limit:g} s" if limit and not _ending.is_set() else "ended by an interrupt"
-        )
+        why = keeper.why
+        keeper.end("its lines could not be passed on")
+    if status and why:
+        raise EndedError(why)
     return status
 
 
-_ending = threading.Event()
+def start(command: Sequence[str], variables: Mapping[str, str] = MappingProxyType({})) -> Keeper:
+    """Start `command`, with more environment variables, under a keeper that ends with this process."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", __file__, *command],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", start_new_session=True, env=environment() | variables,
+    )  # fmt: skip
+    return Keeper(process)
 
 
-def end_all() -> None:
-    """End every command that runs, and let none start any more."""
-    _ending.set()
-    for keeper in list(_running):
-        keeper.stdin.close()
+def environment() -> dict[str, str]:
+    """Return this process's variables, with its Python first on the path and lines printed at once."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """While open, an interrupt or a termination ends all commands before it takes its course."""
+def ended_together() -> Iterator[None]:
+    """Leaving it by an error, an interrupt or a cancel ends every command that runs, and lets none start any more."""
     _ending.clear()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def end(number: int, frame: object) -> None:
-        end_all()
-        handler = before[number]
-        if callable(handler):
-            handler(number, frame)
-        else:
-            raise KeyboardInterrupt
-
-    for number in before:
-        signal.signal(number, end)
     try:
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    except BaseException:
+        _ending.set()
+        for keeper in list(_running):
+            keeper.end("ended by an interrupt")
+        raise
 
 
 def keep(command: Sequence[str]) -> int:
     """Run `command` in a group of its own until it ends or standard input closes; return its exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background shell has it ignored, and children inherit that
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=_end_when_closed, args=(child,), daemon=True).start()
-    return child.wait()
+    threading.Thread(target=_end_when_closed, args=(child.pid,), daemon=True).start()
+    status = child.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)  # what it left behind
+    return status if status >= 0 else 128 - status
 
 
-def _end_when_closed(child: subprocess.Popen) -> None:
-    sys.stdin.buffer.read()
-    os.killpg(child.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(PATIENCE)
-    os.killpg(child.pid, signal.SIGKILL)
+def _end_when_closed(group: int) -> None:
+    """Interrupt the group, then kill all but its first process, then that: DVC gives back its locks when its stage ends."""
+    while os.read(0, 1):
+        pass
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGINT)
+        time.sleep(PATIENCE)
+        for pid in _members(group):
+            if pid != group:
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(PATIENCE / 2)
+        os.killpg(group, signal.SIGKILL)
+
+
+def _members(group: int) -> list[int]:
+    import psutil  # needed rarely
+
+    return [process.pid for process in psutil.process_iter() if os.getpgid(process.pid) == group]
 
 
 if __name__ == "__main__":

@@ -4,132 +4,164 @@
 `PIPELINE_WORKERS` (2) is how many stages may run at once.
 """
 
+import argparse
 import os
-import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
-from prefect.futures import PrefectFuture
-from prefect.states import Completed, State
+from filelock import FileLock, Timeout
+from prefect import flow, get_run_logger
+from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import source
-from flows.graph import read_graph, read_status, with_needed
-from flows.process import EndedError, ended_by_signals, stream
+from flows import artefacts, source
+from flows.graph import DvcError, downstream, read_graph, read_status, upstream
+from flows.process import EndedError, ended_together, stream
+from flows.publish import publish as publish_results
+from flows.reproduce import Plan, reason, submit
+from flows.server import connected
 from tasks.params import load_params
 
-# What passes by itself and is worth another try; a stage's own verdict is not.
-PASSING = re.compile(
-    r"unable to acquire lock|connection (reset|refused|timed out)|temporarily unavailable|timed? ?out", re.IGNORECASE
-)
-RETRIES = 2
-SKIPPED = re.compile(r"didn't change, skipping")
-CACHED = re.compile(r"is cached - skipping run")
+LOCK = Path(".dvc/tmp/retrain.lock")
+DEFAULT_STORE = Path("mlflow.db")
+RECEIPT = Path("data/registration.json")
+TRACKING = Path("tasks/tracking.py")
 
 
-@flow(name="retrain", task_runner=ThreadPoolTaskRunner(max_workers=int(os.environ.get("PIPELINE_WORKERS", "2"))), log_prints=False)
-def retrain(update: bool = True, force: bool = False, stages: list[str] | None = None, time_limit: float | None = None) -> State:
-    """Update the images and reproduce the pipeline.
+class OverlapError(Exception):
+    """Another run is at work in this folder, and this one was told not to wait."""
+
+
+# The pool holds a thread for every stage; how many of them work is a matter of slots (flows/reproduce.py).
+@flow(name="retrain", task_runner=ThreadPoolTaskRunner(), persist_result=False)
+def retrain(
+    update: bool = True,
+    force: bool = False,
+    publish: bool = False,
+    stages: list[str] | None = None,
+    time_limit: float | None = None,
+    overlap: Literal["wait", "refuse"] = "wait",
+) -> State:
+    """Update the images, reproduce what is stale, and publish if asked.
+
+    When nothing changed the run says so and ends. When a stage fails, those that do not need it still finish, and
+    the next run goes on from there.
 
     Args:
-        update: Ask the source of the images for changes first (a folder tracked by `dvc add` records its changes).
+        update: Ask the source of the images for changes first; a folder tracked by `dvc add` records its changes.
         force: Run stages even where nothing changed.
+        publish: At the end push to DVC's remote, commit dvc.lock and data/raw.dvc on the branch that is checked out, push it.
         stages: Only these stages and what they need, such as `train@cnn_a`; all when empty.
-        time_limit: Seconds that one stage may take; none when empty.
+        time_limit: Seconds that any one stage may take; empty takes the limits in flows/reproduce.py.
+        overlap: What to do while another run is at work in the same folder: wait for it, or refuse.
     """
-    log = get_run_logger()
+    try:
+        with alone(overlap), ended_together():
+            return work(update, force, publish, stages or [], time_limit)
+    except OverlapError as error:
+        return Cancelled(name="Refused", message=str(error))
+    except (ValueError, OSError, DvcError, EndedError) as error:
+        return Failed(message=str(error))
+
+
+def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit: float | None) -> State:
+    """Do what `retrain` promises; nobody else is at work in this folder."""
     load_params()
-    if update:
-        source.update()
+    images = source.update() if update else ""
+    forget_lost_registry()
     changed = read_status()
-    if not (changed or force):
-        log.info("nothing changed")
-        return Completed(message="nothing changed")
-    graph = read_graph()
-    wanted = with_needed(stages or list(graph), graph)
-    with ended_by_signals():
-        futures = submit({stage: needed for stage, needed in graph.items() if stage in wanted}, force, time_limit)
-        states = {stage: future.wait() or future.state for stage, future in futures.items()}
-    tell(states, changed)
-    failed = [stage for stage, state in states.items() if state.is_failed() or state.is_crashed()]
-    waiting = [stage for stage, state in states.items() if not state.is_final()]
-    if failed:
-        raise RuntimeError(
-            f"failed: {', '.join(failed)}; not run because of it: {', '.join(waiting) or 'none'}. Run again to go on from here."
-        )
-    return Completed(message=f"{len(states)} stages are up to date")
+    states: dict[str, State] = {}
+    if changed or force or stages:
+        graph = read_graph()
+        wanted = upstream(stages or list(graph), graph)
+        plan = Plan({stage: graph[stage] for stage in graph if stage in wanted}, downstream(set(changed), graph), force, time_limit)
+        if force or wanted & plan.stale:
+            open_store()
+        states = submit(plan)
+        artefacts.tell(states, plan.seconds, changed, images)
+    if publish and all(state.is_completed() for state in states.values()):
+        states["publish"] = publish_results(return_state=True)
+    return conclude(states)
 
 
-@task(retries=RETRIES, retry_delay_seconds=5, retry_condition_fn=lambda task, run, state: is_passing(state))
-def reproduce(stage: str, force: bool, time_limit: float | None) -> State:
-    """Let DVC bring one stage up to date; its lines go to the log."""
-    log = get_run_logger()
+def conclude(states: dict[str, State]) -> State:
+    """Return the state of the whole run: which stages failed and why, which did not run because of it."""
+    if not states:
+        return Completed(name="Unchanged", message="nothing changed")
+    not_run = [stage for stage, state in states.items() if state.name == "NotRun"]
+    failures = [state.message for stage, state in states.items() if not state.is_completed() and stage not in not_run]
+    if failures:
+        because = [f"not run because of it: {', '.join(not_run)}"] if not_run else []
+        return Failed(message="\n".join([*failures, *because, "what is finished is kept: run again to go on from here"]))
+    ran = [stage for stage, state in states.items() if state.name != "Skipped"]
+    return Completed(message=f"{len(ran)} of {len(states)} stages ran: {', '.join(ran)}" if ran else "nothing changed")
+
+
+@contextmanager
+def alone(overlap: str) -> Iterator[None]:
+    """Hold this folder's lock, which the operating system gives back however the run ends."""
+    lock = FileLock(LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if overlap == "refuse":
+            raise OverlapError("another run is at work in this folder, and this one does not wait") from None
+        get_run_logger().info("another run is at work in this folder; waiting for it to end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def forget_lost_registry() -> None:
+    """Remove the receipt of a default registry that is gone, so that DVC registers again."""
+    if "MLFLOW_TRACKING_URI" not in os.environ and RECEIPT.exists() and not DEFAULT_STORE.exists():
+        get_run_logger().info("%s is gone: the winner is registered again", DEFAULT_STORE)
+        RECEIPT.unlink()
+
+
+def open_store() -> None:
+    """Have MLflow create its store once, before stages that log to it run side by side."""
+    if not TRACKING.exists() or ("MLFLOW_TRACKING_URI" not in os.environ and DEFAULT_STORE.exists()):
+        return
     lines: list[str] = []
-
-    def on_line(line: str) -> None:
-        lines.append(line)
-        log.info(line)
-
-    command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
-    status = stream([sys.executable, "-m", *command], on_line, time_limit)
-    text = "\n".join(lines)
-    if status != 0:
-        raise RuntimeError(f"{stage} failed: {reason(lines)}")
-    if SKIPPED.search(text):
-        return Completed(name="Skipped", message="nothing it depends on changed")
-    if CACHED.search(text):
-        return Completed(name="Cached", message="taken from DVC's run cache")
-    return Completed(message="done")
-
-
-def submit(graph: dict[str, list[str]], force: bool, time_limit: float | None) -> dict[str, PrefectFuture]:
-    """Submit one task run per stage, each waiting for the stages it needs; the verb is the task, the stage the run."""
-    futures: dict[str, PrefectFuture] = {}
-    for stage, needed in graph.items():
-        verb = reproduce.with_options(name=stage.partition("@")[0], task_run_name=stage)
-        futures[stage] = verb.submit(stage, force, time_limit, wait_for=[futures[name] for name in needed])
-    return futures
-
-
-def is_passing(state: State) -> bool:
-    """Say whether a failure may pass by itself: a lock or a network, but never an ended process."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, RuntimeError) and not isinstance(error, EndedError) and bool(PASSING.search(str(error)))
-
-
-def reason(lines: list[str]) -> str:
-    """Return what a failed stage said: from its last `error:` line on, else its last lines."""
-    own = [line for line in lines if not line.startswith(("ERROR: failed to reproduce", "Running stage", "> "))]
-    start = max((number for number, line in enumerate(own) if line.lower().startswith("error:")), default=max(len(own) - 5, 0))
-    return "\n".join(own[start:]).strip()
-
-
-def tell(states: dict[str, State], changed: dict[str, list]) -> None:
-    """Leave a Markdown artefact: what changed, each stage's state, and the report's short form."""
-    rows = "\n".join(f"| {stage} | {state.name} | {'changed' if stage in changed else ''} |" for stage, state in states.items())
-    report = Path("data/report/report.md")
-    text = report.read_text() if report.exists() and all(state.is_completed() for state in states.values()) else ""
-    create_markdown_artifact(
-        f"{text}\n\n| stage | state | before |\n|---|---|---|\n{rows}\n", key="retrain", description="What the run did"
-    )
+    if stream([sys.executable, "-c", "from tasks import tracking; tracking.open_store()"], lines.append) != 0:
+        raise ValueError(f"MLflow's store cannot be opened: {reason(lines)}")
 
 
 def main() -> None:
     """Run the flow once and print where everything is."""
+    arguments = parse()
     try:
-        retrain()
-    except (RuntimeError, ValueError, OSError) as error:
-        sys.exit(f"\nerror: {error}")
-    print(Path("data/report/report.md").read_text())
-    for what, where in {
-        "report": Path("data/report/report.html").resolve(),
-        "comparison": "data/comparison.csv",
-        "models": "data/models/",
-        "registry": f"{os.environ.get('MLFLOW_TRACKING_URI', 'sqlite:///mlflow.db')} (make ui)",
-    }.items():
-        print(f"{what:>10}: {where}")
+        load_params()  # the most frequent mistake, told before a server starts
+        with connected():
+            state = retrain(**arguments, return_state=True)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted; what is finished is kept: run again to go on from here", file=sys.stderr)
+        sys.exit(130)
+    if not state.is_completed():
+        sys.exit(f"\nerror: {state.message}")
+    print(f"\n{artefacts.REPORT.read_text() if artefacts.REPORT.exists() else ''}\n{state.message}")
+    for what, where in artefacts.places().items():
+        print(f"{what:>17}: {where}")
+
+
+def parse() -> dict[str, object]:
+    """Return the parameters of the flow that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m flows.retrain", description="Update the images and reproduce what is stale.")
+    parser.add_argument("--update", action=argparse.BooleanOptionalAction, default=True, help="ask the source of the images first")
+    parser.add_argument("--force", action="store_true", help="run stages even where nothing changed")
+    parser.add_argument("--publish", action="store_true", help="dvc push, commit the pointers, git push")
+    parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these and what they need, such as train@cnn_a")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="how long any one stage may take")
+    parser.add_argument("--overlap", choices=("wait", "refuse"), default="wait", help="while another run is at work here")
+    return vars(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -4,18 +4,18 @@
 DVC knows (s3://…, gs://…, ssh://…), or a folder of a Git repository: git+<repository>#<folder>.
 """
 
-import json
 import logging
 import os
 import shutil
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from flows.graph import ask_dvc
+from flows.graph import DvcError, ask_dvc, open_project
 
 RAW = Path("data/raw")
 POINTER = Path("data/raw.dvc")
@@ -27,31 +27,59 @@ log = logging.getLogger(__name__)
 def replace(source: str) -> None:
     """Import `source` as `data/raw` in place of what is there. Raises `ValueError` and leaves all as it was."""
     check(source)
+    command = _import_command(source)
     refuse_unrecorded()
-    old = POINTER.read_bytes() if POINTER.exists() else None
-    POINTER.unlink(missing_ok=True)
-    aside = RAW.with_name("raw.before")
-    if RAW.exists():
-        RAW.rename(aside)
-    try:
-        ask_dvc(*_import_command(source))
-    except RuntimeError as error:
-        if RAW.exists():
-            shutil.rmtree(RAW)
-        if old is not None:
-            POINTER.write_bytes(old)
-        if aside.exists():
-            aside.rename(RAW)
-        raise ValueError(f"{source}: could not be imported, the images are as before: {error}") from error
-    if aside.exists():
-        shutil.rmtree(aside)
+    with _put_aside():
+        try:
+            ask_dvc(*command)
+        except DvcError as error:
+            raise ValueError(f"{source}: could not be imported, the images are as before: {error}") from error
     log.info("data/raw holds %d files of %s", sum(1 for path in RAW.rglob("*") if path.is_file()), source)
 
 
-def update() -> None:
-    """Bring `data/raw` and its pointer up to date: an import asks its source, a tracked folder records what changed."""
+@contextmanager
+def _put_aside() -> Iterator[None]:
+    """Have neither images nor pointer while open; an error or an interrupt brings both back."""
+    aside = {path: path.with_name(f"{path.name}.before") for path in (RAW, POINTER) if path.exists()}
+    for path, before in aside.items():
+        path.rename(before)
+    try:
+        yield
+    except BaseException:
+        for path in (RAW, POINTER):
+            _remove(path)
+        for path, before in aside.items():
+            before.rename(path)
+        raise
+    for before in aside.values():
+        _remove(before)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def update() -> str:
+    """Bring `data/raw` and its pointer up to date, and return what changed, or "".
+
+    An import asks its source, a folder tracked by `dvc add` records its changes.
+    """
     if not POINTER.exists():
         raise ValueError(f"{POINTER} is missing: bring images with `make data FROM=<folder>`")
+    before = _recorded()
+    _update()
+    after = _recorded()
+    return "" if before == after else f"{RAW}: {after.get('nfiles')} files, {before.get('nfiles')} before"
+
+
+def _recorded() -> dict:
+    return YAML(typ="safe").load(POINTER)["outs"][0]
+
+
+def _update() -> None:
     pointer = YAML(typ="safe").load(POINTER)
     if "deps" not in pointer:
         ask_dvc("add", str(RAW))
@@ -62,14 +90,16 @@ def update() -> None:
         check(str(POINTER.parent / dependency["path"]))
     if not RAW.exists():
         log.info("fetching the images of %s", dependency["path"])
-    ask_dvc("update", str(POINTER))
+    with open_project() as project:
+        project.update([str(POINTER)])
 
 
 def refuse_unrecorded() -> None:
     """Raise `ValueError` naming the files in `data/raw` that DVC has no record of: an update would delete them."""
     if not (RAW.exists() and POINTER.exists()):
         return
-    changes = json.loads(ask_dvc("data", "status", "--granular", "--json", str(RAW))).get("uncommitted", {})
+    with open_project() as project:
+        changes = project.data_status([str(RAW)], granular=True)["uncommitted"]
     files = [path for kind in ("added", "modified") for path in changes.get(kind, []) if not path.endswith("/")]
     if files:
         raise ValueError(
@@ -141,7 +171,13 @@ def _import_command(source: str) -> list[str]:
         if not folder:
             raise ValueError(f"{source}: expected git+<repository>#<folder>, received no folder")
         return ["import", repository, folder, "--out", str(RAW)]
-    return ["import-url", source, str(RAW)]
+    return ["import-url", source if "://" in source else _as_dvc_reads_it(Path(source).resolve()), str(RAW)]
+
+
+def _as_dvc_reads_it(folder: Path) -> str:
+    """DVC takes a relative path from the folder of the pointer; one within the project stays right when that moves."""
+    inside = folder.is_relative_to(Path.cwd())
+    return os.path.relpath(folder, RAW.parent.resolve()) if inside else str(folder)
 
 
 def main() -> None:
@@ -151,7 +187,7 @@ def main() -> None:
         sys.exit("usage: make data FROM=<folder | s3://… | git+repository#folder>")
     try:
         replace(sys.argv[1])
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, OSError, DvcError) as error:
         sys.exit(f"error: {error}")
 
 

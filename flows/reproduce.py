@@ -1,0 +1,147 @@
+"""One DVC stage as one Prefect task run: the verb is the task, the stage names its run.
+
+The state says what happened: Completed, Skipped (nothing it depends on changed), Cached (taken from DVC's run cache),
+Failed, Unavailable (a lock or the network; tried again), Ended (time limit or interrupt), NotRun (what it needs failed).
+"""
+
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from prefect import allow_failure, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.states import Completed, Failed, State
+from prefect.utilities.annotations import opaque
+
+from flows.artefacts import Progress
+from flows.process import EndedError, stream
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How Prefect treats the stages of one verb."""
+
+    delays: tuple[float, ...] = (5, 20, 60)  # seconds before each new try, where the reason may pass by itself
+    limit: float = 6 * 3600  # seconds one stage may take
+    at_once: int | None = None  # how many may run side by side; PIPELINE_WORKERS_<VERB> goes first
+
+
+SETTINGS = {"train": Settings(limit=72 * 3600)}  # a verb that is not listed takes the defaults
+WORKERS = "PIPELINE_WORKERS"
+
+# What passes by itself and is worth another try; a stage's own verdict is not.
+PASSING = re.compile(
+    r"unable to acquire lock|is busy, it is being blocked|database is locked|connection (error|reset|refused|timed out)|"
+    r"temporar(y|ily) (failure|unavailable)|name resolution|timed? ?out|too many requests|service unavailable",
+    re.IGNORECASE,
+)
+SKIPPED = re.compile(r"^Stage '.*' didn't change, skipping$", re.MULTILINE)
+CACHED = re.compile(r"^Stage '.*' is cached - skipping run", re.MULTILINE)
+DVC_HINTS = ("To track the changes with git", "To enable auto staging", "Use `dvc push`", "\tgit add ", "\tdvc config ")
+DVC_CHATTER = ("ERROR: failed to reproduce", "Running stage", "> ", *DVC_HINTS)
+
+
+@dataclass
+class Plan:
+    """What the task runs of one flow run share."""
+
+    graph: dict[str, list[str]]
+    stale: set[str]
+    force: bool = False
+    limit: float | None = None
+    futures: dict[str, PrefectFuture] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    slots: dict[str, threading.Semaphore] = field(default_factory=dict)
+
+    @contextmanager
+    def slot(self, verb: str) -> Iterator[None]:
+        """Wait until one more stage of this verb, and one more stage at all, may run."""
+        with ExitStack() as stack:
+            for name in (verb, ""):
+                if name in self.slots:
+                    stack.enter_context(self.slots[name])
+            yield
+
+
+def submit(plan: Plan) -> dict[str, State]:
+    """Run every stage of the plan after those it needs, side by side where possible; return the final states."""
+    plan.slots = slots({stage.partition("@")[0] for stage in plan.graph})
+    for stage, needed in plan.graph.items():
+        verb = stage.partition("@")[0]
+        delays = SETTINGS.get(verb, Settings()).delays
+        named = reproduce.with_options(name=verb, task_run_name=stage, retries=len(delays), retry_delay_seconds=list(delays))
+        plan.futures[stage] = named.submit(
+            stage, opaque(plan), wait_for=[allow_failure(plan.futures[name]) for name in needed if name in plan.futures]
+        )
+    for future in plan.futures.values():
+        future.wait()
+    return {stage: future.state for stage, future in plan.futures.items()}
+
+
+def slots(verbs: set[str]) -> dict[str, threading.Semaphore]:
+    """Return how many stages may run at once, of each verb that has a limit, and under "" of all."""
+    limits = {"": os.environ.get(WORKERS, "2")}
+    limits |= {verb: os.environ.get(f"{WORKERS}_{verb.upper()}", SETTINGS.get(verb, Settings()).at_once) for verb in verbs}
+    return {verb: threading.Semaphore(int(limit)) for verb, limit in limits.items() if limit}
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=lambda task, run, state: state.name == "Unavailable")
+def reproduce(stage: str, plan: Plan) -> State:
+    """Let DVC bring one stage up to date; its lines go to the log."""
+    lacking = [name for name in plan.graph[stage] if name in plan.futures and not plan.futures[name].state.is_completed()]
+    if lacking:
+        return Failed(name="NotRun", message=f"needs {', '.join(lacking)}")
+    if not (plan.force or stage in plan.stale):
+        return Completed(name="Skipped", message="nothing it depends on changed")
+    verb = stage.partition("@")[0]
+    with plan.slot(verb):
+        started = time.monotonic()
+        state = run(stage, plan.force, plan.limit or SETTINGS.get(verb, Settings()).limit)
+        plan.seconds[stage] = time.monotonic() - started
+    return state
+
+
+def run(stage: str, force: bool, limit: float) -> State:
+    """Run `dvc repro` for one stage and tell by its words what happened."""
+    log = get_run_logger()
+    progress = Progress(stage)
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        if line.strip() and not line.startswith(DVC_HINTS):
+            log.info(line)
+        progress.note(line)
+
+    command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
+    try:
+        status = stream([sys.executable, "-m", *command], on_line, limit)
+    except EndedError as error:
+        return Failed(name="Ended", message=f"{stage} was {error}")
+    return judge(stage, status, lines)
+
+
+def judge(stage: str, status: int, lines: list[str]) -> State:
+    """Return the state that the exit status and the words of `dvc repro` amount to."""
+    if status != 0:
+        why = reason(lines)
+        return Failed(name="Unavailable" if PASSING.search(why) else None, message=f"{stage} failed: {why}")
+    text = "\n".join(lines)
+    if SKIPPED.search(text):
+        return Completed(name="Skipped", message="nothing it depends on changed")
+    if CACHED.search(text):
+        return Completed(name="Cached", message="taken from DVC's run cache")
+    return Completed(message="done")
+
+
+def reason(lines: list[str]) -> str:
+    """Return what a failed stage said: from its first `error:` line on, else its last lines."""
+    own = [line for line in lines if line.strip() and not line.startswith(DVC_CHATTER)]
+    start = next((number for number, line in enumerate(own) if line.lower().startswith("error:")), max(len(own) - 5, 0))
+    return "\n".join(own[start : start + 20]).strip() or "\n".join(line for line in lines if line.startswith("ERROR:"))

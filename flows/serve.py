@@ -1,0 +1,72 @@
+"""What has to stay: the Prefect server, the deployments of prefect.yaml and a worker; or the pages of Prefect and MLflow.
+
+`python -m flows.serve` (`make serve`) runs schedules until it is interrupted; with PREFECT_API_URL set, as to a team's
+server, it starts the worker alone. `python -m flows.serve pages` (`make ui`) only shows what is recorded.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+from prefect.settings import get_current_settings
+
+from flows.process import Keeper, environment, start
+from flows.server import HOME, answers, launch
+
+POOL = "images"  # as in prefect.yaml
+MLFLOW = "http://127.0.0.1:5000"
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+def serve() -> Keeper:
+    """Have a server, deploy what prefect.yaml says, and return the worker. Raises `OSError` when one does not start."""
+    address = have_server()
+    variables = {"PREFECT_API_URL": address}
+    for command in (
+        [*PREFECT, "--no-prompt", "work-pool", "create", POOL, "--type", "process", "--overwrite"],
+        [*PREFECT, "--no-prompt", "deploy", "--all"],
+    ):
+        done = subprocess.run(command, env=environment() | variables, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise OSError(f"{' '.join(command[3:])} failed:\n{done.stdout}{done.stderr}")
+    print(f"schedules of prefect.yaml are on; runs: {address.removesuffix('/api')}", flush=True)
+    return start([*PREFECT, "worker", "start", "--pool", POOL, "--type", "process"], variables)
+
+
+def pages() -> Keeper:
+    """Have Prefect's pages, and return the server of MLflow's."""
+    print(f"Prefect: {have_server().removesuffix('/api')}\n MLflow: {MLFLOW}", flush=True)
+    store = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    artefacts = Path("mlartifacts").resolve().as_uri()
+    options = ["--backend-store-uri", store, "--default-artifact-root", artefacts, "--host", "127.0.0.1", "--port", "5000"]
+    return start([sys.executable, "-m", "mlflow", "server", *options])
+
+
+def have_server() -> str:
+    """Return the address of the configured server, or of one on this machine, started here unless it runs already."""
+    address = get_current_settings().api.url
+    if not address:
+        address = HOME
+        if not answers(address):
+            host, port = httpx.URL(address).host, httpx.URL(address).port
+            launch([*PREFECT, "server", "start", "--host", host, "--port", str(port)], address)
+    return address
+
+
+def main() -> None:
+    """Show the lines of what was started until it ends; then end with its status, so that a supervisor starts it again."""
+    try:
+        keeper = {"schedules": serve, "pages": pages}[(sys.argv[1:] or ["schedules"])[0]]()
+        for line in keeper.process.stdout:
+            print(line, end="", flush=True)
+        sys.exit(keeper.process.wait())
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\nended")
+
+
+if __name__ == "__main__":
+    main()
