@@ -28,6 +28,7 @@ def replace(source: str) -> None:
     """Import `source` as `data/raw` in place of what is there. Raises `ValueError` and leaves all as it was."""
     check(source)
     command = _import_command(source)
+    _bring_back()
     refuse_unrecorded()
     with _put_aside():
         try:
@@ -40,19 +41,30 @@ def replace(source: str) -> None:
 @contextmanager
 def _put_aside() -> Iterator[None]:
     """Have neither images nor pointer while open; an error or an interrupt brings both back."""
-    aside = {path: path.with_name(f"{path.name}.before") for path in (RAW, POINTER) if path.exists()}
-    for path, before in aside.items():
-        path.rename(before)
+    for path in (RAW, POINTER):
+        if path.exists():
+            path.rename(_before(path))
     try:
         yield
     except BaseException:
         for path in (RAW, POINTER):
             _remove(path)
-        for path, before in aside.items():
-            before.rename(path)
+        _bring_back()
         raise
-    for before in aside.values():
-        _remove(before)
+    for path in (POINTER, RAW):
+        _remove(_before(path))
+
+
+def _bring_back() -> None:
+    """Undo an import that did not end, in this call or, killed, in an earlier one."""
+    for path in (POINTER, RAW):
+        if _before(path).exists():
+            _remove(path)
+            _before(path).rename(path)
+
+
+def _before(path: Path) -> Path:
+    return path.with_name(f"{path.name}.before")
 
 
 def _remove(path: Path) -> None:

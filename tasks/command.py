@@ -24,6 +24,9 @@ def run(stage: Callable[..., None]) -> None:
     warnings.filterwarnings("ignore")
     try:
         stage(*_arguments(stage))
+    except KeyboardInterrupt:
+        logging.error("interrupted: run again to go on from here")
+        sys.exit(130)
     except Exception as error:
         message = explain(error)
         if message is None:
