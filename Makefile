@@ -46,7 +46,7 @@ post: comment  ## post it on pull request PR (needs gh, signed in)
 	@gh pr comment $(PR) --edit-last --create-if-none --body-file comment.md
 
 lock:  ## solve pyproject.toml into requirements.txt again (needs uv)
-	uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate --no-strip-extras --python-version 3.11 --upgrade \
+	uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade \
 		--extra s3 --extra postgres --extra serving --extra tuning --extra classical --extra dicom --extra dev --output-file requirements.txt
 
 clean:  ## remove scratch that is made again when needed; never images, models or the registry
@@ -57,5 +57,5 @@ clean:  ## remove scratch that is made again when needed; never images, models o
 	@echo "setting up .venv (some minutes, once)"
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {sys.version}: make PYTHON=/path/to/python3.11")'
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	@.venv/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.txt  # the lock is complete
 	@touch $@
