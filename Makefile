@@ -39,7 +39,7 @@ push: .venv/installed  ## hand on what was made: dvc push, a commit of the point
 	@python -m flows.publish
 
 comment: .venv/installed  ## write comment.md for a pull request: report, metrics and parameters against BASE (origin/main)
-	@{ cat data/report/report.md; printf '\n#### Metrics against $(BASE)\n\n'; dvc metrics diff --md $(BASE); \
+	@{ cat data/report/report.md; printf '\n#### Metrics against $(BASE)\n\n'; dvc metrics diff --md $(BASE) --targets data/comparison.json; \
 		printf '\n#### Parameters against $(BASE)\n\n'; dvc params diff --md $(BASE); } > comment.md
 
 post: comment  ## post it on pull request PR (needs gh, signed in)
