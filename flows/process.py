@@ -118,16 +118,22 @@ def _end_when_closed(group: int) -> None:
         os.killpg(group, signal.SIGINT)
         time.sleep(PATIENCE)
         for pid in _members(group):
-            if pid != group:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(PATIENCE / 2)
         os.killpg(group, signal.SIGKILL)
 
 
 def _members(group: int) -> list[int]:
+    """Return the processes of a group but its first; others come and go meanwhile."""
     import psutil  # needed rarely
 
-    return [process.pid for process in psutil.process_iter() if os.getpgid(process.pid) == group]
+    members = []
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError):
+            if pid != group and os.getpgid(pid) == group:
+                members.append(pid)
+    return members
 
 
 if __name__ == "__main__":
