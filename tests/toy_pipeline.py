@@ -8,6 +8,7 @@ What a stage does stands in `work/<stage>`, one instruction a line; a changed in
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -127,12 +128,13 @@ def dvc(root: Path, *arguments: str) -> str:
 
 
 def start_flow(root: Path, *arguments: str, **variables: str) -> subprocess.Popen:
-    """Start `python -m flows.retrain` in a group of its own, as a shell would."""
+    """Start `python -m flows.retrain` in a group of its own, as a shell would: heeding interrupts, even if the tests do not."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])} | variables
     command = [sys.executable, "-m", "flows.retrain", *(arguments if "--update" in arguments else ["--no-update", *arguments])]
     return subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def at_work(root: Path, stage: str) -> bool:
