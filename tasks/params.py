@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
-from tasks.modeling.architectures import ARCHITECTURES, Cnn
+from tasks.modeling.architectures import ARCHITECTURES, BACKBONES, Backbone, Classical, Cnn, Transfer
+from tasks.questions import Question
 
 PARAMS = Path("params.yaml")
 
@@ -149,9 +150,10 @@ class Train(Section):
 
 
 class Architecture(Section):
-    """One architecture to train: its structure, and how it is trained."""
+    """One architecture to train: its structure, the question it answers, and how it is trained."""
 
-    structure: Cnn
+    structure: Cnn | Transfer | Classical
+    question: Question = Question()
     train: Train
 
 
@@ -223,29 +225,58 @@ def _architectures(raw: dict[str, Any], problems: list[str]) -> Iterator[tuple[s
         defaults = {}  # its mistakes are told once, under train
     for name, section in sections.items():
         try:
-            yield name, _architecture(name, section or {}, defaults)
-        except ValidationError as error:
-            problems += [_explain(detail, Architecture, f"architectures.{name}") for detail in error.errors()]
+            architecture = _architecture(name, section or {}, defaults, problems)
         except ValueError as error:
             problems.append(f"architectures.{name}: {error}")
+        else:
+            if architecture is not None:
+                yield name, architecture
 
 
-def _architecture(name: str, section: Any, defaults: dict[str, Any]) -> Architecture:
+def _architecture(name: str, section: Any, defaults: dict[str, Any], problems: list[str]) -> Architecture | None:
+    """Return the architecture, or None where one of its keys is wrong, which is added to `problems`."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_]+", name):
         raise ValueError(f"received {name!r}, expected a text of letters, digits and underscores: it names a folder and a stage")
     if not isinstance(section, dict):
         raise ValueError(f"received {section!r}, expected a mapping such as {{batch_size: 64}} or {{}}")
-    like = section.get("like", name)
-    if not isinstance(like, str) or like not in ARCHITECTURES:
-        raise ValueError(
-            f"unknown architecture {like!r}; known are {', '.join(ARCHITECTURES)}. "
-            f"A variant says which of them it changes: {name}: {{like: cnn_a, dropout: 0.2}}"
-        )
-    structure = {key: value for key, value in section.items() if key in Cnn.model_fields}
-    train = {key: value for key, value in section.items() if key not in Cnn.model_fields and key != "like"}
-    return Architecture.model_validate(
-        {"structure": ARCHITECTURES[like].model_dump() | structure, "train": _merge(defaults, train)}
+    row = _row(section.get("like", name))
+    structure, question = ({key: section[key] for key in section if key in model.model_fields} for model in (type(row), Question))
+    train = {key: value for key, value in section.items() if key not in {"like", *structure, *question}}
+    known = ["like", *type(row).model_fields, *Question.model_fields, *Train.model_fields]
+    checked: dict[str, Any] = {}
+    for part, model, values in (
+        ("structure", type(row), _merge(row.model_dump(), structure)),
+        ("question", Question, question),
+        ("train", Train, _merge(defaults, train)),
+    ):
+        try:
+            checked[part] = model.model_validate(values)
+        except ValidationError as error:
+            problems += [_explain(detail, model, f"architectures.{name}", known) for detail in error.errors()]
+    if len(checked) < 3:
+        return None
+    _check_size(checked["structure"], checked["train"].image_size)
+    return Architecture(**checked)
+
+
+def _row(like: object) -> Cnn | Transfer | Classical:
+    if isinstance(like, str) and like in ARCHITECTURES:
+        return ARCHITECTURES[like]
+    if isinstance(like, str) and like in BACKBONES:
+        return ARCHITECTURES["transfer"].model_copy(update={"backbone": like})
+    close = difflib.get_close_matches(str(like), [*ARCHITECTURES, *BACKBONES], n=1)
+    raise ValueError(
+        f"unknown architecture {like!r}; {f'did you mean {close[0]}? ' if close else ''}known are {', '.join(ARCHITECTURES)}, "
+        "and every image model of keras.applications by its name, such as EfficientNetB0. "
+        "A variant says which of them it changes: cnn_d: {like: cnn_a, dropout: 0.2}"
     )
+
+
+def _check_size(structure: Cnn | Transfer | Classical, size: tuple[int, int]) -> None:
+    backbone = structure.features if isinstance(structure, Classical) else structure
+    if isinstance(backbone, Backbone) and min(size) < BACKBONES[backbone.backbone]:
+        least = BACKBONES[backbone.backbone]
+        raise ValueError(f"image_size: received {list(size)}, expected at least {least} pixels a side for {backbone.backbone}")
 
 
 def _is_valid(model: type[BaseModel], values: Any) -> bool:
@@ -264,28 +295,26 @@ def _merge(defaults: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any
     return merged
 
 
-def _explain(detail: Any, model: type[BaseModel], prefix: str = "") -> str:
-    """One line of where, what was received and what is allowed, from an error of pydantic."""
+def _explain(detail: Any, model: type[BaseModel], prefix: str = "", known: list[str] | None = None) -> str:
+    """One line of where, what was received and what is allowed, from an error of pydantic; `known` goes for the first level."""
     steps = [str(step) for step in detail["loc"]]
-    key = ".".join([prefix, *steps[1:]] if prefix else steps)
+    key = ".".join([prefix, *steps] if prefix else steps)
     if detail["type"] == "extra_forbidden":
-        known = _keys_beside(model, steps)
+        known = known if known and len(steps) == 1 else _keys_beside(model, steps)
         close = difflib.get_close_matches(steps[-1], known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{key}: unknown key; {hint}known here are {', '.join(known)}"
     wanted = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    return f"{key}: received {detail['input']!r}, {wanted}"
+    return f"{key}: received {detail['input']!r}, {wanted}" if steps else f"{key}: {wanted}"
 
 
 def _keys_beside(model: type[BaseModel], steps: list[str]) -> list[str]:
     """The keys that are known where `steps` ends, following the models of the sections on the way."""
-    root = model
     for step in steps[:-1]:
         field = next((field for name, field in model.model_fields.items() if (field.alias or name) == step), None)
         kinds = [field.annotation, *get_args(field.annotation)] if field else []
         model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
-    keys = [field.alias or name for name, field in model.model_fields.items()]
-    return ["like", *Cnn.model_fields, *keys] if root is Architecture and model is Train else keys
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 if __name__ == "__main__":
