@@ -8,26 +8,43 @@ Run by hand: `dvc repro --single-item train@cnn_a`.
 import hashlib
 import json
 import logging
-import re
-import zipfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
 import mlflow
 import numpy as np
 import pandas as pd
+from sklearn.metrics import log_loss
+from sklearn.pipeline import Pipeline
 
 from tasks import tracking
 from tasks.command import run
 from tasks.imaging.arrays import load_pixels
+from tasks.modeling import backbones, classical, features, saved, transfer
+from tasks.modeling.architectures import Classical, Cnn, Transfer
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, fit, predict, use_threads
 from tasks.params import Architecture, load_params
 from tasks.tables import read_table, write_table
 
 CHECKPOINTS = Path(".cache/checkpoints")
+Row = dict[str, float]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model at its best, and what a classical one takes its features from."""
+
+    model: keras.Model | Pipeline
+    history: list[Row]
+    parameters: int
+    feature_seconds: float = 0.0
+    features: keras.Model | None = None
 
 
 def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, models: Path, results: Path) -> None:
@@ -35,19 +52,21 @@ def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, m
     params = load_params()
     section = params.architectures[architecture]
     splits = read_table(splits_csv).query("split != 'withheld'").reset_index(drop=True)
-    weights = json.loads(weights_json.read_text())
+    weights = json.loads(weights_json.read_text())[section.question.name]
+    answers = section.question.answers(splits.label)
+    splits = splits.assign(label=splits.label.map(answers))
     images = load_images(clean, splits, weights, section)
-    checkpoint = CHECKPOINTS / f"{architecture}.npz"
     key = checkpoint_key(section, splits_csv, weights_json)
     use_threads(section.train.threads)
     with start_run(architecture, section, splits_csv, key):
-        model, history = train(section, images, splits, checkpoint, key)
-        save(model, list(weights), models)
-        predictions = predict_all(models / "model.keras", images, splits, list(weights))
-        write_results(history, predictions, model.count_params(), results)
+        fitted = train(section, images, splits, CHECKPOINTS / f"{architecture}.npz", key)
+        save(fitted, section, list(weights), models)
+        predictions = predict_all(models, section, images, splits, list(weights))
+        write_results(fitted, predictions, results)
         mlflow.set_tag(tracking.PREDICTIONS, tracking.file_sha256(results / "predictions.csv"))
         mlflow.log_artifact(str(models / "summary.txt"))
-    checkpoint.unlink(missing_ok=True)
+    for file in CHECKPOINTS.glob(f"{architecture}.*"):
+        file.unlink()
 
 
 def load_images(clean: Path, splits: pd.DataFrame, weights: dict[str, float], section: Architecture) -> Images:
@@ -62,22 +81,68 @@ def load_images(clean: Path, splits: pd.DataFrame, weights: dict[str, float], se
     )
 
 
-def train(
-    section: Architecture, images: Images, splits: pd.DataFrame, checkpoint: Path, key: str
-) -> tuple[keras.Model, list[dict[str, float]]]:
-    """Return the plain model at its best epoch, and the history."""
+def train(section: Architecture, images: Images, splits: pd.DataFrame, checkpoint: Path, key: str) -> Fitted:
+    """Fit the architecture by the way of its kind."""
+    keras.utils.set_random_seed(section.train.seed)
+    sets = transfer.Sets(images, *(select(images, splits.split == part) for part in ("training", "validation")))
+    log.info("%d training and %d validation images", len(sets.training.rows), len(sets.validation.rows))
+    if isinstance(section.structure, Classical):
+        return fit_classical(section, sets, splits)
+    ways: dict[type, Callable[..., Fitted]] = {Cnn: fit_cnn, Transfer: fit_transfer}
+    return ways[type(section.structure)](section, sets, answers_of(splits, section), checkpoint, key)
+
+
+def fit_cnn(section: Architecture, sets: transfer.Sets, answers: tuple[int, bool], checkpoint: Path, key: str) -> Fitted:
+    """Train on images, with fused batch normalisation; return the plain model at its best epoch."""
     settings = section.train
-    keras.utils.set_random_seed(settings.seed)
-    classes = splits.label.nunique()
-    model = build_model(section.structure, settings.image_size, settings.channels, classes, fused=True)
-    training, validation = (select(images, splits.split == part) for part in ("training", "validation"))
-    log.info(
-        "%s parameters, %d training and %d validation images", f"{model.count_params():,}", len(training.rows), len(validation.rows)
-    )
-    history = fit(model, training, validation, settings, checkpoint, key, lambda row: tell(row, settings.epochs))
-    plain = build_model(section.structure, settings.image_size, settings.channels, classes)
+    arguments = (section.structure, settings.image_size, settings.channels, *answers)
+    model = build_model(*arguments, fused=True)
+    log.info("%s parameters", f"{model.count_params():,}")
+    rows = fit(model, sets.training, sets.validation, settings, checkpoint, key, lambda row: tell(row, settings.epochs))
+    plain = build_model(*arguments)
     plain.set_weights(model.get_weights())
-    return plain, history
+    return Fitted(plain, rows, plain.count_params())
+
+
+def fit_transfer(section: Architecture, sets: transfer.Sets, answers: tuple[int, bool], checkpoint: Path, key: str) -> Fitted:
+    """Train head and backbone on cached features and on images."""
+    model, rows, seconds = transfer.fit_transfer(section.structure, section.train, sets, answers, checkpoint, key, tell)
+    return Fitted(model, rows, model.count_params(), seconds)
+
+
+def fit_classical(section: Architecture, sets: transfer.Sets, splits: pd.DataFrame) -> Fitted:
+    """Fit a scikit-learn classifier on pixels or features; its history is one row."""
+    structure, settings = section.structure, section.train
+    start = time.perf_counter()
+    network = None
+    if structure.features is not None:
+        network = backbones.build_features(structure.features, structure.pooling, settings.image_size, settings.channels)
+        backbones.load_weights(network, structure.features, settings.image_size)
+    inputs = classical_inputs(network, structure, sets.every)
+    feature_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    training, validation = sets.training, sets.validation
+    groups = splits.group.to_numpy()[training.rows]
+    model = classical.fit(
+        structure, inputs[training.rows], training.targets, training.weights, settings.seed, settings.threads, groups
+    )
+    row: Row = {"epoch": 1}
+    for prefix, part in (("", training), ("val_", validation)):
+        probabilities = classical.probabilities(model, inputs[part.rows])
+        row[f"{prefix}loss"] = log_loss(part.targets, probabilities.astype(float), labels=range(probabilities.shape[1]))
+        row[f"{prefix}accuracy"] = float((probabilities.argmax(axis=1) == part.targets).mean())
+    row["seconds"] = time.perf_counter() - start
+    return Fitted(model, [row], classical.parameters(model), feature_seconds, network)
+
+
+def classical_inputs(network: keras.Model | None, structure: Classical, images: Images) -> np.ndarray:
+    """Return what a classical model sees of the images: shape (images, d)."""
+    return classical.flatten(images.pixels) if network is None else features.plain(network, structure.features, images)
+
+
+def answers_of(splits: pd.DataFrame, section: Architecture) -> tuple[int, bool]:
+    """Return the number of classes, and whether they are one against the rest."""
+    return splits.label.nunique(), section.question.positive is not None
 
 
 def select(images: Images, chosen: pd.Series) -> Images:
@@ -98,55 +163,48 @@ def tell(row: dict[str, float], epochs: int) -> None:
     tracking.attempt(lambda: mlflow.log_metrics(metrics, step=int(row["epoch"])))
 
 
-def save(model: keras.Model, classes: list[str], models: Path) -> None:
-    """Write the model, its classes in order of the outputs, and its summary; the same model gives the same bytes."""
-    models.mkdir(parents=True, exist_ok=True)
-    model.save(models / "model.keras")
-    normalise_archive(models / "model.keras")
-    (models / "classes.json").write_text(json.dumps(classes, indent=2, ensure_ascii=False) + "\n")
-    lines: list[str] = []
-    model.summary(line_length=100, print_fn=lines.append)
-    (models / "summary.txt").write_text("\n".join(lines) + "\n")
+def save(fitted: Fitted, section: Architecture, classes: list[str], models: Path) -> None:
+    """Write the model, its classes in order of the outputs, what pixels it takes, and its summary, all without a date."""
+    summary = saved.save(fitted.model, fitted.features, classes, section.train.image_size, section.train.channels, models)
+    (models / "summary.txt").write_text(summary + "\n")
 
 
-def normalise_archive(path: Path) -> None:
-    """Rewrite a `.keras` file so that equal models are equal files: no date, no times, objects numbered in order."""
-    part = path.with_suffix(".part")
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(part, "w") as target:
-        for name in sorted(source.namelist()):
-            content = source.read(name)
-            if name == "metadata.json":
-                content = json.dumps(json.loads(content) | {"date_saved": ""}).encode()
-            elif name == "config.json":
-                content = number_objects(content.decode()).encode()
-            target.writestr(zipfile.ZipInfo(name), content)
-    part.replace(path)
-
-
-def number_objects(config: str) -> str:
-    """Replace the ids of shared objects, which are addresses in memory, by 1, 2, 3 in order of appearance."""
-    numbers: dict[str, int] = {}
-    return re.sub(
-        r'("shared_object_id": )(\d+)', lambda match: f"{match[1]}{numbers.setdefault(match[2], len(numbers) + 1)}", config
-    )
-
-
-def predict_all(model_file: Path, images: Images, splits: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+def predict_all(models: Path, section: Architecture, images: Images, splits: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """Return path, label, split, predicted and a probability per class, by the model as it was saved."""
-    model = keras.saving.load_model(model_file, safe_mode=True, compile=False)
-    probabilities = predict(model, images)
+    probabilities = probabilities_of(models, section.structure, images)
     predicted = [classes[index] for index in probabilities.argmax(axis=1)]
     columns = pd.DataFrame(probabilities, columns=[f"p_{label}" for label in classes])
     return pd.concat([splits[["path", "label", "split"]], pd.Series(predicted, name="predicted"), columns], axis=1)
 
 
-def write_results(history: list[dict[str, float]], predictions: pd.DataFrame, parameters: int, results: Path) -> None:
+def probabilities_of(models: Path, structure: Cnn | Transfer | Classical, images: Images) -> np.ndarray:
+    """Return probabilities (images, classes) by the saved model; features that are cached are not computed again.
+
+    The cache is keyed by the weights in the file, so these are the file's own answers.
+    """
+    if isinstance(structure, Classical):
+        network = saved.load_keras(models / "features.keras") if structure.features else None
+        return classical.probabilities(classical.load(models / "model.skops"), classical_inputs(network, structure, images))
+    model = saved.load_keras(models / "model.keras")
+    parts = transfer.cut_where_cached(model, structure) if isinstance(structure, Transfer) else None
+    if parts is None:
+        return predict(model, images)
+    below, above = parts
+    return predict(above, replace(images, pixels=features.plain(below, structure, images)))
+
+
+def write_results(fitted: Fitted, predictions: pd.DataFrame, results: Path) -> None:
     """Write what is equal from run to run, and apart from it the times, which are not."""
-    rows = pd.DataFrame(history)
+    rows = pd.DataFrame(fitted.history)
     write_table(rows.drop(columns="seconds"), results / "history.csv")
     write_table(predictions, results / "predictions.csv")
     seconds = [round(second, 2) for second in rows.seconds]
-    timing = {"parameters": parameters, "train_seconds": round(sum(seconds), 2), "epoch_seconds": seconds}
+    timing = {
+        "parameters": fitted.parameters,
+        "train_seconds": round(sum(seconds) + fitted.feature_seconds, 2),
+        "feature_seconds": round(fitted.feature_seconds, 2),  # next to nothing where they were cached
+        "epoch_seconds": seconds,
+    }
     (results / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
 
 

@@ -88,8 +88,9 @@ def test_another_question_is_another_array(change: str, monkeypatch: pytest.Monk
         lambda content: content[:-1],
         lambda content: b"no array at all" * 20,
         lambda content: content.replace(b"(5, 4, 6, 1)", b"(5, 4, 3, 2)"),
+        lambda content: content[:150] + bytes([content[150] ^ 1]) + content[151:],
     ],
-    ids=["empty", "header alone", "a byte short", "text", "another shape"],
+    ids=["empty", "header alone", "a byte short", "text", "another shape", "one bit"],
 )
 def test_a_damaged_array_is_made_again(damage) -> None:
     whole = np.array(load())

@@ -1,13 +1,15 @@
-"""Decoded images of one size as a memory-mapped array, made once for all architectures and epochs.
+"""Arrays that are made once and kept on disk as memory-mapped files: decoded images, and what is computed from them.
 
-The file lies in `.cache/arrays`, keyed by the images' content, the size and the decoder's version. It may be deleted at
-any time. `ARRAY_CACHE_GB` (20) caps the folder: the longest unused arrays go first.
+The files lie in `.cache/`, keyed by what they are made of, each with its checksum at the end: one that is damaged or
+half written is noticed and made again. They may be deleted at any time. `ARRAY_CACHE_GB` (20) caps each folder: the
+longest unused arrays go first.
 """
 
 import hashlib
 import logging
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tasks.imaging import decode as decoder
 
 CACHE = Path(".cache/arrays")
 BLOCK = 256  # images held in memory while decoding
+DIGEST = 32  # bytes of SHA-256 behind the array
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +32,20 @@ def load_pixels(root: Path, paths: Sequence[str], hashes: Sequence[str], size: t
     `hashes` are the files' SHA-256, which key the cache. Raises `ImageError` and `OSError`.
     """
     shape = (len(paths), *size, channels)
-    content = "\n".join([str(decoder.VERSION), str(shape), *hashes])
-    file = CACHE / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
-    CACHE.mkdir(parents=True, exist_ok=True)
+    content = [decoder.VERSION, shape, *hashes]
+    return kept(CACHE, content, shape, np.dtype(np.uint8), lambda: _decode(root, paths, size, channels))
+
+
+def kept(
+    folder: Path, content: Sequence[object], shape: tuple[int, ...], dtype: np.dtype, make: Callable[[], Iterator[np.ndarray]]
+) -> np.ndarray:
+    """Return the read-only array of this `content` from `folder`, after making it block by block where it is not there."""
+    file = folder / f"{hashlib.sha256(chr(10).join(map(str, content)).encode()).hexdigest()[:32]}.npy"
+    folder.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
-        if not _is_whole(file, shape):
-            _make_room(int(np.prod(shape)))
-            _write(file, shape, _decode(root, paths, size, channels))
+        if not _is_whole(file, shape, dtype):
+            _make_room(folder, math.prod(shape) * dtype.itemsize)
+            _write(file, shape, dtype, make())
     os.utime(file)
     return np.load(file, mmap_mode="r")
 
@@ -48,38 +58,47 @@ def _decode(root: Path, paths: Sequence[str], size: tuple[int, int], channels: i
             progress.update(len(block))
 
 
-def _write(file: Path, shape: tuple[int, ...], blocks: Iterator[np.ndarray]) -> None:
+def _write(file: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterator[np.ndarray]) -> None:
     """Write blocks one after the other: on a full disk that raises, where a memory map would crash."""
     part = file.with_suffix(".part")
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    digest = hashlib.sha256()
     try:
         with part.open("wb") as target:
             np.lib.format.write_array_header_1_0(target, header)
             for block in blocks:
-                target.write(block.data)
+                content = np.ascontiguousarray(block, dtype)
+                digest.update(content)
+                target.write(content)
+            target.write(digest.digest())
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
 
 
-def _is_whole(file: Path, shape: tuple[int, ...]) -> bool:
+def _is_whole(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
     try:
-        return np.load(file, mmap_mode="r").shape == shape
+        array = np.load(file, mmap_mode="r")
+        with file.open("rb") as source:
+            source.seek(-DIGEST, os.SEEK_END)
+            if (array.shape, array.dtype) == (shape, dtype) and hashlib.sha256(array).digest() == source.read():
+                return True
     except FileNotFoundError:
         return False
-    except (ValueError, EOFError):
-        log.info("%s is damaged, making it again", file)
-        return False
+    except (ValueError, EOFError, OSError):
+        pass
+    log.info("%s is damaged, making it again", file)
+    return False
 
 
-def _make_room(wanted: int) -> None:
+def _make_room(folder: Path, wanted: int) -> None:
     cap = float(os.environ.get("ARRAY_CACHE_GB", "20")) * 1e9
     if wanted > cap:
         raise ValueError(
-            f"the decoded images need {wanted / 1e9:.1f} GB in {CACHE}, allowed are {cap / 1e9:.1f} GB: "
+            f"an array of the images needs {wanted / 1e9:.1f} GB in {folder}, allowed are {cap / 1e9:.1f} GB: "
             "set ARRAY_CACHE_GB higher, or image_size lower"
         )
-    files = sorted(CACHE.glob("*.npy"), key=lambda file: file.stat().st_mtime, reverse=True)
+    files = sorted(folder.glob("*.npy"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in files:
         wanted += file.stat().st_size
         if wanted > cap:

@@ -90,7 +90,7 @@ class Head(Structure):
 class Phase(Structure):
     """Training goes on with more of the backbone unfrozen, from the best epoch of the phase before."""
 
-    trainable_from: str  # the first layer of the backbone that is trained
+    trainable_from: str | None  # as below
     epochs: Count
     learning_rate: Positive
     views: Count | None = None

@@ -25,8 +25,12 @@ def build_model(structure: Cnn, image_size: tuple[int, int], channels: int, clas
     for units in structure.dense:
         x = keras.layers.Dense(units, activation="relu")(x)
     x = keras.layers.Dropout(structure.dropout)(x)
-    outputs = keras.layers.Dense(classes, activation="softmax", name="probabilities")(x)
-    return keras.Model(inputs, outputs)
+    return keras.Model(inputs, answer(x, classes, False))
+
+
+def answer(x: keras.KerasTensor, classes: int, binary: bool) -> keras.KerasTensor:
+    """Return probabilities (batch, classes) in float32."""
+    return keras.layers.Dense(classes, activation="softmax", name="probabilities", dtype="float32")(x)
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):

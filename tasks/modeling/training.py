@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tasks.imaging import augmentation
-from tasks.params import Augmentation, Train
+from tasks.params import Train
 
 # What these callbacks remember from epoch to epoch, besides the best weights.
 MEMORY = {"EarlyStopping": ("wait", "best", "best_epoch"), "ReduceLROnPlateau": ("wait", "best", "cooldown_counter")}
@@ -25,12 +25,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Images:
-    """Rows of an array of `uint8` pixels with what is known of them: targets and weights of shape (rows,)."""
+    """Rows of an array of `uint8` pixels, or of features, with what is known of them: targets and weights of shape (rows,).
+
+    Where there are `views`, epoch n trains on view n modulo their number, which holds `rows` alone, in order.
+    """
 
     pixels: np.ndarray
     rows: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    views: tuple[np.ndarray, ...] = ()
 
 
 def use_threads(threads: int) -> None:
@@ -49,17 +53,20 @@ def fit(
     checkpoint: Path,
     key: str,
     on_epoch: Callable[[dict[str, float]], None],
+    best: float | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place to its best epoch on `validation`; return one row per epoch.
 
     A row has `epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds`; the training loss is weighted,
-    the validation loss is not. A `checkpoint` of the same `key` is resumed. Raises `ValueError` when the loss is not
-    a number any more.
+    the validation loss is not. A `checkpoint` of the same `key` is resumed. With `best`, the score of the weights that
+    `model` has, an epoch must beat it, else they come back. Raises `ValueError` when the loss is not a number any more.
     """
     _compile(model, params, math.ceil(len(training.rows) / params.batch_size))
     callbacks = _callbacks(params)
     group = keras.callbacks.CallbackList(callbacks, model=model)
     group.on_train_begin()
+    if best is not None:
+        callbacks[0].best, callbacks[0].best_weights = best, model.get_weights()
     history = _restore(checkpoint, key, model, callbacks)
     for epoch in range(len(history), params.epochs):
         if model.stop_training:
@@ -71,6 +78,13 @@ def fit(
         on_epoch(row)
     group.on_train_end()
     return history
+
+
+def best_of(history: list[dict[str, float]], params: Train) -> float | None:
+    """Return the best score so far of what early stopping watches."""
+    monitor = _monitor(params)
+    scores = [row[monitor] for row in history]
+    return (max(scores) if monitor == "val_accuracy" else min(scores)) if scores else None
 
 
 def predict(model: keras.Model, images: Images) -> np.ndarray:
@@ -92,7 +106,7 @@ def _compile(model: keras.Model, params: Train, steps: int) -> None:
 def _callbacks(params: Train) -> list[keras.callbacks.Callback]:
     stopping = params.early_stopping
     best = keras.callbacks.EarlyStopping(
-        monitor=stopping.monitor if stopping else "val_loss",
+        monitor=_monitor(params),
         patience=stopping.patience if stopping else params.epochs,
         restore_best_weights=True,
     )
@@ -103,6 +117,10 @@ def _callbacks(params: Train) -> list[keras.callbacks.Callback]:
         best,
         keras.callbacks.ReduceLROnPlateau("val_loss", schedule.factor, schedule.patience, min_lr=schedule.minimum),
     ]
+
+
+def _monitor(params: Train) -> str:
+    return params.early_stopping.monitor if params.early_stopping else "val_loss"
 
 
 def _epoch(model: keras.Model, training: Images, validation: Images, params: Train, epoch: int) -> dict[str, float]:
@@ -128,7 +146,10 @@ def _training_batches(images: Images, params: Train, epoch: int) -> tf.data.Data
     """Batches of (pixels, targets, weights) in the order, and with the changes, of this seed and epoch."""
     count = len(images.rows)
     order = np.random.default_rng([params.seed, epoch, 1]).permutation(count)
-    changes = params.augmentation or Augmentation()
+    if images.views or params.augmentation is None:
+        view = images.views[epoch % len(images.views)] if images.views else None
+        return _batches(images, params.batch_size, order, view)
+    changes = params.augmentation
     transforms, brightness = augmentation.draw(changes, params.seed, epoch, count, images.pixels.shape[1:3])
 
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
@@ -137,27 +158,27 @@ def _training_batches(images: Images, params: Train, epoch: int) -> tf.data.Data
             pixels = images.pixels[images.rows[chosen]]
             yield pixels, images.targets[chosen], images.weights[chosen], transforms[chosen], brightness[chosen]
 
-    signature = (*_signature(images), tf.TensorSpec((None, 8)), tf.TensorSpec((None,)))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    if params.augmentation is None:
-        dataset = dataset.map(lambda pixels, targets, weights, *_: (pixels, targets, weights))
-    else:
-        dataset = dataset.map(
-            lambda pixels, targets, weights, *drawn: (augmentation.apply(pixels, *drawn, changes.fill), targets, weights)
-        )
+    signature = (*_signature(images.pixels), tf.TensorSpec((None, 8)), tf.TensorSpec((None,)))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).map(
+        lambda pixels, targets, weights, *drawn: (augmentation.apply(pixels, *drawn, changes.fill), targets, weights)
+    )
     return dataset.apply(_counted(count, params.batch_size)).prefetch(2)
 
 
-def _batches(images: Images, size: int) -> tf.data.Dataset:
-    """Batches of (pixels, targets) in order, unchanged and unweighted."""
+def _batches(images: Images, size: int, order: np.ndarray | None = None, view: np.ndarray | None = None) -> tf.data.Dataset:
+    """Batches of (pixels, targets, weights) in the order given; in their own, of (pixels, targets)."""
+    source = images.pixels if view is None else view
+    wanted = np.arange(len(images.rows)) if order is None else order
 
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
-        for start in range(0, len(images.rows), size):
-            chosen = slice(start, start + size)
-            yield images.pixels[images.rows[chosen]], images.targets[chosen]
+        for start in range(0, len(wanted), size):
+            chosen = wanted[start : start + size]
+            rows = images.rows[chosen] if view is None else chosen
+            yield (source[rows], images.targets[chosen], images.weights[chosen])[: 2 if order is None else 3]
 
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=_signature(images)[:2])
-    return dataset.apply(_counted(len(images.rows), size)).prefetch(2)
+    signature = _signature(source)[: 2 if order is None else 3]
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return dataset.apply(_counted(len(wanted), size)).prefetch(2)
 
 
 def _counted(count: int, size: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
@@ -165,9 +186,9 @@ def _counted(count: int, size: int) -> Callable[[tf.data.Dataset], tf.data.Datas
     return tf.data.experimental.assert_cardinality(math.ceil(count / size))
 
 
-def _signature(images: Images) -> tuple[tf.TensorSpec, ...]:
-    pixels = tf.TensorSpec((None, *images.pixels.shape[1:]), tf.uint8)
-    return pixels, tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.float32)
+def _signature(pixels: np.ndarray) -> tuple[tf.TensorSpec, ...]:
+    inputs = tf.TensorSpec((None, *pixels.shape[1:]), pixels.dtype)
+    return inputs, tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.float32)
 
 
 def _save(file: Path, key: str, model: keras.Model, callbacks: list, history: list[dict[str, float]]) -> None:
