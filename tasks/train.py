@@ -35,7 +35,8 @@ def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, m
     params = load_params()
     section = params.architectures[architecture]
     splits = read_table(splits_csv).query("split != 'withheld'").reset_index(drop=True)
-    weights = json.loads(weights_json.read_text())
+    splits["label"] = splits.label.map(section.question.answers(splits.label))
+    weights = json.loads(weights_json.read_text())[section.question.name]
     images = load_images(clean, splits, weights, section)
     checkpoint = CHECKPOINTS / f"{architecture}.npz"
     key = checkpoint_key(section, splits_csv, weights_json)

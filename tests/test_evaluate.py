@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tasks.evaluate import arrays, class_names, errors, score, tables
+from tasks.evaluate import errors, score, tables, track
 from tasks.tables import read_table
 from tests.conftest import CLASSES, ROOT, run_stage
 
@@ -74,13 +74,6 @@ def test_errors_begin_with_the_most_confident() -> None:
     rows = [("b", "x", "y", 0.4, 0.6), ("c", "x", "x", 0.9, 0.1), ("d", "y", "x", 0.95, 0.05), ("a", "x", "y", 0.4, 0.6)]
     table = errors(pd.DataFrame(rows, columns=["path", "label", "predicted", "p_x", "p_y"]))
     assert table.values.tolist() == [["d", "y", "x", 0.95], ["a", "x", "y", 0.6], ["b", "x", "y", 0.6]]
-
-
-def test_classes_are_in_the_order_of_the_outputs() -> None:
-    rows = pd.DataFrame({"label": ["10", "9", "NA"], "p_9": [0.1] * 3, "p_NA": [0.2] * 3, "p_10": [0.7] * 3})
-    labels, probabilities = arrays(rows)
-    assert class_names(rows) == ["9", "NA", "10"]
-    assert labels.tolist() == [2, 0, 1] and probabilities.tolist() == [[0.1, 0.2, 0.7]] * 3
 
 
 def test_the_run_of_the_training_carries_the_scores(pipeline: Path, metrics: dict[str, float]) -> None:
