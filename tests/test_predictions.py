@@ -53,7 +53,9 @@ def test_the_same_question_changes_nothing() -> None:
 
 def test_collapsing_twice_is_collapsing_once() -> None:
     """From all classes over groups to coarser groups, or at once."""
-    rows = pd.DataFrame([("1", "test", "d", "a", 0.4, 0.3, 0.2, 0.1)], )
+    rows = pd.DataFrame(
+        [("1", "test", "d", "a", 0.4, 0.3, 0.2, 0.1)],
+    )
     rows.columns = ["path", "split", "label", "predicted", "p_a", "p_b", "p_c", "p_d"]
     fine = Question(labels={"x": ("a",), "y": ("b", "c"), "z": ("d",)})
     coarse = Question(labels={"q": ("b", "c", "d"), "p": ("a",)})
