@@ -9,13 +9,13 @@ import logging
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pandas as pd
 
 from tasks import tracking
 from tasks.command import run
 from tasks.params import load_params
 from tasks.scoring import figures, metrics
+from tasks.scoring.predictions import arrays, class_names
 from tasks.tables import read_table, write_table
 
 PREFIXES = {"train": "training", "val": "validation", "test": "test"}
@@ -75,18 +75,6 @@ def errors(predictions: pd.DataFrame) -> pd.DataFrame:
         .assign(confidence=confidence)
         .sort_values(["confidence", "path"], ascending=[False, True])
     )
-
-
-def class_names(predictions: pd.DataFrame) -> list[str]:
-    """Return the classes in the order of the model's outputs."""
-    return [column.removeprefix("p_") for column in predictions if column.startswith("p_")]
-
-
-def arrays(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return class indices of shape (images,) and probabilities of shape (images, classes)."""
-    classes = class_names(predictions)
-    probabilities = predictions[[f"p_{label}" for label in classes]].to_numpy()
-    return predictions.label.map(classes.index).to_numpy(int), probabilities
 
 
 def track(architecture: str, history_csv: Path, predictions_csv: Path, scores: dict[str, float], confusion: pd.DataFrame) -> None:

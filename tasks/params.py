@@ -164,6 +164,9 @@ class Evaluate(Section):
 class Compare(Section):
     rank_by: Literal["val_macro_f1", "val_accuracy", "val_balanced_accuracy"] = "val_macro_f1"
     overfitting_gap: Share = 0.1  # training accuracy above validation accuracy
+    question: str | None = (
+        None  # the one whose winner is registered; null: all classes, or else what the first architecture is asked
+    )
 
 
 class Register(Section):
@@ -197,6 +200,7 @@ def load_params(path: Path = PARAMS) -> Params:
         params = Params.model_validate(raw)
     except ValidationError as error:
         problems = [_explain(detail, Params) for detail in error.errors()] + problems
+    problems = problems or _unknown_question(params)
     if problems:
         raise ValueError("\n  ".join([f"{path} has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]))
     return params
@@ -277,6 +281,14 @@ def _check_size(structure: Cnn | Transfer | Classical, size: tuple[int, int]) ->
     if isinstance(backbone, Backbone) and min(size) < BACKBONES[backbone.backbone]:
         least = BACKBONES[backbone.backbone]
         raise ValueError(f"image_size: received {list(size)}, expected at least {least} pixels a side for {backbone.backbone}")
+
+
+def _unknown_question(params: Params) -> list[str]:
+    asked = list(dict.fromkeys(section.question.name for section in params.architectures.values()))
+    received = params.compare.question
+    return (
+        [] if received in (None, *asked) else [f"compare.question: received {received!r}, expected {' or '.join(map(repr, asked))}"]
+    )
 
 
 def _is_valid(model: type[BaseModel], values: Any) -> bool:

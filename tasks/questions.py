@@ -3,7 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+ALL_CLASSES = "all classes"
 
 
 class Question(BaseModel):
@@ -14,12 +16,20 @@ class Question(BaseModel):
     positive: str | None = None
     labels: dict[str, tuple[str, ...]] | None = None
 
+    @field_validator("labels")
+    @classmethod
+    def _two_classes_with_folders(cls, labels: dict[str, tuple[str, ...]] | None) -> dict[str, tuple[str, ...]] | None:
+        if labels is not None and len(labels) < 2:
+            raise ValueError("expected at least two classes")
+        empty = [label for label, group in (labels or {}).items() if not group]
+        if empty:
+            raise ValueError(f"expected at least one folder for {', '.join(empty)}")
+        return labels
+
     @model_validator(mode="after")
     def _one_question(self) -> "Question":
         if self.positive is not None and self.labels is not None:
             raise ValueError("give positive or labels, not both")
-        if self.labels is not None and len(self.labels) < 2:
-            raise ValueError("labels: expected at least two classes")
         return self
 
     @property
@@ -27,46 +37,62 @@ class Question(BaseModel):
         """How tables name it."""
         if self.positive is not None:
             return f"{self.positive} or not"
-        return "all classes" if self.labels is None else ", ".join(sorted(self.labels))
+        return ALL_CLASSES if self.labels is None else ", ".join(sorted(self.labels))
 
-    def answers(self, folders: Iterable[str]) -> dict[str, str]:
-        """Return {class folder: class}. Raises `ValueError` naming what is missing or given twice."""
+    def problems(self, folders: Iterable[str]) -> list[str]:
+        """Return why it cannot be asked of these class folders, each line beginning with `positive: ` or `labels: `."""
         folders = sorted(set(folders))
         if self.positive is not None:
-            return self._one_against_the_rest(folders)
+            return [f"positive: {problem}" for problem in self._problems_of_positive(folders)]
         if self.labels is not None:
-            return self._groups(folders)
+            return [f"labels: {problem}" for problem in self._problems_of_labels(folders)]
+        return []
+
+    def answers(self, folders: Iterable[str]) -> dict[str, str]:
+        """Return {class folder: class}. Raises `ValueError` with all `problems`."""
+        folders = sorted(set(folders))
+        problems = self.problems(folders)
+        if problems:
+            raise ValueError("; ".join(problems))
+        if self.positive is not None:
+            return {folder: folder if folder == self.positive else self._rest for folder in folders}
+        if self.labels is not None:
+            return {folder: label for label, group in self.labels.items() for folder in group}
         return {folder: folder for folder in folders}
 
     def classes(self, folders: Iterable[str]) -> list[str]:
         """Return the classes in the order of a model's outputs; of `positive` the rest comes first."""
         answers = self.answers(folders)
-        return [f"not_{self.positive}", self.positive] if self.positive is not None else sorted(set(answers.values()))
+        return [self._rest, self.positive] if self.positive is not None else sorted(set(answers.values()))
 
-    def _one_against_the_rest(self, folders: list[str]) -> dict[str, str]:
-        rest = f"not_{self.positive}"
+    def coarsen(self, coarser: "Question", folders: Iterable[str]) -> dict[str, str] | None:
+        """Return {class: class of `coarser`}; None where the folders of one class lie in two of them."""
+        mine, theirs = self.answers(folders), coarser.answers(folders)
+        pairs = {(mine[folder], theirs[folder]) for folder in mine}
+        return dict(sorted(pairs)) if len(pairs) == len(set(mine.values())) else None
+
+    @property
+    def _rest(self) -> str:
+        return f"not_{self.positive}"
+
+    def _problems_of_positive(self, folders: list[str]) -> list[str]:
         if self.positive not in folders:
-            raise ValueError(
-                f"positive: received {self.positive!r}, expected one of {', '.join(folders)}{_hint(self.positive, folders)}"
-            )
-        if rest in folders:
-            raise ValueError(f"positive: all other folders count as {rest!r}, and a folder has that name already: rename it")
-        return {folder: folder if folder == self.positive else rest for folder in folders}
+            return [f"received {self.positive!r}, expected one of {', '.join(folders)}{_hint(self.positive, folders)}"]
+        if self._rest in folders:
+            return [f"all other folders count as {self._rest!r}, and a folder has that name already: rename it"]
+        return []
 
-    def _groups(self, folders: list[str]) -> dict[str, str]:
+    def _problems_of_labels(self, folders: list[str]) -> list[str]:
         listed = [folder for group in self.labels.values() for folder in group]
         twice = sorted({folder for folder in listed if listed.count(folder) > 1})
-        missing = [folder for folder in folders if folder not in listed]
         unknown = sorted(set(listed) - set(folders))
-        if twice:
-            raise ValueError(f"labels: {', '.join(twice)} given twice; a folder counts as one class")
-        if unknown:
-            raise ValueError(f"labels: no folder named {', '.join(unknown)}; the folders are {', '.join(folders)}")
-        if missing:
-            raise ValueError(
-                f"labels: the folder {', '.join(missing)} counts as no class; add it to one of {', '.join(self.labels)}"
-            )
-        return {folder: label for label, group in self.labels.items() for folder in group}
+        missing = [folder for folder in folders if folder not in listed]
+        known = ", ".join(folders)
+        return [
+            *(f"the folder {folder!r} is given twice; it counts as one class" for folder in twice),
+            *(f"received {folder!r}, expected one of {known}{_hint(folder, folders)}" for folder in unknown),
+            *(f"the folder {folder!r} counts as no class; add it to one of {', '.join(self.labels)}" for folder in missing),
+        ]
 
 
 def _hint(received: str, known: list[str]) -> str:

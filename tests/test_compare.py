@@ -1,4 +1,4 @@
-"""Validation alone chooses the winner; only the architectures that params list take part."""
+"""Validation alone chooses the winner of each question; only the architectures that params list take part."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.compare import accuracy_interval, main, rank
+from tasks.compare import SHARED, accuracy_interval, columns_of, main, rank, to_text
 from tasks.evaluate import score
-from tasks.tables import write_table
+from tasks.modeling.architectures import ARCHITECTURES as TABLE
+from tasks.modeling.architectures import Cnn
+from tasks.tables import read_table, write_table
 
 ARCHITECTURES = {"first": 0.5, "second": 0.8, "third": 0.65}  # share of validation images that are right
 SIZES = {"first": 100, "second": 300, "third": 200}
@@ -33,7 +35,7 @@ def write_results(name: str, table: pd.DataFrame) -> None:
     folder = Path("results") / name
     write_table(table, folder / "predictions.csv")
     (folder / "metrics.json").write_text(json.dumps(score(table, 5)))
-    timing = {"parameters": SIZES[name], "train_seconds": 1.5, "epoch_seconds": [0.5, 1.0]}
+    timing = {"parameters": SIZES.get(name, 50), "train_seconds": 1.5, "epoch_seconds": [0.5, 1.0]}
     (folder / "timing.json").write_text(json.dumps(timing))
 
 
@@ -42,12 +44,13 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     listed = "\n".join(f"  {name}: {{like: cnn_a, filters: [4]}}" for name in ARCHITECTURES)
     Path("params.yaml").write_text(f"compare: {{rank_by: val_macro_f1}}\narchitectures:\n{listed}\n")
+    write_table(pd.DataFrame({"label": ["b", "a", "a"]}), Path("splits.csv"))
     for name, right in ARCHITECTURES.items():
         write_results(name, predictions(right, test_right=1 - right, seed=0))
 
 
 def compare() -> tuple[list[str], dict]:
-    main(Path("results"), Path("comparison.csv"), Path("comparison.json"))
+    main(Path("splits.csv"), Path("results"), Path("comparison.csv"), Path("comparison.json"), Path("shared.csv"))
     return pd.read_csv("comparison.csv").architecture.tolist(), json.loads(Path("comparison.json").read_text())
 
 
@@ -84,7 +87,8 @@ def test_what_params_do_not_list_is_ignored() -> None:
 
 def test_between_equals_the_smaller_wins_and_then_the_name() -> None:
     table = pd.DataFrame({"architecture": ["c", "b", "a", "d"], "val_accuracy": [0.5] * 4, "parameters": [10, 20, 20, 5]})
-    assert rank(table, "val_accuracy").architecture.tolist() == ["d", "c", "a", "b"]
+    ranked = rank(table.assign(question="all classes"), "val_accuracy", None)
+    assert ranked.architecture.tolist() == ["d", "c", "a", "b"] and ranked["rank"].tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("by", ["val_macro_f1", "val_accuracy", "val_balanced_accuracy"])
@@ -103,6 +107,7 @@ def test_params_say_which_score_ranks(by: str) -> None:
 def test_a_row_says_what_was_compared() -> None:
     compare()
     row = pd.read_csv("comparison.csv").set_index("architecture").loc["third"]
+    assert (row["rank"], row.question, row.kind) == (2, "all classes", "cnn")
     assert (row.filters, row.kernel, row.dropout, row.batch_size) == (4, 3, 0.3, 32)
     assert (row.parameters, row.epochs, row.seconds) == (200, 2, 1.5)
     assert (row.train_accuracy, row.val_accuracy, row.test_accuracy, row.overfitting) == (0.9, 0.65, 0.35, "strong")
@@ -116,6 +121,199 @@ def test_a_row_says_what_was_compared() -> None:
 def test_wilsons_interval(right: int, of: int, low: float, high: float) -> None:
     rows = [("a", "a" if number < right else "b", "test") for number in range(of)] + [("a", "b", "validation")] * 50
     assert accuracy_interval(pd.DataFrame(rows, columns=["label", "predicted", "split"])) == pytest.approx((low, high), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cnn_b", ("cnn", "", "16 32 64 128", 3, 0.5)),
+        ("mnist_mlp", ("cnn", "", "", "", 0.0)),
+        ("resnet50", ("transfer", "ResNet50", "", "", "0.5 0.3")),
+        ("inception_v3", ("transfer", "InceptionV3", "", "", "")),
+        ("random_forest", ("classical", "", "", "", "")),
+        ("svm_features", ("classical", "MobileNetV2", "", "", "")),
+    ],
+)
+def test_the_columns_of_every_structure(name: str, expected: tuple) -> None:
+    columns = columns_of(TABLE[name])
+    assert list(columns) == ["kind", "backbone", "filters", "kernel", "dropout"] and tuple(columns.values()) == expected
+
+
+def test_every_row_of_the_table_can_be_compared() -> None:
+    assert {columns_of(structure)["kind"] for structure in TABLE.values()} == {"cnn", "transfer", "classical"}
+    assert all(columns_of(structure)["dropout"] == structure.dropout for structure in TABLE.values() if isinstance(structure, Cnn))
+
+
+def test_what_does_not_apply_is_blank(caplog: pytest.LogCaptureFixture) -> None:
+    Path("params.yaml").write_text(
+        "architectures: {first: {like: cnn_a}, second: {like: resnet50, batch_size: 8}, third: {like: random_forest}}\n"
+    )
+    with caplog.at_level("INFO"):
+        compare()
+    columns = ["kind", "backbone", "filters", "kernel", "dropout", "batch_size"]
+    assert read_table(Path("comparison.csv")).set_index("architecture")[columns].T.to_dict("list") == {
+        "second": ["transfer", "ResNet50", "", "", "0.5 0.3", "8"],
+        "third": ["classical", "", "", "", "", ""],
+        "first": ["cnn", "", "32 64 128", "3", "0.3", "32"],
+    }
+    again = pd.read_csv("comparison.csv", keep_default_na=False)
+    write_table(again, Path("again.csv"))
+    assert Path("again.csv").read_bytes() == Path("comparison.csv").read_bytes()
+    header, *lines = caplog.messages[0].splitlines()[1:-1]
+    assert header.split()[:3] == ["architecture", "kind", "backbone"] and len({len(line) for line in (header, *lines)}) == 1
+    assert lines[1].split()[:3] == ["third", "classical", "0.900"] and "nan" not in caplog.text.lower()
+
+
+def test_a_column_that_is_blank_everywhere_is_not_shown() -> None:
+    compare()
+    assert "backbone" not in to_text(pd.read_csv("comparison.csv", keep_default_na=False))
+
+
+def test_the_best_cnn_against_the_best_transfer_model() -> None:
+    """The forest is better than both, and takes no part in it."""
+    SIZES["forest"] = 1
+    write_results("forest", predictions(0.95, test_right=0.5, seed=0))
+    Path("params.yaml").write_text(
+        "architectures: {first: {like: cnn_a}, second: {like: cnn_b}, third: {like: resnet50}, forest: {like: random_forest}}\n"
+    )
+    order, comparison = compare()
+    assert order == ["forest", "second", "third", "first"] and comparison["winner"] == "forest"
+    kinds = comparison["best_by_kind"]
+    assert (kinds["winner"], kinds["cnn"]["architecture"], kinds["transfer"]["architecture"]) == ("second", "second", "third")
+    losses = {name: json.loads(Path(f"results/{name}/metrics.json").read_text())["val_log_loss"] for name in ("second", "third")}
+    assert kinds["transfer"]["val_log_loss"] == losses["third"] and kinds["cnn"]["val_log_loss"] == losses["second"]
+    shown = ("val_accuracy", "test_accuracy", "parameters", "seconds", "overfitting")
+    assert [kinds["transfer"][name] for name in shown] == [0.65, pytest.approx(0.35), 200, 1.5, "strong"]
+    assert [kinds["cnn"][name] for name in shown] == [0.8, pytest.approx(0.2), 300, 1.5, "none"]
+
+
+def test_one_kind_alone_is_not_compared() -> None:
+    assert "best_by_kind" not in compare()[1]
+    Path("params.yaml").write_text("architectures: {first: {like: cnn_a}, second: {like: random_forest}}\n")
+    assert "best_by_kind" not in compare()[1]
+    Path("params.yaml").write_text("architectures: {first: {like: cnn_a}, second: {like: resnet50, positive: b}}\n")
+    write_results("second", predictions(0.8, 0.2, seed=0).replace("a", "not_b").rename(columns={"p_a": "p_not_b"}))
+    comparison = compare()[1]
+    assert "best_by_kind" not in comparison and comparison["winners"] == {"all classes": "first", "b or not": "second"}
+
+
+QUESTIONS = """
+compare: {question: MAIN}
+architectures:
+  first: {like: cnn_a}
+  sure: {like: cnn_a, positive: c}
+  third: {like: cnn_b}
+  unsure: {like: cnn_b, positive: c}
+  pairs: {like: cnn_a, labels: {ab: [a, b], rest: [c, d]}}
+  fine: {like: cnn_a, labels: {a: [a], b: [b], others: [d, c]}}
+"""
+FOLDERS = "abcd"
+CLASSES = {"pairs": ["ab", "rest"], "fine": ["a", "b", "others"], "sure": ["not_c", "c"], "unsure": ["not_c", "c"]}
+
+
+@pytest.fixture
+def questions() -> None:
+    """Six models of three questions and their answers to one image of each folder, in each part alike.
+
+    Probabilities of a, b, c, d by `first`: its top class is right for a and b. c has 0.3 and d 0.4 of the image of c, so
+    it takes it for d; together with d it is right. `third` is right but for the image of b, which it takes for a.
+    """
+    answers = {
+        "first": [[0.7, 0.1, 0.1, 0.1], [0.2, 0.5, 0.2, 0.1], [0.2, 0.1, 0.3, 0.4], [0.4, 0.1, 0.2, 0.3]],
+        "third": [[0.6, 0.2, 0.1, 0.1], [0.5, 0.3, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1], [0.1, 0.1, 0.1, 0.7]],
+        "sure": [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.7, 0.3]],
+        "unsure": [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7]],
+        "pairs": [[0.6, 0.4], [0.7, 0.3], [0.6, 0.4], [0.4, 0.6]],
+        "fine": [[0.5, 0.4, 0.1], [0.1, 0.4, 0.5], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4]],
+    }
+    truth = {
+        "pairs": ["ab", "ab", "rest", "rest"], "fine": ["a", "b", "others", "others"],
+        "sure": ["not_c", "not_c", "c", "not_c"], "unsure": ["not_c", "not_c", "c", "not_c"],
+    }  # fmt: skip
+    write_table(pd.DataFrame({"label": list("dacb")}), Path("splits.csv"))
+    for name, probabilities in answers.items():
+        classes = CLASSES.get(name, list(FOLDERS))
+        rows = pd.DataFrame(probabilities, columns=[f"p_{label}" for label in classes])
+        rows.insert(0, "predicted", [classes[index] for index in np.argmax(probabilities, axis=1)])
+        rows.insert(0, "label", truth.get(name, list(FOLDERS)))
+        parts = [
+            rows.assign(path=[f"{part}/{path}" for path in FOLDERS], split=part) for part in ("training", "validation", "test")
+        ]
+        write_results(name, pd.concat(parts))
+    Path("params.yaml").write_text(QUESTIONS.replace("MAIN", "null"))
+
+
+def test_each_question_has_its_ranking_and_its_winner(questions: None) -> None:
+    comparison = compare()[1]
+    table = pd.read_csv("comparison.csv")
+    assert list(zip(table.question, table["rank"], table.architecture, strict=True)) == [
+        ("all classes", 1, "third"), ("all classes", 2, "first"), ("c or not", 1, "sure"), ("c or not", 2, "unsure"),
+        ("ab, rest", 1, "pairs"), ("a, b, others", 1, "fine"),
+    ]  # fmt: skip
+    assert (comparison["winner"], comparison["question"]) == ("third", "all classes")
+    assert comparison["architectures"] == ["third", "first"] and comparison["val_accuracy"] == 0.75
+    assert comparison["winners"] == {"all classes": "third", "c or not": "sure", "ab, rest": "pairs", "a, b, others": "fine"}
+
+
+def test_params_say_which_question_is_the_main_one(questions: None) -> None:
+    Path("params.yaml").write_text(QUESTIONS.replace("MAIN", "c or not"))
+    order, comparison = compare()
+    assert order == ["sure", "unsure", "third", "first", "pairs", "fine"]
+    assert (comparison["winner"], comparison["question"], comparison["val_accuracy"]) == ("sure", "c or not", 1)
+    assert comparison["architectures"] == ["sure", "unsure"]
+
+
+def test_without_the_question_of_all_classes_the_first_one_counts(questions: None) -> None:
+    text = "architectures: {pairs: {like: cnn_a, labels: {ab: [a, b], rest: [c, d]}}, sure: {like: cnn_a, positive: c}}\n"
+    Path("params.yaml").write_text(text)
+    assert compare()[1]["question"] == "ab, rest"
+
+
+def test_models_are_compared_on_the_questions_they_share(questions: None) -> None:
+    """Counted by hand from the probabilities above.
+
+    c or not: `first` gives c 0.1, 0.2, 0.3 and 0.2, so nothing is c, and 0.3 ranks first; `third` is right as `sure` is;
+    the groups cannot tell c from d. ab against the rest: `first` has ab 0.8, 0.7, 0.3, 0.5 (a tie goes to the first class),
+    `third` 0.8, 0.8, 0.2, 0.2, `fine` 0.9, 0.5 (a tie), 0.2, 0.6; `pairs` takes c for ab.
+    a, b, others: `first` is right; the image of b is taken for others by `fine`, by `third` for a.
+    """
+    compare()
+    shared = pd.read_csv("shared.csv")
+    assert shared.columns.tolist() == SHARED
+    assert shared[["question", "architecture", "asked"]].values.tolist() == [
+        ["c or not", "sure", "c or not"], ["c or not", "third", "all classes"], ["c or not", "unsure", "c or not"],
+        ["c or not", "first", "all classes"],
+        ["ab, rest", "third", "all classes"], ["ab, rest", "fine", "a, b, others"], ["ab, rest", "first", "all classes"],
+        ["ab, rest", "pairs", "ab, rest"],
+        ["a, b, others", "first", "all classes"], ["a, b, others", "fine", "a, b, others"],
+        ["a, b, others", "third", "all classes"],
+    ]  # fmt: skip
+    row = shared.set_index(["question", "architecture"])
+    for prefix in ("val", "test"):
+        scores = row[[f"{prefix}_accuracy", f"{prefix}_balanced_accuracy", f"{prefix}_macro_f1", f"{prefix}_roc_auc"]]
+        assert scores.loc[("c or not", "first")].tolist() == pytest.approx([0.75, 0.5, (6 / 7) / 2, 1])
+        assert scores.loc[("c or not", "third")].tolist() == [1, 1, 1, 1]
+        assert scores.loc[("a, b, others", "fine")].tolist()[:3] == pytest.approx([0.75, 2 / 3, (1 + 0 + 4 / 5) / 3])
+        assert scores.loc[("a, b, others", "third")].tolist()[:3] == pytest.approx([0.75, 2 / 3, (2 / 3 + 0 + 1) / 3])
+        assert scores.loc[("ab, rest", "pairs")].tolist() == pytest.approx([0.75, 0.75, (4 / 5 + 2 / 3) / 2, 3.5 / 4])
+    low, high = shared.test_accuracy_low[3], shared.test_accuracy_high[3]
+    assert (low, high) == pytest.approx((0.300642, 0.954413), abs=1e-6)
+
+
+def test_the_shared_questions_are_told(questions: None, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        compare()
+    told = [message for message in caplog.messages if message.startswith("all models that can answer")]
+    assert [message.splitlines()[0].partition(": ")[2] for message in told] == ["c or not", "ab, rest", "a, b, others"]
+    assert told[0].splitlines()[2].split()[:2] == ["sure", "c"]
+
+
+def test_models_of_one_question_share_no_other() -> None:
+    compare()
+    assert Path("shared.csv").read_text() == ",".join(SHARED) + "\n"
+    Path("params.yaml").write_text("architectures: {first: {like: cnn_a, positive: b}, second: {like: cnn_a, positive: b}}\n")
+    compare()
+    assert Path("shared.csv").read_text() == ",".join(SHARED) + "\n"
 
 
 def test_results_that_are_missing_are_an_error() -> None:

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tasks.evaluate import arrays, class_names, errors, score, tables
-from tasks.tables import read_table
+from tasks.evaluate import errors, score, tables
+from tasks.tables import read_table, write_table
 from tests.conftest import CLASSES, ROOT, run_stage
 
 TABLES = ["calibration", "confusion", "errors", "per_class", "pr", "roc", "test_classes"]
@@ -76,11 +76,26 @@ def test_errors_begin_with_the_most_confident() -> None:
     assert table.values.tolist() == [["d", "y", "x", 0.95], ["a", "x", "y", 0.6], ["b", "x", "y", 0.6]]
 
 
-def test_classes_are_in_the_order_of_the_outputs() -> None:
-    rows = pd.DataFrame({"label": ["10", "9", "NA"], "p_9": [0.1] * 3, "p_NA": [0.2] * 3, "p_10": [0.7] * 3})
-    labels, probabilities = arrays(rows)
-    assert class_names(rows) == ["9", "NA", "10"]
-    assert labels.tolist() == [2, 0, 1] and probabilities.tolist() == [[0.1, 0.2, 0.7]] * 3
+def test_a_forest_that_tells_photos_from_the_rest(workspace: Path) -> None:
+    """One row of history without a learning rate, and two columns of one probability."""
+    rows = [("a", 0.1), ("b", 0.2), ("c", 0.7), ("d", 0.4), ("e", 0.9)]
+    parts = [
+        (f"{part}/{path}", "photo" if path in "de" else "not_photo", part, "photo" if p > 0.5 else "not_photo", 1 - p, p)
+        for part in ("training", "validation", "test")
+        for path, p in rows
+    ]
+    results = Path("data/results/forest")
+    columns = ["path", "label", "split", "predicted", "p_not_photo", "p_photo"]
+    write_table(pd.DataFrame(parts, columns=columns), results / "predictions.csv")
+    (results / "history.csv").write_text("epoch,loss,accuracy,val_loss,val_accuracy\n1,0.5,0.6,0.5,0.6\n")
+    run_stage("evaluate@forest")
+    metrics = json.loads((results / "metrics.json").read_text())
+    assert (metrics["test_accuracy"], metrics["val_recall_photo"], metrics["train_recall_not_photo"]) == (0.6, 0.5, 0.6666667)
+    assert metrics["test_roc_auc"] == 0.8333333
+    assert read_table(results / "per_class.csv").label.tolist() == ["not_photo", "photo"]
+    assert read_table(results / "confusion.csv")["count"].tolist() == ["2", "1", "1", "1"]
+    assert read_table(results / "errors.csv").path.tolist() == ["test/c", "test/d"]
+    assert set(read_table(results / "roc.csv").label) == set(read_table(results / "pr.csv").label) == {"not_photo", "photo"}
 
 
 def test_the_run_of_the_training_carries_the_scores(pipeline: Path, metrics: dict[str, float]) -> None:

@@ -102,6 +102,37 @@ def test_curves_by_hand() -> None:
     assert list(zip(first.recall, first.precision, strict=True)) == [(1, 1 / 2), (1, 2 / 3), (0.5, 1 / 2), (0.5, 1), (0, 1)]
 
 
+def test_two_classes_have_one_area_though_the_surer_probability_is_rounded() -> None:
+    """In a table of seven digits 0.999999998 and 0.999999999 are both one; 2 of the 4 pairs are in order, for either class."""
+    probabilities = np.array([[1, 2e-9], [0.4, 0.6], [1, 1e-9], [0.1, 0.9]])
+    labels = np.array([0, 0, 1, 1])
+    assert roc_areas(labels, probabilities) == [2 / 4, 2 / 4]
+    roc, _ = curves(labels, probabilities, ["not_photo", "photo"])
+    assert roc.groupby("label").size().to_dict() == {"not_photo": 4, "photo": 4}
+
+
+def test_two_classes_by_hand() -> None:
+    """One sigmoid: the scores of `photo` are those of the positive class, and `not_photo` has its own row."""
+    labels = np.array([0, 0, 0, 1, 1])
+    p_photo = np.array([0.1, 0.2, 0.7, 0.4, 0.9])
+    probabilities = np.stack([1 - p_photo, p_photo], axis=1)
+    table = per_class(labels, probabilities, ["not_photo", "photo"]).set_index("label")
+    assert table.loc["photo"].tolist() == pytest.approx([1 / 2, 1 / 2, 1 / 2, 2, 5 / 6])
+    assert table.loc["not_photo"].tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 3, 5 / 6])
+    assert score(labels, probabilities)["macro_f1"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert score(labels, probabilities)["log_loss"] == pytest.approx(-np.log([0.9, 0.8, 0.3, 0.4, 0.9]).mean())
+    roc, pr = curves(labels, probabilities, ["not_photo", "photo"])
+    photo = roc[roc.label == "photo"]
+    assert photo.fpr.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 3, 1]) and photo.tpr.tolist() == [0, 0.5, 0.5, 1, 1]
+    photo = pr[pr.label == "photo"]
+    assert photo.recall.tolist() == [1, 1, 1, 0.5, 0.5, 0]
+    assert photo.precision.tolist() == pytest.approx([2 / 5, 2 / 4, 2 / 3, 1 / 2, 1, 1])
+    assert confusion(labels, probabilities, ["not_photo", "photo"])["count"].tolist() == [2, 1, 1, 1]
+    error, rows = calibration(labels, probabilities, 5)
+    assert rows.confidence.tolist() == pytest.approx([0.65, 0.8666667]) and rows["count"].tolist() == [2, 3]
+    assert error == pytest.approx((2 * 0.65 + 3 * (1 - 0.8666667)) / 5)
+
+
 def test_calibration_by_hand() -> None:
     """Five bins: confidences 0.55 and 0.45 share the third, right once; 0.75 is wrong; 0.9 and 1.0 are right."""
     confidence = np.array([0.55, 0.45, 0.75, 0.9, 1.0])

@@ -111,6 +111,8 @@ def test_a_mistake_in_a_section_is_named(tmp_path: Path, text: str, expected: st
         ("{cnn_a: {filters: [0]}}", "architectures.cnn_a.filters.0: received 0, expected greater than or equal to 1"),
         ("{cnn_a: {pool: [true]}}", "architectures.cnn_a: pool: expected 3 entries, one for each of filters, received 1"),
         ("{cnn_a: {positive: a, labels: {b: [c], d: [e]}}}", "architectures.cnn_a: give positive or labels, not both"),
+        ("{cnn_a: {labels: {b: [c]}}}", "architectures.cnn_a.labels: received {'b': ['c']}, expected at least two classes"),
+        ("{cnn_a: {labels: {b: [c], d: []}}}", "architectures.cnn_a.labels: received {'b': ['c'], 'd': []}, expected at least one"),
         ("{EfficentNetB0: {}}", "architectures.EfficentNetB0: unknown architecture 'EfficentNetB0'; did you mean EfficientNetB0?"),
         (
             "{transfer: {backbone: MobilNet}}",
@@ -130,6 +132,18 @@ def test_a_mistake_in_an_architecture_is_named(tmp_path: Path, text: str, expect
     message = complaint(tmp_path, f"train: {{}}\narchitectures: {text}")
     assert expected in message
     assert "has 1 mistake:" in message
+
+
+@pytest.mark.parametrize("question", ["null", "all classes", "a or not"])
+def test_a_question_that_is_asked_may_be_the_main_one(tmp_path: Path, question: str) -> None:
+    load(tmp_path, f"compare: {{question: {question}}}\narchitectures: {{cnn_a: {{}}, binary: {{like: cnn_a, positive: a}}}}")
+
+
+def test_a_main_question_that_nobody_asks_is_a_mistake(tmp_path: Path) -> None:
+    text = "compare: {question: b or not}\narchitectures: {cnn_a: {}, binary: {like: cnn_a, positive: a}, cnn_b: {}}"
+    expected = "compare.question: received 'b or not', expected 'all classes' or 'a or not'"
+    assert complaint(tmp_path, text).endswith(f"has 1 mistake:\n  {expected}")
+    assert "compare.question" not in complaint(tmp_path, text.replace("positive: a", "positives: b"))
 
 
 def test_all_mistakes_are_told_at_once_and_each_one_once(tmp_path: Path) -> None:

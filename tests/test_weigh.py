@@ -1,6 +1,7 @@
 """Each class counts the same in the loss: weights are n / (classes * n of the class), of the training rows alone."""
 
 import json
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -16,23 +17,25 @@ def labels(**counts: int) -> pd.Series:
 
 
 def test_the_weights_of_the_brain_tumour_set() -> None:
-    weights = weigh(labels(glioma=826, meningioma=822, no=395, pituitary=827), "balanced")
+    counts = {"glioma": 826, "meningioma": 822, "no": 395, "pituitary": 827}
+    weights = weigh(labels(**counts), list(counts), "balanced")
     assert {label: round(weight, 2) for label, weight in weights.items()} == {
         "glioma": 0.87, "meningioma": 0.87, "no": 1.82, "pituitary": 0.87,
     }  # fmt: skip
 
 
 def test_weighted_counts_are_equal() -> None:
-    weights = weigh(labels(a=10, b=30, c=5), "balanced")
+    weights = weigh(labels(a=10, b=30, c=5), ["a", "b", "c"], "balanced")
     assert [weights["a"] * 10, weights["b"] * 30, weights["c"] * 5] == pytest.approx([15, 15, 15], abs=1e-4)
 
 
-def test_the_classes_are_in_alphabetical_order() -> None:
-    assert list(weigh(labels(zebra=1, ant=2, Émeu=1, cat=3), "balanced")) == ["ant", "cat", "zebra", "Émeu"]
+def test_the_classes_keep_their_order() -> None:
+    weights = weigh(labels(photo=1, not_photo=3), ["not_photo", "photo"], "balanced")
+    assert list(weights.items()) == [("not_photo", 0.666667), ("photo", 2.0)]
 
 
 def test_without_a_method_all_weigh_one() -> None:
-    assert weigh(labels(a=10, b=30), "none") == {"a": 1.0, "b": 1.0}
+    assert weigh(labels(a=10, b=30), ["a", "b"], "none") == {"a": 1.0, "b": 1.0}
 
 
 @pytest.mark.parametrize(("method", "expected"), [("balanced", {"01": 2.0, "NA": 0.666667}), ("none", {"01": 1.0, "NA": 1.0})])
@@ -48,11 +51,60 @@ def test_only_training_rows_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     write_table(pd.DataFrame(rows, columns=["label", "split"]), Path("splits.csv"))
     main(Path("splits.csv"), Path("weights.json"))
-    assert json.loads(Path("weights.json").read_text()) == expected
+    assert json.loads(Path("weights.json").read_text()) == {"all classes": expected}
+
+
+def ask_of(folders: str, architectures: str) -> dict[str, dict[str, float]]:
+    """The weights of a set whose training images are named by their folders, one letter each."""
+    Path("params.yaml").write_text(f"architectures:\n{textwrap.indent(textwrap.dedent(architectures), '  ')}\n")
+    write_table(pd.DataFrame([(folder, "training") for folder in folders], columns=["label", "split"]), Path("splits.csv"))
+    main(Path("splits.csv"), Path("weights.json"))
+    return json.loads(Path("weights.json").read_text())
+
+
+def test_every_question_has_weights_in_the_order_of_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 12 images 6 are of a, 3 of b, 2 of c and 1 of d. The two ways to write the groups are one question."""
+    monkeypatch.chdir(tmp_path)
+    weights = ask_of(
+        "aaaaaabbbccd",
+        """
+        binary: {like: cnn_a, positive: c}
+        groups: {like: cnn_a, labels: {z: [a], y: [d, b, c]}}
+        same: {like: cnn_b, labels: {y: [b, c, d], z: [a]}}
+        """,
+    )
+    assert [(question, list(of.items())) for question, of in weights.items()] == [
+        ("all classes", [("a", 0.5), ("b", 1.0), ("c", 1.5), ("d", 3.0)]),
+        ("c or not", [("not_c", 0.6), ("c", 3.0)]),
+        ("y, z", [("y", 1.0), ("z", 1.0)]),
+    ]
+
+
+def test_all_questions_that_do_not_fit_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as caught:
+        ask_of(
+            "abc",
+            """
+            fine: {like: cnn_a, labels: {x: [a], y: [b, c]}}
+            other: {like: cnn_a, labels: {x: [a, b], y: [c]}}
+            binary: {like: cnn_a, positive: f}
+            groups: {like: cnn_a, labels: {z: [a, a], w: [b, d]}}
+            """,
+        )
+    assert str(caught.value).splitlines() == [
+        "params.yaml has 5 mistakes:",
+        "  architectures.other.labels: another architecture groups other folders as x, y; give one class another name",
+        "  architectures.binary.positive: received 'f', expected one of a, b, c",
+        "  architectures.groups.labels: the folder 'a' is given twice; it counts as one class",
+        "  architectures.groups.labels: received 'd', expected one of a, b, c",
+        "  architectures.groups.labels: the folder 'c' counts as no class; add it to one of z, w",
+    ]
+    assert not Path("weights.json").exists()
 
 
 def test_the_weights_of_the_pipeline(pipeline: Path) -> None:
-    weights = json.loads((pipeline / "data/class_weights.json").read_text())
+    (weights,) = json.loads((pipeline / "data/class_weights.json").read_text()).values()
     splits = read_table(pipeline / "data/splits.csv").query("split == 'training'")
     assert list(weights) == CLASSES
     expected = {label: len(splits) / (4 * count) for label, count in splits.label.value_counts().items()}

@@ -6,21 +6,25 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"  # Okabe and Ito's colours, safe for colour-blind readers
 
 
 def history(rows: pd.DataFrame) -> Figure:
-    """Accuracy, loss and learning rate by epoch, the best epoch marked; columns as in `history.csv`."""
+    """Accuracy, loss and, where there is one, learning rate by epoch, the best epoch marked; columns as in `history.csv`."""
     figure = Figure(figsize=(10, 2.8), layout="constrained")
     best = rows.epoch[rows.val_loss.idxmin()]
-    for axes, name in zip(figure.subplots(1, 3), ("accuracy", "loss", "learning_rate"), strict=True):
-        axes.plot(rows.epoch, rows[name], color=BLUE, label="training")
+    names = [name for name in ("accuracy", "loss", "learning_rate") if name in rows]
+    marker = "o" if len(rows) == 1 else ""  # one point makes no line
+    for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
+        axes.plot(rows.epoch, rows[name], color=BLUE, marker=marker, label="training")
         if f"val_{name}" in rows:
-            axes.plot(rows.epoch, rows[f"val_{name}"], color=ORANGE, label="validation")
+            axes.plot(rows.epoch, rows[f"val_{name}"], color=ORANGE, marker=marker, label="validation")
             axes.legend(frameon=False)
         axes.axvline(best, color=GREY, linewidth=0.8, linestyle=":")
         axes.set(title=name.replace("_", " "), xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 

@@ -41,9 +41,9 @@ def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: list[str])
 
 def roc_areas(labels: np.ndarray, probabilities: np.ndarray) -> list[float]:
     """Return the one-versus-rest area under the ROC curve of each class, NaN where all or no images are of it."""
-    truth = one_versus_rest(labels, probabilities.shape[1])
+    truth, ranking = one_versus_rest(labels, probabilities.shape[1]), evidence(probabilities)
     return [
-        metrics.roc_auc_score(truth[:, index], probabilities[:, index]) if 0 < truth[:, index].sum() < len(truth) else np.nan
+        metrics.roc_auc_score(truth[:, index], ranking[:, index]) if 0 < truth[:, index].sum() < len(truth) else np.nan
         for index in range(probabilities.shape[1])
     ]
 
@@ -64,13 +64,13 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray, classes: list[str])
 
 def curves(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the one-versus-rest ROC curves (label, fpr, tpr) and precision-recall curves (label, recall, precision)."""
-    truth = one_versus_rest(labels, len(classes))
+    truth, ranking = one_versus_rest(labels, len(classes)), evidence(probabilities)
     roc, pr = [], []
     for index, label in enumerate(classes):
         if not 0 < truth[:, index].sum() < len(truth):
             continue
-        fpr, tpr, _ = metrics.roc_curve(truth[:, index], probabilities[:, index])
-        precision, recall, _ = metrics.precision_recall_curve(truth[:, index], probabilities[:, index])
+        fpr, tpr, _ = metrics.roc_curve(truth[:, index], ranking[:, index])
+        precision, recall, _ = metrics.precision_recall_curve(truth[:, index], ranking[:, index])
         roc.append(pd.DataFrame({"label": label, "fpr": fpr, "tpr": tpr}))
         pr.append(pd.DataFrame({"label": label, "recall": recall, "precision": precision}))
     empty = [pd.DataFrame(columns=["label"])]
@@ -94,6 +94,14 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> tup
 def one_versus_rest(labels: np.ndarray, classes: int) -> np.ndarray:
     """Return a 0/1 column per class, shape (images, classes)."""
     return np.eye(classes, dtype=int)[labels]
+
+
+def evidence(probabilities: np.ndarray) -> np.ndarray:
+    """Return what ranks the images for each class: its probability, of two classes the difference.
+
+    Close to one a rounded probability ties images that the other class's tiny one tells apart; one area would be two.
+    """
+    return probabilities - probabilities[:, ::-1] if probabilities.shape[1] == 2 else probabilities
 
 
 def normalise(probabilities: np.ndarray) -> np.ndarray:
