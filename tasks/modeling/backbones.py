@@ -4,14 +4,18 @@ The layers before the one named `pooling` are the backbone's, in the same order 
 """
 
 import difflib
+import hashlib
+import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 
 from tasks.modeling.architectures import Backbone, Head, Transfer
 from tasks.modeling.layers import answer
@@ -151,10 +155,10 @@ def _imagenet(structure: Backbone, image_size: tuple[int, int]) -> keras.Model:
         address = re.search(r"URL fetch failure on (\S+):", str(error))
         if address is None:
             raise
-        name = address[1].rpartition("/")[2]
+        name, cache = address[1].rpartition("/")[2], Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
         raise ValueError(
             f"weights: the ImageNet weights of {structure.backbone} could not be downloaded ({error})\n"
-            f"  Fetch {address[1]} on a machine with a network and put it into {Path(keras.config.keras_home(), 'models')},\n"
+            f"  Fetch {address[1]} on a machine with a network and put it into {cache},\n"
             f"  or anywhere and say weights: /path/to/{name}; weights: null would start at random."
         ) from error
 
@@ -166,21 +170,28 @@ def _from_file(structure: Backbone, image_size: tuple[int, int]) -> keras.Model:
         raise ValueError(f"weights: {file} is no file; expected imagenet, or a file of the weights of {name} without its top")
     model = _build(structure, weights=None, input_shape=(*image_size, 3))
     try:
-        with h5py.File(file) as content:
-            arrays = _count(content)
-        if arrays != len(model.weights):
-            raise ValueError(f"it holds {arrays} arrays, the backbone has {len(model.weights)}")
+        arrays = _arrays(file)
+        surplus = Counter(array.shape for array in arrays) - Counter(weight.shape for weight in model.weights)
+        if surplus or len(arrays) != len(model.weights):
+            shapes = f", among them of shape {next(iter(surplus))}" if surplus else ""
+            raise ValueError(f"it holds {len(arrays)} arrays{shapes}; expected {len(model.weights)} of other shapes")
         model.load_weights(file)
     except (ValueError, OSError, KeyError) as error:
-        reason = str(error).split("\n\n")[-2 if "objects could not be loaded" in str(error) else 0]
-        raise ValueError(f"weights: {file} does not fit {name} without its top at {list(image_size)} pixels: {reason}") from error
+        raise ValueError(f"weights: {file} does not fit {name} without its top at {list(image_size)} pixels: {error}") from error
+    if Counter(map(_digest, arrays)) != Counter(map(_digest, model.get_weights())):  # Keras leaves a layer random with a warning
+        raise ValueError(f"weights: {file} did not give every layer of {name} its weights: expected those of this architecture")
     return model
 
 
-def _count(content: h5py.File) -> int:
-    arrays: list[str] = []
-    content.visititems(lambda name, item: arrays.append(name) if isinstance(item, h5py.Dataset) else None)
-    return len(arrays)
+def _arrays(file: Path) -> list[np.ndarray]:
+    arrays: list[np.ndarray] = []
+    with h5py.File(file) as content:
+        content.visititems(lambda name, item: arrays.append(item[()]) if isinstance(item, h5py.Dataset) else None)
+    return arrays
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array, np.float32)).hexdigest()
 
 
 def _tensors(nest: object) -> list[keras.KerasTensor]:
