@@ -17,6 +17,7 @@ SIZE, CHANNELS, CLASSES = (12, 10), 3, 3
 STRUCTURE = Cnn(filters=(4,), dense=(8,), dropout=0.3)
 CHANGES = Augmentation(rotation=20, width_shift=0.1, zoom=0.1, horizontal_flip=True, brightness=0.2)
 STOPPING = Train(
+    seed=44,
     epochs=12,
     batch_size=8,
     learning_rate=0.02,
