@@ -13,7 +13,7 @@ help:  ## list the targets
 run: .venv/installed  ## bring the images up to date, run every stage that is stale; ARGS="--force --stages train@cnn_a ..."
 	@python -m flows.retrain $(ARGS)
 
-data: .venv/installed  ## use your own images: make data FROM=<folder | s3://... | git+repository#folder>
+data: .venv/installed  ## use your own images: make data FROM=<folder | s3://... | git+repository#folder | sklearn:digits>
 	@python -m flows.source "$(FROM)"
 
 test: .venv/installed  ## run the test suite

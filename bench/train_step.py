@@ -46,10 +46,8 @@ from tests.draw import LABELS, draw_set
 
 SEED = 42
 LEARNING_RATE = 1e-4
-# The original comparison's seven changes, in our words and in the classic generator's. Shear is in degrees in both.
-CHANGES = Augmentation(
-    rotation=20, width_shift=0.2, height_shift=0.2, shear=0.15, zoom=0.2, horizontal_flip=True, brightness=0.2, fill="nearest"
-)
+# The reference comparison's seven changes, in our words and in the classic generator's. Shear is in degrees in both.
+CHANGES = Augmentation.model_validate("comparison")
 CLASSIC = {
     "rotation_range": 20,
     "width_shift_range": 0.2,
@@ -147,12 +145,17 @@ def _fused_affine(pixels: np.ndarray, batch: int) -> Callable[[], None]:
     epochs = itertools.count()
 
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
-        transforms, brightness = augmentation.draw(CHANGES, SEED, next(epochs), len(pixels), pixels.shape[1:3])
+        drawn = augmentation.draw(CHANGES, SEED, next(epochs), len(pixels), pixels.shape[1:3])
         for start in range(0, len(pixels), batch):
             chosen = slice(start, start + batch)
-            yield pixels[chosen], transforms[chosen], brightness[chosen]
+            yield pixels[chosen], *(array[chosen] for array in drawn)
 
-    signature = (tf.TensorSpec((None, *pixels.shape[1:]), tf.uint8), tf.TensorSpec((None, 8)), tf.TensorSpec((None,)))
+    signature = (
+        tf.TensorSpec((None, *pixels.shape[1:]), tf.uint8),
+        tf.TensorSpec((None, 8)),
+        tf.TensorSpec((None,)),
+        tf.TensorSpec((None, 0, 0, 2)),
+    )
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     return _consume(dataset.map(lambda *drawn: augmentation.apply(*drawn, CHANGES.fill)).prefetch(2))
 

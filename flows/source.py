@@ -1,7 +1,8 @@
 """Where the raw images come from: looked at, imported, and asked for changes, without losing one.
 
 `python -m flows.source FROM` replaces the import of `data/raw`. FROM is a local folder, an address of a storage that
-DVC knows (s3://…, gs://…, ssh://…), or a folder of a Git repository: git+<repository>#<folder>.
+DVC knows (s3://…, gs://…, ssh://…), a folder of a Git repository: git+<repository>#<folder>, or a set that a library
+brings along: sklearn:digits.
 """
 
 import logging
@@ -20,6 +21,7 @@ from flows.graph import DvcError, ask_dvc, open_project
 RAW = Path("data/raw")
 POINTER = Path("data/raw.dvc")
 NAMED = 20  # offenders that a message lists
+DIGITS = "sklearn:digits"
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +29,30 @@ log = logging.getLogger(__name__)
 def replace(source: str) -> None:
     """Import `source` as `data/raw` in place of what is there. Raises `ValueError` and leaves all as it was."""
     check(source)
-    command = _import_command(source)
+    command = _command(source)
     _bring_back()
     refuse_unrecorded()
     with _put_aside():
         try:
+            if source == DIGITS:
+                write_digits(RAW)
             ask_dvc(*command)
         except DvcError as error:
             raise ValueError(f"{source}: could not be imported, the images are as before: {error}") from error
     log.info("data/raw holds %d files of %s", sum(1 for path in RAW.rglob("*") if path.is_file()), source)
+
+
+def write_digits(folder: Path) -> None:
+    """Write scikit-learn's 1,797 handwritten digits as grey PNG files of 8 x 8 pixels, `<digit>/<index>.png`."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = (digits.images * (255 / 16)).round().astype("uint8")  # they come in 17 shades
+    for index, (pixels, digit) in enumerate(zip(grey, digits.target, strict=True)):
+        path = folder / str(digit) / f"{index:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
 
 
 @contextmanager
@@ -122,6 +139,10 @@ def refuse_unrecorded() -> None:
 
 def check(source: str) -> None:
     """Raise `ValueError` naming everything in a local folder that DVC would choke on or follow out of it."""
+    if source == DIGITS:
+        return
+    if source.startswith("sklearn:"):
+        raise ValueError(f"{source}: no such set; known is {DIGITS}")
     if source.startswith(("http://", "https://")):
         raise ValueError(f"{source}: a folder cannot be listed over HTTP; use a local folder, s3://… or git+<repository>#<folder>")
     if "://" in source or source.startswith("git+"):
@@ -177,7 +198,9 @@ def _listed(title: str, lines: list[str]) -> str:
     return "\n  ".join([f"{title}:", *lines[:NAMED], *more])
 
 
-def _import_command(source: str) -> list[str]:
+def _command(source: str) -> list[str]:
+    if source == DIGITS:
+        return ["add", str(RAW)]
     if source.startswith("git+"):
         repository, _, folder = source.removeprefix("git+").partition("#")
         if not folder:
@@ -196,7 +219,7 @@ def main() -> None:
     """Replace the images by those of the folder named on the command line."""
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     if len(sys.argv) != 2 or not sys.argv[1]:
-        sys.exit("usage: make data FROM=<folder | s3://… | git+repository#folder>")
+        sys.exit("usage: make data FROM=<folder | s3://… | git+repository#folder | sklearn:digits>")
     try:
         replace(sys.argv[1])
     except (ValueError, OSError, DvcError) as error:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
+from tasks.imaging.changes import Augmentation, spelled_out
 from tasks.modeling.architectures import ARCHITECTURES, BACKBONES, Backbone, Classical, Cnn, Transfer
 from tasks.questions import Question
 
@@ -110,20 +111,6 @@ class Schedule(Section):
 class EarlyStopping(Section):
     monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
     patience: Count = 5
-
-
-class Augmentation(Section):
-    """Random changes of training images, drawn anew for each image and epoch, uniform in the stated ranges."""
-
-    rotation: Annotated[float, Field(ge=0, le=180)] = 0  # degrees, to either side
-    width_shift: Share = 0  # of the width, to either side
-    height_shift: Share = 0  # of the height, up or down
-    shear: Annotated[float, Field(ge=0, lt=90)] = 0  # degrees, to either side
-    zoom: Share = 0  # from 1 - zoom to 1 + zoom, per axis
-    horizontal_flip: bool = False
-    vertical_flip: bool = False
-    brightness: Share = 0  # factor from 1 - brightness to 1 + brightness
-    fill: Literal["nearest", "constant", "reflect", "wrap"] = "nearest"  # beyond the border
 
 
 class Train(Section):
@@ -251,7 +238,7 @@ def _architecture(name: str, section: Any, defaults: dict[str, Any], problems: l
     for part, model, values in (
         ("structure", type(row), _merge(row.model_dump(), structure)),
         ("question", Question, question),
-        ("train", Train, _merge(defaults, train)),
+        ("train", Train, _merge(_spelled_out(defaults), _spelled_out(train))),
     ):
         try:
             checked[part] = model.model_validate(values)
@@ -305,6 +292,11 @@ def _merge(defaults: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
+
+
+def _spelled_out(train: dict[str, Any]) -> dict[str, Any]:
+    """Name no augmentation any more, so that a name given for one architecture replaces the default instead of joining it."""
+    return {key: spelled_out(value) if key == "augmentation" else value for key, value in train.items()}
 
 
 def _explain(detail: Any, model: type[BaseModel], prefix: str = "", known: list[str] | None = None) -> str:

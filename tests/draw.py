@@ -53,6 +53,13 @@ def draw_set(root: Path, counts: Mapping[str, Mapping[str, int]], seed: int = 0,
         path.write_bytes(_jpeg(draw_head(label, _generator(seed, subset, label, index), size)))
 
 
+def draw_folders(root: Path, counts: Mapping[str, Mapping[str, int]], seed: int = 0, size: int = 128) -> None:
+    """As `draw_set`, for class folders of any name: they get the heads of LABELS in turn."""
+    for path, subset, folder, index in _places(root, counts):
+        label = LABELS[list(counts[subset]).index(folder) % len(LABELS)]
+        path.write_bytes(_jpeg(draw_head(label, _generator(seed, subset, folder, index), size)))
+
+
 def draw_demo(root: Path) -> None:
     """Write the demo set: DEMO_COUNTS heads of mixed sizes and shapes, and files with troubles on purpose.
 

@@ -52,6 +52,14 @@ def test_unknown_label_is_named_with_the_known_ones() -> None:
         draw.draw_head("cat", np.random.default_rng(0))
 
 
+def test_folders_of_any_name_get_the_labels_in_turn(tmp_path: Path) -> None:
+    folders = ["paintings", "photos", "b", "a", "text"]
+    draw.draw_folders(tmp_path, {"": dict.fromkeys(folders, 1)}, seed=3, size=48)
+    assert {path.name for path in tmp_path.iterdir()} == set(folders)
+    rng = draw._generator(3, "", "text", 0)
+    assert (tmp_path / "text/text_0000.jpg").read_bytes() == draw._jpeg(draw.draw_head(draw.LABELS[0], rng, 48))
+
+
 def test_drawing_more_changes_nothing_drawn_before(tmp_path: Path) -> None:
     draw.draw_set(tmp_path / "few", {"Training": {"no_tumor": 2}}, seed=3, size=48)
     draw.draw_set(tmp_path / "many", {"Testing": {"no_tumor": 1}, "Training": dict.fromkeys(draw.LABELS, 4)}, 3, 48)

@@ -15,22 +15,56 @@ from tasks.modeling.layers import FusedBatchNormalization, build_model
 SMALL = Cnn(filters=(4, 8), dense=(8,), dropout=0.0)
 
 
-def test_every_architecture_has_the_parameters_of_the_original_comparison() -> None:
-    """The counts are those of the table of the original comparison, at 224 x 224 colour pixels and four classes."""
-    expected = {"plain_cnn": 11_169_476, "cnn_a": 12_939_844, "cnn_b": 3_310_308, "cnn_c": 13_105_220}
-    counts = {name: build_model(ARCHITECTURES[name], (224, 224), 3, 4).count_params() for name in expected}
-    assert counts == expected
+CNNS = {name: row for name, row in ARCHITECTURES.items() if isinstance(row, Cnn)}
+# Shape, classes, parameters, and these counted by hand: (inputs + 1) * outputs of each layer, 4 a channel of normalisation.
+COUNTS = {
+    "plain_cnn": ((224, 224, 3), 4, 11_169_476, [28 * 32, 289 * 64, 577 * 128, (26 * 26 * 128 + 1) * 128, 129 * 4]),
+    "cnn_a": ((224, 224, 3), 4, 12_939_844, [28 * 32, 289 * 64, 577 * 128, 4 * 224, (28 * 28 * 128 + 1) * 128, 129 * 4]),
+    "cnn_b": ((224, 224, 3), 4, 3_310_308, [28 * 16, 145 * 32, 289 * 64, 577 * 128, 4 * 240, (14 * 14 * 128 + 1) * 128, 129 * 4]),
+    "cnn_c": ((224, 224, 3), 4, 13_105_220, [76 * 32, 801 * 64, 1601 * 128, 4 * 224, (28 * 28 * 128 + 1) * 128, 129 * 4]),
+    "photo_cnn": ((128, 128, 3), 5, 33_578_789, [28 * 16, 145 * 32, 289 * 64, (64 * 64 * 64 + 1) * 128, 129 * 5]),
+    "photo_cnn_dropout": ((128, 128, 3), 5, 33_578_789, [28 * 16, 145 * 32, 289 * 64, (64 * 64 * 64 + 1) * 128, 129 * 5]),
+    "photo_binary": ((128, 128, 3), 2, 33_578_273, [28 * 16, 145 * 32, 289 * 64, (64 * 64 * 64 + 1) * 128, 129]),
+    "binary_cnn": ((64, 64, 3), 2, 813_217, [28 * 32, 289 * 32, (14 * 14 * 32 + 1) * 128, 129]),
+    "mnist_cnn": ((28, 28, 1), 10, 347_146, [10 * 32, (13 * 13 * 32 + 1) * 64, 65 * 10]),
+    "mnist_mlp": ((28, 28, 1), 10, 101_770, [785 * 128, 129 * 10]),
+}
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", CNNS)
+def test_every_architecture_has_the_parameters_of_its_original(name: str) -> None:
+    (*size, channels), classes, total, layers = COUNTS[name]
+    model = build_model(CNNS[name], tuple(size), channels, classes, binary=classes == 2)
+    assert model.count_params() == total == sum(layers)
+
+
+@pytest.mark.parametrize("name", CNNS)
 @pytest.mark.parametrize(("size", "channels", "classes"), [((64, 48), 1, 3), ((48, 64), 3, 5)])
 def test_raw_pixels_in_and_probabilities_out(name: str, size: tuple[int, int], channels: int, classes: int) -> None:
-    model = build_model(ARCHITECTURES[name], size, channels, classes)
+    model = build_model(CNNS[name], size, channels, classes)
     pixels = np.random.default_rng(0).integers(0, 256, (2, *size, channels), dtype=np.uint8)
     probabilities = model.predict(pixels, verbose=0)
     assert (model.input.dtype, model.input_shape) == ("uint8", (None, *size, channels))
     assert probabilities.shape == (2, classes)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+def kinds(name: str, **kwargs: bool) -> list[tuple]:
+    """The layers that say something of an original, in order, and what they say."""
+    told = {"Conv2D": "filters", "Dropout": "rate", "Dense": "units", "MaxPooling2D": "pool_size"}
+    layers = build_model(CNNS[name], (32, 32), 3, 2, **kwargs).layers
+    return [(type(one).__name__, getattr(one, told[type(one).__name__])) for one in layers if type(one).__name__ in told]
+
+
+def test_the_order_of_layers_is_that_of_the_originals() -> None:
+    assert kinds("photo_binary", binary=True) == [
+        ("Conv2D", 16), ("MaxPooling2D", (2, 2)), ("Dropout", 0.25), ("Conv2D", 32), ("Conv2D", 64), ("Dropout", 0.25),
+        ("Dense", 128), ("Dropout", 0.5), ("Dense", 1),
+    ]  # fmt: skip
+    assert kinds("photo_cnn") == [
+        ("Conv2D", 16), ("MaxPooling2D", (2, 2)), ("Conv2D", 32), ("Conv2D", 64), ("Dense", 128), ("Dense", 2),
+    ]  # fmt: skip
+    assert kinds("mnist_mlp") == [("Dense", 128), ("Dense", 2)]
 
 
 def test_the_table_is_followed() -> None:
@@ -52,6 +86,10 @@ def test_the_table_is_followed() -> None:
         (Cnn(filters=(4, 4)), (3, 64), False),
         (Cnn(filters=(4, 4), padding="valid"), (10, 10), True),
         (Cnn(filters=(4, 4), padding="valid"), (64, 9), False),
+        (Cnn(filters=(4, 4), padding="valid", pool=False), (5, 5), True),
+        (Cnn(filters=(4, 4), padding="valid", pool=False), (4, 5), False),
+        (Cnn(filters=(4, 4), pool=(True, False)), (2, 2), True),
+        (Cnn(filters=()), (1, 1), True),
     ],
 )
 def test_an_image_too_small_for_the_blocks(structure: Cnn, size: tuple[int, int], fits: bool) -> None:
@@ -106,12 +144,40 @@ def test_one_step_of_training_is_equal_with_and_without_the_fused_kernel() -> No
     assert np.allclose(fused.predict(pixels, verbose=0), plain.predict(pixels, verbose=0), atol=1e-4)
 
 
-def test_the_saved_model_loads_without_our_code(tmp_path: Path) -> None:
+def test_one_sigmoid_trains_as_with_binary_cross_entropy() -> None:
+    """Three steps of the model with two columns, and of the same layers that end in one sigmoid, as the original notebooks do."""
+    rng = np.random.default_rng(0)
+    pixels, targets = rng.integers(0, 256, (8, 12, 10, 3), dtype=np.uint8), rng.integers(0, 2, 8)
+    weights = rng.uniform(0.5, 2, 8)
+    model = build_model(SMALL, (12, 10), 3, 2, binary=True)
+    sigmoid = keras.models.clone_model(keras.Model(model.inputs, model.get_layer("positive").output))
+    sigmoid.set_weights(model.get_weights())
+    before = model.get_weights()
+    for one, loss in ((model, "sparse_categorical_crossentropy"), (sigmoid, "binary_crossentropy")):
+        one.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
+    for _ in range(3):
+        losses = [one.train_on_batch(pixels, targets, sample_weight=weights) for one in (model, sigmoid)]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert not any(np.allclose(one, other, atol=1e-4) for one, other in zip(before[:2], model.get_weights(), strict=False))
+    for one, other in zip(model.get_weights(), sigmoid.get_weights(), strict=True):
+        assert np.allclose(one, other, atol=1e-3)
+    columns = model.predict(pixels, verbose=0)
+    assert np.allclose(columns[:, 1:], sigmoid.predict(pixels, verbose=0), atol=1e-3)
+    assert np.allclose(columns.sum(axis=1), 1, atol=1e-6)
+
+
+def test_one_sigmoid_tells_two_classes_apart_and_no_more() -> None:
+    with pytest.raises(ValueError, match="a sigmoid tells two classes apart, received 3"):
+        build_model(SMALL, (12, 10), 3, 3, binary=True)
+
+
+@pytest.mark.parametrize(("classes", "binary"), [(3, False), (2, True)])
+def test_the_saved_model_loads_without_our_code(classes: int, binary: bool, tmp_path: Path) -> None:
     """The fused model trains, the plain one with its weights is saved, and another process knows nothing of this package."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 10, 3), dtype=np.uint8)
-    fused, plain = (build_model(SMALL, (12, 10), 3, 3, fused=choice) for choice in (True, False))
+    fused, plain = (build_model(SMALL, (12, 10), 3, classes, fused=choice, binary=binary) for choice in (True, False))
     fused.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
-    fused.train_on_batch(pixels, np.array([0, 1, 2, 0]))
+    fused.train_on_batch(pixels, np.array([0, 1, classes - 1, 0]))
     plain.set_weights(fused.get_weights())
     plain.save(tmp_path / "model.keras")
     np.save(tmp_path / "pixels.npy", pixels)

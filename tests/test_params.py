@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.imaging.changes import Augmentation, Elastic
 from tasks.modeling.architectures import ARCHITECTURES
 from tasks.params import Params, load_params
 from tests.conftest import ROOT
@@ -77,6 +78,16 @@ def test_image_size_is_one_number_or_height_and_width(tmp_path: Path, given: str
         ("train: {channels: 2}", "train.channels: received 2, expected 1 or 3"),
         ("train: {image_size: [1, 2, 3]}", "train.image_size: received [1, 2, 3]"),
         ("train: {augmentation: {zoom: 1}}", "train.augmentation.zoom: received 1, expected less than 1"),
+        (
+            "train: {augmentation: lite}",
+            "train.augmentation: received 'lite', unknown augmentation; known are comparison, photo_filter",
+        ),
+        ("train: {augmentation: {like: light, rotate: 1}}", "train.augmentation.rotate: unknown key; did you mean rotation?"),
+        (
+            "train: {augmentation: {elastic: {sigma: 1}}}",
+            "train.augmentation.elastic.sigma: unknown key; known here are scale, grid",
+        ),
+        ("train: {augmentation: {mixup: {alpha: 0}}}", "train.augmentation.mixup.alpha: received 0, expected greater than 0"),
         ("train: 3", "train: received 3, expected a valid dictionary"),
         ("split: {copies: drop}", "split.copies: received 'drop', expected 'withhold' or 'keep'"),
         ("split: {patients: {pattern: a, table: b}}", "give a pattern or a table, not both"),
@@ -124,6 +135,7 @@ def test_a_mistake_in_a_section_is_named(tmp_path: Path, text: str, expected: st
             "architectures.InceptionV3: image_size: received [64, 64], expected at least 75",
         ),
         ("{random_forest: {tree: 1}}", "architectures.random_forest.tree: unknown key; did you mean trees?"),
+        ("{cnn_a: {augmentation: lite}}", "architectures.cnn_a.augmentation: received 'lite', unknown augmentation; known are"),
         ("{cnn_a: {dropout: 1}}", "architectures.cnn_a.dropout: received 1, expected less than 1"),
         ("{cnn_a: {schedule: {kinds: cosine}}}", "architectures.cnn_a.schedule.kinds: unknown key; did you mean kind?"),
     ],
@@ -173,3 +185,24 @@ def test_a_missing_file_says_where_to_get_one(tmp_path: Path) -> None:
 def test_params_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_params(ROOT / "params.yaml").train.epochs = 3
+
+
+def test_an_augmentation_by_name_is_replaced_by_another_and_changed_by_keys(tmp_path: Path) -> None:
+    params = load(
+        tmp_path,
+        """
+        train: {augmentation: comparison}
+        architectures:
+          cnn_a: {}
+          named: {like: cnn_a, augmentation: photo_filter}
+          keys: {like: cnn_a, augmentation: {rotation: 5, elastic: {grid: 4}}}
+          started: {like: cnn_a, augmentation: {like: light, rotation: 5}}
+          none: {like: cnn_a, augmentation: null}
+        """,
+    )
+    default, named, keys, started, none = (one.train.augmentation for one in params.architectures.values())
+    assert params.train.augmentation == default == Augmentation.model_validate("comparison")
+    assert named == Augmentation.model_validate("photo_filter")
+    assert keys == default.model_copy(update={"rotation": 5, "elastic": Elastic(grid=4)})
+    assert started == Augmentation.model_validate("light").model_copy(update={"rotation": 5})
+    assert none is None

@@ -8,8 +8,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
+from sklearn.datasets import load_digits
 
 from flows import source
 from tests import toy_pipeline as toy
@@ -103,6 +106,32 @@ def test_a_folder_tracked_by_dvc_add_records_what_changed(project: Path) -> None
     assert raw() == ["cat/1.jpg", "cat/2.jpg", "cat/3.jpg", "dog/1.jpg"]
 
 
+def test_the_digits_of_scikit_learn_are_written_and_tracked(project: Path) -> None:
+    source.replace("sklearn:digits")
+    counts = {folder.name: len(list(folder.glob("*.png"))) for folder in sorted(Path("data/raw").iterdir())}
+    assert counts == dict(zip("0123456789", (178, 182, 177, 183, 181, 182, 181, 179, 174, 180), strict=True))
+    with Image.open("data/raw/0/0000.png") as image:
+        assert (image.mode, image.size) == ("L", (8, 8))
+        assert (np.asarray(image) == np.round(load_digits().images[0] * 255 / 16)).all()
+    assert "deps" not in YAML(typ="safe").load(Path("data/raw.dvc"))
+    assert source.update() == ""
+    source.replace("images")
+    assert raw() == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"]
+
+
+def test_digits_that_could_not_be_written_leave_all_as_it_was(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = state()
+
+    def fail(folder: Path) -> None:
+        add_images(folder, "0/half.png")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(source, "write_digits", fail)
+    with pytest.raises(OSError, match="no space left"):
+        source.replace("sklearn:digits")
+    assert state() == before
+
+
 @pytest.mark.parametrize("act", [source.update, lambda: source.replace("images")], ids=["update", "replace"])
 def test_unrecorded_files_are_refused_listed_and_kept(project: Path, act: Callable[[], object]) -> None:
     add_images(project / "data/raw", "cat/dropped.jpg", "new/1.jpg")
@@ -161,6 +190,7 @@ def test_a_failed_import_leaves_all_as_it_was(project: Path, tmp_path: Path) -> 
         "https://example.org/images": "cannot be listed over HTTP",
         "../empty": "is empty",
         "data/raw": "is the copy itself",
+        "sklearn:faces": "no such set; known is sklearn:digits",
         "git+images": "received no folder",
         "git+images#set": "could not be imported, the images are as before",
     }.items():

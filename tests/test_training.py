@@ -7,15 +7,17 @@ import keras
 import numpy as np
 import pytest
 
+from tasks.imaging.changes import Augmentation, Elastic, Mixup
 from tasks.modeling.architectures import Cnn
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, fit, predict, use_threads
-from tasks.params import Augmentation, EarlyStopping, Schedule, Train
+from tasks.params import EarlyStopping, Schedule, Train
 
 SIZE, CHANNELS, CLASSES = (12, 10), 3, 3
 STRUCTURE = Cnn(filters=(4,), dense=(8,), dropout=0.3)
 CHANGES = Augmentation(rotation=20, width_shift=0.1, zoom=0.1, horizontal_flip=True, brightness=0.2)
 STOPPING = Train(
+    seed=44,
     epochs=12,
     batch_size=8,
     learning_rate=0.02,
@@ -118,6 +120,20 @@ def test_a_training_without_a_state_may_be_killed_again_and_again(tmp_path: Path
     assert told == [3]
     assert resumed_history == history
     assert equal_weights(resumed, model)
+
+
+def test_a_training_with_bent_and_blended_images_may_be_killed(tmp_path: Path) -> None:
+    changes = Augmentation(rotation=20, elastic=Elastic(), mixup=Mixup(alpha=0.4))
+    params = STOPPING.model_copy(update={"augmentation": changes, "epochs": 3, "early_stopping": None})
+    model, history, _ = train(params, tmp_path / "whole.npz")
+    with pytest.raises(KilledError):
+        train(params, tmp_path / "killed.npz", kill_after=1)
+    resumed, resumed_history, _ = train(params, tmp_path / "killed.npz")
+    assert resumed_history == history
+    assert equal_weights(resumed, model)
+    assert cross_entropy(model, VALIDATION) == pytest.approx(min(row["val_loss"] for row in history), rel=1e-5)
+    other, _, _ = train(params.model_copy(update={"augmentation": changes.model_copy(update={"mixup": None})}), tmp_path / "a.npz")
+    assert not equal_weights(other, model)
 
 
 def test_a_checkpoint_of_another_training_is_ignored(whole: tuple, tmp_path: Path) -> None:

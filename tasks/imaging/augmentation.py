@@ -1,22 +1,25 @@
-"""Random changes of training images: one fused affine transform and a brightness factor per image.
+"""Random changes of training images: one fused affine transform, a brightness factor, bending, and blending of pairs.
 
 What happens to an image is a function of (seed, epoch, index) alone, so a resumed training sees the same images as an
-uninterrupted one. Units are those of `Augmentation` in `tasks/params.py`.
+uninterrupted one; only whom it is blended with depends on its batch. Units are those of `tasks/imaging/changes.py`.
+Bending is our own: that of Keras 3.15 moves both axes by one field, and mixes up images where the batch size is unknown.
 """
 
 import numpy as np
 import tensorflow as tf
 
-from tasks.params import Augmentation
+from tasks.imaging.changes import Augmentation, Elastic
+
+Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def draw(augmentation: Augmentation, seed: int, epoch: int, count: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the changes of `count` images of `size` (height, width).
+def draw(augmentation: Augmentation, seed: int, epoch: int, count: int, size: tuple[int, int]) -> Drawn:
+    """Draw the changes of `count` images of `size` (height, width), as `apply` takes them.
 
-    Returns `float32` transforms (count, 8), which map output to input pixel coordinates as `apply` takes them, and
-    brightness factors (count,).
+    Returns `float32` transforms (count, 8), which map output to input pixel coordinates, brightness factors (count,) and
+    displacements (count, grid, grid, 2) in pixels, down and to the right; their grid is 0 without bending.
     """
-    uniform = np.random.default_rng([seed, epoch]).uniform(-1, 1, (8, count))
+    uniform = np.random.default_rng([seed, epoch]).uniform(-1, 1, (count, 8)).T
     rotation, shear, shift_x, shift_y, zoom_x, zoom_y, flips, brightness = uniform
     horizontal = np.where((flips > 0) & augmentation.horizontal_flip, -1, 1)
     vertical = np.where((np.abs(flips) > 0.5) & augmentation.vertical_flip, -1, 1)
@@ -30,21 +33,74 @@ def draw(augmentation: Augmentation, seed: int, epoch: int, count: int, size: tu
         @ _translation(np.full(count, -(width - 1) / 2), np.full(count, -(height - 1) / 2))
     )  # fmt: skip
     transforms = matrix.reshape(count, 9)[:, :8].astype(np.float32)
-    return transforms, (1 + brightness * augmentation.brightness).astype(np.float32)
+    factors = (1 + brightness * augmentation.brightness).astype(np.float32)
+    return transforms, factors, _displacements(augmentation.elastic, seed, epoch, count, size)
 
 
-def apply(images: tf.Tensor, transforms: tf.Tensor, brightness: tf.Tensor, fill: str) -> tf.Tensor:
+def apply(images: tf.Tensor, transforms: tf.Tensor, brightness: tf.Tensor, displacements: tf.Tensor, fill: str) -> tf.Tensor:
     """Change a batch of `uint8` images (batch, height, width, channels); bilinear, rounded to `uint8` again."""
+    pixels = tf.cast(images, tf.float32)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(images, tf.float32),
+        images=_bend(pixels, displacements) if displacements.shape[1] else pixels,
         transforms=transforms,
         output_shape=tf.shape(images)[1:3],
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode=fill.upper(),
     )
-    lit = moved * brightness[:, tf.newaxis, tf.newaxis, tf.newaxis]
-    return tf.cast(tf.round(tf.clip_by_value(lit, 0, 255)), tf.uint8)
+    return _as_bytes(moved * brightness[:, tf.newaxis, tf.newaxis, tf.newaxis])
+
+
+def draw_shares(augmentation: Augmentation, seed: int, epoch: int, count: int) -> np.ndarray:
+    """Draw how much of each image remains when it is blended: `float32` (count,), all 1 without mixup."""
+    if augmentation.mixup is None:
+        return np.ones(count, np.float32)
+    alpha = augmentation.mixup.alpha
+    return np.random.default_rng([seed, epoch, 3]).beta(alpha, alpha, count).astype(np.float32)
+
+
+def mix(
+    images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, shares: tf.Tensor, classes: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Blend each image with the one before it in its batch; `shares` (batch,) of it remain.
+
+    Takes targets as numbers (batch,); returns them as shares of classes (batch, classes). Targets and weights are such
+    that the weighted cross-entropy is the blend of both images' own. Weights are above 0.
+    """
+    own, other = shares * weights, (1 - shares) * tf.roll(weights, 1, axis=0)
+    pixels, share = tf.cast(images, tf.float32), shares[:, tf.newaxis, tf.newaxis, tf.newaxis]
+    blended = _as_bytes(share * pixels + (1 - share) * tf.roll(pixels, 1, axis=0))
+    sums = own[:, tf.newaxis] * tf.one_hot(targets, classes) + other[:, tf.newaxis] * tf.one_hot(
+        tf.roll(targets, 1, axis=0), classes
+    )
+    return blended, sums / (own + other)[:, tf.newaxis], own + other
+
+
+def _displacements(elastic: Elastic | None, seed: int, epoch: int, count: int, size: tuple[int, int]) -> np.ndarray:
+    if elastic is None:
+        return np.zeros((count, 0, 0, 2), np.float32)
+    vectors = np.random.default_rng([seed, epoch, 2]).normal(0, elastic.scale, (count, elastic.grid, elastic.grid, 2))
+    return (vectors * size).astype(np.float32)
+
+
+def _bend(pixels: tf.Tensor, displacements: tf.Tensor) -> tf.Tensor:
+    """Take every pixel from where the displacements point, the border from its nearest pixel; bilinear."""
+    size = tf.shape(pixels)[1:3]
+    places = tf.stack(tf.meshgrid(tf.range(size[0]), tf.range(size[1]), indexing="ij"), axis=-1)
+    places = tf.cast(places, tf.float32) + tf.image.resize(displacements, size, "bicubic")
+    places = tf.clip_by_value(places, 0.0, tf.cast(size - 1, tf.float32))
+    corner = tf.minimum(tf.cast(places, tf.int32), size - 2)
+    down, right = tf.split(places - tf.cast(corner, tf.float32), 2, axis=-1)
+
+    def beside(row: int, column: int) -> tf.Tensor:
+        return tf.gather_nd(pixels, tf.add(corner, [row, column]), batch_dims=1)
+
+    above, below = ((1 - right) * beside(row, 0) + right * beside(row, 1) for row in (0, 1))
+    return (1 - down) * above + down * below
+
+
+def _as_bytes(pixels: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.round(tf.clip_by_value(pixels, 0, 255)), tf.uint8)
 
 
 def _translation(x: np.ndarray, y: np.ndarray) -> np.ndarray:

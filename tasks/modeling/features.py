@@ -4,8 +4,7 @@ The key is the content: pixels, backbone, its weights, where it was cut, precisi
 """
 
 import hashlib
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -15,14 +14,14 @@ from tqdm import tqdm
 
 from tasks.imaging import augmentation
 from tasks.imaging.arrays import kept
+from tasks.imaging.changes import Augmentation
 from tasks.modeling.architectures import Backbone
 from tasks.modeling.training import Images
-from tasks.params import Augmentation
 
 CACHE = Path(".cache/features")
 BATCH = 64
 
-log = logging.getLogger(__name__)
+Change = Callable[[np.ndarray, slice], np.ndarray | tf.Tensor]  # of a batch of pixels, and which of the rows it is
 
 
 def plain(below: keras.Model, structure: Backbone, images: Images) -> np.ndarray:
@@ -32,22 +31,24 @@ def plain(below: keras.Model, structure: Backbone, images: Images) -> np.ndarray
 
 def view(below: keras.Model, structure: Backbone, images: Images, changes: Augmentation, seed: int, number: int) -> np.ndarray:
     """Return `float16` features of images that are changed as in epoch `number` of an uncached training."""
-    transforms, brightness = augmentation.draw(changes, seed, number, len(images.rows), images.pixels.shape[1:3])
+    drawn = augmentation.draw(changes, seed, number, len(images.rows), images.pixels.shape[1:3])
 
-    def change(pixels: tf.Tensor, chosen: slice) -> tf.Tensor:
-        return augmentation.apply(pixels, transforms[chosen], brightness[chosen], changes.fill)
+    def change(pixels: np.ndarray, chosen: slice) -> tf.Tensor:
+        return augmentation.apply(pixels, *(array[chosen] for array in drawn), changes.fill)
 
     return _kept(below, structure, images, np.float16, [changes.model_dump_json(), seed, number], change)
 
 
-def _kept(below: keras.Model, structure: Backbone, images: Images, dtype: type, more: Sequence[object], change) -> np.ndarray:
+def _kept(
+    below: keras.Model, structure: Backbone, images: Images, dtype: type, more: Sequence[object], change: Change
+) -> np.ndarray:
     network = [structure.backbone, sorted(structure.options.items()), len(below.layers), below.compute_dtype, keras.__version__]
     content = [*network, tf.__version__, _digest(below.get_weights()), _digest(_pixels(images)), images.pixels.shape[1:], *more]
     shape = (len(images.rows), *below.output.shape[1:])
     return kept(CACHE, content, shape, np.dtype(dtype), lambda: _compute(below, images, change, structure.backbone))
 
 
-def _compute(below: keras.Model, images: Images, change, name: str) -> Iterator[np.ndarray]:
+def _compute(below: keras.Model, images: Images, change: Change, name: str) -> Iterator[np.ndarray]:
     run = tf.function(
         lambda pixels: tf.cast(below(pixels, training=False), tf.float32),
         input_signature=[tf.TensorSpec((None, *images.pixels.shape[1:]), tf.uint8)],

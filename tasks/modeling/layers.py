@@ -1,36 +1,58 @@
 """A row of the architecture table to a Keras model."""
 
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 
 from tasks.modeling.architectures import Cnn
 
 
-def build_model(structure: Cnn, image_size: tuple[int, int], channels: int, classes: int, fused: bool = False) -> keras.Model:
-    """Return a model from raw `uint8` pixels (batch, height, width, channels) to softmax probabilities (batch, classes).
+def build_model(
+    structure: Cnn, image_size: tuple[int, int], channels: int, classes: int, fused: bool = False, binary: bool = False
+) -> keras.Model:
+    """Return a model from raw `uint8` pixels (batch, height, width, channels) to probabilities (batch, classes).
 
     `fused` trains batch normalisation with TensorFlow's fused kernel; the weights are the same, in the same order, as
-    those of the plain model that is saved. Raises `ValueError` where the image is too small for the blocks.
+    those of the plain model that is saved. `binary` answers with one sigmoid. Raises `ValueError` where the image is
+    too small for the blocks.
     """
     normalization = FusedBatchNormalization if fused else keras.layers.BatchNormalization
     inputs = keras.Input((*image_size, channels), dtype="uint8", name="pixels")
     x = keras.layers.Rescaling(1 / 255)(inputs)
-    for filters in structure.filters:
-        _check_room(structure, x, image_size)
+    for filters, pool, rate in _blocks(structure):
+        _check_room(structure, pool, x, image_size)
         x = keras.layers.Conv2D(filters, structure.kernel, padding=structure.padding, activation="relu")(x)
         if structure.batch_norm:
             x = normalization(momentum=structure.batch_norm_momentum)(x)
-        x = keras.layers.MaxPooling2D(2)(x)
+        if pool:
+            x = keras.layers.MaxPooling2D(2)(x)
+        x = dropped(x, rate)
     x = keras.layers.Flatten()(x)
     for units in structure.dense:
         x = keras.layers.Dense(units, activation="relu")(x)
-    x = keras.layers.Dropout(structure.dropout)(x)
-    return keras.Model(inputs, answer(x, classes, False))
+    x = dropped(x, structure.dropout)
+    return keras.Model(inputs, answer(x, classes, binary))
 
 
-def answer(x: keras.KerasTensor, classes: int, binary: bool) -> keras.KerasTensor:
-    """Return probabilities (batch, classes) in float32."""
-    return keras.layers.Dense(classes, activation="softmax", name="probabilities", dtype="float32")(x)
+def answer(x: keras.KerasTensor, classes: int, binary: bool = False) -> keras.KerasTensor:
+    """Return `float32` probabilities (batch, classes) of features (batch, units).
+
+    `binary` is one sigmoid p, answered as the two columns 1 - p and p: their cross-entropy is the binary one, and all
+    that reads probabilities finds a column for each class. Raises `ValueError` where there are other than two classes.
+    """
+    if not binary:
+        return keras.layers.Dense(classes, activation="softmax", name="probabilities", dtype="float32")(x)
+    if classes != 2:
+        raise ValueError(f"a sigmoid tells two classes apart, received {classes}")
+    positive = keras.layers.Dense(1, activation="sigmoid", name="positive", dtype="float32")(x)
+    negative = keras.layers.Rescaling(-1, offset=1, name="negative", dtype="float32")(positive)
+    return keras.layers.Concatenate(name="probabilities", dtype="float32")([negative, positive])
+
+
+def dropped(x: keras.KerasTensor, rate: float) -> keras.KerasTensor:
+    """Return `x` with dropout; a rate of 0 adds no layer."""
+    return keras.layers.Dropout(rate)(x) if rate else x
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
@@ -52,8 +74,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-def _check_room(structure: Cnn, x: keras.KerasTensor, image_size: tuple[int, int]) -> None:
-    least = structure.kernel + 1 if structure.padding == "valid" else 2
+def _blocks(structure: Cnn) -> Iterator[tuple[int, bool, float]]:
+    """Filters, pooling and dropout of each block."""
+    count = len(structure.filters)
+    pool = structure.pool if isinstance(structure.pool, tuple) else (structure.pool,) * count
+    return zip(structure.filters, pool, structure.block_dropout or (0.0,) * count, strict=True)
+
+
+def _check_room(structure: Cnn, pool: bool, x: keras.KerasTensor, image_size: tuple[int, int]) -> None:
+    least = (structure.kernel if structure.padding == "valid" else 1) + pool
     if min(x.shape[1:3]) < least:
         raise ValueError(
             f"image_size {list(image_size)} is too small for {len(structure.filters)} blocks of convolution and pooling: "

@@ -99,8 +99,9 @@ def _compile(model: keras.Model, params: Train, steps: int) -> None:
         rate = keras.optimizers.schedules.CosineDecay(params.learning_rate, params.epochs * steps, alpha=floor)
     optimizer = keras.optimizers.get({"class_name": params.optimizer, "config": {"learning_rate": rate}})
     optimizer.build(model.trainable_variables)
+    loss = "categorical_crossentropy" if _blends(params) else "sparse_categorical_crossentropy"
     # XLA is slower on CPUs, and not bit-equal to other compilations.
-    model.compile(optimizer, "sparse_categorical_crossentropy", weighted_metrics=[], metrics=["accuracy"], jit_compile=False)
+    model.compile(optimizer, loss, weighted_metrics=[], metrics=["accuracy"], jit_compile=False)
 
 
 def _callbacks(params: Train) -> list[keras.callbacks.Callback]:
@@ -126,9 +127,10 @@ def _monitor(params: Train) -> str:
 def _epoch(model: keras.Model, training: Images, validation: Images, params: Train, epoch: int) -> dict[str, float]:
     start = time.perf_counter()
     rate = float(model.optimizer.learning_rate)
+    classes, unchanged = model.output_shape[-1], _batches(validation, PREDICT_BATCH)
     logs = model.fit(
-        _training_batches(training, params, epoch),
-        validation_data=_batches(validation, PREDICT_BATCH),
+        _training_batches(training, params, epoch, classes),
+        validation_data=_one_hot(unchanged, classes) if _blends(params) else unchanged,
         initial_epoch=epoch,
         epochs=epoch + 1,
         verbose=0,
@@ -142,26 +144,33 @@ def _epoch(model: keras.Model, training: Images, validation: Images, params: Tra
     return row | {"seconds": time.perf_counter() - start}
 
 
-def _training_batches(images: Images, params: Train, epoch: int) -> tf.data.Dataset:
+def _blends(params: Train) -> bool:
+    return params.augmentation is not None and params.augmentation.mixup is not None
+
+
+def _training_batches(images: Images, params: Train, epoch: int, classes: int) -> tf.data.Dataset:
     """Batches of (pixels, targets, weights) in the order, and with the changes, of this seed and epoch."""
     count = len(images.rows)
     order = np.random.default_rng([params.seed, epoch, 1]).permutation(count)
-    if images.views or params.augmentation is None:
+    changes = params.augmentation
+    if changes is None:
         view = images.views[epoch % len(images.views)] if images.views else None
         return _batches(images, params.batch_size, order, view)
-    changes = params.augmentation
-    transforms, brightness = augmentation.draw(changes, params.seed, epoch, count, images.pixels.shape[1:3])
+    drawn = augmentation.draw(changes, params.seed, epoch, count, images.pixels.shape[1:3])
+    shares = augmentation.draw_shares(changes, params.seed, epoch, count)
 
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
         for start in range(0, count, params.batch_size):
             chosen = order[start : start + params.batch_size]
             pixels = images.pixels[images.rows[chosen]]
-            yield pixels, images.targets[chosen], images.weights[chosen], transforms[chosen], brightness[chosen]
+            yield pixels, images.targets[chosen], images.weights[chosen], shares[chosen], *(array[chosen] for array in drawn)
 
-    signature = (*_signature(images.pixels), tf.TensorSpec((None, 8)), tf.TensorSpec((None,)))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).map(
-        lambda pixels, targets, weights, *drawn: (augmentation.apply(pixels, *drawn, changes.fill), targets, weights)
-    )
+    def change(pixels: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, shares: tf.Tensor, *drawn: tf.Tensor) -> tuple:
+        pixels = augmentation.apply(pixels, *drawn, changes.fill)
+        return augmentation.mix(pixels, targets, weights, shares, classes) if _blends(params) else (pixels, targets, weights)
+
+    signature = (*_signature(images.pixels), *(tf.TensorSpec((None, *array.shape[1:])) for array in (shares, *drawn)))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).map(change)
     return dataset.apply(_counted(count, params.batch_size)).prefetch(2)
 
 
@@ -169,16 +178,20 @@ def _batches(images: Images, size: int, order: np.ndarray | None = None, view: n
     """Batches of (pixels, targets, weights) in the order given; in their own, of (pixels, targets)."""
     source = images.pixels if view is None else view
     wanted = np.arange(len(images.rows)) if order is None else order
+    parts = 2 if order is None else 3
 
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
         for start in range(0, len(wanted), size):
             chosen = wanted[start : start + size]
             rows = images.rows[chosen] if view is None else chosen
-            yield (source[rows], images.targets[chosen], images.weights[chosen])[: 2 if order is None else 3]
+            yield (source[rows], images.targets[chosen], images.weights[chosen])[:parts]
 
-    signature = _signature(source)[: 2 if order is None else 3]
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=_signature(source)[:parts])
     return dataset.apply(_counted(len(wanted), size)).prefetch(2)
+
+
+def _one_hot(dataset: tf.data.Dataset, classes: int) -> tf.data.Dataset:
+    return dataset.map(lambda pixels, targets: (pixels, tf.one_hot(targets, classes)))
 
 
 def _counted(count: int, size: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:

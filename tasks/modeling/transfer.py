@@ -131,6 +131,8 @@ def _prepare(
     every = replace(sets.every, pixels=features.plain(backbones.cut(pair.plain, first)[0], structure, sets.every))
     training, validation = (replace(part, pixels=every.pixels) for part in (sets.training, sets.validation))
     if params.augmentation is not None:
+        if params.augmentation.mixup is not None:
+            raise ValueError("augmentation.mixup blends the images of a batch, and cached views know none: say views: null with it")
         changes = (features.view(below, structure, sets.training, params.augmentation, params.seed, n) for n in range(phase.views))
         training = replace(training, views=tuple(changes))
     return above, params.model_copy(update={"augmentation": None}), Sets(every, training, validation)
