@@ -1,0 +1,234 @@
+"""The head trains on features that were computed once, phases unfreeze more, and a killed training ends equal."""
+
+import logging
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tasks.imaging.changes import Augmentation
+from tasks.modeling import backbones, features, transfer
+from tasks.modeling.architectures import Dense, Head, Phase, Transfer
+from tasks.modeling.training import Images, fit, predict
+from tasks.modeling.transfer import Sets, fit_transfer
+from tasks.params import EarlyStopping, Schedule, Train
+
+SIZE, CLASSES = (32, 32), 3
+HEAD = Head(dropout=0.2, dense=(Dense(units=8, batch_norm=True, dropout=0.3),))
+FROZEN = Transfer(backbone="MobileNet", options={"alpha": 0.25}, weights=None, views=2, head=HEAD)
+PHASED = FROZEN.model_copy(
+    update={
+        "phases": (
+            Phase(trainable_from="conv_pw_13", epochs=2, learning_rate=0.001, views=1),
+            Phase(trainable_from="conv_dw_12", epochs=2, learning_rate=0.0005),
+        )
+    }
+)
+CHANGES = Augmentation(rotation=10, horizontal_flip=True, brightness=0.1)
+PARAMS = Train(
+    image_size=SIZE, channels=1, batch_size=8, epochs=3, learning_rate=0.01, augmentation=CHANGES, early_stopping=None,
+    schedule=Schedule(kind="plateau"),
+)  # fmt: skip
+
+
+class KilledError(Exception):
+    """What ends a training in these tests."""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def sets(count: int = 36) -> Sets:
+    """Noise with a bright square whose place is the class; every third image validates."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, CLASSES, count).astype(np.int32)
+    pixels = rng.integers(0, 100, (count, *SIZE, 1), dtype=np.uint8)
+    for image, target in zip(pixels, targets, strict=True):
+        image[10 * target : 10 * target + 10, :16] = 250
+    rows = np.arange(count)
+    chosen = (rows, rows[rows % 3 > 0], rows[rows % 3 == 0])
+    return Sets(*(Images(pixels, part, targets[part], np.ones(len(part), np.float32)) for part in chosen))
+
+
+def train(structure: Transfer, params: Train = PARAMS, kill_after: int = 0) -> tuple[keras.Model, list[dict], list[int]]:
+    told: list[int] = []
+
+    def on_epoch(row: dict[str, float], epochs: int) -> None:
+        assert epochs == params.epochs + sum(phase.epochs for phase in structure.phases)
+        told.append(row["epoch"])
+        if row["epoch"] == kill_after:
+            raise KilledError
+
+    keras.utils.set_random_seed(params.seed)
+    model, rows, _ = fit_transfer(structure, params, sets(), (CLASSES, False), Path("checkpoints/a.npz"), "key", on_epoch)
+    return model, [{name: value for name, value in row.items() if name != "seconds"} for row in rows], told
+
+
+def equal(one: keras.Model, other: keras.Model) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+
+
+def cached() -> list[Path]:
+    return sorted(features.CACHE.glob("*.npy"))
+
+
+def test_without_augmentation_cached_features_train_as_the_whole_network_does() -> None:
+    params = PARAMS.model_copy(update={"augmentation": None})
+    _, cached_rows, _ = train(FROZEN, params)
+    keras.utils.set_random_seed(params.seed)
+    whole = backbones.build_transfer(FROZEN, SIZE, 1, CLASSES)
+    start = whole.get_weights()
+    keras.utils.set_random_seed(params.seed)
+    again = backbones.build_transfer(FROZEN, SIZE, 1, CLASSES)
+    backbones.build_transfer(FROZEN, SIZE, 1, CLASSES)  # as for the plain twin: the seeds of its dropout are drawn too
+    assert all(np.array_equal(a, b) for a, b in zip(start, again.get_weights(), strict=True))
+    backbones.freeze(whole, backbones.position(whole, None))
+    keras.utils.set_random_seed(params.seed)
+    rows = fit(whole, sets().training, sets().validation, params, Path("whole.npz"), "key", lambda row: None)
+    assert [row["epoch"] for row in rows] == [row["epoch"] for row in cached_rows]
+
+
+@pytest.mark.parametrize("structure", [FROZEN, PHASED], ids=["frozen", "phases"])
+def test_training_twice_gives_equal_weights_and_rows(structure: Transfer) -> None:
+    first, rows, _ = train(structure)
+    for file in Path("checkpoints").iterdir():
+        file.unlink()
+    second, again, _ = train(structure)
+    assert equal(first, second)
+    assert rows == again
+
+
+@pytest.mark.parametrize("kill_after", [2, 3, 4, 6])
+def test_a_killed_training_ends_as_one_that_was_never_killed(kill_after: int) -> None:
+    whole, rows, _ = train(PHASED)
+    for file in Path("checkpoints").iterdir():
+        file.unlink()
+    with pytest.raises(KilledError):
+        train(PHASED, kill_after=kill_after)
+    resumed, again, told = train(PHASED)
+    assert told == list(range(kill_after + 1, 8))
+    assert again == rows
+    assert equal(whole, resumed)
+
+
+def test_phases_are_numbered_and_their_epochs_go_on() -> None:
+    _, rows, _ = train(PHASED)
+    assert [(row["phase"], row["epoch"]) for row in rows] == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (3, 6), (3, 7)]
+    assert [row["learning_rate"] for row in rows[3:]] == pytest.approx([0.001, 0.001, 0.0005, 0.0005])
+    assert "phase" not in train(FROZEN)[1][0]
+
+
+def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given() -> None:
+    wild = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_pw_13", epochs=2, learning_rate=3.0, views=1),)})
+    params = PARAMS.model_copy(update={"early_stopping": EarlyStopping(patience=5)})
+    before, rows, _ = train(FROZEN, params)
+    for file in Path("checkpoints").iterdir():
+        file.unlink()
+    after, wild_rows, _ = train(wild, params)
+    assert min(row["val_loss"] for row in wild_rows[3:]) > min(row["val_loss"] for row in rows)
+    assert equal(before, after)
+
+
+def test_what_is_frozen_stays_as_it_was_and_what_is_unfrozen_moves() -> None:
+    keras.utils.set_random_seed(PARAMS.seed)
+    start = backbones.build_transfer(PHASED, SIZE, 1, CLASSES)
+    end, _, _ = train(PHASED)
+    moved = {
+        layer.name
+        for layer, other in zip(start.layers, end.layers, strict=True)
+        if not all(np.array_equal(a, b) for a, b in zip(layer.get_weights(), other.get_weights(), strict=True))
+    }
+    backbone = {layer.name for layer in backbones.backbone_layers(start)}
+    assert moved & backbone <= {"conv_dw_12", "conv_pw_12", "conv_dw_13", "conv_pw_13"}
+    assert "conv_pw_13" in moved and moved - backbone
+
+
+def test_a_second_head_computes_no_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    train(FROZEN)
+    before = cached()
+    assert len(before) == 1 + FROZEN.views
+    monkeypatch.setattr(features, "_compute", None)
+    other = FROZEN.model_copy(update={"head": Head(dense=(Dense(units=5),))})
+    train(other, PARAMS.model_copy(update={"learning_rate": 0.02}))
+    assert cached() == before
+
+
+@pytest.mark.parametrize("change", ["weights", "pixels", "cut", "augmentation", "precision"])
+def test_other_features_are_computed(change: str) -> None:
+    train(FROZEN)
+    before = len(cached())
+    params, structure = PARAMS, FROZEN
+    if change == "weights":
+        params = params.model_copy(update={"seed": 7})  # random weights of another seed
+    if change == "pixels":
+        params = params.model_copy(update={"channels": 1, "seed": 42})
+        features.CACHE.rename("elsewhere")
+    if change == "cut":
+        structure = structure.model_copy(update={"trainable_from": "conv_pw_13"})
+    if change == "augmentation":
+        params = params.model_copy(update={"augmentation": Augmentation(rotation=20)})
+    if change == "precision":
+        structure = structure.model_copy(update={"precision": "bfloat16"})
+    for file in Path("checkpoints").iterdir():
+        file.unlink()
+    train(structure, params)
+    kept_before = 0 if change == "pixels" else before
+    assert len(cached()) > kept_before
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[: len(content) // 2], lambda content: content[:-40] + b"x" * 8 + content[-32:]]
+)
+def test_damaged_features_are_noticed_and_computed_again(damage, caplog: pytest.LogCaptureFixture) -> None:
+    whole, _, _ = train(FROZEN)
+    kept = {file: file.read_bytes() for file in cached()}
+    for file, content in kept.items():
+        file.write_bytes(damage(content))
+    for file in Path("checkpoints").iterdir():
+        file.unlink()
+    with caplog.at_level(logging.INFO):
+        again, _, _ = train(FROZEN)
+    assert caplog.text.count("is damaged, making it again") == len(kept)
+    assert equal(whole, again)
+    assert {file: file.read_bytes() for file in cached()} == kept
+
+
+def test_the_plain_model_predicts_as_its_upper_part_does_on_cached_features(tmp_path: Path) -> None:
+    model, _, _ = train(PHASED.model_copy(update={"phases": PHASED.phases[:1]}))
+    structure = PHASED.model_copy(update={"phases": PHASED.phases[:1]})
+    model.save("model.keras")
+    loaded = keras.saving.load_model("model.keras", safe_mode=True, compile=False)
+    count = len(cached())
+    below, above = transfer.cut_where_cached(loaded, structure)
+    every = sets().every
+    plain = features.plain(below, structure, every)
+    assert len(cached()) == count  # the saved weights are those that the cached features were made with
+    upper = above.predict(plain, verbose=0)
+    np.testing.assert_allclose(upper, predict(loaded, every), atol=1e-5)
+
+
+def test_a_phase_may_not_freeze_again() -> None:
+    structure = FROZEN.model_copy(
+        update={"trainable_from": "conv_pw_12", "phases": (Phase(trainable_from="conv_pw_13", epochs=1, learning_rate=0.1),)}
+    )
+    with pytest.raises(ValueError, match="conv_pw_13 lies above what the phase before trained"):
+        train(structure)
+
+
+def test_mixup_asks_for_images() -> None:
+    changes = Augmentation.model_validate({"mixup": {"alpha": 0.2}})
+    with pytest.raises(ValueError, match="say views: null"):
+        train(FROZEN, PARAMS.model_copy(update={"augmentation": changes}))
+    fresh = FROZEN.model_copy(update={"views": None})
+    _, rows, _ = train(fresh, PARAMS.model_copy(update={"augmentation": changes, "epochs": 1}))
+    assert np.isfinite(rows[0]["loss"])
+
+
+def test_half_precision_trains_close_to_full_and_keeps_float32_weights() -> None:
+    full, rows, _ = train(FROZEN)
+    half, half_rows, _ = train(FROZEN.model_copy(update={"precision": "bfloat16"}))
+    assert {weight.dtype for weight in half.weights} == {"float32"}
+    assert half_rows[0]["loss"] == pytest.approx(rows[0]["loss"], rel=0.2)
