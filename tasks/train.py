@@ -20,6 +20,7 @@ import pandas as pd
 from tasks import tracking
 from tasks.command import run
 from tasks.imaging.arrays import load_pixels
+from tasks.modeling import saved
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, fit, predict, use_threads
 from tasks.params import Architecture, load_params
@@ -99,11 +100,11 @@ def tell(row: dict[str, float], epochs: int) -> None:
 
 
 def save(model: keras.Model, classes: list[str], models: Path) -> None:
-    """Write the model, its classes in order of the outputs, and its summary; the same model gives the same bytes."""
+    """Write the model, its description, and its summary; the same model gives the same bytes."""
     models.mkdir(parents=True, exist_ok=True)
     model.save(models / "model.keras")
     normalise_archive(models / "model.keras")
-    (models / "classes.json").write_text(json.dumps(classes, indent=2, ensure_ascii=False) + "\n")
+    saved.describe(models, classes, model.input_shape[1:3], model.input_shape[3])
     lines: list[str] = []
     model.summary(line_length=100, print_fn=lines.append)
     (models / "summary.txt").write_text("\n".join(lines) + "\n")
