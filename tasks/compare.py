@@ -22,7 +22,7 @@ from tasks.tables import read_table, write_table
 
 BY_KIND = [
     "architecture", "train_accuracy", "val_accuracy", "val_macro_f1", "val_log_loss", "test_accuracy", "test_macro_f1",
-    "test_log_loss", "parameters", "seconds", "overfitting",
+    "test_log_loss", "parameters", "overfitting",
 ]  # fmt: skip
 SHARED_SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc")
 SHARED = [

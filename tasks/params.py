@@ -321,6 +321,13 @@ def _keys_beside(model: type[BaseModel], steps: list[str]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Check the file of the current folder, and print what it says of each architecture."""
     for name, architecture in load_params().architectures.items():
         print(f"{name}: {architecture.model_dump_json(indent=2)}")
+
+
+if __name__ == "__main__":
+    from tasks.command import run
+
+    run(main)

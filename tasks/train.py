@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,16 +51,17 @@ def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, m
     params = load_params()
     section = params.architectures[architecture]
     splits = read_table(splits_csv).query("split != 'withheld'").reset_index(drop=True)
-    weights = json.loads(weights_json.read_text())[section.question.name]
-    answers = section.question.answers(splits.label)
-    splits = splits.assign(label=splits.label.map(answers))
+    weights = json.loads(weights_json.read_text())
+    classes = list(weights)
+    splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
     images = load_images(clean, splits, weights, section)
     key = checkpoint_key(section, splits_csv, weights_json)
     use_threads(section.train.threads)
     with start_run(architecture, section, splits_csv, key):
         fitted = train(section, images, splits, CHECKPOINTS / f"{architecture}.npz", key)
-        save(fitted, section, list(weights), models)
-        predictions = predict_all(models, section, images, splits, list(weights))
+        summary = saved.save(fitted.model, fitted.features, classes, section.train.image_size, section.train.channels, models)
+        (models / "summary.txt").write_text(summary + "\n")
+        predictions = predict_all(models, section, images, splits, classes)
         write_results(fitted, predictions, results)
         mlflow.set_tag(tracking.PREDICTIONS, tracking.file_sha256(results / "predictions.csv"))
         mlflow.log_artifact(str(models / "summary.txt"))
@@ -88,18 +88,19 @@ def train(section: Architecture, images: Images, splits: pd.DataFrame, checkpoin
     log.info("%d training and %d validation images", len(sets.training.rows), len(sets.validation.rows))
     if isinstance(section.structure, Classical):
         return fit_classical(section, sets, splits)
-    ways: dict[type, Callable[..., Fitted]] = {Cnn: fit_cnn, Transfer: fit_transfer}
-    return ways[type(section.structure)](section, sets, answers_of(splits, section), checkpoint, key)
+    way = fit_cnn if isinstance(section.structure, Cnn) else fit_transfer
+    return way(section, sets, (splits.label.nunique(), section.question.positive is not None), checkpoint, key)
 
 
 def fit_cnn(section: Architecture, sets: transfer.Sets, answers: tuple[int, bool], checkpoint: Path, key: str) -> Fitted:
     """Train on images, with fused batch normalisation; return the plain model at its best epoch."""
     settings = section.train
-    arguments = (section.structure, settings.image_size, settings.channels, *answers)
-    model = build_model(*arguments, fused=True)
+    classes, binary = answers
+    arguments = (section.structure, settings.image_size, settings.channels, classes)
+    model = build_model(*arguments, fused=True, binary=binary)
     log.info("%s parameters", f"{model.count_params():,}")
     rows = fit(model, sets.training, sets.validation, settings, checkpoint, key, lambda row: tell(row, settings.epochs))
-    plain = build_model(*arguments)
+    plain = build_model(*arguments, binary=binary)
     plain.set_weights(model.get_weights())
     return Fitted(plain, rows, plain.count_params())
 
@@ -140,11 +141,6 @@ def classical_inputs(network: keras.Model | None, structure: Classical, images: 
     return classical.flatten(images.pixels) if network is None else features.plain(network, structure.features, images)
 
 
-def answers_of(splits: pd.DataFrame, section: Architecture) -> tuple[int, bool]:
-    """Return the number of classes, and whether they are one against the rest."""
-    return splits.label.nunique(), section.question.positive is not None
-
-
 def select(images: Images, chosen: pd.Series) -> Images:
     """Return the chosen rows of `images`."""
     rows = np.flatnonzero(chosen)
@@ -161,12 +157,6 @@ def tell(row: dict[str, float], epochs: int) -> None:
     )  # fmt: skip
     metrics = {name: value for name, value in row.items() if name != "epoch"}
     tracking.attempt(lambda: mlflow.log_metrics(metrics, step=int(row["epoch"])))
-
-
-def save(fitted: Fitted, section: Architecture, classes: list[str], models: Path) -> None:
-    """Write the model, its classes in order of the outputs, what pixels it takes, and its summary, all without a date."""
-    summary = saved.save(fitted.model, fitted.features, classes, section.train.image_size, section.train.channels, models)
-    (models / "summary.txt").write_text(summary + "\n")
 
 
 def predict_all(models: Path, section: Architecture, images: Images, splits: pd.DataFrame, classes: list[str]) -> pd.DataFrame:

@@ -1,8 +1,7 @@
-"""Balanced class weights of the training images, by scikit-learn: `data/class_weights.json`.
+"""Balanced class weights of the training images, by scikit-learn: `data/class_weights/<architecture>.json`.
 
-Weights are inversely proportional to class frequencies, so that each class counts the same in the loss. There is one
-set for every question that the architectures ask; a question that does not fit the class folders fails here, before
-anything is trained. Run by hand: `dvc repro --single-item weigh`.
+Weights are inversely proportional to class frequencies, so that each class counts the same in the loss. Each
+architecture has those of its own question; one that does not fit the class folders fails here, before anything is trained. Run by hand: `dvc repro --single-item weigh`.
 """
 
 import json
@@ -15,43 +14,41 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from tasks.command import run
 from tasks.params import load_params
-from tasks.questions import ALL_CLASSES, Question
+from tasks.questions import Question
 from tasks.tables import read_table
 
 log = logging.getLogger(__name__)
 
 
-def main(splits_csv: Path, weights_json: Path) -> None:
-    """Write {question: {class: weight}}, the question of all classes first."""
+def main(splits_csv: Path, class_weights: Path) -> None:
+    """Write {class: weight} for every architecture."""
     params = load_params()
     splits = read_table(splits_csv)
     folders = sorted(set(splits.label))
     training = splits[splits.split == "training"].label
-    questions = ask({name: section.question for name, section in params.architectures.items()}, folders)
-    weights = {
-        question.name: weigh(training.map(question.answers(folders)), question.classes(folders), params.weigh.method)
-        for question in questions
-    }
-    weights_json.write_text(json.dumps(weights, indent=2) + "\n")
-    for question, of in weights.items():
-        log.info("class weights, %s: %s", question, "  ".join(f"{label} {weight:.2f}" for label, weight in of.items()))
+    questions = {name: section.question for name, section in params.architectures.items()}
+    check(questions, folders)
+    class_weights.mkdir(parents=True, exist_ok=True)
+    told: dict[str, dict[str, float]] = {}
+    for name, question in questions.items():
+        weights = weigh(training.map(question.answers(folders)), question.classes(folders), params.weigh.method)
+        (class_weights / f"{name}.json").write_text(json.dumps(weights, indent=2) + "\n")
+        told[question.name] = weights
+    for question, weights in told.items():
+        log.info("class weights, %s: %s", question, "  ".join(f"{label} {weight:.2f}" for label, weight in weights.items()))
 
 
-def ask(asked: dict[str, Question], folders: list[str]) -> list[Question]:
-    """Return the questions of the architectures once each, that of all classes first.
-
-    Raises `ValueError` naming every one that does not fit the class folders, and two that differ by their folders alone.
-    """
+def check(questions: dict[str, Question], folders: list[str]) -> None:
+    """Raise `ValueError` naming every question that does not fit the class folders, and two that differ by their folders alone."""
     problems: list[str] = []
     known: dict[str, Question] = {}
-    for architecture, question in asked.items():
+    for architecture, question in questions.items():
         wrong = question.problems(folders)
         if not wrong and question.answers(folders) != known.setdefault(question.name, question).answers(folders):
             wrong = [f"labels: another architecture groups other folders as {question.name}; give one class another name"]
         problems += [f"architectures.{architecture}.{problem}" for problem in wrong]
     if problems:
         raise ValueError("\n  ".join([f"params.yaml has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]))
-    return [Question(), *(question for name, question in known.items() if name != ALL_CLASSES)]
 
 
 def weigh(labels: pd.Series, classes: list[str], method: str) -> dict[str, float]:

@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks import train as stage
+from tasks.modeling import saved
 from tasks.imaging.decode import decode
 from tasks.params import load_params
 from tasks.tables import read_table
@@ -17,7 +18,7 @@ from tasks.tracking import PREDICTIONS, file_sha256
 from tests.conftest import CLASSES, run_stage
 
 OUTPUTS = [f"{folder}/tiny/{name}" for folder, names in {
-    "models": ["model.keras", "classes.json", "summary.txt"], "results": ["history.csv", "predictions.csv"],
+    "models": ["model.keras", "classes.json", "input.json", "summary.txt"], "results": ["history.csv", "predictions.csv"],
 }.items() for name in names]  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def test_equal_models_are_equal_files(tmp_path: Path) -> None:
         inputs = keras.Input((2,))
         model = keras.Model(inputs, layer(inputs))
         model.save(tmp_path / f"{name}.keras")
-        stage.normalise_archive(tmp_path / f"{name}.keras")
+        saved.normalise_archive(tmp_path / f"{name}.keras")
         files.append((tmp_path / f"{name}.keras").read_bytes())
     assert files[0] == files[1]
     assert zipfile.ZipFile(tmp_path / "a.keras").testzip() is None
@@ -123,7 +124,7 @@ def test_equal_models_are_equal_files(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_keyed_by_all_that_decides_the_result(workspace: Path) -> None:
-    splits, weights = Path("data/splits.csv"), Path("data/class_weights.json")
+    splits, weights = Path("data/splits.csv"), Path("data/class_weights/tiny.json")
 
     def key(name: str) -> str:
         return stage.checkpoint_key(load_params().architectures[name], splits, weights)

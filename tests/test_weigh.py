@@ -50,34 +50,36 @@ def test_only_training_rows_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         + 2 * [("NA", "validation")]
     )
     write_table(pd.DataFrame(rows, columns=["label", "split"]), Path("splits.csv"))
-    main(Path("splits.csv"), Path("weights.json"))
-    assert json.loads(Path("weights.json").read_text()) == {"all classes": expected}
+    main(Path("splits.csv"), Path("weights"))
+    assert json.loads(Path("weights/cnn_a.json").read_text()) == expected
 
 
-def ask_of(folders: str, architectures: str) -> dict[str, dict[str, float]]:
-    """The weights of a set whose training images are named by their folders, one letter each."""
+def ask_of(folders: str, architectures: str) -> dict[str, list[tuple[str, float]]]:
+    """The weights of each architecture, in order, of a set whose training images are named by their folders, one letter each."""
     Path("params.yaml").write_text(f"architectures:\n{textwrap.indent(textwrap.dedent(architectures), '  ')}\n")
     write_table(pd.DataFrame([(folder, "training") for folder in folders], columns=["label", "split"]), Path("splits.csv"))
-    main(Path("splits.csv"), Path("weights.json"))
-    return json.loads(Path("weights.json").read_text())
+    main(Path("splits.csv"), Path("weights"))
+    return {file.stem: list(json.loads(file.read_text()).items()) for file in sorted(Path("weights").iterdir())}
 
 
-def test_every_question_has_weights_in_the_order_of_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_architecture_has_weights_in_the_order_of_its_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 12 images 6 are of a, 3 of b, 2 of c and 1 of d. The two ways to write the groups are one question."""
     monkeypatch.chdir(tmp_path)
     weights = ask_of(
         "aaaaaabbbccd",
         """
+        all: {like: cnn_a}
         binary: {like: cnn_a, positive: c}
         groups: {like: cnn_a, labels: {z: [a], y: [d, b, c]}}
         same: {like: cnn_b, labels: {y: [b, c, d], z: [a]}}
         """,
     )
-    assert [(question, list(of.items())) for question, of in weights.items()] == [
-        ("all classes", [("a", 0.5), ("b", 1.0), ("c", 1.5), ("d", 3.0)]),
-        ("c or not", [("not_c", 0.6), ("c", 3.0)]),
-        ("y, z", [("y", 1.0), ("z", 1.0)]),
-    ]
+    assert weights == {
+        "all": [("a", 0.5), ("b", 1.0), ("c", 1.5), ("d", 3.0)],
+        "binary": [("not_c", 0.6), ("c", 3.0)],
+        "groups": [("y", 1.0), ("z", 1.0)],
+        "same": [("y", 1.0), ("z", 1.0)],
+    }
 
 
 def test_all_questions_that_do_not_fit_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,11 +102,11 @@ def test_all_questions_that_do_not_fit_are_told_at_once(tmp_path: Path, monkeypa
         "  architectures.groups.labels: received 'd', expected one of a, b, c",
         "  architectures.groups.labels: the folder 'c' counts as no class; add it to one of z, w",
     ]
-    assert not Path("weights.json").exists()
+    assert not Path("weights").exists()
 
 
 def test_the_weights_of_the_pipeline(pipeline: Path) -> None:
-    (weights,) = json.loads((pipeline / "data/class_weights.json").read_text()).values()
+    weights = json.loads((pipeline / "data/class_weights/tiny.json").read_text())
     splits = read_table(pipeline / "data/splits.csv").query("split == 'training'")
     assert list(weights) == CLASSES
     expected = {label: len(splits) / (4 * count) for label, count in splits.label.value_counts().items()}

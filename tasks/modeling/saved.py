@@ -1,0 +1,143 @@
+"""A trained model's folder, of whatever kind, as one thing that predicts.
+
+`model.keras`, or `model.skops`, which works on pixels or on what `features.keras` makes of them; beside it
+`classes.json`, the classes in the order of the outputs, and `input.json`, the size and channels of the pixels.
+"""
+
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH = 64  # images at a time, as while training
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """`predict` takes `uint8` pixels (images, *image_size, channels) and gives float32 probabilities (images, classes)."""
+
+    classes: list[str]
+    image_size: tuple[int, int]  # height, width
+    channels: int
+    predict: Predict
+
+
+def save(model: Any, features: Any, classes: list[str], image_size: tuple[int, int], channels: int, folder: Path) -> str:
+    """Write a Keras model, or a scikit-learn pipeline with its network of `features` if any; return a summary in words.
+
+    Equal models give equal bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    describe(folder, classes, image_size, channels)
+    networks = {"model.keras": model} if hasattr(model, "layers") else {"features.keras": features}
+    networks = {name: network for name, network in networks.items() if network is not None}
+    for name, network in networks.items():
+        network.save(folder / name)
+        normalise_archive(folder / name)
+    lines: list[str] = []
+    for network in networks.values():
+        network.summary(line_length=100, print_fn=lines.append)
+    if "model.keras" not in networks:
+        from tasks.modeling import classical
+
+        classical.save(model, folder / "model.skops")
+        lines.append(str(model))
+    return "\n".join(lines)
+
+
+def describe(folder: Path, classes: list[str], image_size: tuple[int, int], channels: int) -> None:
+    """Write what `load` needs to know beside the model."""
+    (folder / "classes.json").write_text(json.dumps(classes, indent=2, ensure_ascii=False) + "\n")
+    form = {"image_size": list(image_size), "channels": channels}
+    (folder / "input.json").write_text(json.dumps(form, indent=2) + "\n")
+
+
+def load(folder: Path) -> Saved:
+    """Return the model of `folder`. Raises `FileNotFoundError`, and `ValueError` where its files do not fit together."""
+    classes, form = _read(folder / "classes.json"), _read(folder / "input.json")
+    shape = (*form["image_size"], form["channels"])
+    if (folder / "model.keras").exists():
+        model, inputs, outputs = _keras(folder / "model.keras")
+    elif (folder / "model.skops").exists():
+        model, inputs, outputs = _classical(folder, shape)
+    else:
+        raise FileNotFoundError(f"{folder} holds no model: expected model.keras or model.skops; train it again")
+    if inputs != shape:
+        raise ValueError(f"{folder}: the model takes pixels of shape {inputs}, input.json says {shape}; train it again")
+    if outputs != len(classes):
+        raise ValueError(f"{folder}: the model has {outputs} outputs, classes.json has {len(classes)} classes; train it again")
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        if pixels.shape[1:] != shape or pixels.dtype != np.uint8:
+            raise ValueError(f"expected uint8 pixels of shape (images, {', '.join(map(str, shape))}), "
+                             f"received {pixels.dtype} of shape {pixels.shape}")  # fmt: skip
+        return model(pixels)
+
+    return Saved(classes, (shape[0], shape[1]), shape[2], predict)
+
+
+def load_keras(file: Path) -> Any:
+    """Return a Keras model of plain layers. Raises `ValueError` for one that would run code of its own."""
+    import keras
+
+    return keras.saving.load_model(file, safe_mode=True, compile=False)
+
+
+def normalise_archive(path: Path) -> None:
+    """Rewrite a `.keras` file so that equal models are equal files: no date, no times, objects numbered in order."""
+    part = path.with_suffix(".part")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(part, "w") as target:
+        for name in sorted(source.namelist()):
+            content = source.read(name)
+            if name == "metadata.json":
+                content = json.dumps(json.loads(content) | {"date_saved": ""}).encode()
+            elif name == "config.json":
+                content = number_objects(content.decode()).encode()
+            target.writestr(zipfile.ZipInfo(name), content)
+    part.replace(path)
+
+
+def number_objects(config: str) -> str:
+    """Replace the ids of shared objects, which are addresses in memory, by 1, 2, 3 in order of appearance."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'("shared_object_id": )(\d+)', lambda match: f"{match[1]}{numbers.setdefault(match[2], len(numbers) + 1)}", config
+    )
+
+
+def _read(file: Path) -> list | dict:
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} is missing: expected beside the model, where training wrote it; train it again") from None
+
+
+def _keras(file: Path) -> tuple[Predict, tuple[int, ...], int]:
+    """Return a Keras model as a function, the shape of one input, and the number of outputs."""
+    model = load_keras(file)
+    return lambda pixels: model.predict(pixels, batch_size=BATCH, verbose=0), model.input_shape[1:], model.output_shape[-1]
+
+
+def _classical(folder: Path, shape: tuple[int, ...]) -> tuple[Predict, tuple[int, ...], int]:
+    """Return a scikit-learn model likewise, behind its features where it has some."""
+    from tasks.modeling import classical
+
+    estimator = classical.load(folder / "model.skops")
+    features, count = classical.flatten, int(np.prod(shape))
+    if (folder / "features.keras").exists():
+        features, shape, count = _keras(folder / "features.keras")
+    if count != estimator.n_features_in_:
+        raise ValueError(f"{folder}: the model takes {estimator.n_features_in_} features, received {count}; train it again")
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        blocks = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
+        return np.concatenate([classical.probabilities(estimator, features(block)) for block in blocks])
+
+    return predict, shape, len(estimator.classes_)

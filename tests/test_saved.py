@@ -1,0 +1,147 @@
+"""A model's folder predicts as the model that was trained, whatever its kind, by itself and as MLflow loads it."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tasks.modeling import classical, saved
+from tasks.modeling.architectures import Classical, Cnn
+from tasks.modeling.layers import build_model
+from tasks.modeling.training import Images
+from tasks.modeling.training import predict as training_predict
+from tests.conftest import ROOT
+
+SIZE, CHANNELS, CLASSES = (6, 5), 3, ["zebra", "NA", "tumeur née"]
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (70, *SIZE, CHANNELS), dtype=np.uint8)  # more than one batch
+TARGETS = RNG.integers(0, len(CLASSES), len(PIXELS))
+ONES = np.ones(len(PIXELS), np.float32)
+
+
+def write_keras(folder: Path) -> np.ndarray:
+    """Write a model and return its probabilities of PIXELS, as the training has them."""
+    model = build_model(Cnn(filters=(4,), dense=(8,)), SIZE, CHANNELS, len(CLASSES))
+    model.save(folder / "model.keras")
+    return training_predict(model, Images(PIXELS, np.arange(len(PIXELS)), TARGETS, ONES))
+
+
+def write_forest(folder: Path) -> np.ndarray:
+    features = PIXELS.reshape(len(PIXELS), -1).astype(np.float32) / 255
+    estimator = classical.fit(Classical(classifier="random_forest", trees=5), features, TARGETS, ONES, 0, 1)
+    classical.save(estimator, folder / "model.skops")
+    return classical.probabilities(estimator, features)
+
+
+def write_features(folder: Path) -> np.ndarray:
+    inputs = keras.Input((*SIZE, CHANNELS), dtype="uint8")
+    outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(7, 3)(keras.layers.Rescaling(1 / 255)(inputs)))
+    extractor = keras.Model(inputs, outputs)
+    extractor.save(folder / "features.keras")
+    features = extractor.predict(PIXELS, verbose=0)
+    estimator = classical.fit(Classical(classifier="logistic_regression"), features, TARGETS, ONES, 0, 1)
+    classical.save(estimator, folder / "model.skops")
+    return classical.probabilities(estimator, features)
+
+
+WRITERS = [write_keras, write_forest, write_features]
+
+
+def write(folder: Path, writer: Callable[[Path], np.ndarray], classes: list[str] = CLASSES) -> np.ndarray:
+    folder.mkdir()
+    saved.describe(folder, classes, SIZE, CHANNELS)
+    return writer(folder)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_folder_predicts_as_its_model_did(writer: Callable, tmp_path: Path) -> None:
+    expected = write(tmp_path / "model", writer)
+    model = saved.load(tmp_path / "model")
+    assert (model.classes, model.image_size, model.channels) == (CLASSES, SIZE, CHANNELS)
+    probabilities = model.predict(PIXELS)
+    assert probabilities.shape == (len(PIXELS), len(CLASSES)) and probabilities.dtype == np.float32
+    assert np.abs(probabilities - expected).max() < 1e-5
+    assert np.abs(model.predict(PIXELS[3:4]) - expected[3:4]).max() < 1e-5
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_mlflow_loads_it_from_code(writer: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image files in, as they are registered; PNG keeps the pixels, and the size is the model's."""
+    expected = write(tmp_path / "model", writer)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model adds its code
+    mlflow.pyfunc.save_model(
+        path=tmp_path / "pyfunc",
+        python_model=str(ROOT / "serving/pyfunc.py"),
+        artifacts={"model": str(tmp_path / "model")},
+        code_paths=[str(ROOT / "tasks")],
+        pip_requirements=[],
+    )
+    answers = mlflow.pyfunc.load_model(str(tmp_path / "pyfunc")).predict(pd.DataFrame({"image": [png(p) for p in PIXELS]}))
+    columns = [f"p_{label}" for label in CLASSES]
+    assert list(answers.columns) == ["predicted", "confidence", *columns]
+    assert np.abs(answers[columns].to_numpy() - expected).max() < 1e-5
+    assert answers.predicted.tolist() == [CLASSES[index] for index in expected.argmax(axis=1)]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_the_description_gives_the_same_bytes(tmp_path: Path) -> None:
+    saved.describe(tmp_path, CLASSES, SIZE, CHANNELS)
+    assert json.loads((tmp_path / "classes.json").read_text()) == CLASSES
+    assert json.loads((tmp_path / "input.json").read_text()) == {"image_size": [6, 5], "channels": 3}
+
+
+@pytest.mark.parametrize("name", ["classes.json", "input.json"])
+def test_a_missing_description_is_named(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "model", write_forest)
+    (tmp_path / "model" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
+        saved.load(tmp_path / "model")
+
+
+def test_a_folder_without_a_model_says_what_is_expected(tmp_path: Path) -> None:
+    saved.describe(tmp_path, CLASSES, SIZE, CHANNELS)
+    with pytest.raises(FileNotFoundError, match=r"holds no model: expected model\.keras or model\.skops"):
+        saved.load(tmp_path)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_classes_that_are_not_the_models_are_refused(writer: Callable, tmp_path: Path) -> None:
+    write(tmp_path / "model", writer, classes=[*CLASSES, "one more"])
+    with pytest.raises(ValueError, match=r"the model has 3 outputs, classes\.json has 4 classes"):
+        saved.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("writer", "message"),
+    [
+        (write_keras, r"takes pixels of shape \(6, 5, 3\), input\.json says \(6, 6, 3\)"),
+        (write_forest, "takes 90 features, received 108"),
+        (write_features, r"takes pixels of shape \(6, 5, 3\), input\.json says \(6, 6, 3\)"),
+    ],
+)
+def test_another_size_than_the_models_is_refused(writer: Callable, message: str, tmp_path: Path) -> None:
+    write(tmp_path / "model", writer)
+    saved.describe(tmp_path / "model", CLASSES, (6, 6), 3)
+    with pytest.raises(ValueError, match=message):
+        saved.load(tmp_path / "model")
+
+
+def test_pixels_of_another_shape_or_type_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "model", write_forest)
+    model = saved.load(tmp_path / "model")
+    for pixels in (PIXELS[:, :, :4], PIXELS.astype(np.float32) / 255):
+        with pytest.raises(ValueError, match=r"expected uint8 pixels of shape \(images, 6, 5, 3\), received"):
+            model.predict(pixels)
