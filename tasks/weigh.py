@@ -1,7 +1,8 @@
 """Balanced class weights of the training images, by scikit-learn: `data/class_weights/<architecture>.json`.
 
 Weights are inversely proportional to class frequencies, so that each class counts the same in the loss. Each
-architecture has those of its own question; one that does not fit the class folders fails here, before anything is trained. Run by hand: `dvc repro --single-item weigh`.
+architecture has those of its own question; one that does not fit the class folders fails here, before anything is
+trained. Run by hand: `dvc repro --single-item weigh`.
 """
 
 import json

@@ -10,8 +10,8 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks import train as stage
-from tasks.modeling import saved
 from tasks.imaging.decode import decode
+from tasks.modeling import saved
 from tasks.params import load_params
 from tasks.tables import read_table
 from tasks.tracking import PREDICTIONS, file_sha256

@@ -67,6 +67,12 @@ def train(structure: Transfer, params: Train = PARAMS, kill_after: int = 0) -> t
     return model, [{name: value for name, value in row.items() if name != "seconds"} for row in rows], told
 
 
+def start_over(structure: Transfer, params: Train = PARAMS) -> tuple[keras.Model, list[dict], list[int]]:
+    for file in Path("checkpoints").glob("*"):
+        file.unlink()
+    return train(structure, params)
+
+
 def equal(one: keras.Model, other: keras.Model) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
 
@@ -76,35 +82,29 @@ def cached() -> list[Path]:
 
 
 def test_without_augmentation_cached_features_train_as_the_whole_network_does() -> None:
+    structure = FROZEN.model_copy(update={"head": Head(dense=(Dense(units=8, batch_norm=True),))})
     params = PARAMS.model_copy(update={"augmentation": None})
-    _, cached_rows, _ = train(FROZEN, params)
+    _, rows, _ = train(structure, params)
     keras.utils.set_random_seed(params.seed)
-    whole = backbones.build_transfer(FROZEN, SIZE, 1, CLASSES)
-    start = whole.get_weights()
-    keras.utils.set_random_seed(params.seed)
-    again = backbones.build_transfer(FROZEN, SIZE, 1, CLASSES)
-    backbones.build_transfer(FROZEN, SIZE, 1, CLASSES)  # as for the plain twin: the seeds of its dropout are drawn too
-    assert all(np.array_equal(a, b) for a, b in zip(start, again.get_weights(), strict=True))
+    whole = backbones.build_transfer(structure, SIZE, 1, CLASSES)
     backbones.freeze(whole, backbones.position(whole, None))
-    keras.utils.set_random_seed(params.seed)
-    rows = fit(whole, sets().training, sets().validation, params, Path("whole.npz"), "key", lambda row: None)
-    assert [row["epoch"] for row in rows] == [row["epoch"] for row in cached_rows]
+    whole_rows = fit(whole, sets().training, sets().validation, params, Path("whole.npz"), "key", lambda row: None)
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose([row[name] for row in rows], [row[name] for row in whole_rows], rtol=1e-4)
 
 
 @pytest.mark.parametrize("structure", [FROZEN, PHASED], ids=["frozen", "phases"])
 def test_training_twice_gives_equal_weights_and_rows(structure: Transfer) -> None:
     first, rows, _ = train(structure)
-    for file in Path("checkpoints").iterdir():
-        file.unlink()
-    second, again, _ = train(structure)
+    second, again, _ = start_over(structure)
     assert equal(first, second)
     assert rows == again
 
 
-@pytest.mark.parametrize("kill_after", [2, 3, 4, 6])
+@pytest.mark.parametrize("kill_after", [2, 4])
 def test_a_killed_training_ends_as_one_that_was_never_killed(kill_after: int) -> None:
     whole, rows, _ = train(PHASED)
-    for file in Path("checkpoints").iterdir():
+    for file in Path("checkpoints").glob("*"):
         file.unlink()
     with pytest.raises(KilledError):
         train(PHASED, kill_after=kill_after)
@@ -118,32 +118,29 @@ def test_phases_are_numbered_and_their_epochs_go_on() -> None:
     _, rows, _ = train(PHASED)
     assert [(row["phase"], row["epoch"]) for row in rows] == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (3, 6), (3, 7)]
     assert [row["learning_rate"] for row in rows[3:]] == pytest.approx([0.001, 0.001, 0.0005, 0.0005])
-    assert "phase" not in train(FROZEN)[1][0]
+    assert "phase" not in start_over(FROZEN)[1][0]
 
 
 def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given() -> None:
     wild = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_pw_13", epochs=2, learning_rate=3.0, views=1),)})
     params = PARAMS.model_copy(update={"early_stopping": EarlyStopping(patience=5)})
     before, rows, _ = train(FROZEN, params)
-    for file in Path("checkpoints").iterdir():
-        file.unlink()
-    after, wild_rows, _ = train(wild, params)
+    after, wild_rows, _ = start_over(wild, params)
     assert min(row["val_loss"] for row in wild_rows[3:]) > min(row["val_loss"] for row in rows)
     assert equal(before, after)
 
 
 def test_what_is_frozen_stays_as_it_was_and_what_is_unfrozen_moves() -> None:
+    structure = FROZEN.model_copy(update={"trainable_from": "conv_pw_13"})
     keras.utils.set_random_seed(PARAMS.seed)
-    start = backbones.build_transfer(PHASED, SIZE, 1, CLASSES)
-    end, _, _ = train(PHASED)
-    moved = {
+    start = backbones.build_transfer(structure, SIZE, 1, CLASSES)
+    end, _, _ = train(structure)
+    moved = [
         layer.name
-        for layer, other in zip(start.layers, end.layers, strict=True)
+        for layer, other in zip(backbones.backbone_layers(start), backbones.backbone_layers(end), strict=True)
         if not all(np.array_equal(a, b) for a, b in zip(layer.get_weights(), other.get_weights(), strict=True))
-    }
-    backbone = {layer.name for layer in backbones.backbone_layers(start)}
-    assert moved & backbone <= {"conv_dw_12", "conv_pw_12", "conv_dw_13", "conv_pw_13"}
-    assert "conv_pw_13" in moved and moved - backbone
+    ]
+    assert moved == ["conv_pw_13"]
 
 
 def test_a_second_head_computes_no_features(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,31 +149,26 @@ def test_a_second_head_computes_no_features(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(before) == 1 + FROZEN.views
     monkeypatch.setattr(features, "_compute", None)
     other = FROZEN.model_copy(update={"head": Head(dense=(Dense(units=5),))})
-    train(other, PARAMS.model_copy(update={"learning_rate": 0.02}))
+    start_over(other, PARAMS.model_copy(update={"learning_rate": 0.02}))
     assert cached() == before
 
 
-@pytest.mark.parametrize("change", ["weights", "pixels", "cut", "augmentation", "precision"])
-def test_other_features_are_computed(change: str) -> None:
-    train(FROZEN)
+@pytest.mark.parametrize(
+    ("keys", "changed"),
+    [
+        ({"trainable_from": "conv_pw_13"}, {}),
+        ({"precision": "bfloat16"}, {}),
+        ({}, {"augmentation": Augmentation(rotation=20)}),
+        ({}, {"seed": 7}),  # other random weights
+    ],
+    ids=["cut", "precision", "augmentation", "weights"],
+)
+def test_other_features_are_computed(keys: dict, changed: dict) -> None:
+    one_epoch = PARAMS.model_copy(update={"epochs": 1})
+    train(FROZEN, one_epoch)
     before = len(cached())
-    params, structure = PARAMS, FROZEN
-    if change == "weights":
-        params = params.model_copy(update={"seed": 7})  # random weights of another seed
-    if change == "pixels":
-        params = params.model_copy(update={"channels": 1, "seed": 42})
-        features.CACHE.rename("elsewhere")
-    if change == "cut":
-        structure = structure.model_copy(update={"trainable_from": "conv_pw_13"})
-    if change == "augmentation":
-        params = params.model_copy(update={"augmentation": Augmentation(rotation=20)})
-    if change == "precision":
-        structure = structure.model_copy(update={"precision": "bfloat16"})
-    for file in Path("checkpoints").iterdir():
-        file.unlink()
-    train(structure, params)
-    kept_before = 0 if change == "pixels" else before
-    assert len(cached()) > kept_before
+    start_over(FROZEN.model_copy(update=keys), one_epoch.model_copy(update=changed))
+    assert len(cached()) > before
 
 
 @pytest.mark.parametrize(
@@ -187,10 +179,8 @@ def test_damaged_features_are_noticed_and_computed_again(damage, caplog: pytest.
     kept = {file: file.read_bytes() for file in cached()}
     for file, content in kept.items():
         file.write_bytes(damage(content))
-    for file in Path("checkpoints").iterdir():
-        file.unlink()
     with caplog.at_level(logging.INFO):
-        again, _, _ = train(FROZEN)
+        again, _, _ = start_over(FROZEN)
     assert caplog.text.count("is damaged, making it again") == len(kept)
     assert equal(whole, again)
     assert {file: file.read_bytes() for file in cached()} == kept
@@ -223,12 +213,12 @@ def test_mixup_asks_for_images() -> None:
     with pytest.raises(ValueError, match="say views: null"):
         train(FROZEN, PARAMS.model_copy(update={"augmentation": changes}))
     fresh = FROZEN.model_copy(update={"views": None})
-    _, rows, _ = train(fresh, PARAMS.model_copy(update={"augmentation": changes, "epochs": 1}))
+    _, rows, _ = start_over(fresh, PARAMS.model_copy(update={"augmentation": changes, "epochs": 1}))
     assert np.isfinite(rows[0]["loss"])
 
 
 def test_half_precision_trains_close_to_full_and_keeps_float32_weights() -> None:
-    full, rows, _ = train(FROZEN)
-    half, half_rows, _ = train(FROZEN.model_copy(update={"precision": "bfloat16"}))
+    _, rows, _ = train(FROZEN)
+    half, half_rows, _ = start_over(FROZEN.model_copy(update={"precision": "bfloat16"}))
     assert {weight.dtype for weight in half.weights} == {"float32"}
     assert half_rows[0]["loss"] == pytest.approx(rows[0]["loss"], rel=0.2)
