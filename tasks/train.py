@@ -8,6 +8,8 @@ Run by hand: `dvc repro --single-item train@cnn_a`.
 import hashlib
 import json
 import logging
+import shutil
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from sklearn.pipeline import Pipeline
 
 from tasks import tracking
 from tasks.command import run
+from tasks.imaging import samples
 from tasks.imaging.arrays import load_pixels
 from tasks.modeling import backbones, classical, features, saved, transfer
 from tasks.modeling.architectures import Classical, Cnn, Transfer
@@ -65,6 +68,7 @@ def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, m
         write_results(fitted, predictions, results)
         mlflow.set_tag(tracking.PREDICTIONS, tracking.file_sha256(results / "predictions.csv"))
         mlflow.log_artifact(str(models / "summary.txt"))
+        log_pictures(fitted, section, images, splits)
     for file in CHECKPOINTS.glob(f"{architecture}.*"):
         file.unlink()
 
@@ -198,6 +202,24 @@ def write_results(fitted: Fitted, predictions: pd.DataFrame, results: Path) -> N
     (results / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
 
 
+def log_pictures(fitted: Fitted, section: Architecture, images: Images, splits: pd.DataFrame) -> None:
+    """Log sixteen augmented training images, and the network's layers where Graphviz is there to draw them."""
+    changes = section.train.augmentation
+    if changes is not None and not isinstance(section.structure, Classical):
+        first = np.flatnonzero(splits.split == "training")[: samples.COUNT]
+        mlflow.log_figure(samples.draw_samples(images.pixels[first], changes, section.train.seed), "augmented.png")
+    network = fitted.model if isinstance(fitted.model, keras.Model) else fitted.features
+    if network is None:
+        return
+    if shutil.which("dot") is None:
+        log.info("the picture of the layers is left out: it needs Graphviz (apt install graphviz, brew install graphviz)")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder, "layers.png")
+        keras.utils.plot_model(network, picture, show_shapes=True)
+        mlflow.log_artifact(str(picture))
+
+
 def start_run(architecture: str, section: Architecture, splits_csv: Path, key: str) -> mlflow.ActiveRun:
     """Open the MLflow run, with everything that decides the result; a training that was killed goes on in its own."""
     experiment_id = tracking.open_store()
@@ -206,6 +228,8 @@ def start_run(architecture: str, section: Architecture, splits_csv: Path, key: s
         return mlflow.start_run(run_id=unfinished.info.run_id)
     started = mlflow.start_run(experiment_id=experiment_id, run_name=architecture, tags={tracking.TRAINING: key})
     mlflow.set_tags({"git_revision": tracking.git_revision(), "data_sha256": tracking.file_sha256(splits_csv)})
+    if pretrained_files(section):
+        mlflow.set_tag("weights_sha256", tracking.file_sha256(pretrained_files(section)[0]))
     mlflow.log_params({"architecture": architecture, **flatten(section.model_dump())})
     return started
 
@@ -220,8 +244,16 @@ def flatten(section: dict, prefix: str = "") -> dict[str, object]:
 
 def checkpoint_key(section: Architecture, splits_csv: Path, weights_json: Path) -> str:
     """Return what a checkpoint must agree on to be resumed."""
-    parts = [section.model_dump_json(), tracking.file_sha256(splits_csv), tracking.file_sha256(weights_json), keras.__version__]
+    files = [splits_csv, weights_json, *pretrained_files(section)]
+    parts = [section.model_dump_json(), *map(tracking.file_sha256, files), keras.__version__]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def pretrained_files(section: Architecture) -> list[Path]:
+    """Return the file of pretrained weights that params name, if it is there; that of Keras is checked by Keras."""
+    structure = section.structure.features if isinstance(section.structure, Classical) else section.structure
+    file = Path(getattr(structure, "weights", None) or "").expanduser()
+    return [file] if file.is_file() else []
 
 
 if __name__ == "__main__":

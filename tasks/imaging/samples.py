@@ -7,6 +7,7 @@ from tasks.imaging import augmentation
 from tasks.imaging.changes import Augmentation
 
 ROWS = 4
+COUNT = ROWS * ROWS
 
 
 def draw_samples(pixels: np.ndarray, changes: Augmentation, seed: int) -> Figure:
@@ -14,7 +15,7 @@ def draw_samples(pixels: np.ndarray, changes: Augmentation, seed: int) -> Figure
 
     Blending is left out: it needs the batch.
     """
-    images = np.asarray(pixels[: ROWS * ROWS])
+    images = np.asarray(pixels[:COUNT])
     drawn = augmentation.draw(changes, seed, 0, len(images), images.shape[1:3])
     changed = augmentation.apply(images, *drawn, changes.fill).numpy()
     figure = Figure(figsize=(8, 8), layout="constrained")

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ def fit(
     `model` has, an epoch must beat it, else they come back. Raises `ValueError` when the loss is not a number any more.
     """
     _compile(model, params, math.ceil(len(training.rows) / params.batch_size))
-    callbacks = _callbacks(params)
+    callbacks = _callbacks(params, checkpoint.stem)
     group = keras.callbacks.CallbackList(callbacks, model=model)
     group.on_train_begin()
     if best is not None:
@@ -104,20 +105,21 @@ def _compile(model: keras.Model, params: Train, steps: int) -> None:
     model.compile(optimizer, loss, weighted_metrics=[], metrics=["accuracy"], jit_compile=False)
 
 
-def _callbacks(params: Train) -> list[keras.callbacks.Callback]:
+def _callbacks(params: Train, name: str) -> list[keras.callbacks.Callback]:
     stopping = params.early_stopping
     best = keras.callbacks.EarlyStopping(
         monitor=_monitor(params),
         patience=stopping.patience if stopping else params.epochs,
         restore_best_weights=True,
     )
-    if params.schedule.kind != "plateau":
-        return [best]
     schedule = params.schedule
-    return [
-        best,
-        keras.callbacks.ReduceLROnPlateau("val_loss", schedule.factor, schedule.patience, min_lr=schedule.minimum),
-    ]
+    callbacks: list[keras.callbacks.Callback] = [best]
+    if schedule.kind == "plateau":
+        callbacks.append(keras.callbacks.ReduceLROnPlateau("val_loss", schedule.factor, schedule.patience, min_lr=schedule.minimum))
+    if "TENSORBOARD_DIR" in os.environ:
+        logs = Path(os.environ["TENSORBOARD_DIR"], name)
+        callbacks.append(keras.callbacks.TensorBoard(logs, histogram_freq=1, write_graph=False))
+    return callbacks
 
 
 def _monitor(params: Train) -> str:
@@ -205,7 +207,7 @@ def _signature(pixels: np.ndarray) -> tuple[tf.TensorSpec, ...]:
 
 
 def _save(file: Path, key: str, model: keras.Model, callbacks: list, history: list[dict[str, float]]) -> None:
-    memory = [{name: getattr(callback, name) for name in MEMORY[type(callback).__name__]} for callback in callbacks]
+    memory = [{name: getattr(callback, name) for name in MEMORY.get(type(callback).__name__, ())} for callback in callbacks]
     state = {"key": key, "history": history, "memory": memory, "stopped": bool(model.stop_training)}
     arrays = {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
     arrays |= {f"best_{i}": weights for i, weights in enumerate(callbacks[0].best_weights)}
@@ -232,7 +234,7 @@ def _restore(file: Path, key: str, model: keras.Model, callbacks: list) -> list[
         return []
     for i, variable in enumerate(_variables(model)):
         variable.assign(saved[f"variable_{i}"])
-    for callback, memory in zip(callbacks, state["memory"], strict=True):
+    for callback, memory in zip(callbacks, state["memory"], strict=False):  # TensorBoard may have come or gone
         for name, value in memory.items():
             setattr(callback, name, value)
     callbacks[0].best_weights = [saved[f"best_{i}"] for i in range(len(model.weights))]
