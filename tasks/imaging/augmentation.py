@@ -2,7 +2,8 @@
 
 What happens to an image is a function of (seed, epoch, index) alone, so a resumed training sees the same images as an
 uninterrupted one; only whom it is blended with depends on its batch. Units are those of `tasks/imaging/changes.py`.
-Bending is our own: that of Keras 3.15 moves both axes by one field, and mixes up images where the batch size is unknown.
+Bending is our own: that of Keras 3.15 moves both axes by one field, and where the batch size is unknown returns the first
+image in place of all.
 """
 
 import numpy as np
@@ -70,9 +71,8 @@ def mix(
     own, other = shares * weights, (1 - shares) * tf.roll(weights, 1, axis=0)
     pixels, share = tf.cast(images, tf.float32), shares[:, tf.newaxis, tf.newaxis, tf.newaxis]
     blended = _as_bytes(share * pixels + (1 - share) * tf.roll(pixels, 1, axis=0))
-    sums = own[:, tf.newaxis] * tf.one_hot(targets, classes) + other[:, tf.newaxis] * tf.one_hot(
-        tf.roll(targets, 1, axis=0), classes
-    )
+    shown = tf.one_hot(targets, classes)
+    sums = own[:, tf.newaxis] * shown + other[:, tf.newaxis] * tf.roll(shown, 1, axis=0)
     return blended, sums / (own + other)[:, tf.newaxis], own + other
 
 
