@@ -2,7 +2,8 @@
 
 What happens to an image is a function of (seed, epoch, index) alone, so a resumed training sees the same images as an
 uninterrupted one; only whom it is blended with depends on its batch. Units are those of `tasks/imaging/changes.py`.
-Bending is our own: that of Keras 3.15 moves both axes by one field, and mixes up images where the batch size is unknown.
+Bending is our own: that of Keras 3.15 moves both axes by one field, and where the batch size is unknown returns the first
+image in place of all.
 """
 
 import numpy as np
@@ -70,9 +71,8 @@ def mix(
     own, other = shares * weights, (1 - shares) * tf.roll(weights, 1, axis=0)
     pixels, share = tf.cast(images, tf.float32), shares[:, tf.newaxis, tf.newaxis, tf.newaxis]
     blended = _as_bytes(share * pixels + (1 - share) * tf.roll(pixels, 1, axis=0))
-    sums = own[:, tf.newaxis] * tf.one_hot(targets, classes) + other[:, tf.newaxis] * tf.one_hot(
-        tf.roll(targets, 1, axis=0), classes
-    )
+    shown = tf.one_hot(targets, classes)
+    sums = own[:, tf.newaxis] * shown + other[:, tf.newaxis] * tf.roll(shown, 1, axis=0)
     return blended, sums / (own + other)[:, tf.newaxis], own + other
 
 
@@ -85,18 +85,22 @@ def _displacements(elastic: Elastic | None, seed: int, epoch: int, count: int, s
 
 def _bend(pixels: tf.Tensor, displacements: tf.Tensor) -> tf.Tensor:
     """Take every pixel from where the displacements point, the border from its nearest pixel; bilinear."""
-    size = tf.shape(pixels)[1:3]
-    places = tf.stack(tf.meshgrid(tf.range(size[0]), tf.range(size[1]), indexing="ij"), axis=-1)
-    places = tf.cast(places, tf.float32) + tf.image.resize(displacements, size, "bicubic")
-    places = tf.clip_by_value(places, 0.0, tf.cast(size - 1, tf.float32))
-    corner = tf.minimum(tf.cast(places, tf.int32), size - 2)
-    down, right = tf.split(places - tf.cast(corner, tf.float32), 2, axis=-1)
+    batch, height, width, channels = tf.unstack(tf.shape(pixels))
+    down, right = tf.unstack(tf.image.resize(displacements, (height, width), "bicubic"), axis=-1)
+    row, below = _place(tf.range(height)[:, tf.newaxis], down, height)
+    column, beside = _place(tf.range(width), right, width)
+    values = tf.reshape(pixels, (batch, height * width, channels))  # one index instead of three halves the time
+    corners = (tf.gather(values, row * width + column + step, batch_dims=1) for step in (0, 1, width, width + 1))
+    upper_left, upper_right, lower_left, lower_right = corners
+    upper, lower = upper_left + beside * (upper_right - upper_left), lower_left + beside * (lower_right - lower_left)
+    return upper + below * (lower - upper)
 
-    def beside(row: int, column: int) -> tf.Tensor:
-        return tf.gather_nd(pixels, tf.add(corner, [row, column]), batch_dims=1)
 
-    above, below = ((1 - right) * beside(row, 0) + right * beside(row, 1) for row in (0, 1))
-    return (1 - down) * above + down * below
+def _place(index: tf.Tensor, move: tf.Tensor, side: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the pixel before the place that is meant, and how far beyond it that lies, as a share of a pixel."""
+    place = tf.clip_by_value(tf.cast(index, tf.float32) + move, 0.0, tf.cast(side - 1, tf.float32))
+    before = tf.minimum(tf.cast(place, tf.int32), side - 2)
+    return before, (place - tf.cast(before, tf.float32))[..., tf.newaxis]
 
 
 def _as_bytes(pixels: tf.Tensor) -> tf.Tensor:
