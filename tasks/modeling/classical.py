@@ -26,6 +26,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from sklearn.tree._tree import Tree
 from skops.io.exceptions import UntrustedTypesFoundException
 from threadpoolctl import threadpool_limits
 
@@ -166,10 +167,12 @@ def _folds(features: np.ndarray, targets: np.ndarray, groups: np.ndarray | None,
 def _check_trees(forest: RandomForestClassifier, file: Path) -> None:
     """Refuse a node that points out of its tree, or back: prediction follows it unchecked."""
     for tree in (estimator.tree_ for estimator in forest.estimators_):
-        places = np.arange(tree.node_count)
-        inner = tree.children_left != -1
-        children = (tree.children_left[inner], tree.children_right[inner])
-        within = all(((places[inner] < child) & (child < tree.node_count)).all() for child in children)
-        known = (tree.feature[inner] >= 0).all() and (tree.feature[inner] < forest.n_features_in_).all()
-        if not (within and known and tree.n_features == forest.n_features_in_):
+        if not (tree.node_count and tree.n_features == forest.n_features_in_ and _is_closed(tree)):
             raise ValueError(f"{file} is refused: a tree has a node that points nowhere; train it again")
+
+
+def _is_closed(tree: Tree) -> bool:
+    places, inner = np.arange(tree.node_count), tree.children_left != -1
+    children = (tree.children_left[inner], tree.children_right[inner])
+    within = all(((places[inner] < child) & (child < tree.node_count)).all() for child in children)
+    return within and bool(((tree.feature[inner] >= 0) & (tree.feature[inner] < tree.n_features)).all())
