@@ -1,11 +1,12 @@
 """scikit-learn classifiers from float32 features, flattened pixels or those of a backbone, to probabilities; kept by skops.
 
-Needs no TensorFlow. With n images of d features, on one core:
+Needs no TensorFlow. What grows with n images of d features:
 
-- random_forest: time grows with trees x n log n x sqrt(d), the file with trees x n; the pixels are held once.
-- logistic_regression, linear_svm: time and memory grow with n x d, twice the features are held; the file with classes x d.
-- rbf_svm: time grows with n^2 x d, six times over for the calibration, and its float64 copies take up to eight times the
-  features; the file grows with support vectors (often half of the images) x d. Meant for pooled features and small images.
+- random_forest: time with trees x n log n x sqrt(d), the file with trees x n; the features are held once.
+- logistic_regression: time with steps x n x d, the file with classes x d; the features are held twice.
+- linear_svm, rbf_svm: time with n^2 x d, for six fits; some ten times the features are held with two threads; the file
+  with support vectors (more than half of the images where the classes are hard to part) x d. For pooled features and
+  small images.
 """
 
 import io
@@ -25,6 +26,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from sklearn.tree._tree import Tree
 from skops.io.exceptions import UntrustedTypesFoundException
 from threadpoolctl import threadpool_limits
 
@@ -47,7 +49,7 @@ log = logging.getLogger(__name__)
 
 def flatten(pixels: np.ndarray) -> np.ndarray:
     """Return `uint8` pixels (images, height, width, channels) as features (images, d), float32 from 0 to 1."""
-    return pixels.reshape(len(pixels), -1).astype(np.float32) / 255
+    return np.divide(pixels.reshape(len(pixels), -1), np.float32(255), dtype=np.float32)
 
 
 def fit(
@@ -64,7 +66,8 @@ def fit(
     Features are standardised, but for the forest. Logistic regression and the forest have probabilities of their own.
     The decisions of an SVM are calibrated by Platt's sigmoids, one class against the rest, fitted to decisions of
     cross-validation; the SVM itself is fitted to all images. scikit-learn 1.9 recommends so in place of the deprecated
-    `SVC(probability=True)`: https://scikit-learn.org/stable/modules/generated/sklearn.svm.SVC.html. Images of equal
+    `SVC(probability=True)`: https://scikit-learn.org/stable/modules/generated/sklearn.svm.SVC.html. With many classes
+    they are too modest; a temperature was closer there, and far too sure where the folds held no error. Images of equal
     `groups` stay in one fold, else copies would make the sigmoids too sure. Equal arguments give an equal classifier.
     Raises `ValueError` where a class has too few images.
     """
@@ -164,10 +167,12 @@ def _folds(features: np.ndarray, targets: np.ndarray, groups: np.ndarray | None,
 def _check_trees(forest: RandomForestClassifier, file: Path) -> None:
     """Refuse a node that points out of its tree, or back: prediction follows it unchecked."""
     for tree in (estimator.tree_ for estimator in forest.estimators_):
-        places = np.arange(tree.node_count)
-        inner = tree.children_left != -1
-        children = (tree.children_left[inner], tree.children_right[inner])
-        within = all(((places[inner] < child) & (child < tree.node_count)).all() for child in children)
-        known = (tree.feature[inner] >= 0).all() and (tree.feature[inner] < forest.n_features_in_).all()
-        if not (within and known and tree.n_features == forest.n_features_in_):
+        if not (tree.node_count and tree.n_features == forest.n_features_in_ and _is_closed(tree)):
             raise ValueError(f"{file} is refused: a tree has a node that points nowhere; train it again")
+
+
+def _is_closed(tree: Tree) -> bool:
+    places, inner = np.arange(tree.node_count), tree.children_left != -1
+    children = (tree.children_left[inner], tree.children_right[inner])
+    within = all(((places[inner] < child) & (child < tree.node_count)).all() for child in children)
+    return within and bool(((tree.feature[inner] >= 0) & (tree.feature[inner] < tree.n_features)).all())
