@@ -26,7 +26,7 @@ SPLITS = Path("data/splits.csv")
 DEFAULT_STORE = Path("mlflow.db")
 
 
-def promote(client: MlflowClient, name: str, number: str, reason: str) -> str:
+def promote(client: MlflowClient, name: str, number: int, reason: str) -> str:
     """Make a version champion; return in words what was done. Raises `ValueError`, and changes nothing, where that cannot be."""
     return _change(client, promotions.PROMOTION, _version(client, name, number), reason)
 
@@ -71,8 +71,8 @@ def tell_history(lines: Sequence[Line], champion: ModelVersion | None) -> Iterat
 
 def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str) -> str:
     champion = registry.find_champion(client, version.name)
-    before = champion.version if champion else None
-    if before == version.version:
+    number, before = int(version.version), int(champion.version) if champion else None
+    if before == number:
         raise ValueError(f"version {before} is the champion of {version.name} already")
     with registry.fetched(version):
         pass  # raises where the files are not those that were registered
@@ -81,30 +81,30 @@ def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str
         version.name,
         reason,
         {"splits": tracking.file_sha256(SPLITS)} if SPLITS.exists() else {},
-        version=version.version,
+        version=number,
         architecture=version.tags.get("architecture"),
         model_sha256=version.tags[registry.SHA256],
         champion_before=before,
         champion_before_sha256=champion.tags.get(registry.SHA256) if champion else None,
-        champion=version.version,
+        champion=number,
         champion_sha256=version.tags[registry.SHA256],
         numbers={name: float(value) for name, value in version.tags.items() if name.startswith(("val_", "test_"))},
     )
     registry.record(client, version, line, PROMOTIONS)
     if RECEIPT.exists():  # DVC sees it changed, so the next run tells this in the report
         receipt = json.loads(RECEIPT.read_text())
-        RECEIPT.write_text(json.dumps(receipt | {"champion": version.version, "champion_before": before}, indent=2) + "\n")
-    return f"champion of {version.name}: version {version.version}, {event} in place of {f'version {before}' if before else 'none'}"
+        RECEIPT.write_text(json.dumps(receipt | {"champion": number, "champion_before": before}, indent=2) + "\n")
+    return f"champion of {version.name}: version {number}, {event} in place of {f'version {before}' if before else 'none'}"
 
 
-def _version(client: MlflowClient, name: str, number: str) -> ModelVersion:
-    known = {version.version: version for version in client.search_model_versions(f"name = '{name}'")}
+def _version(client: MlflowClient, name: str, number: int) -> ModelVersion:
+    known = {int(version.version): version for version in client.search_model_versions(f"name = '{name}'")}
     if number not in known:
-        raise ValueError(f"{name} has no version {number}; known are {', '.join(sorted(known, key=int)) or 'none'}")
+        raise ValueError(f"{name} has no version {number}; known are {', '.join(map(str, sorted(known))) or 'none'}")
     return known[number]
 
 
-def _named(version: str | None, sha256: str | None) -> str:
+def _named(version: int | None, sha256: str | None) -> str:
     return "none" if version is None else f"{version} ({(sha256 or '?')[:8]})"
 
 
@@ -134,7 +134,7 @@ def main() -> None:
         elif arguments.rollback:
             print(roll_back(client, name, arguments.reason))
         else:
-            print(promote(client, name, str(arguments.version), arguments.reason))
+            print(promote(client, name, arguments.version, arguments.reason))
     except (ValueError, OSError, MlflowException) as error:
         sys.exit(f"error: {error}")
 

@@ -59,7 +59,7 @@ class Outcome:
 
 def settled(candidate: Candidate, champion: ModelVersion | None, lines: Sequence[Line], gate: Gate) -> Outcome | None:
     """Return what was decided before, by a person or by a look that would only be repeated; None where a look is due."""
-    number, change = candidate.version.version, promotions.last_change(lines)
+    number, change = int(candidate.version.version), promotions.last_change(lines)
     if champion is None and change is not None:
         return Outcome(
             UNDECIDED,
@@ -67,7 +67,7 @@ def settled(candidate: Candidate, champion: ModelVersion | None, lines: Sequence
             f"since {_decided(change)}. This registry does not hold it: use the one that does (MLFLOW_TRACKING_URI), "
             f"or {_person(number)}",
         )
-    if champion is not None and champion.version == number:
+    if champion is not None and int(champion.version) == number:
         since = change is not None and change["champion_sha256"] == candidate.sha256
         return Outcome(STANDS, f"it is the champion already{f', since {_decided(change)}' if since else ''}")
     champion_sha256 = champion.tags[registry.SHA256] if champion else None
@@ -96,7 +96,7 @@ def judge(candidate: Candidate, champion: ModelVersion | None, folder: Path | No
     if failed:
         return Outcome(REFUSED, "; ".join(failed + [obstacle] * bool(obstacle)), checks, numbers)
     if obstacle:
-        return Outcome(UNDECIDED, f"{obstacle}; {_person(candidate.version.version)}", checks, numbers)
+        return Outcome(UNDECIDED, f"{obstacle}; {_person(int(candidate.version.version))}", checks, numbers)
     first = [] if champion else ["the first champion"]
     return Outcome(PROMOTED, "; ".join([*first, *(check.text for check in checks)]), checks, numbers)
 
@@ -158,5 +158,5 @@ def _decided(line: Line) -> str:
     return f"the {line['event']} of {line['when'][:10]} by {line['who']}"
 
 
-def _person(number: str) -> str:
+def _person(number: int) -> str:
     return f"a person decides: {PROMOTE.format(number)}"

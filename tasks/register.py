@@ -122,14 +122,14 @@ def describe(
     candidate: Candidate, champion: ModelVersion | None, outcome: Outcome, params: Register, splits_sha256: str
 ) -> promotions.Line:
     """Return the line of `promotions.jsonl` that a look is."""
-    before = (champion.version, champion.tags[registry.SHA256]) if champion else (None, None)
-    after = (candidate.version.version, candidate.sha256) if outcome.verdict == PROMOTED else before
+    before = (int(champion.version), champion.tags[registry.SHA256]) if champion else (None, None)
+    after = (int(candidate.version.version), candidate.sha256) if outcome.verdict == PROMOTED else before
     return promotions.new_line(
         promotions.LOOK,
         params.model,
         outcome.reason,
         {"test": candidate.test_sha256, "splits": splits_sha256},
-        version=candidate.version.version,
+        version=int(candidate.version.version),
         architecture=candidate.architecture,
         model_sha256=candidate.sha256,
         verdict=outcome.verdict,
@@ -149,13 +149,13 @@ def receipt(
     """Return who is champion and why, with the numbers of the last look at this candidate."""
     looks = [line for line in lines if line["event"] == promotions.LOOK]
     last = next((line for line in reversed(looks) if line["model_sha256"] == candidate.sha256), {})
-    before = champion.version if champion else None
+    number, before = int(candidate.version.version), int(champion.version) if champion else None
     return {
         "model": candidate.version.name,
-        "version": candidate.version.version,
+        "version": number,
         "architecture": candidate.architecture,
         "model_sha256": candidate.sha256,
-        "champion": candidate.version.version if outcome.verdict == PROMOTED else before,
+        "champion": number if outcome.verdict == PROMOTED else before,
         "champion_before": before,
         "verdict": outcome.verdict,
         "reason": outcome.reason,

@@ -65,6 +65,7 @@ def record(client: MlflowClient, version: ModelVersion, line: Line, path: Path) 
     Raises `ValueError` if the champion is another one than when the decision was made.
     """
     now = client.get_registered_model(version.name).aliases.get(CHAMPION)
+    now = None if now is None else int(now)
     if now != line["champion_before"]:
         raise ValueError(
             f"the champion of {version.name} changed from version {line['champion_before']} to {now} meanwhile: nothing was "
