@@ -66,7 +66,7 @@ def tell_history(lines: Sequence[Line], champion: ModelVersion | None) -> Iterat
         event = line["event"] if line["event"] != promotions.LOOK else f"look: {line['verdict']}"
         then = _named(line["champion"], line["champion_sha256"])
         version = _named(line["version"], line["model_sha256"])
-        yield f"{line['when'][:16].replace('T', ' ')}  {event:<20} {version:<15} {then:<15}  {line['who']}: {line['reason']}"
+        yield f"{line['when'][:16].replace('T', ' ')}  {event:<20} {version:<15} {then:<15}  {line['who']}: {_why(line)}"
 
 
 def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str) -> str:
@@ -102,6 +102,19 @@ def _version(client: MlflowClient, name: str, number: int) -> ModelVersion:
     if number not in known:
         raise ValueError(f"{name} has no version {number}; known are {', '.join(map(str, sorted(known))) or 'none'}")
     return known[number]
+
+
+def _why(line: Line) -> str:
+    """Return a person's reason, or the main numbers of a look; all of them are in the file."""
+    if line["event"] != promotions.LOOK:
+        return line["reason"]
+    numbers, failed = line["numbers"], [check["name"] for check in line["checks"] if not check["met"]]
+    against = ""
+    if "difference" in numbers:
+        low, high = numbers["difference_low"], numbers["difference_high"]
+        against = f" against {numbers['champion_macro_f1']:.3f} ({low:+.3f} to {high:+.3f})"
+    words = f"macro F1 {numbers.get('challenger_macro_f1', numbers['macro_f1']):.3f}{against}"
+    return f"{words}; not met: {', '.join(failed)}" if failed else words
 
 
 def _named(version: int | None, sha256: str | None) -> str:

@@ -87,18 +87,19 @@ def settled(candidate: Candidate, champion: ModelVersion | None, lines: Sequence
 
 def judge(candidate: Candidate, champion: ModelVersion | None, folder: Path | None, gate: Gate) -> Outcome:
     """Look at the test. `folder` holds the champion's MLflow model; without a champion the candidate's own scores decide."""
-    checks, numbers = check_scores(candidate.scores, gate)
-    obstacle = ""
+    own, numbers = check_scores(candidate.scores, gate)
+    obstacle, compared = "", []
     if champion is not None:
-        obstacle, more, compared = _against(candidate, champion, folder, gate)
-        checks, numbers = checks + more, numbers | compared
+        obstacle, compared, more = _against(candidate, champion, folder, gate)
+        numbers |= more
+    checks = own + compared
     failed = [check.text for check in checks if not check.met]
     if failed:
         return Outcome(REFUSED, "; ".join(failed + [obstacle] * bool(obstacle)), checks, numbers)
     if obstacle:
         return Outcome(UNDECIDED, f"{obstacle}; {_person(int(candidate.version.version))}", checks, numbers)
-    first = [] if champion else ["the first champion"]
-    return Outcome(PROMOTED, "; ".join([*first, *(check.text for check in checks)]), checks, numbers)
+    why = [check.text for check in compared] if champion else ["the first champion", *(check.text for check in own)]
+    return Outcome(PROMOTED, "; ".join(why), checks, numbers)
 
 
 def _against(candidate: Candidate, champion: ModelVersion, folder: Path, gate: Gate) -> tuple[str, list[Check], dict[str, object]]:

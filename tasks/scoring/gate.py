@@ -91,8 +91,9 @@ def compare(
 
 def _check_difference(numbers: dict[str, object], gate: Gate) -> Check:
     text = (
-        f"macro F1 {numbers['challenger_macro_f1']:.3f} against {numbers['champion_macro_f1']:.3f}, {gate.confidence:.4g} interval "
-        f"of the difference {numbers['difference_low']:+.3f} to {numbers['difference_high']:+.3f}, wanted above 0"
+        f"macro F1 {numbers['challenger_macro_f1']:.3f} against {numbers['champion_macro_f1']:.3f}, "
+        f"{100 * gate.confidence:g} % interval of the difference {numbers['difference_low']:+.3f} to "
+        f"{numbers['difference_high']:+.3f}, wanted above 0"
     )
     return Check("difference", numbers["difference_low"] > 0, text)
 
