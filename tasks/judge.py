@@ -64,7 +64,7 @@ def settled(candidate: Candidate, champion: ModelVersion | None, lines: Sequence
         return Outcome(
             UNDECIDED,
             f"data/promotions.jsonl names the champion: version {change['champion']} there, model {change['champion_sha256'][:8]}, "
-            f"since {_decided(change)}. This registry does not hold it: use the one that does (MLFLOW_TRACKING_URI), "
+            f"since {_decided(change)}. This registry has no champion: use the one that holds it (MLFLOW_TRACKING_URI), "
             f"or {_person(number)}",
         )
     if champion is not None and int(champion.version) == number:
