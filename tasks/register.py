@@ -1,69 +1,98 @@
-"""Make the winner a version of the registered model, and the champion if it scores higher on validation.
+"""Make the winner a version of the registered model, and the champion if it passes the gate.
 
-A model file that is registered already gets no second version, so running twice changes nothing; the registry, not
-the receipt `data/registration.json`, is asked. Run by hand: `dvc repro --single-item register`.
+Files that are registered already get no second version, and a version that was judged against this champion on these data
+is not judged again, so running twice changes nothing. What a person decided (`python -m flows.promote`) stays. Every look
+at the test images is a line of `data/promotions.jsonl`. Fails when the champion's files are not those that were registered.
+Run by hand: `dvc repro --single-item register`.
 """
 
 import importlib.metadata
 import json
 import logging
+import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from tasks import tracking
+from tasks import evidence, promotions, registry, tracking
 from tasks.command import run
-from tasks.params import load_params
+from tasks.judge import PROMOTED, Candidate, Outcome, judge, settled
+from tasks.params import Gate, Register, load_params
+from tasks.tables import read_table, write_table
 
-PACKAGES = ("keras", "mlflow", "numpy", "pandas", "pillow", "ruamel.yaml", "tensorflow")
-SCORE = "val_macro_f1"
-
+PACKAGES = (
+    "joblib", "keras", "mlflow", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml", "scikit-learn", "skops", "tensorflow",
+    "threadpoolctl",
+)  # fmt: skip
 log = logging.getLogger(__name__)
 
 
-def main(comparison_json: Path, models: Path, results: Path, receipt_json: Path) -> None:
-    """Register the winner, move the aliases, and write the receipt."""
-    name = load_params().register_.model
+def main(
+    clean: Path, files_csv: Path, splits_csv: Path, comparison_json: Path, models: Path, results: Path, receipt_json: Path,
+    promotions_jsonl: Path,
+) -> None:  # fmt: skip
+    """Register the winner, judge it, and write the receipt."""
+    params = load_params()
     winner = json.loads(comparison_json.read_text())["winner"]
-    scores = json.loads((results / winner / "metrics.json").read_text())
-    sha256 = tracking.file_sha256(models / winner / "model.keras")
-    classes = json.loads((models / winner / "classes.json").read_text())
+    splits, files = read_table(splits_csv), read_table(files_csv)
+    seen = evidence.images_seen(splits, files)
     tracking.open_store()
     client = MlflowClient()
-    version = find_version(client, name, sha256, classes)
+    version = find_or_create(client, params.register_.model, winner, models / winner, results / winner, seen)
+    test = evidence.judging_images(read_table(results / winner / "predictions.csv"), splits, files)
+    candidate = Candidate(
+        version=version,
+        architecture=winner,
+        classes=json.loads((models / winner / "classes.json").read_text()),
+        scores=json.loads((results / winner / "metrics.json").read_text()),
+        test=test,
+        test_sha256=evidence.images_sha256(test),
+        splits=splits,
+        seen=seen,
+        clean=clean,
+        hash_distance=params.split.near_copies.hash_distance,
+    )
+    decided = decide(client, candidate, params.register_, tracking.file_sha256(splits_csv), promotions_jsonl)
+    receipt_json.write_text(json.dumps(decided, indent=2, ensure_ascii=False) + "\n")
+    tell(decided, params.register_.gate)
+
+
+def find_or_create(client: MlflowClient, name: str, winner: str, model: Path, results: Path, seen: pd.DataFrame) -> ModelVersion:
+    """Return the version made of these model files, registering them where there is none, and let `challenger` name it."""
+    sha256 = tracking.folder_sha256(model)
+    version = registry.find_version(client, name, sha256)
     if version is None:
-        version = create_version(name, winner, models / winner, results / winner, scores, sha256)
+        version = create_version(name, winner, model, results, seen, sha256)
         log.info("registered %s as version %s of %s", winner, version.version, name)
     else:
         log.info("%s is registered already, as version %s of %s", winner, version.version, name)
-    receipt = promote(client, version, scores) | {"architecture": winner, "model_sha256": sha256}
-    receipt_json.write_text(json.dumps(receipt, indent=2) + "\n")
-    log.info("champion: version %s (%s)", receipt["champion"], receipt["reason"])
+    client.set_registered_model_alias(name, registry.CHALLENGER, version.version)
+    return version
 
 
-def find_version(client: MlflowClient, name: str, sha256: str, classes: list[str]) -> ModelVersion | None:
-    """Return the version made of this model file for these classes: a class that was renamed leaves the file as it is."""
-    found = client.search_model_versions(f"name = '{name}' and tags.model_sha256 = '{sha256}'")
-    return next((version for version in found if json.loads(version.tags["classes"]) == classes), None)
-
-
-def create_version(name: str, architecture: str, model: Path, results: Path, scores: dict[str, float], sha256: str) -> ModelVersion:
-    """Log the model to its training's run as a pyfunc that takes image bytes, and register it."""
+def create_version(name: str, architecture: str, model: Path, results: Path, seen: pd.DataFrame, sha256: str) -> ModelVersion:
+    """Log the model to its training's run as a pyfunc that takes image bytes, with the images it has seen, and register it."""
     classes = json.loads((model / "classes.json").read_text())
-    with tracking.continue_run(architecture, results / "predictions.csv"):
+    scores = json.loads((results / "metrics.json").read_text())
+    with tracking.continue_run(architecture, results / "predictions.csv"), tempfile.TemporaryDirectory() as scratch:
+        write_table(seen, Path(scratch, "seen.csv"))
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model="serving/pyfunc.py",
-            artifacts={"model": str(model)},
+            artifacts={"model": str(model), "seen": str(Path(scratch, "seen.csv"))},
             code_paths=["tasks"],
             signature=signature(classes),
             pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in PACKAGES],
         )
-        tags = {"architecture": architecture, "model_sha256": sha256, "classes": json.dumps(classes)}
+        tags = {"architecture": architecture, registry.SHA256: sha256, "classes": json.dumps(classes)}
         tags |= {score: str(value) for score, value in scores.items() if score.startswith(("val_", "test_"))}
         return mlflow.register_model(logged.model_uri, name, tags=tags)
 
@@ -75,27 +104,79 @@ def signature(classes: list[str]) -> ModelSignature:
     return ModelSignature(inputs=Schema([ColSpec("binary", "image")]), outputs=outputs)
 
 
-def promote(client: MlflowClient, version: ModelVersion, scores: dict[str, float]) -> dict[str, object]:
-    """Set the alias `challenger`, and `champion` where there is none or its validation score is lower."""
-    name = version.name
-    champion = client.get_registered_model(name).aliases.get("champion")
-    client.set_registered_model_alias(name, "challenger", version.version)
-    if champion is None:
-        reason = "the first version"
-    elif champion == version.version:
-        reason = "it is the champion already"
-    else:
-        before = float(client.get_model_version(name, champion).tags[SCORE])
-        better = scores[SCORE] > before
-        reason = f"{SCORE} {scores[SCORE]:.4f} of version {version.version} against {before:.4f} of version {champion}"
-        if not better:
-            return _receipt(name, version, champion, champion, reason)
-    client.set_registered_model_alias(name, "champion", version.version)
-    return _receipt(name, version, version.version, champion, reason)
+def decide(client: MlflowClient, candidate: Candidate, params: Register, splits_sha256: str, path: Path) -> dict[str, object]:
+    """Let the gate judge the candidate, unless that is settled; record the look, and return the receipt."""
+    name = params.model
+    registry.settle(client, name, registry.history(client, name, path))
+    lines = registry.history(client, name, path)
+    champion = registry.find_champion(client, name)
+    with registry.fetched(champion) if champion else nullcontext() as folder:
+        outcome = settled(candidate, champion, lines, params.gate)
+        look = outcome is None
+        outcome = outcome or judge(candidate, champion, folder, params.gate)
+    if look:
+        line = describe(candidate, champion, outcome, params, splits_sha256)
+        registry.record(client, candidate.version, line, path)
+        lines.append(line)
+    return receipt(candidate, champion, outcome, lines)
 
 
-def _receipt(name: str, version: ModelVersion, champion: str, before: str | None, reason: str) -> dict[str, object]:
-    return {"model": name, "version": version.version, "champion": champion, "champion_before": before, "reason": reason}
+def describe(
+    candidate: Candidate, champion: ModelVersion | None, outcome: Outcome, params: Register, splits_sha256: str
+) -> promotions.Line:
+    """Return the line of `promotions.jsonl` that a look is."""
+    before = (int(champion.version), champion.tags[registry.SHA256]) if champion else (None, None)
+    after = (int(candidate.version.version), candidate.sha256) if outcome.verdict == PROMOTED else before
+    return promotions.new_line(
+        promotions.LOOK,
+        params.model,
+        outcome.reason,
+        {"test": candidate.test_sha256, "splits": splits_sha256},
+        version=int(candidate.version.version),
+        architecture=candidate.architecture,
+        model_sha256=candidate.sha256,
+        verdict=outcome.verdict,
+        champion_before=before[0],
+        champion_before_sha256=before[1],
+        champion=after[0],
+        champion_sha256=after[1],
+        checks=[asdict(check) for check in outcome.checks],
+        numbers=outcome.numbers,
+        gate=params.gate.model_dump(),
+    )
+
+
+def receipt(
+    candidate: Candidate, champion: ModelVersion | None, outcome: Outcome, lines: Sequence[promotions.Line]
+) -> dict[str, object]:
+    """Return who is champion and why, with the numbers of the last look at this candidate."""
+    looks = [line for line in lines if line["event"] == promotions.LOOK]
+    last = next((line for line in reversed(looks) if line["model_sha256"] == candidate.sha256), {})
+    number, before = int(candidate.version.version), int(champion.version) if champion else None
+    return {
+        "model": candidate.version.name,
+        "version": number,
+        "architecture": candidate.architecture,
+        "model_sha256": candidate.sha256,
+        "champion": number if outcome.verdict == PROMOTED else before,
+        "champion_before": before,
+        "verdict": outcome.verdict,
+        "reason": outcome.reason,
+        "checks": last.get("checks", []),
+        "numbers": last.get("numbers", {}),
+        "looks": sum(line["hashes"]["test"] == candidate.test_sha256 for line in looks),
+    }
+
+
+def tell(decided: dict[str, object], gate: Gate) -> None:
+    """Log the verdict, and how far looking again and again has worn the test images out."""
+    log.info("version %s %s: %s", decided["version"], decided["verdict"], decided["reason"])
+    if decided["looks"] > 1:
+        worn = 1 - (1 - (1 - gate.confidence) / 2) ** decided["looks"]
+        log.info(
+            "%d looks at these test images: up to %.1f %% chance that one lets an equal model pass", decided["looks"], 100 * worn
+        )
+    log.info("champion: %s", "none" if decided["champion"] is None else f"version {decided['champion']}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A dependency that is not declared leaves stale results, one that is not read tra
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.conftest import ROOT
 
 STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 OUTSIDE_DVC = {"data/data_docs"}  # pages for people, which differ from run to run
+IN_GIT = {"data/promotions.jsonl"}  # what a stage appends to, and DVC must neither empty nor take for stale
 SECTIONS = {name: field.alias or name for name, field in Params.model_fields.items()}
 
 
@@ -145,7 +147,7 @@ def test_the_paths_of_a_command_are_declared(stage: str) -> None:
     _, _, called, *words = body(stage)["cmd"].split()
     assert called == f"tasks.{stage}"
     declared = names(body(stage)["deps"]) + outputs(stage)
-    paths = {word for word in words if "/" in word} - OUTSIDE_DVC
+    paths = {word for word in words if "/" in word} - OUTSIDE_DVC - IN_GIT
     for path in paths:
         assert path in declared or any(name.startswith(f"{path}/") for name in declared), path
 
@@ -189,6 +191,12 @@ def test_git_ignores_every_output() -> None:
     for name in [name for stage in STAGES for name in outputs(stage)] + ["data/raw", *OUTSIDE_DVC]:
         inside = name.removeprefix("data")
         assert any(inside == line or inside.startswith(f"{line}/") for line in ignored), name
+
+
+def test_git_keeps_what_dvc_must_not_touch() -> None:
+    for name in IN_GIT:
+        assert subprocess.run(["git", "check-ignore", "--quiet", "--no-index", name], cwd=ROOT, check=False).returncode == 1
+        assert name not in [entry for stage in STAGES for entry in outputs(stage) + names(body(stage)["deps"])]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""The registry holds the winner once, the champion changes only for a better one, and what is registered predicts as trained."""
+"""The registry holds the winner once, the champion changes only through the gate, and what is registered predicts as trained."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,9 +11,14 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tasks import tracking
-from tasks.tables import read_table
+from flows import promote
+from tasks import promotions, registry, tracking
+from tasks.tables import read_table, write_table
+from tests import toy_registry
 from tests.conftest import CLASSES, run_stage
+
+PROMOTIONS = Path("data/promotions.jsonl")
+RECEIPT = Path("data/registration.json")
 
 
 @pytest.fixture
@@ -27,18 +33,35 @@ def winner() -> str:
     return json.loads(Path("data/comparison.json").read_text())["winner"]
 
 
-def register_other(score: float) -> dict:
-    """Let the other architecture win with this validation score, register it, and return the receipt."""
-    other = {"tiny": "plain", "plain": "tiny"}[winner()]
-    Path("data/comparison.json").write_text(json.dumps({"winner": other}))
-    metrics = Path("data/results") / other / "metrics.json"
-    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"val_macro_f1": score}))
+def challenge(predicted: str, name: str = "other", **scores: float) -> dict:
+    """Let a copy of the winner win that says of the test images what `predicted` says, register it, and return the receipt."""
+    shutil.copytree(Path("data/models") / winner(), Path("data/models") / name)
+    shutil.copytree(Path("data/results") / winner(), Path("data/results") / name)
+    (Path("data/models") / name / "summary.txt").write_text(name)
+    table = read_table(Path("data/results") / name / "predictions.csv")
+    write_table(table.assign(predicted=table[predicted]), Path("data/results") / name / "predictions.csv")
+    metrics = Path("data/results") / name / "metrics.json"
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | scores))
+    Path("data/comparison.json").write_text(json.dumps({"winner": name}))
     return register()
 
 
 def register() -> dict:
     run_stage("register")
-    return json.loads(Path("data/registration.json").read_text())
+    return json.loads(RECEIPT.read_text())
+
+
+def toy_champion() -> int:
+    """Make a champion that says of every test image what the winner says, without a look, and return its version."""
+    table = read_table(Path("data/results") / winner() / "predictions.csv").query("split == 'test'")
+    hashes = [tracking.file_sha256(Path("data/clean") / path) for path in table.path]
+    toy = toy_registry.register(Path("toy").resolve(), dict(zip(hashes, table.predicted, strict=True)), CLASSES, [], name="tiny")
+    MlflowClient().set_registered_model_alias("tiny", "champion", toy.version)
+    return int(toy.version)
+
+
+def lines() -> list[dict]:
+    return promotions.read(PROMOTIONS)
 
 
 def versions(client: MlflowClient) -> list[int]:
@@ -50,12 +73,33 @@ def aliases(client: MlflowClient) -> dict[str, int]:
 
 
 def test_the_first_version_is_the_champion(client: MlflowClient) -> None:
-    receipt = json.loads(Path("data/registration.json").read_text())
+    receipt = json.loads(RECEIPT.read_text())
     assert versions(client) == [1]
     assert aliases(client) == {"champion": 1, "challenger": 1}
-    assert (int(receipt["version"]), int(receipt["champion"]), receipt["champion_before"]) == (1, 1, None)
-    assert receipt["reason"] == "the first version" and receipt["architecture"] == winner()
-    assert receipt["model_sha256"] == tracking.file_sha256(Path("data/models") / winner() / "model.keras")
+    assert (receipt["version"], receipt["champion"], receipt["champion_before"]) == (1, 1, None)
+    assert receipt["verdict"] == "promoted" and receipt["reason"].startswith("the first champion; macro F1")
+    assert receipt["architecture"] == winner() and receipt["looks"] == 1
+    assert receipt["model_sha256"] == tracking.folder_sha256(Path("data/models") / winner())
+
+
+def test_a_look_is_told_in_the_receipt_the_registry_and_the_history(client: MlflowClient) -> None:
+    receipt, line = json.loads(RECEIPT.read_text()), lines()[-1]
+    assert len(lines()) == 1 and line["event"] == "look" and line["who"] and line["when"].startswith("20")
+    tags = client.get_model_version("tiny", "1").tags
+    assert json.loads(tags[f"line {line['when']}"]) == line and tags["gate"] == f"promoted: {line['reason']}"
+    assert receipt["numbers"] == line["numbers"] and receipt["checks"] == line["checks"]
+    scores = json.loads((Path("data/results") / winner() / "metrics.json").read_text())
+    assert line["numbers"]["macro_f1"] == scores["test_macro_f1"]
+    assert line["hashes"]["params"] == tracking.file_sha256(Path("params.yaml"))
+    assert line["hashes"]["splits"] == tracking.file_sha256(Path("data/splits.csv")) and len(line["hashes"]["test"]) == 64
+
+
+def test_a_version_keeps_the_images_it_has_seen(client: MlflowClient) -> None:
+    splits = read_table(Path("data/splits.csv"))
+    with registry.fetched(client.get_model_version("tiny", "1")) as folder:
+        seen = read_table(registry.artifact(folder, "seen"))
+    assert set(seen.sha256) == set(splits.sha256[splits.split.isin(["training", "validation"])])
+    assert seen.hash.str.len().isin([0, 60]).all() and (seen.hash.str.len() == 60).any()
 
 
 def test_a_version_says_what_it_is(client: MlflowClient) -> None:
@@ -73,40 +117,71 @@ def test_the_version_belongs_to_the_run_of_its_training(client: MlflowClient) ->
 
 
 def test_a_second_time_changes_nothing(client: MlflowClient) -> None:
+    history = PROMOTIONS.read_bytes()
     receipt = register()
     assert versions(client) == [1] and aliases(client) == {"champion": 1, "challenger": 1}
-    assert receipt["reason"] == "it is the champion already"
-    first = Path("data/registration.json").read_bytes()
+    assert receipt["verdict"] == "stands" and receipt["reason"].startswith("it is the champion already, since the look of")
+    first = RECEIPT.read_bytes()
     register()
-    assert Path("data/registration.json").read_bytes() == first
+    assert RECEIPT.read_bytes() == first and PROMOTIONS.read_bytes() == history
 
 
-@pytest.mark.parametrize(("step", "champion"), [(-0.01, 1), (0.0, 1), (0.01, 2)])
-def test_the_champion_moves_only_for_a_higher_score(client: MlflowClient, step: float, champion: int) -> None:
-    before = float(client.get_model_version("tiny", "1").tags["val_macro_f1"])
-    receipt = register_other(before + step)
-    assert versions(client) == [1, 2]
-    assert aliases(client) == {"champion": champion, "challenger": 2}
-    assert (int(receipt["version"]), int(receipt["champion"]), int(receipt["champion_before"])) == (2, champion, 1)
-    assert receipt["reason"] == f"val_macro_f1 {before + step:.4f} of version 2 against {before:.4f} of version 1"
+def test_a_better_one_is_promoted_and_a_rollback_outlasts_the_next_run_but_not_a_new_model(client: MlflowClient) -> None:
+    """The champion is a Keras model that predicts anew; the challengers know the truth."""
+    table = read_table(Path("data/results") / winner() / "predictions.csv").query("split == 'test'")
+    receipt = challenge("label")
+    assert aliases(client) == {"champion": 2, "challenger": 2} and versions(client) == [1, 2]
+    assert (receipt["verdict"], receipt["champion_before"], receipt["looks"]) == ("promoted", 1, 2)
+    assert receipt["numbers"]["gains"] == (table.label != table.predicted).sum() > 5
+    assert receipt["numbers"]["challenger_macro_f1"] == 1
+    promote.roll_back(client, "tiny", "not on bright scans")
+    receipt = register()
+    assert aliases(client)["champion"] == 1 and receipt["champion"] == 1 and receipt["verdict"] == "stands"
+    assert "version 1 stays champion after the rollback" in receipt["reason"] and "(not on bright scans)" in receipt["reason"]
+    assert [line["event"] for line in lines()] == ["look", "look", "rollback"]
+    assert challenge("label", "newer")["champion"] == 3
 
 
-def test_a_higher_test_score_does_not_make_a_champion(client: MlflowClient) -> None:
-    other = {"tiny": "plain", "plain": "tiny"}[winner()]
-    metrics = Path("data/results") / other / "metrics.json"
-    best = {name: 1.0 for name in json.loads(metrics.read_text()) if name.startswith("test_")}
-    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | best))
-    register_other(0.0)
-    assert aliases(client)["champion"] == 1
+def test_an_equal_one_is_refused_once_and_not_judged_again(client: MlflowClient) -> None:
+    """Though its score on validation, and the one it claims on test, are higher."""
+    toy = toy_champion()
+    receipt = challenge("predicted", val_macro_f1=1.0, test_macro_f1=1.0)
+    assert aliases(client) == {"champion": toy, "challenger": 3}
+    assert receipt["verdict"] == "refused" and "difference +0.000 to +0.000" in receipt["reason"]
+    again = register()
+    assert again["verdict"] == "refused" and "and not again: refused: macro F1" in again["reason"]
+    assert len(lines()) == 2 and again["numbers"] == receipt["numbers"]
 
 
-def test_a_fresh_registry_is_filled(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The receipt is there already, the registry is asked."""
+def test_an_altered_champion_stops_the_stage(client: MlflowClient) -> None:
+    version = client.get_model_version("tiny", str(toy_champion()))
+    (toy_registry.files(version) / "answers.json").write_text("{}")
+    with pytest.raises(ValueError, match="version 2 of tiny is not what was registered"):
+        register()
+
+
+def test_an_empty_registry_is_filled_with_the_champion_that_the_history_names(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = PROMOTIONS.read_bytes()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/fresh.db")
     receipt = register()
     fresh = MlflowClient(f"sqlite:///{tmp_path}/fresh.db")
     assert versions(fresh) == [1] and aliases(fresh) == {"champion": 1, "challenger": 1}
-    assert receipt["reason"] == "the first version"
+    assert receipt["reason"].startswith("it is the champion already, since the look of")
+    assert PROMOTIONS.read_bytes() == history  # nothing was looked at again
+
+
+def test_an_empty_registry_gets_no_champion_where_the_history_names_another(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = lines()[0]
+    promotions.append(PROMOTIONS, line | {"when": "2999-01-01T00:00:00.000000Z", "champion_before_sha256": line["champion_sha256"],
+                                          "champion_sha256": "f" * 64, "champion": 7, "event": "promotion"})  # fmt: skip
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/fresh.db")
+    receipt = register()
+    assert receipt["champion"] is None and receipt["verdict"] == "undecided"
+    assert "names the champion: version 7 there, model ffffffff" in receipt["reason"]
 
 
 def test_the_registered_model_answers_like_the_training(client: MlflowClient) -> None:

@@ -57,7 +57,7 @@ def test_it_names_the_winner_the_classes_and_the_files(pipeline: Path, html: str
     for text in (html, markdown):
         assert comparison["winner"] in text.split("validation")[0]
         assert f"{comparison['test_accuracy']:.3f}" in text
-        assert all(name in text for name in ("tiny", "plain", "version 1", "the first version"))
+        assert all(name in text for name in ("tiny", "plain", "version 1", "the first champion"))
     assert all(f">{label}<" in html for label in CLASSES)
     assert "Training/NA/truncated.jpg" in html and "Training/01/notes.txt" in html
     assert "distinct_share" not in html and "expected at least 95% of the images to have a content of their own" in html

@@ -77,6 +77,23 @@ def group(paths: Sequence[str], copies: pd.DataFrame) -> list[str]:
     return pd.Series(list(paths), dtype=object).groupby(component).transform("min").tolist()
 
 
+def alike(hashes: Sequence[str], others: Sequence[str], hash_distance: int) -> np.ndarray:
+    """Tell of each hash whether one of `others`, straight or mirrored, differs in at most `hash_distance` bits.
+
+    For pictures that are gone, so that pixels cannot decide: some that only look alike are among them. "" is like none.
+    """
+    found = np.zeros(len(hashes), dtype=bool)
+    known = np.flatnonzero([bool(text) for text in hashes])
+    even, odd = _signs([hashes[index] for index in known])
+    other_even, other_odd = _signs([text for text in others if text])
+    step = max(1, BLOCK // max(1, len(other_even)))
+    for start in range(0, len(known), step):
+        part = slice(start, start + step)
+        product = even[part] @ other_even.T + np.abs(odd[part] @ other_odd.T)
+        found[known[part]] = (product >= BITS - 2 * hash_distance).any(axis=1)
+    return found
+
+
 def _near_copies(paths: np.ndarray, hashes: list[str], root: Path, hash_distance: int) -> pd.DataFrame:
     """Correlate the candidates among sorted `paths`, straight and mirrored, and keep the better of the two."""
     one, other = _candidates(hashes, hash_distance)
@@ -96,13 +113,11 @@ def _candidates(hashes: list[str], hash_distance: int) -> tuple[np.ndarray, np.n
     With bits as +1 and -1 the product of two hashes is 240 minus twice their distance; a mirror changes the sign of the
     part that the odd bits contribute, so the larger of both products is even + |odd|.
     """
-    packed = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8).reshape(-1, BITS // 8)
-    signs = np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
-    even, odd = np.ascontiguousarray(signs[:, ~ODD]), np.ascontiguousarray(signs[:, ODD])
+    even, odd = _signs(hashes)
     found = [np.empty((2, 0), dtype=np.intp)]
     start = 0
-    while start < len(signs):
-        stop = start + max(1, BLOCK // (len(signs) - start))
+    while start < len(even):
+        stop = start + max(1, BLOCK // (len(even) - start))
         product = odd[start:stop] @ odd[start:].T
         np.abs(product, out=product)
         product += even[start:stop] @ even[start:].T
@@ -111,6 +126,13 @@ def _candidates(hashes: list[str], hash_distance: int) -> tuple[np.ndarray, np.n
         start = stop
     one, other = np.concatenate(found, axis=1)
     return one, other
+
+
+def _signs(hashes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bits of hashes as +1 and -1, those that a mirror leaves and those that it inverts apart."""
+    packed = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8).reshape(-1, BITS // 8)
+    signs = np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
+    return np.ascontiguousarray(signs[:, ~ODD]), np.ascontiguousarray(signs[:, ODD])
 
 
 def _fine_structure(path: Path) -> np.ndarray:

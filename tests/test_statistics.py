@@ -1,0 +1,125 @@
+"""Intervals and tests of paired predictions agree with the textbook, with slower ways, and with what happens by chance."""
+
+import time
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.stats import norm
+from sklearn.metrics import f1_score
+
+from tasks.scoring.statistics import bootstrap_macro_f1, holm, mcnemar, paired_low, recall_differences
+
+
+def answers(images: int, classes: int, accuracies: tuple[float, float], seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw labels and what two models say of them, each right with its own probability."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, images)
+    said = [np.where(generator.random(images) < right, labels, generator.integers(0, classes, images)) for right in accuracies]
+    return labels, *said
+
+
+def macro_f1(labels: np.ndarray, predicted: np.ndarray, classes: int) -> float:
+    return f1_score(labels, predicted, labels=np.arange(classes), average="macro", zero_division=0)
+
+
+def test_the_difference_is_that_of_scikit_learns_scores() -> None:
+    labels, first, second = answers(200, 5, (0.8, 0.6))
+    labels[labels == 4], first[first == 4], second[second == 4] = 0, 0, 0  # a class that nothing has
+    interval = bootstrap_macro_f1(labels, first, second, 5, draws=10)
+    assert interval.difference == pytest.approx(macro_f1(labels, first, 5) - macro_f1(labels, second, 5))
+
+
+def test_the_interval_is_that_of_drawing_images_one_by_one() -> None:
+    labels, first, second = answers(80, 3, (0.8, 0.6))
+    generator = np.random.default_rng(7)
+    drawn = [generator.integers(0, 80, 80) for _ in range(600)]
+    slow = [macro_f1(labels[rows], first[rows], 3) - macro_f1(labels[rows], second[rows], 3) for rows in drawn]
+    fast = bootstrap_macro_f1(labels, first, second, 3)
+    assert [fast.low, fast.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.03)
+
+
+def test_the_interval_is_the_same_each_time_and_for_any_order_of_images() -> None:
+    labels, first, second = answers(150, 4, (0.8, 0.7))
+    turned = bootstrap_macro_f1(labels[::-1], first[::-1], second[::-1], 4)
+    assert turned == bootstrap_macro_f1(labels, first, second, 4)
+    assert bootstrap_macro_f1(labels, first, second, 4, seed=1) != turned
+
+
+def test_a_model_does_not_differ_from_itself() -> None:
+    labels, first, _ = answers(100, 4, (0.8, 0.7))
+    interval = bootstrap_macro_f1(labels, first, first, 4)
+    assert (interval.difference, interval.low, interval.high) == (0, 0, 0)
+    assert mcnemar(first == labels, first == labels) == mcnemar(labels == labels, labels == labels)
+    assert mcnemar(first == labels, first == labels).p == 1
+
+
+def test_repeated_images_add_nothing_when_they_are_grouped() -> None:
+    """Each image five times is no more evidence than once."""
+    once = answers(120, 3, (0.8, 0.65))
+    often = [np.repeat(column, 5) for column in once]
+    groups = np.repeat([f"p{number}" for number in range(120)], 5)
+    single, grouped, naive = (bootstrap_macro_f1(*once, 3), bootstrap_macro_f1(*often, 3, groups), bootstrap_macro_f1(*often, 3))
+    assert [grouped.low, grouped.high] == pytest.approx([single.low, single.high], abs=0.01)
+    assert naive.high - naive.low < 0.6 * (single.high - single.low)
+    rights = [said == once[0] for said in once[1:]]
+    assert mcnemar(*[np.repeat(right, 5) for right in rights], groups) == mcnemar(*rights)
+    classes = ["a", "b", "c"]
+    assert recall_differences(*often, classes, groups).low.tolist() == pytest.approx(
+        recall_differences(*once, classes).low.tolist()
+    )
+
+
+def test_100_000_images_take_seconds() -> None:
+    labels, first, second = answers(100_000, 4, (0.9, 0.89))
+    started = time.monotonic()
+    interval = bootstrap_macro_f1(labels, first, second, 4)
+    assert time.monotonic() - started < 5  # 0.1 s when nothing else runs
+    assert interval.low < interval.difference < interval.high < interval.low + 0.01
+
+
+def test_mcnemar_is_a_coin_tossed() -> None:
+    first = np.array([True] * 10 + [False] * 2 + [True] * 30 + [False] * 5)
+    second = np.array([False] * 10 + [True] * 2 + [True] * 30 + [False] * 5)
+    result = mcnemar(first, second)
+    assert (result.gains, result.losses) == (10, 2)
+    assert result.p == pytest.approx(2 * (1 + 12 + 66) / 2**12)
+    assert mcnemar(second, first).p == result.p
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])  # the example of R's p.adjust
+    assert holm([0.9, 0.8]).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("counts", [(5, 5, 100), (0, 0, 16), (3, 9, 40), (12, 1, 50), (0, 4, 20)])
+def test_the_lower_limit_is_where_the_likelihood_puts_it(counts: tuple[int, int, int]) -> None:
+    gains, losses, images = counts
+    low = paired_low(gains, losses, images)
+
+    def unlikelihood(share: float) -> float:
+        shares = np.array([share + low, share, 1 - 2 * share - low])
+        return -float(np.sum(np.array([gains, losses, images - gains - losses]) * np.log(np.maximum(shares, 1e-300))))
+
+    share = minimize_scalar(unlikelihood, bounds=(max(0, -low), (1 - low) / 2), method="bounded", options={"xatol": 1e-10}).x
+    deviation = np.sqrt((2 * share + low - low**2) / images)
+    assert ((gains - losses) / images - low) / deviation == pytest.approx(norm.ppf(0.95), abs=1e-3)
+
+
+def test_the_lower_limit_holds_as_often_as_it_says() -> None:
+    """True difference -0.1 on 40 images: the limit lies above it in about 5 of 100 draws."""
+    generator = np.random.default_rng(3)
+    drawn = generator.multinomial(40, [0.08, 0.18, 0.74], size=2000)
+    above = np.mean([paired_low(gains, losses, 40) > -0.1 for gains, losses, _ in drawn])
+    assert 0.02 < above < 0.07
+
+
+def test_recalls_class_by_class() -> None:
+    labels = np.array([0] * 40 + [1] * 40)
+    first, second = labels.copy(), labels.copy()
+    first[:20], second[40:44] = 1, 0  # the first loses half of class 0, the second a tenth of class 1
+    table = recall_differences(labels, first, second, ["a", "b", "none of it"])
+    assert table.images.tolist() == [40, 40, 0]
+    assert table["first"].tolist() == [0.5, 1, 0] and table.second.tolist() == [1, 0.9, 0]
+    assert table.difference.tolist() == pytest.approx([-0.5, 0.1, 0])
+    assert table.low[0] < -0.6 and table.low[1] > -0.1 and table.low[2] == -1

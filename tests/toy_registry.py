@@ -1,0 +1,52 @@
+"""Registered models of no framework: each knows by heart what it says of every image, by the SHA-256 of the file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+
+from tasks import registry, tracking
+
+NAME = "toy"
+SOURCE = """
+import hashlib, json, pathlib
+import mlflow, pandas as pd
+
+class Knowing(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        self.answers = json.loads(pathlib.Path(context.artifacts["model"], "answers.json").read_text())
+
+    def predict(self, context, model_input, params=None):
+        return pd.DataFrame({"predicted": [self.answers[hashlib.sha256(image).hexdigest()] for image in model_input["image"]]})
+
+mlflow.models.set_model(Knowing())
+"""
+
+
+def register(
+    scratch: Path, answers: Mapping[str, str], classes: Sequence[str], seen: Sequence[tuple[str, str]] | None, name: str = NAME
+) -> ModelVersion:
+    """Register a model that gives `answers` (SHA-256 to class) and has seen images (SHA-256, hash; None: no record)."""
+    model = scratch / "knowing"
+    model.mkdir(parents=True, exist_ok=True)
+    (model / "answers.json").write_text(json.dumps(dict(answers)))
+    (model / "classes.json").write_text(json.dumps(list(classes)))
+    (scratch / "model.py").write_text(SOURCE)
+    artifacts = {"model": str(model)}
+    if seen is not None:
+        pd.DataFrame(seen, columns=["sha256", "hash"]).to_csv(scratch / "seen.csv", index=False)
+        artifacts["seen"] = str(scratch / "seen.csv")
+    with mlflow.start_run(experiment_id=tracking.open_store()):
+        logged = mlflow.pyfunc.log_model(
+            name="model", python_model=str(scratch / "model.py"), artifacts=artifacts, pip_requirements=["mlflow"]
+        )
+    tags = {registry.SHA256: tracking.folder_sha256(model), "classes": json.dumps(list(classes)), "architecture": "knowing"}
+    return mlflow.register_model(logged.model_uri, name, tags=tags)
+
+
+def files(version: ModelVersion) -> Path:
+    """Return the folder in the store that holds a version's own files, for tests that spoil them."""
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}/artifacts/knowing"))
