@@ -73,10 +73,11 @@ def settled(candidate: Candidate, champion: ModelVersion | None, lines: Sequence
     champion_sha256 = champion.tags[registry.SHA256] if champion else None
     decision = promotions.decision_against(lines, candidate.sha256, champion_sha256)
     if decision is not None:
+        back = decision["champion_before_sha256"] == candidate.sha256
+        why = "took this one back" if back else "was made when this one was known"
         return Outcome(
             STANDS,
-            f"version {champion.version} stays champion after {_decided(decision)} ({decision['reason']}): "
-            f"version {number} is not new since then; {_person(number)}",
+            f"version {champion.version} stays champion: {_decided(decision)} ({decision['reason']}) {why}; {_person(number)}",
         )
     look = promotions.find_look(lines, candidate.sha256, champion_sha256, candidate.test_sha256, gate.model_dump())
     if look is None:

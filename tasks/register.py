@@ -107,8 +107,8 @@ def signature(classes: list[str]) -> ModelSignature:
 def decide(client: MlflowClient, candidate: Candidate, params: Register, splits_sha256: str, path: Path) -> dict[str, object]:
     """Let the gate judge the candidate, unless that is settled; record the look, and return the receipt."""
     name = params.model
-    registry.settle(client, name, registry.history(client, name, path))
     lines = registry.history(client, name, path)
+    registry.settle(client, name, lines)
     champion = registry.find_champion(client, name)
     with registry.fetched(champion) if champion else nullcontext() as folder:
         outcome = settled(candidate, champion, lines, params.gate)

@@ -6,7 +6,6 @@ to a tag of the version; so one that was interrupted is noticed by its missing t
 
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,7 +85,6 @@ def fetched(version: ModelVersion) -> Iterator[Path]:
         "Bring its files back from a back-up, or make another version champion: "
         'python -m flows.promote --version N --reason "…" (--history lists them)'
     )
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with tempfile.TemporaryDirectory() as scratch:
         try:
             folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}", dst_path=scratch))

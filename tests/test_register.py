@@ -137,7 +137,8 @@ def test_a_better_one_is_promoted_and_a_rollback_outlasts_the_next_run_but_not_a
     promote.roll_back(client, "tiny", "not on bright scans")
     receipt = register()
     assert aliases(client)["champion"] == 1 and receipt["champion"] == 1 and receipt["verdict"] == "stands"
-    assert "version 1 stays champion after the rollback" in receipt["reason"] and "(not on bright scans)" in receipt["reason"]
+    assert receipt["reason"].startswith("version 1 stays champion: the rollback of ")
+    assert "(not on bright scans) took this one back" in receipt["reason"]
     assert [line["event"] for line in lines()] == ["look", "look", "rollback"]
     assert challenge("label", "newer")["champion"] == 3
 
