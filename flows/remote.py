@@ -30,6 +30,7 @@ from flows.publish import git
 from flows.verdict import PASSING, dvc, hear, judge, reason
 
 FLOW = "stage"
+LINES = f"prefect.flow_runs.{FLOW}"  # the logger of what a worker's run itself says
 ENTRYPOINT = "flows/worker.py:stage"
 FOLDER = "PIPELINE_WORKER_FOLDER"  # `make worker` sets it to its clone
 HEARTBEAT = 30  # seconds; the shortest that Prefect has
@@ -197,7 +198,7 @@ def new_lines(client: SyncPrefectClient, run: UUID, seen: dict[UUID, datetime]) 
     for offset in itertools.count(step=PAGE):
         page = client.read_logs(wanted, limit=PAGE, offset=offset, sort=LogSort.TIMESTAMP_ASC)
         for entry in page:
-            if entry.id not in seen and entry.name == "prefect.flow_runs":
+            if entry.id not in seen and entry.name == LINES:
                 yield entry.message
             seen[entry.id] = entry.timestamp
         if len(page) < PAGE:

@@ -7,6 +7,7 @@ pushed stays in this clone's cache.
 
 import importlib.metadata
 import socket
+from logging import LoggerAdapter
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -17,6 +18,7 @@ from prefect.states import Failed, State
 
 from flows.process import EndedError, ended_together
 from flows.publish import POINTERS, git
+from flows.remote import FLOW
 from flows.verdict import PASSING, dvc, hear, judge, reason
 
 LOCK = Path(".dvc/tmp/retrain.lock")
@@ -39,8 +41,9 @@ def stage(name: str, revision: str, inputs: list[str], pointers: dict[str, str],
     here = f"{socket.gethostname()}:{Path.cwd()}"
     try:
         with FileLock(LOCK, blocking=False), ended_together():
-            get_run_logger().info("%s runs in %s", name, here)
-            return work(name, revision, inputs, pointers, force)
+            log = get_run_logger().getChild(FLOW)
+            log.info("%s runs in %s", name, here)
+            return work(name, revision, inputs, pointers, force, log)
     except Timeout:
         message = f"{here} is busy with another run; a worker needs a clone of its own"
         return Failed(name="Unavailable", message=f"{name} failed: {message}")
@@ -51,9 +54,8 @@ def stage(name: str, revision: str, inputs: list[str], pointers: dict[str, str],
         return Failed(name="Unavailable" if unavailable else None, message=f"{name} failed in {here}: {error}")
 
 
-def work(name: str, revision: str, inputs: list[str], pointers: dict[str, str], force: bool) -> State:
+def work(name: str, revision: str, inputs: list[str], pointers: dict[str, str], force: bool, log: LoggerAdapter) -> State:
     """Do what `stage` promises; nobody else is at work in this folder."""
-    log = get_run_logger()
     check_out(revision)
     refuse_other_packages(PACKAGES)
     for path, text in pointers.items():
@@ -76,9 +78,8 @@ def check_out(revision: str) -> None:
         changed = git("status", "--porcelain", "--untracked-files=no")
         if changed:
             raise ValueError(f"a worker needs a clone of its own, and this one has uncommitted changes:\n{changed}")
-    left = git("ls-files", "--modified", "--deleted", "--", *POINTERS, "*.dvc").splitlines()
-    if left:
-        git("checkout", "--quiet", "--", *left)  # records of the run before
+    else:
+        forget_records()
     git("fetch", "--quiet", "origin")
     try:
         git("cat-file", "-e", f"{revision}^{{commit}}")
@@ -86,6 +87,14 @@ def check_out(revision: str) -> None:
         address = git("remote", "get-url", "origin")
         raise ValueError(f"revision {revision} is not in {address}, where this worker looks: git push it there") from None
     git("checkout", "--quiet", "--detach", revision)
+
+
+def forget_records() -> None:
+    """Undo what the run before left in DVC's records; its outputs stay in the cache."""
+    Path("dvc.lock").unlink(missing_ok=True)  # the commit before may have none
+    left = git("ls-files", "--modified", "--deleted", "--", *POINTERS, "*.dvc").splitlines()
+    if left:
+        git("checkout", "--quiet", "--", *sorted(set(left)))
 
 
 def refuse_other_packages(lock: Path) -> None:
