@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 
 from flows.process import EndedError, environment
-from flows.verdict import PASSING, hear, reason
+from flows.verdict import PASSING, hear, trouble
 
 POINTERS = ("dvc.lock", "data/raw.dvc", "data/promotions.jsonl")
 
@@ -34,9 +34,8 @@ def publish() -> State:
 def hand_on(say: Callable[[str], None]) -> None:
     """Do it, without Prefect. Raises `ValueError` with the words of the command that failed."""
     for command in commands():
-        status, lines = hear(command, say)
-        if status != 0:
-            raise ValueError(f"{' '.join(command[-3:])}: {reason(lines)}")
+        if why := trouble(*hear(command, say)):
+            raise ValueError(f"{' '.join(command[-3:])}: {why}")
 
 
 def commands() -> list[list[str]]:

@@ -27,7 +27,7 @@ from prefect.states import Cancelling, Completed, Crashed, Failed, State, StateT
 from flows.graph import read_files, read_inputs
 from flows.process import EndedError, ending
 from flows.publish import git
-from flows.verdict import PASSING, dvc, hear, judge, reason
+from flows.verdict import PASSING, dvc, hear, judge, trouble
 
 FLOW = "stage"
 LINES = f"prefect.flow_runs.{FLOW}"  # the logger of what a worker's run itself says
@@ -137,9 +137,7 @@ def run(stage: str, where: Elsewhere, force: bool, limit: float, on_line: Callab
         if state.is_completed():
             return state
     inputs, pointers = read_inputs(stage)
-    status, lines = hear(dvc("push", *inputs), on_line, limit)
-    if status != 0:
-        why = reason(lines)
+    if inputs and (why := trouble(*hear(dvc("push", *inputs), on_line, limit))):
         name = "Unavailable" if PASSING.search(why) else None
         return Failed(name=name, message=f"{stage} failed: its inputs could not be pushed to DVC's remote: {why}")
     parameters = {"name": stage, "revision": where.revision, "inputs": inputs, "pointers": pointers, "force": force}

@@ -17,7 +17,14 @@ PASSING = re.compile(
 )
 SKIPPED = re.compile(r"^Stage '.*' didn't change, skipping$", re.MULTILINE)
 CACHED = re.compile(r"^Stage '.*' is cached - skipping run", re.MULTILINE)
-DVC_HINTS = ("To track the changes with git", "To enable auto staging", "Use `dvc push`", "\tgit add ", "\tdvc config ")
+DVC_HINTS = (
+    "To track the changes with git",
+    "To enable auto staging",
+    "Use `dvc push`",
+    "Having any troubles?",
+    "\tgit add ",
+    "\tdvc config ",
+)
 DVC_CHATTER = ("ERROR: failed to reproduce", "Running stage", "> ", *DVC_HINTS)
 
 
@@ -51,6 +58,11 @@ def judge(stage: str, status: int, lines: list[str]) -> State:
     if CACHED.search(text):
         return Completed(name="Cached", message="taken from DVC's run cache")
     return Completed(message="done")
+
+
+def trouble(status: int, lines: list[str]) -> str:
+    """Return why a transfer failed, or ""; DVC ends well where the run cache alone could not be copied, and only says so."""
+    return reason(lines) if status != 0 or any(line.startswith("ERROR:") for line in lines) else ""
 
 
 def reason(lines: list[str]) -> str:

@@ -19,7 +19,7 @@ from prefect.states import Failed, State
 from flows.process import EndedError, ended_together
 from flows.publish import POINTERS, git
 from flows.remote import FLOW
-from flows.verdict import PASSING, dvc, hear, judge, reason
+from flows.verdict import PASSING, dvc, hear, judge, trouble
 
 LOCK = Path(".dvc/tmp/retrain.lock")
 PACKAGES = Path("requirements.txt")
@@ -60,15 +60,11 @@ def work(name: str, revision: str, inputs: list[str], pointers: dict[str, str], 
     refuse_other_packages(PACKAGES)
     for path, text in pointers.items():
         Path(path).write_text(text)
-    status, lines = hear(dvc("pull", "--force", *inputs), log.info)
-    if status != 0:
-        raise ValueError(f"its inputs could not be pulled from DVC's remote: {reason(lines)}")
+    if inputs and (why := trouble(*hear(dvc("pull", "--force", *inputs), log.info))):
+        raise ValueError(f"its inputs could not be pulled from DVC's remote: {why}")
     state = judge(name, *hear(dvc("repro", "--single-item", *(["--force"] if force else []), name), log.info))
-    if state.is_completed():
-        status, lines = hear(dvc("push", "--run-cache", name), log.info)
-        if status != 0:
-            kept = "its outputs are kept there, and the next run that this worker takes pushes them"
-            raise ValueError(f"what it made could not be pushed to DVC's remote ({kept}): {reason(lines)}")
+    if state.is_completed() and (why := trouble(*hear(dvc("push", "--run-cache", name), log.info))):
+        raise ValueError(f"what it made is kept there, but could not be pushed to DVC's remote: {why}")
     return state
 
 
