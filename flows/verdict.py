@@ -18,13 +18,9 @@ PASSING = re.compile(
 SKIPPED = re.compile(r"^Stage '.*' didn't change, skipping$", re.MULTILINE)
 CACHED = re.compile(r"^Stage '.*' is cached - skipping run", re.MULTILINE)
 DVC_HINTS = (
-    "To track the changes with git",
-    "To enable auto staging",
-    "Use `dvc push`",
+    "To track the changes with git", "To enable auto staging", "Use `dvc push`", "\tgit add ", "\tdvc config ",
     "Having any troubles?",
-    "\tgit add ",
-    "\tdvc config ",
-)
+)  # fmt: skip
 DVC_CHATTER = ("ERROR: failed to reproduce", "Running stage", "> ", *DVC_HINTS)
 
 

@@ -135,7 +135,12 @@ def test_an_interrupt_of_the_driver_ends_the_stage_at_the_worker(root: Path, wor
     toy.until(hanging.exists)
     os.killpg(flow.pid, signal.SIGINT)
     assert flow.wait(30) == 130
-    toy.until(lambda: not [words for folder in workers for words in toy.processes(folder).values() if folder.name in words], 30)
+    toy.until(
+        lambda: (
+            not [words for folder in workers for words in toy.processes(folder).values() if "repro" in words or "spawned" in words]
+        ),
+        30,
+    )
 
 
 def test_what_workers_cannot_see_is_refused(root: Path) -> None:
