@@ -32,7 +32,7 @@ from flows.verdict import PASSING, dvc, hear, judge, trouble
 FLOW = "stage"
 LINES = f"prefect.flow_runs.{FLOW}"  # the logger of what a worker's run itself says
 ENTRYPOINT = "flows/worker.py:stage"
-FOLDER = "PIPELINE_WORKER_FOLDER"  # `make worker` sets it to its clone
+FOLDER = "PWD"  # the variable of a worker that names its clone: shells set it, and so does `make worker`
 HEARTBEAT = 30  # seconds; the shortest that Prefect has
 SILENCE = 100.0  # seconds without a heartbeat after which a run is given up and its stage handed out again
 START = 300.0  # seconds that a worker may take to start a run that it took

@@ -2,7 +2,7 @@
 
 `make worker POOL=gpu` starts a worker here. A run brings the commit to check out and the records of the stage's inputs;
 they are pulled from DVC's remote, the stage runs, and its outputs are pushed there. What is pulled, made or could not be
-pushed stays in this clone's cache.
+pushed stays in this clone's cache. The stage's code is the commit's; this module's own is that of the run before.
 """
 
 import importlib.metadata

@@ -61,6 +61,13 @@ for line in pathlib.Path("work", name).read_text().splitlines():
     elif verb == "hang" and not pathlib.Path(rest).exists():  # the first time, on whatever machine
         pathlib.Path(rest).touch()
         time.sleep(300)
+    elif verb == "meet":  # wait until another stage is there too
+        pathlib.Path(rest, name).touch()
+        deadline = time.monotonic() + 60
+        while len(list(pathlib.Path(rest).iterdir())) < 2:
+            if time.monotonic() > deadline:
+                sys.exit("error: nobody came")
+            time.sleep(0.1)
     elif verb == "spawn":  # a process of its own, in the stage's group
         subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({rest})  # spawned by {pathlib.Path.cwd()}"])
     elif verb == "stubborn":
