@@ -5,7 +5,7 @@ export DO_NOT_TRACK := 1
 BASE ?= origin/main
 
 .DEFAULT_GOAL := help
-.PHONY: help run data serve ui pull push comment post test lint format lock clean
+.PHONY: help run data serve worker ui pull push comment post test lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ format: .venv/installed  ## mend what lint finds, where it can
 
 serve: .venv/installed  ## run on the schedules of prefect.yaml until interrupted
 	@python -m flows.serve
+
+worker: .venv/installed  ## run stages of other machines' runs in this clone: make worker POOL=gpu (PREFECT_API_URL names the server)
+	@python -m flows.serve worker $(or $(POOL),$(error make worker POOL=<name of a Prefect work pool>))
 
 ui: .venv/installed  ## open the pages of Prefect (http://127.0.0.1:4200) and MLflow (http://127.0.0.1:5000)
 	@python -m flows.serve pages

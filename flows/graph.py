@@ -1,11 +1,16 @@
 """The graph of `dvc.yaml`, asked of DVC: nothing here knows the name of a stage."""
 
+import io
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ruamel.yaml import YAML
 
 from flows.process import environment
 
@@ -41,6 +46,31 @@ def read_status() -> dict[str, list]:
         return {name: changes for name, changes in project.status().items() if not name.endswith(".dvc")}
 
 
+def read_files(stage: str) -> tuple[list[str], list[str]]:
+    """Return what a stage reads, and which of its outputs are kept out of DVC's cache."""
+    with open_project() as project:
+        found = project.stage.get_target(stage)
+        return [dep.def_path for dep in found.deps], [out.def_path for out in found.outs if not out.use_cache]
+
+
+def read_inputs(stage: str) -> tuple[list[str], dict[str, str]]:
+    """Return the outputs of others that a stage reads, and by file DVC's records of them: `dvc.lock` cut down, `.dvc` files."""
+    with open_project() as project, project.lock:
+        reads = [dep.fs_path for dep in project.stage.get_target(stage).deps]
+        outs = [out for out in project.index.outs if any(_overlap(out.fs_path, path) for path in reads)]
+        owners = {out.stage.addressing: out.stage for out in outs}
+        lock = YAML(typ="safe").load(Path("dvc.lock")) if Path("dvc.lock").exists() else {}
+        lock["stages"] = {name: entry for name, entry in lock.get("stages", {}).items() if name in owners}
+        files = {owner.relpath: Path(owner.relpath).read_text() for name, owner in owners.items() if name.endswith(".dvc")}
+    text = io.StringIO()
+    YAML(typ="safe").dump(lock, text)
+    return sorted(os.path.relpath(out.fs_path) for out in outs), files | {"dvc.lock": text.getvalue()}
+
+
+def _overlap(one: str, other: str) -> bool:
+    return Path(one).is_relative_to(other) or Path(other).is_relative_to(one)
+
+
 @contextmanager
 def open_project() -> Iterator["Repo"]:
     """Open the DVC project in the current folder, in this process: a `dvc` of its own would cost a second each."""
@@ -49,7 +79,7 @@ def open_project() -> Iterator["Repo"]:
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        with Repo() as project:
+        with Repo(_wait_for_lock=True) as project:
             yield project
     except DvcException as error:
         raise DvcError(": ".join(str(part) for part in (error, error.__cause__) if part)) from error

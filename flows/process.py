@@ -42,14 +42,19 @@ _running: set[Keeper] = set()
 _ending = threading.Event()
 
 
-def stream(command: Sequence[str], on_line: Callable[[str], None], limit: float | None = None) -> int:
-    """Run `command`, hand each line it prints to `on_line`, and return its exit status.
+def stream(
+    command: Sequence[str],
+    on_line: Callable[[str], None],
+    limit: float | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> int:
+    """Run `command`, with more environment variables, hand each line it prints to `on_line`, and return its exit status.
 
     Raises `EndedError` when it was ended, after `limit` seconds or by an interrupt.
     """
     if _ending.is_set():
         raise EndedError("not started: the run is ending")
-    keeper = start(command)
+    keeper = start(command, variables)
     _running.add(keeper)
     if _ending.is_set():  # an interrupt came between the two
         keeper.end("ended by an interrupt")
@@ -68,6 +73,11 @@ def stream(command: Sequence[str], on_line: Callable[[str], None], limit: float 
     if status and why:
         raise EndedError(why)
     return status
+
+
+def ending(seconds: float) -> bool:
+    """Wait so long, or until the run is ending, and say whether it is."""
+    return _ending.wait(seconds)
 
 
 def start(command: Sequence[str], variables: Mapping[str, str] = MappingProxyType({})) -> Keeper:

@@ -12,8 +12,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 
-from flows.process import EndedError, environment, stream
-from flows.reproduce import PASSING, reason
+from flows.process import EndedError, environment
+from flows.verdict import PASSING, hear, trouble
 
 POINTERS = ("dvc.lock", "data/raw.dvc", "data/promotions.jsonl")
 
@@ -34,14 +34,8 @@ def publish() -> State:
 def hand_on(say: Callable[[str], None]) -> None:
     """Do it, without Prefect. Raises `ValueError` with the words of the command that failed."""
     for command in commands():
-        lines: list[str] = []
-
-        def on_line(line: str, lines: list[str] = lines) -> None:
-            lines.append(line)
-            say(line)
-
-        if stream(command, on_line) != 0:
-            raise ValueError(f"{' '.join(command[-3:])}: {reason(lines)}")
+        if why := trouble(*hear(command, say)):
+            raise ValueError(f"{' '.join(command[-3:])}: {why}")
 
 
 def commands() -> list[list[str]]:

@@ -5,12 +5,10 @@ Failed, Unavailable (a lock or the network; tried again), Ended (time limit or i
 """
 
 import os
-import re
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from prefect import allow_failure, get_run_logger, task
@@ -19,8 +17,11 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
 from prefect.utilities.annotations import opaque
 
+from flows import remote
 from flows.artefacts import Progress
-from flows.process import EndedError, stream
+from flows.process import EndedError
+from flows.remote import Elsewhere
+from flows.verdict import dvc, hear, judge
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,6 @@ class Settings:
 SETTINGS = {"train": Settings(limit=72 * 3600)}  # a verb that is not listed takes the defaults
 WORKERS = "PIPELINE_WORKERS"
 
-# What passes by itself and is worth another try; a stage's own verdict is not.
-PASSING = re.compile(
-    r"unable to acquire lock|is busy, it is being blocked|database is locked|connection (error|reset|refused|timed out)|"
-    r"temporar(y|ily) (failure|unavailable)|name resolution|timed? ?out|too many requests|service unavailable",
-    re.IGNORECASE,
-)
-SKIPPED = re.compile(r"^Stage '.*' didn't change, skipping$", re.MULTILINE)
-CACHED = re.compile(r"^Stage '.*' is cached - skipping run", re.MULTILINE)
-DVC_HINTS = ("To track the changes with git", "To enable auto staging", "Use `dvc push`", "\tgit add ", "\tdvc config ")
-DVC_CHATTER = ("ERROR: failed to reproduce", "Running stage", "> ", *DVC_HINTS)
-
 
 @dataclass
 class Plan:
@@ -55,6 +45,7 @@ class Plan:
     stale: set[str]
     force: bool = False
     limit: float | None = None
+    elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
     futures: dict[str, PrefectFuture] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     slots: dict[str, threading.Semaphore] = field(default_factory=dict)
@@ -99,49 +90,27 @@ def reproduce(stage: str, plan: Plan) -> State:
         return Failed(name="NotRun", message=f"needs {', '.join(lacking)}")
     if not (plan.force or stage in plan.stale):
         return Completed(name="Skipped", message="nothing it depends on changed")
-    verb = stage.partition("@")[0]
-    with plan.slot(verb):
+    where = plan.elsewhere.get(stage)
+    with nullcontext() if where else plan.slot(stage.partition("@")[0]):
         started = time.monotonic()
-        state = run(stage, plan.force, plan.limit or SETTINGS.get(verb, Settings()).limit)
+        state = run(stage, plan, where)
         plan.seconds[stage] = time.monotonic() - started
     return state
 
 
-def run(stage: str, force: bool, limit: float) -> State:
-    """Run `dvc repro` for one stage and tell by its words what happened."""
+def run(stage: str, plan: Plan, where: Elsewhere | None) -> State:
+    """Run `dvc repro` for one stage, here or elsewhere, and tell by its words what happened."""
     log = get_run_logger()
     progress = Progress(stage)
-    lines: list[str] = []
+    limit = plan.limit or SETTINGS.get(stage.partition("@")[0], Settings()).limit
 
-    def on_line(line: str) -> None:
-        lines.append(line)
-        if line.strip() and not line.startswith(DVC_HINTS):
-            log.info(line)
+    def show(line: str) -> None:
+        log.info(line)
         progress.note(line)
 
-    command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
     try:
-        status = stream([sys.executable, "-m", *command], on_line, limit)
+        if where:
+            return remote.run(stage, where, plan.force, limit, show)
+        return judge(stage, *hear(dvc("repro", "--single-item", *(["--force"] if plan.force else []), stage), show, limit))
     except EndedError as error:
         return Failed(name="Ended", message=f"{stage} was {error}")
-    return judge(stage, status, lines)
-
-
-def judge(stage: str, status: int, lines: list[str]) -> State:
-    """Return the state that the exit status and the words of `dvc repro` amount to."""
-    if status != 0:
-        why = reason(lines)
-        return Failed(name="Unavailable" if PASSING.search(why) else None, message=f"{stage} failed: {why}")
-    text = "\n".join(lines)
-    if SKIPPED.search(text):
-        return Completed(name="Skipped", message="nothing it depends on changed")
-    if CACHED.search(text):
-        return Completed(name="Cached", message="taken from DVC's run cache")
-    return Completed(message="done")
-
-
-def reason(lines: list[str]) -> str:
-    """Return what a failed stage said: from its first `error:` line on, else its last lines."""
-    own = [line for line in lines if line.strip() and not line.startswith(DVC_CHATTER)]
-    start = next((number for number, line in enumerate(own) if line.lower().startswith("error:")), max(len(own) - 5, 0))
-    return "\n".join(own[start : start + 20]).strip() or "\n".join(line for line in lines if line.startswith("ERROR:"))

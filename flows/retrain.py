@@ -21,8 +21,10 @@ from flows import artefacts, source
 from flows.graph import DvcError, downstream, read_graph, read_status, upstream
 from flows.process import EndedError, ended_together, stream
 from flows.publish import publish as publish_results
-from flows.reproduce import Plan, reason, submit
+from flows.remote import prepare
+from flows.reproduce import Plan, submit
 from flows.server import connected
+from flows.verdict import reason
 from tasks.params import load_params
 
 LOCK = Path(".dvc/tmp/retrain.lock")
@@ -44,6 +46,7 @@ def retrain(
     stages: list[str] | None = None,
     time_limit: float | None = None,
     overlap: Literal["wait", "refuse"] = "wait",
+    remote: dict[str, str] | None = None,
 ) -> State:
     """Update the images, reproduce what is stale, and publish if asked.
 
@@ -57,17 +60,18 @@ def retrain(
         stages: Only these stages and what they need, such as `train@cnn_a`; all when empty.
         time_limit: Seconds that any one stage may take; empty takes the limits in flows/reproduce.py.
         overlap: What to do while another run is at work in the same folder: wait for it, or refuse.
+        remote: Which stages workers of which Prefect work pool run, by verb or stage, such as {"train": "gpu"}.
     """
     try:
         with alone(overlap), ended_together():
-            return work(update, force, publish, stages or [], time_limit)
+            return work(update, force, publish, stages or [], time_limit, remote or {})
     except OverlapError as error:
         return Cancelled(name="Refused", message=str(error))
     except (ValueError, OSError, DvcError, EndedError) as error:
         return Failed(message=str(error))
 
 
-def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit: float | None) -> State:
+def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit: float | None, remote: dict[str, str]) -> State:
     """Do what `retrain` promises; nobody else is at work in this folder."""
     load_params()
     images = source.update() if update else ""
@@ -79,6 +83,7 @@ def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit
         wanted = upstream(stages or list(graph), graph)
         plan = Plan({stage: graph[stage] for stage in graph if stage in wanted}, downstream(set(changed), graph), force, time_limit)
         if force or wanted & plan.stale:
+            plan.elsewhere = prepare(remote, graph, wanted if force else wanted & plan.stale)
             open_store()
         states = submit(plan)
         artefacts.tell(states, plan.seconds, changed, images)
@@ -161,7 +166,19 @@ def parse() -> dict[str, object]:
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these and what they need, such as train@cnn_a")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="how long any one stage may take")
     parser.add_argument("--overlap", choices=("wait", "refuse"), default="wait", help="while another run is at work here")
-    return vars(parser.parse_args())
+    parser.add_argument(
+        "--remote", nargs="+", type=pair, metavar="VERB=POOL", help="what workers of a Prefect work pool run, such as train=gpu"
+    )
+    arguments = vars(parser.parse_args())
+    return arguments | {"remote": dict(arguments["remote"] or [])}
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Return the two sides of VERB=POOL."""
+    name, _, pool = text.partition("=")
+    if not name or not pool:
+        raise argparse.ArgumentTypeError(f"expected VERB=POOL such as train=gpu, received {text}")
+    return name, pool
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 `python -m flows.serve` (`make serve`) runs schedules until it is interrupted; with PREFECT_API_URL set, as to a team's
 server, it starts the worker alone. `python -m flows.serve pages` (`make ui`) only shows what is recorded.
+`python -m flows.serve worker POOL` (`make worker POOL=gpu`) runs stages of other machines' runs in this clone.
 """
 
 import os
@@ -13,6 +14,7 @@ import httpx
 from prefect.settings import get_current_settings
 
 from flows.process import Keeper, environment, start
+from flows.remote import FOLDER
 from flows.server import HOME, answers, launch
 
 POOL = "images"  # as in prefect.yaml
@@ -44,6 +46,14 @@ def pages() -> Keeper:
     return start([sys.executable, "-m", "mlflow", "server", *options])
 
 
+def worker(pool: str) -> Keeper:
+    """Return a worker of a pool for this clone, one stage at a time. Raises `OSError` where no server is known."""
+    if not get_current_settings().api.url and not answers(HOME):
+        raise OSError("which Prefect server has the work pool? export PREFECT_API_URL=http://<driver or server>:4200/api")
+    variables = {"PREFECT_API_URL": get_current_settings().api.url or HOME, FOLDER: str(Path.cwd())}
+    return start([*PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--limit", "1"], variables)
+
+
 def have_server() -> str:
     """Return the address of the configured server, or of one on this machine, started here unless it runs already."""
     address = get_current_settings().api.url
@@ -58,7 +68,8 @@ def have_server() -> str:
 def main() -> None:
     """Show the lines of what was started until it ends; then end with its status, so that a supervisor starts it again."""
     try:
-        keeper = {"schedules": serve, "pages": pages}[(sys.argv[1:] or ["schedules"])[0]]()
+        what, *names = sys.argv[1:] or ["schedules"]
+        keeper = {"schedules": serve, "pages": pages, "worker": worker}[what](*names)
         for line in keeper.process.stdout:
             print(line, end="", flush=True)
         sys.exit(keeper.process.wait())

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,23 @@ def threads() -> None:
         from tasks.modeling.training import use_threads
 
         use_threads(2)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server of the tests' own, with an empty database."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # costs seconds, and few tests need it
+
+    from flows.server import free_port, launch
+
+    home = tmp_path_factory.mktemp("prefect")
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", str(port)]
+    launch(command, address, {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
+    with temporary_settings({PREFECT_API_URL: address}), pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("PREFECT_API_URL", address)  # for the flows that run as processes
+        yield address  # it ends with this process, after Prefect sent its last lines
 
 
 @pytest.fixture(scope="session")

@@ -4,38 +4,22 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from ruamel.yaml import YAML
 
 from flows import reproduce, retrain, serve
 from flows.reproduce import Settings
-from flows.server import free_port, launch
 from tests import toy_pipeline as toy
 from tests.conftest import TINY_PARAMS, draw_tiny
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server of the tests' own, with an empty database."""
-    home = tmp_path_factory.mktemp("prefect")
-    port = free_port()
-    address = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", str(port)]
-    launch(command, address, {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
-    with temporary_settings({PREFECT_API_URL: address}), pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("PREFECT_API_URL", address)  # for the flows that run as processes
-        yield address  # it ends with this process, after Prefect sent its last lines
 
 
 @pytest.fixture(scope="module")

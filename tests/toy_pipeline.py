@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,16 @@ for line in pathlib.Path("work", name).read_text().splitlines():
         pathlib.Path("at").mkdir(exist_ok=True)
         pathlib.Path("at", name).touch()
         time.sleep(float(rest))
+    elif verb == "hang" and not pathlib.Path(rest).exists():  # the first time, on whatever machine
+        pathlib.Path(rest).touch()
+        time.sleep(300)
+    elif verb == "meet":  # wait until another stage is there too
+        pathlib.Path(rest, name).touch()
+        deadline = time.monotonic() + 60
+        while len(list(pathlib.Path(rest).iterdir())) < 2:
+            if time.monotonic() > deadline:
+                sys.exit("error: nobody came")
+            time.sleep(0.1)
     elif verb == "spawn":  # a process of its own, in the stage's group
         subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({rest})  # spawned by {pathlib.Path.cwd()}"])
     elif verb == "stubborn":
@@ -142,9 +153,9 @@ def at_work(root: Path, stage: str) -> bool:
     return (root / "at" / stage).exists()
 
 
-def processes(root: Path) -> list[str]:
-    """Return the command lines of all other processes whose current folder is `root`: keepers, stages, what they spawned."""
-    found = []
+def processes(root: Path) -> dict[int, str]:
+    """Return {pid: command line} of all other processes whose current folder is `root`: keepers, stages, what they spawned."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             here = (entry / "cwd").readlink() == root
@@ -152,8 +163,15 @@ def processes(root: Path) -> list[str]:
         except OSError:
             continue
         if here and words and int(entry.name) != os.getpid():
-            found.append(words)
+            found[int(entry.name)] = words
     return found
+
+
+def kill(root: Path) -> None:
+    """Kill them all at once, as when a machine dies."""
+    for pid in processes(root):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> float:
