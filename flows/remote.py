@@ -149,7 +149,8 @@ def run(stage: str, where: Elsewhere, force: bool, limit: float, on_line: Callab
     taken = take(stage, limit)
     if taken.is_completed():
         return Completed(name=state.name, message=f"{state.message} in pool {where.pool}")
-    return Failed(message=f"{stage} ran in pool {where.pool}, but what it made does not fit what is here now: {taken.message}")
+    why = f"nothing in DVC's remote fits what the stage reads here now; did files change meanwhile? {taken.message}"
+    return Failed(name=taken.name, message=f"{stage} failed: it ran in pool {where.pool}, but {why}")
 
 
 def take(stage: str, limit: float) -> State:

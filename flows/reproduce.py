@@ -20,7 +20,6 @@ from prefect.utilities.annotations import opaque
 from flows import remote
 from flows.artefacts import Progress
 from flows.process import EndedError
-from flows.remote import Elsewhere
 from flows.verdict import dvc, hear, judge
 
 
@@ -45,7 +44,7 @@ class Plan:
     stale: set[str]
     force: bool = False
     limit: float | None = None
-    elsewhere: dict[str, Elsewhere] = field(default_factory=dict)
+    elsewhere: dict[str, remote.Elsewhere] = field(default_factory=dict)
     futures: dict[str, PrefectFuture] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     slots: dict[str, threading.Semaphore] = field(default_factory=dict)
@@ -98,7 +97,7 @@ def reproduce(stage: str, plan: Plan) -> State:
     return state
 
 
-def run(stage: str, plan: Plan, where: Elsewhere | None) -> State:
+def run(stage: str, plan: Plan, where: remote.Elsewhere | None) -> State:
     """Run `dvc repro` for one stage, here or elsewhere, and tell by its words what happened."""
     log = get_run_logger()
     progress = Progress(stage)

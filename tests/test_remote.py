@@ -1,5 +1,6 @@
 """Stages on other machines: two workers with clones, caches and settings of their own, one Git and one DVC remote."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -155,6 +156,12 @@ def test_what_workers_cannot_see_is_refused(root: Path) -> None:
     toy.git(root, "commit", "--quiet", "--all", "--message", "changed")
     with pytest.raises(ValueError, match="workers cannot fetch commit .*: origin does not have it; git push it"):
         remote.refuse_unready(["train@a"])
+
+
+def test_the_command_line_names_verbs_and_pools() -> None:
+    assert [retrain.pair(text) for text in ("train=gpu", "train@a=big")] == [("train", "gpu"), ("train@a", "big")]
+    with pytest.raises(argparse.ArgumentTypeError, match="expected VERB=POOL such as train=gpu, received train"):
+        retrain.pair("train")
 
 
 def test_a_stage_with_results_out_of_the_cache_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
