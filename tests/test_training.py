@@ -235,3 +235,14 @@ def test_predictions_come_in_the_order_of_the_rows() -> None:
 def test_threads_may_be_set_again() -> None:
     use_threads(2)
     use_threads(2)
+
+
+def test_tensorboard_gets_its_logs_on_request_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, without, _ = train(PLAIN, tmp_path / "a.npz")
+    monkeypatch.setenv("TENSORBOARD_DIR", str(tmp_path / "logs"))
+    with pytest.raises(KilledError):
+        train(PLAIN, tmp_path / "b.npz", kill_after=1)
+    _, resumed, told = train(PLAIN, tmp_path / "b.npz")
+    assert told == [2, 3]
+    assert resumed == without
+    assert list((tmp_path / "logs/b").rglob("events.out.tfevents.*"))
