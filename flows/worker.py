@@ -19,9 +19,9 @@ from prefect.states import Failed, State
 from flows.process import EndedError, ended_together
 from flows.publish import POINTERS, git
 from flows.remote import FLOW
+from flows.retrain import LOCK
 from flows.verdict import PASSING, dvc, hear, judge, trouble
 
-LOCK = Path(".dvc/tmp/retrain.lock")
 PACKAGES = Path("requirements.txt")
 NAMED = 10  # packages that a message lists
 

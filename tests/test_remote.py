@@ -82,8 +82,8 @@ def publish(root: Path) -> None:
     toy.git(root, "push", "--quiet", "origin", "HEAD:main")
 
 
-def run() -> tuple[str, str]:
-    state = retrain.retrain(update=False, remote={"train": "gpu"}, return_state=True)
+def run(**parameters: object) -> tuple[str, str]:
+    state = retrain.retrain(update=False, remote={"train": "gpu"}, return_state=True, **parameters)
     return state.name, state.message
 
 
@@ -106,10 +106,9 @@ def test_two_workers_train_at_once_for_a_driver_that_trains_nothing(
 
 
 def test_a_stage_whose_worker_died_is_taken_up_again(root: Path, workers: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "SILENCE", 12.0)  # less than Prefect's shortest time between heartbeats
+    monkeypatch.setattr(remote, "SILENCE", 10.0)  # less than Prefect's shortest time between heartbeats
     hanging = root.parent / "hanging"
     toy.instruct(root, "train@a", f"hang {hanging}")
-    toy.instruct(root, "train@b", "say mended")
     publish(root)
     died: list[Path] = []
 
@@ -120,9 +119,9 @@ def test_a_stage_whose_worker_died_is_taken_up_again(root: Path, workers: list[P
 
     killer = threading.Thread(target=kill_it)
     killer.start()
-    assert run() == ("Completed", "5 of 6 stages ran: train@a, evaluate@a, train@b, evaluate@b, join")
+    assert run(stages=["train@a"]) == ("Completed", "1 of 2 stages ran: train@a")
     killer.join()
-    assert toy.ran(root) == ["evaluate@b", "evaluate@a", "join"]
+    assert toy.ran(root) == []
     assert "train@a" in toy.ran(next(folder for folder in workers if folder not in died))
     start_worker(died[0])
 
@@ -131,7 +130,7 @@ def test_an_interrupt_of_the_driver_ends_the_stage_at_the_worker(root: Path, wor
     hanging = root.parent / "hanging again"
     toy.instruct(root, "train@a", "stubborn", "spawn 300", f"hang {hanging}")
     publish(root)
-    flow = toy.start_flow(root, "--remote", "train=gpu")
+    flow = toy.start_flow(root, "--stages", "train@a", "--remote", "train=gpu")
     toy.until(hanging.exists)
     os.killpg(flow.pid, signal.SIGINT)
     assert flow.wait(30) == 130
