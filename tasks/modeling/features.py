@@ -42,7 +42,7 @@ def view(below: keras.Model, structure: Backbone, images: Images, changes: Augme
 def _kept(
     below: keras.Model, structure: Backbone, images: Images, dtype: type, more: Sequence[object], change: Change
 ) -> np.ndarray:
-    network = [structure.backbone, sorted(structure.options.items()), len(below.layers), below.compute_dtype, keras.__version__]
+    network = [structure.backbone, sorted(structure.options.items()), len(below.layers), below.output.dtype, keras.__version__]
     content = [*network, tf.__version__, _digest(below.get_weights()), _digest(_pixels(images)), images.pixels.shape[1:], *more]
     shape = (len(images.rows), *below.output.shape[1:])
     return kept(CACHE, content, shape, np.dtype(dtype), lambda: _compute(below, images, change, structure.backbone))

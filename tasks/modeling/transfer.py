@@ -57,28 +57,20 @@ def fit_transfer(
     """
     pair = _build(structure, params, answers)
     phases = [_first(structure, params), *structure.phases]
-    starts = _starts(pair.plain, phases)
+    epochs = sum(phase.epochs for phase in phases)
     history: list[Row] = []
     seconds = 0.0
-    for number, (phase, first) in enumerate(zip(phases, starts, strict=True), 1):
-        backbones.freeze(pair.trained, first)
-        settings = params.model_copy(update={"epochs": phase.epochs, "learning_rate": phase.learning_rate})
+    for number, (phase, first) in enumerate(zip(phases, _starts(pair.plain, phases), strict=True), 1):
         started = time.perf_counter()
-        trunk, settings, inputs = _prepare(structure, settings, phase, first, pair, sets)
+        trunk, settings, inputs = _prepare(structure, params, phase, first, pair, sets)
         seconds += time.perf_counter() - started
         _tell(number, phases, trunk, inputs)
-        before = {"phase": number} if len(phases) > 1 else {}
-        done = len(history)
-
-        def row_of(row: Row, before: Row = before, done: int = done) -> Row:
-            return {**before, **row, "epoch": row["epoch"] + done}
-
-        def tell(row: Row, row_of: Callable[[Row], Row] = row_of) -> None:
-            on_epoch(row_of(row), sum(phase.epochs for phase in phases))
-
-        file = checkpoint.with_suffix(f".{number}.npz")
-        rows = fit(trunk, inputs.training, inputs.validation, settings, file, f"{key} {number}", tell, best_of(history, params))
-        history += [row_of(row) for row in rows]
+        file, placed = checkpoint.with_suffix(f".{number}.npz"), _placed(number, phases, len(history))
+        rows = fit(
+            trunk, inputs.training, inputs.validation, settings, file, f"{key} {number}",
+            lambda row, placed=placed: on_epoch(placed(row), epochs), best_of(history, params),
+        )  # fmt: skip
+        history += map(placed, rows)
     pair.plain.set_weights(pair.trained.get_weights())
     return pair.plain, history, seconds
 
@@ -122,7 +114,9 @@ def _starts(model: keras.Model, phases: list[Phase]) -> list[int]:
 def _prepare(
     structure: Transfer, params: Train, phase: Phase, first: int, pair: Pair, sets: Sets
 ) -> tuple[keras.Model, Train, Sets]:
-    """Return the model to train, and the params and images for it: features where the phase caches them."""
+    """Freeze, and return the model to train, the params and images for it: features where the phase caches them."""
+    backbones.freeze(pair.trained, first)
+    params = params.model_copy(update={"epochs": phase.epochs, "learning_rate": phase.learning_rate})
     below, above = backbones.cut(pair.trained, first)
     below.trainable = False
     if phase.views is None and params.augmentation is not None:
@@ -136,6 +130,12 @@ def _prepare(
         changes = (features.view(below, structure, sets.training, params.augmentation, params.seed, n) for n in range(phase.views))
         training = replace(training, views=tuple(changes))
     return above, params.model_copy(update={"augmentation": None}), Sets(every, training, validation)
+
+
+def _placed(number: int, phases: list[Phase], done: int) -> Callable[[Row], Row]:
+    """Return what gives a phase's row its place in the whole history."""
+    phase = {"phase": number} if len(phases) > 1 else {}
+    return lambda row: {**phase, **row, "epoch": row["epoch"] + done}
 
 
 def _tell(number: int, phases: list[Phase], trunk: keras.Model, inputs: Sets) -> None:
