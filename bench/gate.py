@@ -4,7 +4,7 @@ Test sets are drawn, and both models' answers to them. Four classes in the share
 90, 82, 90 and 88 % of them. Models err together: an image has a difficulty that all models feel, and a class that it
 is mistaken for; a model is wrong where the difficulty and its own taste, normal variables mixed so that
 they correlate by `SHARED` between two models, exceed its skill in the class, and then says the tempting class four
-times in five. With `SHARED` 0.6 right and wrong correlate by about 0.3 and the models disagree on an eighth of the images, like
+times in five. With `SHARED` 0.6 right and wrong correlate by about 0.3 and the models disagree on a seventh of the images, like
 the four CNNs of the demo on its 78 test images (0.12 to 0.50, 9 to 14 %). Of patients, four images share difficulty and taste.
 
     python -m bench.gate [--draws 1000]

@@ -9,8 +9,8 @@ from tasks.imaging.duplicates import alike, perceptual_hash
 
 SPLITS = pd.DataFrame(
     [
-        ("t/1", "x", "test", "t/1", "s1"), ("t/2", "x", "test", "old/9", "s2"), ("t/3", "y", "test", "t/3", "s3"),
-        ("old/9", "x", "withheld", "old/9", "s9"), ("r/1", "x", "training", "r/1", "r1"), ("r/2", "y", "training", "r/2", "r2"),
+        ("t/1", "x", "test", "t/1", "sha1"), ("t/2", "x", "test", "old/9", "sha2"), ("t/3", "y", "test", "t/3", "sha3"),
+        ("old/9", "x", "withheld", "old/9", "sha9"), ("r/1", "x", "training", "r/1", "r1"), ("r/2", "y", "training", "r/2", "r2"),
         ("v/1", "y", "validation", "v/1", "v1"),
     ],
     columns=["path", "label", "split", "group", "sha256"],
@@ -36,7 +36,7 @@ def new(*seen: tuple[str, str]) -> list[str]:
 
 def test_the_truth_is_that_of_the_predictions() -> None:
     assert TEST.path.tolist() == ["t/1", "t/2", "t/3"]
-    assert set(TEST.label) == {"of the model"} and TEST.sha256.tolist() == ["s1", "s2", "s3"]
+    assert set(TEST.label) == {"of the model"} and TEST.sha256.tolist() == ["sha1", "sha2", "sha3"]
 
 
 def test_what_chose_the_epoch_is_seen_too() -> None:
@@ -48,11 +48,11 @@ def test_todays_own_split_leaves_all_test_images() -> None:
 
 
 def test_an_image_that_was_seen_is_out() -> None:
-    assert new(("s1", "")) == ["t/2", "t/3"]
+    assert new(("sha1", "")) == ["t/2", "t/3"]
 
 
 def test_a_copy_in_the_group_of_an_image_that_was_seen_is_out() -> None:
-    assert new(("s9", "")) == ["t/1", "t/3"]
+    assert new(("sha9", "")) == ["t/1", "t/3"]
 
 
 def test_a_copy_of_an_image_that_is_gone_is_told_by_its_hash() -> None:
