@@ -16,7 +16,7 @@ from tasks.scoring import figures
 from tasks.tables import read_table
 
 SHOWN = (
-    "architecture", "filters", "kernel", "dropout", "batch_size", "train_accuracy", "val_accuracy", "val_macro_f1",
+    "rank", "question", "architecture", "kind", "backbone", "filters", "kernel", "dropout", "batch_size", "train_accuracy", "val_accuracy", "val_macro_f1",
     "test_accuracy", "test_interval", "test_macro_f1", "parameters", "epochs", "seconds", "overfitting",
 )  # fmt: skip
 
@@ -28,12 +28,13 @@ def main(
     quarantine_csv: Path,
     split_json: Path,
     comparison_csv: Path,
+    shared_csv: Path,
     results: Path,
     registration_json: Path,
     report: Path,
 ) -> None:
     """Fill the two templates beside this module."""
-    comparison = with_interval(pd.read_csv(comparison_csv, dtype={"architecture": str, "filters": str}, keep_default_na=False))
+    comparison = with_interval(read_scores(comparison_csv))
     facts = {
         "title": load_params().report.title,
         "validation": json.loads(validation_json.read_text()),
@@ -41,6 +42,7 @@ def main(
         "split": json.loads(split_json.read_text()),
         "comparison": comparison,
         "columns": SHOWN,
+        "shared": read_scores(shared_csv),
         "winner": comparison.iloc[0],
         "registration": json.loads(registration_json.read_text()),
         "architectures": [describe(name, results / name) for name in comparison.architecture],
@@ -56,6 +58,11 @@ def main(
     for name in ("report.html", "report.md"):
         (report / name).write_text(templates.get_template(name).render(facts), encoding="utf-8")
         log.info("%s", report / name)
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Read a table of scores; names stay the text that they are, and blank cells blank."""
+    return pd.read_csv(path, dtype=dict.fromkeys(("question", "architecture", "asked", "filters"), str), keep_default_na=False)
 
 
 def with_interval(comparison: pd.DataFrame) -> pd.DataFrame:

@@ -60,6 +60,9 @@ def test_a_recipe_runs_through_all_stages(name: str, tmp_path: Path, monkeypatch
     for key, architecture in architectures.items():
         check_predictions(key, architecture.question.classes(FOLDERS[name]))
     check_registered(name)
+    told = Path("data/report/report.html").read_text()
+    assert all(key in told for key in architectures)
+    assert ("questions they share" in told) == (comparison.question.nunique() > 1)
 
 
 def check_predictions(key: str, classes: list[str]) -> None:
