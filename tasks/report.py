@@ -16,8 +16,9 @@ from tasks.scoring import figures
 from tasks.tables import read_table
 
 SHOWN = (
-    "rank", "question", "architecture", "kind", "backbone", "filters", "kernel", "dropout", "batch_size", "train_accuracy", "val_accuracy", "val_macro_f1",
-    "test_accuracy", "test_interval", "test_macro_f1", "parameters", "epochs", "seconds", "overfitting",
+    "rank", "question", "architecture", "kind", "backbone", "filters", "kernel", "dropout", "batch_size", "train_accuracy",
+    "val_accuracy", "val_macro_f1", "test_accuracy", "test_interval", "test_macro_f1", "parameters", "epochs", "seconds",
+    "overfitting",
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
