@@ -61,7 +61,10 @@ def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, m
     key = checkpoint_key(section, splits_csv, weights_json)
     use_threads(section.train.threads)
     with start_run(architecture, section, splits_csv, key):
-        fitted = train(section, images, splits, CHECKPOINTS / f"{architecture}.npz", key)
+        try:
+            fitted = train(section, images, splits, CHECKPOINTS / f"{architecture}.npz", key)
+        except ValueError as error:
+            raise ValueError(f"{architecture}: {error}") from error
         summary = saved.save(fitted.model, fitted.features, classes, section.train.image_size, section.train.channels, models)
         (models / "summary.txt").write_text(summary + "\n")
         predictions = predict_all(models, section, images, splits, classes)
@@ -137,6 +140,7 @@ def fit_classical(section: Architecture, sets: transfer.Sets, splits: pd.DataFra
         row[f"{prefix}loss"] = log_loss(part.targets, probabilities.astype(float), labels=range(probabilities.shape[1]))
         row[f"{prefix}accuracy"] = float((probabilities.argmax(axis=1) == part.targets).mean())
     row["seconds"] = time.perf_counter() - start
+    tell(row, 1)
     return Fitted(model, [row], classical.parameters(model), feature_seconds, network)
 
 
@@ -154,10 +158,11 @@ def select(images: Images, chosen: pd.Series) -> Images:
 def tell(row: dict[str, float], epochs: int) -> None:
     """Log one epoch to the terminal and to MLflow."""
     left = (epochs - row["epoch"]) * row["seconds"]
+    rate = f"  rate {row['learning_rate']:.2g}" if "learning_rate" in row else ""
     log.info(
-        "epoch %2d/%d  loss %.4f  accuracy %.3f  val_loss %.4f  val_accuracy %.3f  rate %.2g  %.1f s, at most %s left",
-        row["epoch"], epochs, row["loss"], row["accuracy"], row["val_loss"], row["val_accuracy"], row["learning_rate"],
-        row["seconds"], f"{left / 60:.1f} min" if left >= 60 else f"{left:.0f} s",
+        "epoch %2d/%d  loss %.4f  accuracy %.3f  val_loss %.4f  val_accuracy %.3f%s  %.1f s, at most %s left",
+        row["epoch"], epochs, row["loss"], row["accuracy"], row["val_loss"], row["val_accuracy"], rate, row["seconds"],
+        f"{left / 60:.1f} min" if left >= 60 else f"{left:.0f} s",
     )  # fmt: skip
     metrics = {name: value for name, value in row.items() if name != "epoch"}
     tracking.attempt(lambda: mlflow.log_metrics(metrics, step=int(row["epoch"])))
