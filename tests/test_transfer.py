@@ -13,7 +13,7 @@ from tasks.modeling import backbones, features, transfer
 from tasks.modeling.architectures import Dense, Head, Phase, Transfer
 from tasks.modeling.training import Images, fit, predict
 from tasks.modeling.transfer import Sets, fit_transfer
-from tasks.params import EarlyStopping, Schedule, Train
+from tasks.params import Schedule, Train
 
 SIZE, CLASSES = (32, 32), 3
 HEAD = Head(dropout=0.2, dense=(Dense(units=8, batch_norm=True, dropout=0.3),))
@@ -49,6 +49,28 @@ def folder(tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copy(pretrained, FROZEN.weights)
 
 
+Trained = tuple[keras.Model, list[dict], list[int]]
+
+
+@pytest.fixture(scope="module")
+def frozen(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+    """`FROZEN`, trained once, and the folder of its cached features."""
+    return elsewhere(FROZEN, pretrained, tmp_path_factory.mktemp("frozen"))
+
+
+@pytest.fixture(scope="module")
+def phased(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+    """`PHASED` likewise."""
+    return elsewhere(PHASED, pretrained, tmp_path_factory.mktemp("phased"))
+
+
+def elsewhere(structure: Transfer, pretrained: Path, root: Path) -> tuple[Trained, Path]:
+    shutil.copy(pretrained, root / FROZEN.weights)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(root)
+        return train(structure), root / features.CACHE
+
+
 def pretend(file: Path, seed: int) -> Path:
     keras.utils.set_random_seed(seed)
     model = keras.applications.MobileNet(include_top=False, weights=None, alpha=0.25, input_shape=(*SIZE, 3))
@@ -72,7 +94,7 @@ def sets(count: int = 36) -> Sets:
     return Sets(*(Images(pixels, part, targets[part], np.ones(len(part), np.float32)) for part in chosen))
 
 
-def train(structure: Transfer, params: Train = PARAMS, kill_after: int = 0) -> tuple[keras.Model, list[dict], list[int]]:
+def train(structure: Transfer, params: Train = PARAMS, kill_after: int = 0) -> Trained:
     told: list[int] = []
 
     def on_epoch(row: dict[str, float], epochs: int) -> None:
@@ -84,12 +106,6 @@ def train(structure: Transfer, params: Train = PARAMS, kill_after: int = 0) -> t
     keras.utils.set_random_seed(params.seed)
     model, rows, _ = fit_transfer(structure, params, sets(), (CLASSES, False), Path("checkpoints/a.npz"), "key", on_epoch)
     return model, [{name: value for name, value in row.items() if name != "seconds"} for row in rows], told
-
-
-def start_over(structure: Transfer, params: Train = PARAMS) -> tuple[keras.Model, list[dict], list[int]]:
-    for file in Path("checkpoints").glob("*"):
-        file.unlink()
-    return train(structure, params)
 
 
 def equal(one: keras.Model, other: keras.Model) -> bool:
@@ -113,18 +129,17 @@ def test_without_augmentation_cached_features_train_as_the_whole_network_does() 
         np.testing.assert_allclose([row[name] for row in rows], [row[name] for row in whole_rows], rtol=1e-4)
 
 
-def test_training_twice_gives_equal_weights_and_rows() -> None:
-    first, rows, _ = train(PHASED)
-    second, again, _ = start_over(PHASED)
+def test_training_twice_gives_equal_weights_and_rows(phased: tuple[Trained, Path]) -> None:
+    (first, rows, _), _ = phased
+    second, again, _ = train(PHASED)
     assert equal(first, second)
     assert rows == again
 
 
 @pytest.mark.parametrize("kill_after", [2, 4])
-def test_a_killed_training_ends_as_one_that_was_never_killed(kill_after: int) -> None:
-    whole, rows, _ = train(PHASED)
-    for file in Path("checkpoints").glob("*"):
-        file.unlink()
+def test_a_killed_training_ends_as_one_that_was_never_killed(kill_after: int, phased: tuple[Trained, Path]) -> None:
+    (whole, rows, _), cache = phased
+    shutil.copytree(cache, features.CACHE)
     with pytest.raises(KilledError):
         train(PHASED, kill_after=kill_after)
     resumed, again, told = train(PHASED)
@@ -133,18 +148,18 @@ def test_a_killed_training_ends_as_one_that_was_never_killed(kill_after: int) ->
     assert equal(whole, resumed)
 
 
-def test_phases_are_numbered_and_their_epochs_go_on() -> None:
-    _, rows, _ = train(PHASED)
+def test_phases_are_numbered_and_their_epochs_go_on(frozen: tuple[Trained, Path], phased: tuple[Trained, Path]) -> None:
+    (_, rows, _), _ = phased
     assert [(row["phase"], row["epoch"]) for row in rows] == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (3, 6), (3, 7)]
     assert [row["learning_rate"] for row in rows[3:]] == pytest.approx([0.001, 0.001, 0.0005, 0.0005])
-    assert "phase" not in start_over(FROZEN)[1][0]
+    assert "phase" not in frozen[0][1][0]
 
 
-def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given() -> None:
+def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given(frozen: tuple[Trained, Path]) -> None:
     wild = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_pw_13", epochs=2, learning_rate=3.0, views=1),)})
-    params = PARAMS.model_copy(update={"early_stopping": EarlyStopping(patience=5)})
-    before, rows, _ = train(FROZEN, params)
-    after, wild_rows, _ = start_over(wild, params)
+    (before, rows, _), cache = frozen
+    shutil.copytree(cache, features.CACHE)
+    after, wild_rows, _ = train(wild)
     assert min(row["val_loss"] for row in wild_rows[3:]) > min(row["val_loss"] for row in rows)
     assert equal(before, after)
 
@@ -163,22 +178,20 @@ def test_what_is_frozen_stays_as_it_was_and_what_is_unfrozen_moves() -> None:
     assert moved == ["conv_pw_13"]
 
 
-def test_a_second_head_computes_no_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    train(FROZEN)
+def test_a_second_head_computes_no_features(frozen: tuple[Trained, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(frozen[1], features.CACHE)
     before = cached()
     assert len(before) == 1 + FROZEN.views
     monkeypatch.setattr(features, "_compute", None)
-    other = FROZEN.model_copy(update={"head": Head(dense=(Dense(units=5),))})
-    start_over(other, PARAMS.model_copy(update={"learning_rate": 0.02}))
+    train(FROZEN.model_copy(update={"head": Head(dense=(Dense(units=5),))}), PARAMS.model_copy(update={"learning_rate": 0.02}))
     assert cached() == before
 
 
-def test_other_weights_in_the_same_file_are_noticed() -> None:
-    one_epoch = PARAMS.model_copy(update={"epochs": 1})
-    train(FROZEN, one_epoch)
+def test_other_weights_in_the_same_file_are_noticed(frozen: tuple[Trained, Path]) -> None:
+    shutil.copytree(frozen[1], features.CACHE)
     before = len(cached())
     pretend(Path(FROZEN.weights), seed=2)
-    start_over(FROZEN, one_epoch)
+    train(FROZEN, PARAMS.model_copy(update={"epochs": 1}))
     assert len(cached()) == 2 * before
 
 
@@ -191,41 +204,39 @@ def test_other_weights_in_the_same_file_are_noticed() -> None:
     ],
     ids=["cut", "precision", "augmentation"],
 )
-def test_other_features_are_computed(keys: dict, changed: dict) -> None:
-    one_epoch = PARAMS.model_copy(update={"epochs": 1})
-    train(FROZEN, one_epoch)
+def test_other_features_are_computed(keys: dict, changed: dict, frozen: tuple[Trained, Path]) -> None:
+    shutil.copytree(frozen[1], features.CACHE)
     before = len(cached())
-    start_over(FROZEN.model_copy(update=keys), one_epoch.model_copy(update=changed))
+    train(FROZEN.model_copy(update=keys), PARAMS.model_copy(update={"epochs": 1} | changed))
     assert len(cached()) > before
 
 
 @pytest.mark.parametrize(
     "damage", [lambda content: content[: len(content) // 2], lambda content: content[:-40] + b"x" * 8 + content[-32:]]
 )
-def test_damaged_features_are_noticed_and_computed_again(damage, caplog: pytest.LogCaptureFixture) -> None:
-    whole, _, _ = train(FROZEN)
+def test_damaged_features_are_noticed_and_computed_again(damage, frozen: tuple[Trained, Path], caplog) -> None:
+    (whole, _, _), cache = frozen
+    shutil.copytree(cache, features.CACHE)
     kept = {file: file.read_bytes() for file in cached()}
     for file, content in kept.items():
         file.write_bytes(damage(content))
     with caplog.at_level(logging.INFO):
-        again, _, _ = start_over(FROZEN)
+        again, _, _ = train(FROZEN)
     assert caplog.text.count("is damaged, making it again") == len(kept)
     assert equal(whole, again)
     assert {file: file.read_bytes() for file in cached()} == kept
 
 
-def test_the_plain_model_predicts_as_its_upper_part_does_on_cached_features(tmp_path: Path) -> None:
-    model, _, _ = train(PHASED.model_copy(update={"phases": PHASED.phases[:1]}))
-    structure = PHASED.model_copy(update={"phases": PHASED.phases[:1]})
+def test_the_saved_model_predicts_as_its_upper_part_does_on_cached_features(frozen: tuple[Trained, Path]) -> None:
+    (model, _, _), cache = frozen
+    shutil.copytree(cache, features.CACHE)
     model.save("model.keras")
     loaded = keras.saving.load_model("model.keras", safe_mode=True, compile=False)
-    count = len(cached())
-    below, above = transfer.cut_where_cached(loaded, structure)
-    every = sets().every
-    plain = features.plain(below, structure, every)
+    below, above = transfer.cut_where_cached(loaded, FROZEN)
+    every, count = sets().every, len(cached())
+    plain = features.plain(below, FROZEN, every)
     assert len(cached()) == count  # the saved weights are those that the cached features were made with
-    upper = above.predict(plain, verbose=0)
-    np.testing.assert_allclose(upper, predict(loaded, every), atol=1e-5)
+    np.testing.assert_allclose(above.predict(plain, verbose=0), predict(loaded, every), atol=1e-5)
 
 
 def test_a_phase_may_not_freeze_again() -> None:
@@ -241,12 +252,11 @@ def test_mixup_asks_for_images() -> None:
     with pytest.raises(ValueError, match="say views: null"):
         train(FROZEN, PARAMS.model_copy(update={"augmentation": changes}))
     fresh = FROZEN.model_copy(update={"views": None})
-    _, rows, _ = start_over(fresh, PARAMS.model_copy(update={"augmentation": changes, "epochs": 1}))
+    _, rows, _ = train(fresh, PARAMS.model_copy(update={"augmentation": changes, "epochs": 1}))
     assert np.isfinite(rows[0]["loss"])
 
 
-def test_half_precision_trains_close_to_full_and_keeps_float32_weights() -> None:
-    _, rows, _ = train(FROZEN)
-    half, half_rows, _ = start_over(FROZEN.model_copy(update={"precision": "bfloat16"}))
+def test_half_precision_trains_close_to_full_and_keeps_float32_weights(frozen: tuple[Trained, Path]) -> None:
+    half, rows, _ = train(FROZEN.model_copy(update={"precision": "bfloat16"}))
     assert {weight.dtype for weight in half.weights} == {"float32"}
-    assert half_rows[0]["loss"] == pytest.approx(rows[0]["loss"], rel=0.2)
+    assert rows[0]["loss"] == pytest.approx(frozen[0][1][0]["loss"], rel=0.2)
