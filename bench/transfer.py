@@ -1,6 +1,7 @@
 """How fast a pretrained backbone is trained: frozen features computed once against the whole network in every epoch.
 
-Two settings, each with the backbone at random (its weights do not change the time), Adam and a batch of 32:
+Two settings, each with random convolutions and the batch normalisation of noise (weights do not change the time, but in
+a network without life rounding errors would grow), Adam and a batch of 32:
 
 - `resnet50`: ResNet50 frozen under the reference comparison's head, 224 x 224.
 - `vgg16`: VGG16 with its last three convolutions trained, 128 x 128.
@@ -34,6 +35,7 @@ import numpy as np
 
 SEED, BATCH, RATE = 42, 32, 1e-4
 SIZES = {"resnet50": 224, "vgg16": 128}
+WEIGHTS = "backbone.weights.h5"
 
 
 def main() -> None:
@@ -44,7 +46,8 @@ def main() -> None:
     for setting in [arguments.setting] if arguments.setting else list(SIZES):
         with tempfile.TemporaryDirectory() as folder:
             _draw(Path(folder, "heads"), arguments, SIZES[setting])
-            sides = {side: _in_a_process(side, setting, folder) for side in SIDES}
+            _in_a_process("weights", setting, folder)
+            sides = {side: _in_a_process(side, setting, folder) for side in ("original", "ours")}
         _tell(setting, arguments, sides)
 
 
@@ -57,13 +60,15 @@ def originally(arguments: argparse.Namespace) -> dict[str, object]:
 
     changes = CLASSIC if arguments.views else {}
     flow = _flow(ImageDataGenerator(**changes), Path("heads/training"), arguments)
-    orders = (np.random.default_rng([SEED, epoch, 1]).permutation(flow.n) for epoch in range(arguments.epochs))
-    flow._set_index_array = lambda: setattr(flow, "index_array", next(orders, np.arange(flow.n)))  # our order of images
     model = _model(arguments)
     model.compile(keras.optimizers.Adam(RATE), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     start = time.perf_counter()
     validation = _flow(ImageDataGenerator(), Path("heads/validation"), arguments)
-    history = model.fit(flow, validation_data=validation, epochs=arguments.epochs, verbose=0, shuffle=False).history
+    batches = _in_our_order(flow)
+    follow = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch))
+    history = model.fit(
+        batches, validation_data=validation, epochs=arguments.epochs, verbose=0, shuffle=False, callbacks=[follow]
+    ).history
     return _facts(start, history["loss"], history["val_loss"])
 
 
@@ -93,16 +98,33 @@ def ours(arguments: argparse.Namespace) -> dict[str, object]:
     return _facts(start, *losses) | {"features": seconds}
 
 
-SIDES = {"original": originally, "ours": ours}
+def pretend(arguments: argparse.Namespace) -> dict[str, object]:
+    """Write the weights that both sides begin with."""
+    import keras
+
+    keras.utils.set_random_seed(SEED)
+    size = SIZES[arguments.setting]
+    model = getattr(keras.applications, _structure(arguments).backbone)(
+        include_top=False, weights=None, input_shape=(size, size, 3)
+    )
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(np.random.default_rng(SEED).normal(0, 60, (16, size, size, 3)), training=True)
+    model.save_weights(WEIGHTS)
+    return {}
+
+
+SIDES = {"original": originally, "ours": ours, "weights": pretend}
 
 
 def _structure(arguments: argparse.Namespace):
-    """Return the row of the table at random, without the dropout, whose draws would tell the losses apart."""
+    """Return the row of the table without its dropout, whose draws would tell the losses apart."""
     from tasks.modeling.architectures import ARCHITECTURES
 
     row = ARCHITECTURES[{"resnet50": "resnet50", "vgg16": "vgg16_finetuned"}[arguments.setting]]
     dense = tuple(layer.model_copy(update={"dropout": 0.0}) for layer in row.head.dense)
-    return row.model_copy(update={"weights": None, "head": row.head.model_copy(update={"dropout": 0.0, "dense": dense})})
+    return row.model_copy(update={"weights": WEIGHTS, "head": row.head.model_copy(update={"dropout": 0.0, "dense": dense})})
 
 
 def _model(arguments: argparse.Namespace):
@@ -113,6 +135,7 @@ def _model(arguments: argparse.Namespace):
     structure, size = _structure(arguments), SIZES[arguments.setting]
     keras.utils.set_random_seed(SEED)
     model = backbones.build_transfer(structure, (size, size), 3, 4)
+    backbones.load_weights(model, structure, (size, size))
     backbones.freeze(model, backbones.position(model, structure.trainable_from))
     return model
 
@@ -121,6 +144,23 @@ def _flow(generator, folder: Path, arguments: argparse.Namespace):
     size = SIZES[arguments.setting]
     with contextlib.redirect_stdout(io.StringIO()):  # it tells the number of images each time
         return generator.flow_from_directory(folder, target_size=(size, size), class_mode="sparse", batch_size=BATCH, shuffle=False)
+
+
+def _in_our_order(flow):
+    """Return the generator's batches, of the images that ours has in each epoch's batches."""
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        epoch = 0
+
+        def __len__(self) -> int:
+            return len(flow)
+
+        def __getitem__(self, index: int):
+            order = np.random.default_rng([SEED, self.epoch, 1]).permutation(flow.n)
+            return flow._get_batches_of_transformed_samples(order[index * BATCH : (index + 1) * BATCH])
+
+    return Batches()
 
 
 def _images(size: int):
@@ -178,7 +218,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of ours")
     parser.add_argument("--views", type=int, default=0, help="augmented copies of each image in ours; 0 changes nothing (0)")
-    parser.add_argument("--side", choices=("original", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
