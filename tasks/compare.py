@@ -78,13 +78,7 @@ def describe(name: str, section: Architecture, results: Path, predictions: pd.Da
 
 def columns_of(structure: Cnn | Transfer | Classical) -> dict[str, object]:
     """Return kind, backbone, filters, kernel and dropout, "" where there is none; of a transfer model the head's dropouts."""
-    columns: dict[str, object] = {
-        "kind": type(structure).__name__.lower(),
-        "backbone": "",
-        "filters": "",
-        "kernel": "",
-        "dropout": "",
-    }
+    columns = {"kind": type(structure).__name__.lower()} | dict.fromkeys(("backbone", "filters", "kernel", "dropout"), "")
     if isinstance(structure, Cnn):
         return columns | {
             "filters": " ".join(map(str, structure.filters)),
@@ -164,7 +158,7 @@ def share(asked: dict[str, Question], predictions: dict[str, pd.DataFrame], fold
 
 
 def shared_scores(predictions: pd.DataFrame) -> dict[str, float]:
-    """Return the scores of validation and test, and the interval of the test accuracy."""
+    """Return the scores of validation and test by prefixed name, and the interval of the test accuracy."""
     scores: dict[str, float] = {}
     for prefix, part in (("val", "validation"), ("test", "test")):
         scores |= {f"{prefix}_{name}": value for name, value in score(*arrays(predictions[predictions.split == part])).items()}
