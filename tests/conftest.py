@@ -39,6 +39,11 @@ STAGES = [
 ]  # fmt: skip
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of flows come last: Prefect's threads draw from Python's random numbers, which Keras takes its seeds from."""
+    items.sort(key=lambda item: "server" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def threads() -> None:
     """TensorFlow takes its number of threads only before it computes anything; all tests here use the default of two."""
