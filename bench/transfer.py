@@ -31,7 +31,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
+from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGenerator  # no public name in Keras 3
+
+from bench.train_step import CHANGES, CLASSIC
+from tasks.imaging.arrays import load_pixels
+from tasks.modeling import backbones
+from tasks.modeling.architectures import ARCHITECTURES, Transfer
+from tasks.modeling.training import Images, use_threads
+from tasks.modeling.transfer import Sets, fit_transfer
+from tasks.params import Schedule, Train
+from tests.draw import LABELS, draw_set
 
 SEED, BATCH, RATE = 42, 32, 1e-4
 SIZES = {"resnet50": 224, "vgg16": 128}
@@ -53,11 +64,6 @@ def main() -> None:
 
 def originally(arguments: argparse.Namespace) -> dict[str, object]:
     """Train the whole network on the folder, as the original notebooks did."""
-    import keras
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator  # no public name in Keras 3
-
-    from bench.train_step import CLASSIC
-
     changes = CLASSIC if arguments.views else {}
     flow = _flow(ImageDataGenerator(**changes), Path("heads/training"), arguments)
     model = _model(arguments)
@@ -74,13 +80,6 @@ def originally(arguments: argparse.Namespace) -> dict[str, object]:
 
 def ours(arguments: argparse.Namespace) -> dict[str, object]:
     """Train on what the frozen part makes of the images."""
-    import keras
-
-    from bench.train_step import CHANGES
-    from tasks.modeling.training import use_threads
-    from tasks.modeling.transfer import Sets, fit_transfer
-    from tasks.params import Schedule, Train
-
     use_threads(os.cpu_count() or 1)
     size = SIZES[arguments.setting]
     params = Train(
@@ -90,18 +89,14 @@ def ours(arguments: argparse.Namespace) -> dict[str, object]:
     keras.utils.set_random_seed(SEED)
     structure = _structure(arguments).model_copy(update={"precision": arguments.precision, "views": arguments.views or 1})
     start = time.perf_counter()
-    every, training, validation = _images(size)
-    _, history, seconds = fit_transfer(
-        structure, params, Sets(every, training, validation), (4, False), Path("checkpoint.npz"), "bench", lambda *_: None
-    )
+    sets = _images(size)
+    _, history, seconds = fit_transfer(structure, params, sets, (4, False), Path("checkpoint.npz"), "bench", lambda *_: None)
     losses = ([row[name] for row in history] for name in ("loss", "val_loss"))
     return _facts(start, *losses) | {"features": seconds}
 
 
 def pretend(arguments: argparse.Namespace) -> dict[str, object]:
     """Write the weights that both sides begin with."""
-    import keras
-
     keras.utils.set_random_seed(SEED)
     size = SIZES[arguments.setting]
     model = getattr(keras.applications, _structure(arguments).backbone)(
@@ -118,20 +113,14 @@ def pretend(arguments: argparse.Namespace) -> dict[str, object]:
 SIDES = {"original": originally, "ours": ours, "weights": pretend}
 
 
-def _structure(arguments: argparse.Namespace):
+def _structure(arguments: argparse.Namespace) -> Transfer:
     """Return the row of the table without its dropout, whose draws would tell the losses apart."""
-    from tasks.modeling.architectures import ARCHITECTURES
-
     row = ARCHITECTURES[{"resnet50": "resnet50", "vgg16": "vgg16_finetuned"}[arguments.setting]]
     dense = tuple(layer.model_copy(update={"dropout": 0.0}) for layer in row.head.dense)
     return row.model_copy(update={"weights": WEIGHTS, "head": row.head.model_copy(update={"dropout": 0.0, "dense": dense})})
 
 
-def _model(arguments: argparse.Namespace):
-    import keras
-
-    from tasks.modeling import backbones
-
+def _model(arguments: argparse.Namespace) -> keras.Model:
     structure, size = _structure(arguments), SIZES[arguments.setting]
     keras.utils.set_random_seed(SEED)
     model = backbones.build_transfer(structure, (size, size), 3, 4)
@@ -140,15 +129,14 @@ def _model(arguments: argparse.Namespace):
     return model
 
 
-def _flow(generator, folder: Path, arguments: argparse.Namespace):
+def _flow(generator: ImageDataGenerator, folder: Path, arguments: argparse.Namespace) -> DirectoryIterator:
     size = SIZES[arguments.setting]
     with contextlib.redirect_stdout(io.StringIO()):  # it tells the number of images each time
         return generator.flow_from_directory(folder, target_size=(size, size), class_mode="sparse", batch_size=BATCH, shuffle=False)
 
 
-def _in_our_order(flow):
+def _in_our_order(flow: DirectoryIterator) -> keras.utils.PyDataset:
     """Return the generator's batches, of the images that ours has in each epoch's batches."""
-    import keras
 
     class Batches(keras.utils.PyDataset):
         epoch = 0
@@ -156,18 +144,15 @@ def _in_our_order(flow):
         def __len__(self) -> int:
             return len(flow)
 
-        def __getitem__(self, index: int):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
             order = np.random.default_rng([SEED, self.epoch, 1]).permutation(flow.n)
             return flow._get_batches_of_transformed_samples(order[index * BATCH : (index + 1) * BATCH])
 
     return Batches()
 
 
-def _images(size: int):
-    """Return all images, those of training, and those of validation, in the generator's order."""
-    from tasks.imaging.arrays import load_pixels
-    from tasks.modeling.training import Images
-
+def _images(size: int) -> Sets:
+    """Return all images, and which of them train and validate, in the generator's order."""
     paths = [path for part in ("training", "validation") for path in sorted(Path("heads", part).glob("*/*"))]
     labels = sorted({path.parent.name for path in paths})
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
@@ -176,12 +161,10 @@ def _images(size: int):
     every = Images(pixels, np.arange(len(paths)), targets, np.ones(len(paths), np.float32))
     trains = np.array([path.parts[1] == "training" for path in paths])
     parts = (np.flatnonzero(trains), np.flatnonzero(~trains))
-    return every, *(replace(every, rows=rows, targets=targets[rows], weights=every.weights[rows]) for rows in parts)
+    return Sets(every, *(replace(every, rows=rows, targets=targets[rows], weights=every.weights[rows]) for rows in parts))
 
 
 def _draw(root: Path, arguments: argparse.Namespace, size: int) -> None:
-    from tests.draw import LABELS, draw_set
-
     counts = {"training": arguments.images // len(LABELS), "validation": arguments.images // 5 // len(LABELS)}
     draw_set(root, {part: dict.fromkeys(LABELS, count) for part, count in counts.items()}, SEED, size)
 

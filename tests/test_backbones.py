@@ -1,13 +1,16 @@
 """A backbone takes raw pixels, gets the weights asked for and no others, and is cut where the training begins."""
 
+import urllib.error
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.legacy.saving import legacy_h5_format  # no public name
 
 from tasks.modeling import backbones
-from tasks.modeling.architectures import BACKBONES, Backbone, Dense, Head, Transfer
+from tasks.modeling.architectures import ARCHITECTURES, BACKBONES, Backbone, Dense, Head, Transfer
 
 SIZE = (32, 40)
 SMALL = {"alpha": 0.25}
@@ -75,8 +78,6 @@ def test_a_head_from_parameters() -> None:
 
 
 def test_the_reference_head_has_as_many_parameters_as_stated() -> None:
-    from tasks.modeling.architectures import ARCHITECTURES
-
     row = ARCHITECTURES["resnet50"].model_copy(update={"weights": None})
     model = backbones.build_transfer(row, SIZE, 3, 4)
     backbones.freeze(model, backbones.position(model, None))
@@ -135,9 +136,6 @@ def test_weights_of_a_file_arrive(tmp_path: Path) -> None:
 
 def test_the_old_format_of_keras_is_read_too(tmp_path: Path) -> None:
     """The files that Keras downloads are of it."""
-    import h5py
-    from keras.src.legacy.saving import legacy_h5_format
-
     file = tmp_path / "mobilenet_2_5_32_tf_no_top.h5"
     keras.utils.set_random_seed(7)
     source = keras.applications.MobileNet(include_top=False, weights=None, alpha=0.25, input_shape=(*SIZE, 3))
@@ -192,8 +190,6 @@ def test_no_network_says_what_to_fetch_and_where_to_put_it(tmp_path: Path, monke
 
 
 def refuse(*_: object) -> None:
-    import urllib.error
-
     raise urllib.error.URLError("no route to host")
 
 

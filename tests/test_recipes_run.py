@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from serving import pyfunc  # noqa: F401  (what is registered is loaded from it)
 from tasks.modeling.architectures import Classical, Transfer
 from tasks.params import load_params
 from tasks.tables import read_table
@@ -18,7 +17,7 @@ from tests.test_recipes import FOLDERS
 
 PARTS = {"Training": 6, "Validate": 3, "Testing": 3}
 SMALLER = {"image_size": 32, "epochs": 1, "batch_size": 8}
-CLASSES = sorted(set(FOLDERS) - {"params"})
+RECIPES = sorted(set(FOLDERS) - {"params"})
 
 
 def shrink(name: str) -> dict:
@@ -40,7 +39,7 @@ def shrink(name: str) -> dict:
     return recipe
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs_through_all_stages(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw.draw_folders(tmp_path / "data/raw", {part: dict.fromkeys(FOLDERS[name], count) for part, count in PARTS.items()}, size=40)
     YAML().dump(shrink(name), tmp_path / "params.yaml")
