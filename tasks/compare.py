@@ -1,8 +1,10 @@
 """Compare the architectures that params list, and name the winner: `data/comparison.csv`, `data/comparison.json`.
 
-Ranked by a validation score alone, among those that answer the same question; test scores stand beside it, with a 95 %
-interval of the accuracy. `data/shared_questions.csv` compares models of different questions on those that several can
-answer. Run by hand: `dvc repro --single-item compare`.
+Ranked by a validation score alone, among those that answer the same question; test scores stand beside it, with 95 %
+intervals. What else it writes chooses nothing: `data/shared_questions.csv` compares models of different questions on those
+that several can answer, `data/paired_tests.csv` each winner with the others on the same test images, and
+`data/suspects.csv` lists images whose label the models of the main question doubt.
+Run by hand: `dvc repro --single-item compare`.
 """
 
 import json
@@ -10,16 +12,28 @@ import logging
 from pathlib import Path
 
 import pandas as pd
-from scipy.stats import binomtest
 
 from tasks.command import run
 from tasks.modeling.architectures import Classical, Cnn, Transfer
 from tasks.params import Architecture, load_params
 from tasks.questions import ALL_CLASSES, Question
 from tasks.scoring.metrics import score, verdict
-from tasks.scoring.predictions import arrays, collapse
+from tasks.scoring.pairs import pair
+from tasks.scoring.predictions import arrays, collapse, with_groups
+from tasks.scoring.review import shared_suspects
+from tasks.scoring.statistics import intervals
 from tasks.tables import read_table, write_table
 
+SCORES = [
+    "train_accuracy", "val_accuracy", "val_accuracy_low", "val_accuracy_high", "val_balanced_accuracy", "val_macro_f1",
+    "val_macro_f1_low", "val_macro_f1_high", "val_log_loss",
+    *(f"test_{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")),
+    "test_roc_auc", "test_pr_auc", "test_log_loss",
+    *(f"test_{name}{when}" for name in ("calibration_error", "brier") for when in ("_before", "")),
+    "test_without_copies_images", "test_without_copies_classes",
+    *(f"test_without_copies_{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")),
+    "best_epoch",
+]  # fmt: skip
 BY_KIND = [
     "architecture", "train_accuracy", "val_accuracy", "val_macro_f1", "val_log_loss", "test_accuracy", "test_macro_f1",
     "test_log_loss", "parameters", "overfitting",
@@ -33,45 +47,56 @@ SHARED = [
 log = logging.getLogger(__name__)
 
 
-def main(splits_csv: Path, results: Path, comparison_csv: Path, comparison_json: Path, shared_csv: Path) -> None:
-    """Write one row per architecture, the winner, and the scores on shared questions."""
+def main(
+    splits_csv: Path, results: Path, comparison_csv: Path, comparison_json: Path, shared_csv: Path, paired_csv: Path,
+    suspects_csv: Path,
+) -> None:  # fmt: skip
+    """Write one row per architecture, the winner, the scores on shared questions, the paired tests, and the suspects."""
     params = load_params()
     rank_by, gap = params.compare.rank_by, params.compare.overfitting_gap
-    predictions = {name: read_table(results / name / "predictions.csv") for name in params.architectures}
-    rows = [describe(name, section, results / name, predictions[name], gap) for name, section in params.architectures.items()]
+    splits = read_table(splits_csv)
+    rows = [describe(name, section, results / name, gap) for name, section in params.architectures.items()]
     table = rank(pd.DataFrame(rows), rank_by, params.compare.question)
     write_table(table, comparison_csv)
     comparison = summarise(table, rank_by)
     comparison_json.write_text(json.dumps(comparison, indent=2) + "\n")
+    predictions = read_predictions(results, list(params.architectures), splits)
     questions = {name: section.question for name, section in params.architectures.items()}
-    shared = share(questions, predictions, sorted(set(read_table(splits_csv).label)), rank_by)
+    shared = share(questions, predictions, sorted(set(splits.label)), rank_by)
     write_table(shared, shared_csv)
-    tell(table, comparison, shared)
+    paired = pair(dict(list(table.groupby("question", sort=False).architecture)), predictions)
+    write_table(paired, paired_csv)
+    suspects = shared_suspects([predictions[name].query("split != 'training'") for name in comparison["architectures"]])
+    write_table(suspects, suspects_csv)
+    tell(table, comparison, shared, paired, suspects)
 
 
-def describe(name: str, section: Architecture, results: Path, predictions: pd.DataFrame, gap: float) -> dict[str, object]:
-    """Return an architecture's row: question, structure, scores, interval, cost and overfitting verdict."""
+def read_predictions(results: Path, architectures: list[str], splits: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return each architecture's predictions, sorted by path, with groups. Raises `ValueError` for other images than in splits."""
+    wanted = sorted(splits.path[splits.split != "withheld"])
+    found = {}
+    for name in architectures:
+        file = results / name / "predictions.csv"
+        found[name] = with_groups(read_table(file), splits).sort_values("path", ignore_index=True)
+        if list(found[name].path) != wanted:
+            raise ValueError(f"{file} has {len(found[name])} images, expected the {len(wanted)} of splits.csv: run dvc repro")
+    return found
+
+
+def describe(name: str, section: Architecture, results: Path, gap: float) -> dict[str, object]:
+    """Return an architecture's row: question, structure, scores, cost and overfitting verdict; blank where there is none."""
     scores = json.loads((results / "metrics.json").read_text())
     timing = json.loads((results / "timing.json").read_text())
-    low, high = accuracy_interval(predictions)
     return {
         "question": section.question.name,
         "architecture": name,
         **columns_of(section.structure),
         "batch_size": "" if isinstance(section.structure, Classical) else section.train.batch_size,
-        "train_accuracy": scores["train_accuracy"],
-        "val_accuracy": scores["val_accuracy"],
-        "val_balanced_accuracy": scores["val_balanced_accuracy"],
-        "val_macro_f1": scores["val_macro_f1"],
-        "val_log_loss": scores["val_log_loss"],
-        "test_accuracy": scores["test_accuracy"],
-        "test_accuracy_low": low,
-        "test_accuracy_high": high,
-        "test_macro_f1": scores["test_macro_f1"],
-        "test_log_loss": scores["test_log_loss"],
+        **{column: scores.get(column, "") for column in SCORES},
         "parameters": timing["parameters"],
         "epochs": len(timing["epoch_seconds"]),
         "seconds": timing["train_seconds"],
+        "predict_seconds_per_image": timing.get("predict_seconds_per_image", ""),
         "overfitting": verdict(scores["train_accuracy"], scores["val_accuracy"], gap),
     }
 
@@ -91,14 +116,6 @@ def columns_of(structure: Cnn | Transfer | Classical) -> dict[str, object]:
     return columns | {"backbone": structure.features.backbone if structure.features else ""}
 
 
-def accuracy_interval(predictions: pd.DataFrame) -> tuple[float, float]:
-    """Return the 95 % Wilson interval of the test accuracy (Wilson 1927)."""
-    test = predictions[predictions.split == "test"]
-    right = int((test.label == test.predicted).sum())
-    interval = binomtest(right, len(test)).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 def rank(table: pd.DataFrame, rank_by: str, question: str | None) -> pd.DataFrame:
     """Number each question's rows by the validation score; between equals the smaller model wins, then the name.
 
@@ -115,16 +132,16 @@ def rank(table: pd.DataFrame, rank_by: str, question: str | None) -> pd.DataFram
 
 def summarise(table: pd.DataFrame, rank_by: str) -> dict[str, object]:
     """Return the winner of the main question with its scores, the winners of all questions, and the best of each kind."""
-    best = table.iloc[0]
-    main_rows = table[table.question == best.question]
+    best = table.to_dict("records")[0]
+    main_rows = table[table.question == best["question"]]
     firsts = table[table["rank"] == 1]
     return {
-        "winner": best.architecture,
-        "question": best.question,
+        "winner": best["architecture"],
+        "question": best["question"],
         "ranked_by": rank_by,
         "architectures": list(main_rows.architecture),
         "winners": dict(zip(firsts.question, firsts.architecture, strict=True)),
-        **{name: best[name] for name in table if name.startswith(("val_", "test_"))},
+        **{name: value for name, value in best.items() if name.startswith(("val_", "test_")) and value != ""},
         **best_by_kind(main_rows),
     }
 
@@ -161,13 +178,19 @@ def shared_scores(predictions: pd.DataFrame) -> dict[str, float]:
     """Return the scores of validation and test by prefixed name, and the interval of the test accuracy."""
     scores: dict[str, float] = {}
     for prefix, part in (("val", "validation"), ("test", "test")):
-        scores |= {f"{prefix}_{name}": value for name, value in score(*arrays(predictions[predictions.split == part])).items()}
-    low, high = accuracy_interval(predictions)
-    return scores | {"test_accuracy_low": low, "test_accuracy_high": high}
+        rows = predictions[predictions.split == part]
+        labels, probabilities = arrays(rows)
+        numbers = score(labels, probabilities)
+        if part == "test":
+            numbers |= intervals(labels, probabilities.argmax(axis=1), probabilities.shape[1], rows.group)
+        scores |= {f"{prefix}_{name}": value for name, value in numbers.items()}
+    return scores
 
 
-def tell(table: pd.DataFrame, comparison: dict[str, object], shared: pd.DataFrame) -> None:
-    """Log the ranking of each question, the winners, and what is shared."""
+def tell(
+    table: pd.DataFrame, comparison: dict[str, object], shared: pd.DataFrame, paired: pd.DataFrame, suspects: pd.DataFrame
+) -> None:
+    """Log the ranking of each question, the winners, what is shared, the paired tests, and how many labels are doubted."""
     for question, rows in table.groupby("question", sort=False):
         log.info("%s\n%s\nwinner by %s: %s", question, to_text(rows), comparison["ranked_by"], rows.architecture.iloc[0])
     if kinds := comparison.get("best_by_kind"):
@@ -177,6 +200,10 @@ def tell(table: pd.DataFrame, comparison: dict[str, object], shared: pd.DataFram
         )  # fmt: skip
     for question, rows in shared.groupby("question", sort=False):
         log.info("all models that can answer: %s\n%s", question, to_text(rows.drop(columns="question")))
+    for question, rows in paired.groupby("question", sort=False):
+        shown = rows.drop(columns="question").to_string(index=False, float_format="%.3g")
+        log.info("%s: the winner against each other model on the test images\n%s", question, shown)
+    log.info("%d validation and test images whose label the models doubt", len(suspects))
 
 
 def to_text(table: pd.DataFrame) -> str:
@@ -184,7 +211,7 @@ def to_text(table: pd.DataFrame) -> str:
     bounds = zip(table.test_accuracy_low, table.test_accuracy_high, strict=True)
     shown = table.assign(test_interval=[f"{low:.3f}-{high:.3f}" for low, high in bounds]).filter(
         ["architecture", "asked", "kind", "backbone", "train_accuracy", "val_accuracy", "val_macro_f1", "test_accuracy",
-         "test_interval", "test_macro_f1", "test_roc_auc", "parameters", "seconds", "overfitting"]
+         "test_interval", "test_macro_f1", "test_roc_auc", "test_without_copies_accuracy", "parameters", "seconds", "overfitting"]
     )  # fmt: skip
     formats = {"parameters": "{:,}".format, "seconds": "{:.0f}".format}
     return shown.loc[:, (shown != "").any()].to_string(index=False, formatters=formats, float_format="%.3f", na_rep="")

@@ -1,6 +1,7 @@
 """Score one architecture from its predictions: numbers and tables in `data/results/<architecture>`.
 
 Training, validation and test are scored alike and kept apart by the prefix of each metric; only validation may choose.
+The test is scored a second time without the images that have a copy in training (`test_without_copies_`).
 Needs no TensorFlow. Run by hand: `dvc repro --single-item evaluate@cnn_a`.
 """
 
@@ -15,66 +16,122 @@ from tasks import tracking
 from tasks.command import run
 from tasks.params import load_params
 from tasks.scoring import figures, metrics
-from tasks.scoring.predictions import arrays, class_names
+from tasks.scoring.calibration import before_scaling, brier, calibration, coverage
+from tasks.scoring.predictions import arrays, class_names, with_groups
+from tasks.scoring.review import errors, suspects
+from tasks.scoring.statistics import intervals
 from tasks.tables import read_table, write_table
 
 PREFIXES = {"train": "training", "val": "validation", "test": "test"}
+HELD_OUT = ("validation", "test")
 
 log = logging.getLogger(__name__)
 
 
-def main(architecture: str, history_csv: Path, predictions_csv: Path, results: Path) -> None:
-    """Write metrics.json and, of the test images, the tables that `tables` names."""
-    bins = load_params().evaluate.calibration_bins
-    predictions = read_table(predictions_csv)
-    scores = score(predictions, bins)
+def main(
+    architecture: str, splits_csv: Path, calibration_json: Path, history_csv: Path, predictions_csv: Path, results: Path
+) -> None:
+    """Write metrics.json and the tables that `tables` names."""
+    params = load_params()
+    bins = params.evaluate.calibration_bins
+    stopping = params.architectures[architecture].train.early_stopping
+    temperature = read_temperature(calibration_json)
+    predictions = with_groups(read_table(predictions_csv), read_table(splits_csv))
+    scores = score(predictions, temperature, bins) | {
+        "best_epoch": best_epoch(pd.read_csv(history_csv), stopping.monitor if stopping else "val_loss"),
+        "temperature": temperature,
+    }
+    scores = {name: value if isinstance(value, int) else float(f"{value:.7g}") for name, value in scores.items()}
     (results / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
-    test = tables(predictions[predictions.split == "test"], bins)
-    for name, table in test.items():
+    written = tables(predictions, temperature, bins)
+    for name, table in written.items():
         write_table(table, results / f"{name}.csv")
-    track(architecture, history_csv, predictions_csv, scores, test["confusion"])
-    tell(architecture, scores, test["per_class"])
+    track(architecture, history_csv, predictions_csv, scores, written["confusion"])
+    tell(architecture, scores, written["per_class"])
 
 
-def score(predictions: pd.DataFrame, bins: int) -> dict[str, float]:
-    """Return flat metrics, such as `test_macro_f1` and `test_recall_<class>`, to seven digits."""
+def read_temperature(calibration_json: Path) -> float:
+    """Return the temperature that training fitted. Raises `ValueError` where there is none."""
+    found = json.loads(calibration_json.read_text()) if calibration_json.is_file() else "no file"
+    temperature = found.get("temperature") if isinstance(found, dict) else None
+    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+        raise ValueError(
+            f'{calibration_json}: expected {{"temperature": T}} with T above 0, received {found}; training writes it: dvc repro'
+        )
+    return float(temperature)
+
+
+def best_epoch(history: pd.DataFrame, monitor: str) -> int:
+    """Return the epoch whose weights training kept: the first of the best value of what early stopping watches."""
+    scores = history[monitor]
+    return int(history.epoch[scores.idxmax() if monitor == "val_accuracy" else scores.idxmin()])
+
+
+def score(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str, float]:
+    """Return flat metrics, such as `test_macro_f1` and `test_recall_<class>`. What is not defined is left out.
+
+    `predictions` have the columns of `with_groups`.
+    """
     scores: dict[str, float] = {}
-    classes = class_names(predictions)
     for prefix, part in PREFIXES.items():
-        labels, probabilities = arrays(predictions[predictions.split == part])
-        numbers = metrics.score(labels, probabilities)
-        numbers["calibration_error"], _ = metrics.calibration(labels, probabilities, bins)
-        recalls = metrics.per_class(labels, probabilities, classes).set_index("label").recall
-        numbers |= {f"recall_{label}": value for label, value in recalls.items()}
-        scores |= {f"{prefix}_{name}": float(f"{value:.7g}") for name, value in numbers.items()}
-    return scores
+        rows = predictions[predictions.split == part]
+        numbers = score_part(rows, temperature, bins)
+        if part in HELD_OUT:
+            numbers |= bounds(rows)
+        scores |= {f"{prefix}_{name}": value for name, value in numbers.items()}
+    rest = predictions[(predictions.split == "test") & ~predictions.copied]
+    return scores | {f"test_without_copies_{name}": value for name, value in score_rest(rest).items()}
 
 
-def tables(predictions: pd.DataFrame, bins: int) -> dict[str, pd.DataFrame]:
-    """Return the tables of one part's predictions by name."""
+def score_part(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str, float]:
+    """Return the scores of one part; those that end in `_before` are of the probabilities before temperature scaling."""
     labels, probabilities = arrays(predictions)
-    classes = class_names(predictions)
+    scores = metrics.score(labels, probabilities)
+    for suffix, shares in (("", probabilities), ("_before", before_scaling(probabilities, temperature))):
+        scores[f"calibration_error{suffix}"], _ = calibration(labels, shares, bins)
+        scores[f"brier{suffix}"] = brier(labels, shares)
+    recalls = metrics.per_class(labels, probabilities, class_names(predictions)).set_index("label").recall
+    return scores | {f"recall_{label}": value for label, value in recalls.dropna().items()}
+
+
+def bounds(predictions: pd.DataFrame) -> dict[str, float]:
+    """Return the ends of the 95 % intervals of accuracy and macro F1."""
+    labels, probabilities = arrays(predictions)
+    return intervals(labels, probabilities.argmax(axis=1), probabilities.shape[1], predictions.group)
+
+
+def score_rest(predictions: pd.DataFrame) -> dict[str, float]:
+    """Return accuracy and macro F1 with their intervals, and of how many images and classes; without images no score."""
+    counts = {"images": len(predictions), "classes": predictions.label.nunique()}
+    if predictions.empty:
+        return counts
+    scores = metrics.score(*arrays(predictions))
+    return counts | {name: scores[name] for name in ("accuracy", "macro_f1")} | bounds(predictions)
+
+
+def tables(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str, pd.DataFrame]:
+    """Return tables by name: of the test images, and where there is a column `split`, of validation and test images."""
+    parts = {part: predictions[predictions.split == part] for part in HELD_OUT}
+    test, classes = parts["test"], class_names(predictions)
+    labels, probabilities = arrays(test)
     roc, pr = metrics.curves(labels, probabilities, classes)
+    scaled = {"before": before_scaling(probabilities, temperature), "after": probabilities}
     return {
         "per_class": metrics.per_class(labels, probabilities, classes),
         "confusion": metrics.confusion(labels, probabilities, classes),
         "roc": roc,
         "pr": pr,
-        "calibration": metrics.calibration(labels, probabilities, bins)[1],
-        "errors": errors(predictions),
-        "test_classes": predictions[["label", "predicted"]].rename(columns={"label": "actual"}),
+        "calibration": stack("when", {when: calibration(labels, shares, bins)[1] for when, shares in scaled.items()}),
+        "coverage": stack("split", {part: coverage(*arrays(rows)) for part, rows in parts.items()}),
+        "errors": errors(test),
+        "suspects": suspects(pd.concat(parts.values())),
+        "test_classes": test[["label", "predicted"]].rename(columns={"label": "actual"}),
     }
 
 
-def errors(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the wrong ones, the most confident first: path, label, predicted, confidence."""
-    wrong = predictions[predictions.label != predictions.predicted]
-    confidence = wrong[[f"p_{label}" for label in class_names(predictions)]].max(axis=1)
-    return (
-        wrong[["path", "label", "predicted"]]
-        .assign(confidence=confidence)
-        .sort_values(["confidence", "path"], ascending=[False, True])
-    )
+def stack(name: str, found: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return tables one below the other, with a first column that tells them apart."""
+    return pd.concat(found, names=[name]).reset_index(level=0)
 
 
 def track(architecture: str, history_csv: Path, predictions_csv: Path, scores: dict[str, float], confusion: pd.DataFrame) -> None:
@@ -88,13 +145,14 @@ def track(architecture: str, history_csv: Path, predictions_csv: Path, scores: d
 
 def tell(architecture: str, scores: dict[str, float], per_class: pd.DataFrame) -> None:
     """Log what a person wants to know."""
+    log.info("%s best epoch %d, temperature %.3g", architecture, scores["best_epoch"], scores["temperature"])
     for prefix in PREFIXES:
         log.info(
             "%s %-5s accuracy %.3f  balanced %.3f  macro F1 %.3f  log loss %.3f",
             architecture, prefix, scores[f"{prefix}_accuracy"], scores[f"{prefix}_balanced_accuracy"],
             scores[f"{prefix}_macro_f1"], scores[f"{prefix}_log_loss"],
         )  # fmt: skip
-    log.info("on the test images:\n%s", per_class.to_string(index=False, float_format="%.3f"))
+    log.info("on the test images:\n%s", per_class.to_string(index=False, float_format="%.3f", na_rep=""))
 
 
 if __name__ == "__main__":

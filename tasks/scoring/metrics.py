@@ -9,43 +9,46 @@ from sklearn import metrics
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the scores over all classes. A score that is not defined, such as the AUC of one class, is left out."""
+    """Return the scores over all classes. A score that is not defined, such as the AUC of one class, is left out.
+
+    Averages are over the classes that have images; of these, one that is never predicted has precision and F1 0.
+    `pr_auc` is the mean average precision, as `roc_auc` is the mean area.
+    """
     predicted = probabilities.argmax(axis=1)
-    classes = np.arange(probabilities.shape[1])
+    classes, present = np.arange(probabilities.shape[1]), np.unique(labels)
     averages = {}
     for average in ("macro", "weighted"):
         precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-            labels, predicted, labels=classes, average=average, zero_division=0
+            labels, predicted, labels=present, average=average, zero_division=0
         )
         averages |= {f"{average}_precision": precision, f"{average}_recall": recall, f"{average}_f1": f1}
     scores = {
         "accuracy": metrics.accuracy_score(labels, predicted),
-        "balanced_accuracy": metrics.balanced_accuracy_score(labels, predicted),
+        "balanced_accuracy": averages["macro_recall"],
         **averages,
         "log_loss": metrics.log_loss(labels, normalise(probabilities), labels=classes),
     }
-    areas = [area for area in roc_areas(labels, probabilities) if not np.isnan(area)]
-    return scores | ({"roc_auc": float(np.mean(areas))} if areas else {})
+    means = areas(labels, probabilities).mean()
+    return scores | {name: float(mean) for name, mean in means.items() if not np.isnan(mean)}
 
 
 def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """Return one row per class: precision, recall, f1, support, one-versus-rest ROC AUC."""
+    """Return one row per class: precision, recall, f1, support, and what `areas` returns; NaN where it is not defined."""
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=0
+        labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=np.nan
     )
-    areas = roc_areas(labels, probabilities)
-    return pd.DataFrame(
-        {"label": classes, "precision": precision, "recall": recall, "f1": f1, "support": support, "roc_auc": areas}
-    )
+    columns = {"label": classes, "precision": precision, "recall": recall, "f1": f1, "support": support}
+    return pd.DataFrame(columns).join(areas(labels, probabilities))
 
 
-def roc_areas(labels: np.ndarray, probabilities: np.ndarray) -> list[float]:
-    """Return the one-versus-rest area under the ROC curve of each class, NaN where all or no images are of it."""
+def areas(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
+    """Return each class's one-versus-rest `roc_auc`, and `pr_auc`, its average precision; NaN where all or no images are of it."""
     truth, ranking = one_versus_rest(labels, probabilities.shape[1]), evidence(probabilities)
-    return [
-        metrics.roc_auc_score(truth[:, index], ranking[:, index]) if 0 < truth[:, index].sum() < len(truth) else np.nan
-        for index in range(probabilities.shape[1])
-    ]
+    rows = np.full((probabilities.shape[1], 2), np.nan)
+    for index in np.flatnonzero((truth.sum(axis=0) > 0) & (truth.sum(axis=0) < len(truth))):
+        column = truth[:, index], ranking[:, index]
+        rows[index] = metrics.roc_auc_score(*column), metrics.average_precision_score(*column)
+    return pd.DataFrame(rows, columns=["roc_auc", "pr_auc"])
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
@@ -63,32 +66,21 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray, classes: list[str])
 
 
 def curves(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the one-versus-rest ROC curves (label, fpr, tpr) and precision-recall curves (label, recall, precision)."""
+    """Return the one-versus-rest ROC curves (label, fpr, tpr) and precision-recall curves (label, recall, precision).
+
+    Points within a straight line are left out.
+    """
     truth, ranking = one_versus_rest(labels, len(classes)), evidence(probabilities)
     roc, pr = [], []
     for index, label in enumerate(classes):
         if not 0 < truth[:, index].sum() < len(truth):
             continue
         fpr, tpr, _ = metrics.roc_curve(truth[:, index], ranking[:, index])
-        precision, recall, _ = metrics.precision_recall_curve(truth[:, index], ranking[:, index])
+        precision, recall, _ = metrics.precision_recall_curve(truth[:, index], ranking[:, index], drop_intermediate=True)
         roc.append(pd.DataFrame({"label": label, "fpr": fpr, "tpr": tpr}))
         pr.append(pd.DataFrame({"label": label, "recall": recall, "precision": precision}))
     empty = [pd.DataFrame(columns=["label"])]
     return pd.concat(roc or empty), pd.concat(pr or empty)
-
-
-def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> tuple[float, pd.DataFrame]:
-    """Return the expected calibration error of the top class, and its bins: confidence, accuracy, count.
-
-    Equal-width bins of the confidence; the error is the mean gap, weighted by count (Guo et al. 2017, arXiv:1706.04599).
-    """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    table = pd.DataFrame({"bin": bin_of, "confidence": confidence, "accuracy": right.astype(float)}).groupby("bin")
-    rows = table.mean().assign(count=table.size()).reset_index(drop=True)
-    error = float((rows["count"] * (rows.confidence - rows.accuracy).abs()).sum() / len(labels))
-    return error, rows
 
 
 def one_versus_rest(labels: np.ndarray, classes: int) -> np.ndarray:

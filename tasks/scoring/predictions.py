@@ -1,7 +1,9 @@
-"""The table `predictions.csv` as arrays, and as answers to a coarser question than the model was asked."""
+"""The table `predictions.csv` as arrays, beside its images' groups, and as answers to a coarser question than was asked."""
 
 import numpy as np
 import pandas as pd
+
+TRAINING = ("training", "withheld")
 
 
 def class_names(predictions: pd.DataFrame) -> list[str]:
@@ -16,6 +18,21 @@ def arrays(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return predictions.label.map(classes.index).to_numpy(int), probabilities
 
 
+def with_groups(predictions: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
+    """Add the `group` of each image, and `copied`: whether it has a copy (or its patient an image) in training.
+
+    An image that was withheld from training counts as in training. Raises `ValueError` for images that splits.csv lacks.
+    """
+    group = predictions.path.map(splits.set_index("path").group)
+    if unknown := list(predictions.path[group.isna()]):
+        raise ValueError(
+            f"predictions.csv has {len(unknown)} images that splits.csv lacks, such as {unknown[0]}: they are of different runs; "
+            "run dvc repro"
+        )
+    training = splits.group[splits.split.isin(TRAINING)]
+    return predictions.assign(group=group, copied=group.isin(training))
+
+
 def collapse(predictions: pd.DataFrame, groups: dict[str, str], classes: list[str]) -> pd.DataFrame:
     """Return the predictions with each class's probability added to that of its coarser class.
 
@@ -28,4 +45,5 @@ def collapse(predictions: pd.DataFrame, groups: dict[str, str], classes: list[st
     }
     highest = pd.DataFrame(sums).to_numpy().argmax(axis=1)
     predicted = [classes[index] for index in highest]
-    return predictions[["path", "split"]].assign(label=predictions.label.map(groups), predicted=predicted, **sums)
+    kept = predictions.drop(columns=[f"p_{label}" for label in class_names(predictions)])
+    return kept.assign(label=predictions.label.map(groups), predicted=predicted, **sums)
