@@ -1,16 +1,19 @@
 """Validation alone chooses the winner of each question; only the architectures that params list take part."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import beta
 
-from tasks.compare import SHARED, accuracy_interval, columns_of, main, rank, to_text
+from tasks.compare import SHARED, columns_of, main, rank, to_text
 from tasks.evaluate import score
 from tasks.modeling.architectures import ARCHITECTURES as TABLE
 from tasks.modeling.architectures import Cnn
+from tasks.scoring.predictions import with_groups
 from tasks.tables import read_table, write_table
 
 ARCHITECTURES = {"first": 0.5, "second": 0.8, "third": 0.65}  # share of validation images that are right
@@ -34,23 +37,37 @@ def predictions(right: float, test_right: float, seed: int) -> pd.DataFrame:
 def write_results(name: str, table: pd.DataFrame) -> None:
     folder = Path("results") / name
     write_table(table, folder / "predictions.csv")
-    (folder / "metrics.json").write_text(json.dumps(score(table, 5)))
+    scores = score(with_groups(table, read_table(Path("splits.csv"))), 1.5, 5) | {"best_epoch": 2}
+    (folder / "metrics.json").write_text(json.dumps(scores))
     timing = {"parameters": SIZES.get(name, 50), "train_seconds": 1.5, "epoch_seconds": [0.5, 1.0]}
     (folder / "timing.json").write_text(json.dumps(timing))
 
 
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three models and their results. Only for reading."""
+    root = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(root)
+        listed = "\n".join(f"  {name}: {{like: cnn_a, filters: [4]}}" for name in ARCHITECTURES)
+        Path("params.yaml").write_text(f"compare: {{rank_by: val_macro_f1}}\narchitectures:\n{listed}\n")
+        splits = predictions(1, 1, seed=0)[["path", "label", "split"]]
+        write_table(splits.assign(group=splits.path), Path("splits.csv"))
+        for name, right in ARCHITECTURES.items():
+            write_results(name, predictions(right, test_right=1 - right, seed=0))
+    return root
+
+
 @pytest.fixture(autouse=True)
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def results(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of it, made the current folder."""
+    shutil.copytree(evaluated, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    listed = "\n".join(f"  {name}: {{like: cnn_a, filters: [4]}}" for name in ARCHITECTURES)
-    Path("params.yaml").write_text(f"compare: {{rank_by: val_macro_f1}}\narchitectures:\n{listed}\n")
-    write_table(pd.DataFrame({"label": ["b", "a", "a"]}), Path("splits.csv"))
-    for name, right in ARCHITECTURES.items():
-        write_results(name, predictions(right, test_right=1 - right, seed=0))
 
 
 def compare() -> tuple[list[str], dict]:
-    main(Path("splits.csv"), Path("results"), Path("comparison.csv"), Path("comparison.json"), Path("shared.csv"))
+    written = ["comparison.csv", "comparison.json", "shared.csv", "paired.csv", "suspects.csv"]
+    main(Path("splits.csv"), Path("results"), *map(Path, written))
     return pd.read_csv("comparison.csv").architecture.tolist(), json.loads(Path("comparison.json").read_text())
 
 
@@ -111,16 +128,78 @@ def test_a_row_says_what_was_compared() -> None:
     assert (row.filters, row.kernel, row.dropout, row.batch_size) == (4, 3, 0.3, 32)
     assert (row.parameters, row.epochs, row.seconds) == (200, 2, 1.5)
     assert (row.train_accuracy, row.val_accuracy, row.test_accuracy, row.overfitting) == (0.9, 0.65, 0.35, "strong")
-    assert row.test_accuracy_low < 0.35 < row.test_accuracy_high
+    for name in ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1", "test_without_copies_accuracy"):
+        assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
+    scores = json.loads(Path("results/third/metrics.json").read_text())
+    for name in ("test_pr_auc", "test_brier_before", "test_calibration_error", "test_without_copies_images", "best_epoch"):
+        assert row[name] == pytest.approx(scores[name], rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("right", "of", "low", "high"),
-    [(8, 10, 0.490162, 0.943317), (0, 10, 0.0, 0.277533), (10, 10, 0.722467, 1.0), (1, 1, 0.206549, 1.0)],
-)
-def test_wilsons_interval(right: int, of: int, low: float, high: float) -> None:
-    rows = [("a", "a" if number < right else "b", "test") for number in range(of)] + [("a", "b", "validation")] * 50
-    assert accuracy_interval(pd.DataFrame(rows, columns=["label", "predicted", "split"])) == pytest.approx((low, high), abs=1e-6)
+def test_the_time_of_an_answer_is_blank_where_it_is_not_known() -> None:
+    timing = json.loads(Path("results/first/timing.json").read_text()) | {"predict_seconds_per_image": 0.0125}
+    Path("results/first/timing.json").write_text(json.dumps(timing))
+    compare()
+    times = read_table(Path("comparison.csv")).set_index("architecture").predict_seconds_per_image
+    assert times.to_dict() == {"first": "0.0125", "second": "", "third": ""}
+    assert "seconds" not in Path("comparison.json").read_text()  # it would differ from run to run
+
+
+def test_where_every_test_image_has_a_copy_the_cells_are_blank() -> None:
+    splits = read_table(Path("splits.csv"))
+    copies = splits[splits.split == "test"].assign(split="withheld", path="Training/" + splits.path)
+    write_table(pd.concat([splits, copies]), Path("splits.csv"))
+    for name, right in ARCHITECTURES.items():
+        write_results(name, predictions(right, test_right=0.5, seed=0))
+    comparison = compare()[1]
+    row = read_table(Path("comparison.csv")).iloc[0]
+    assert (row.test_without_copies_images, row.test_without_copies_accuracy, row.test_without_copies_macro_f1_low) == ("0", "", "")
+    assert comparison["test_without_copies_images"] == 0 and "test_without_copies_accuracy" not in comparison
+
+
+def test_the_winner_against_the_others() -> None:
+    """`second` is right on the first 8 of 40 test images, `third` on the first 14, `first` on the first 20."""
+    compare()
+    table = read_table(Path("paired.csv"))
+    columns = ["question", "winner", "other", "images", "groups", "winner_alone", "other_alone"]
+    assert table[columns].values.tolist() == [
+        ["all classes", "second", "third", "40", "40", "0", "6"], ["all classes", "second", "first", "40", "40", "0", "12"],
+    ]  # fmt: skip
+    assert table.p.astype(float).tolist() == pytest.approx([2 / 2**6, 2 / 2**12])
+    assert table.p_holm.astype(float).tolist() == pytest.approx([2 / 2**6, 2 * 2 / 2**12])
+    assert (table.macro_f1_difference_high.astype(float) < 0).all()
+
+
+def test_the_suspects_are_those_of_the_main_question() -> None:
+    Path("params.yaml").write_text(
+        "architectures: {first: {like: cnn_a}, second: {like: cnn_b}, third: {like: cnn_a, positive: b}}\n"
+    )
+    write_results("third", predictions(0.8, 0.2, seed=0).replace("a", "not_b").rename(columns={"p_a": "p_not_b"}))
+    compare()
+    found = read_table(Path("suspects.csv"))
+    assert len(found) and set(found.split) <= {"validation", "test"} and set(found.models) == {"2"}
+    tables = [read_table(Path(f"results/{name}/predictions.csv")).set_index("path") for name in ("first", "second")]
+    wrong = sum((table.predicted != table.label).astype(int) for table in tables)
+    assert found.disagree.astype(int).tolist() == wrong[found.path].tolist()
+    mean = sum(table.p_a.where(table.label == "a", table.p_b) for table in tables) / 2
+    assert found.p_label.tolist() == pytest.approx(mean[found.path].tolist(), rel=1e-6)
+    assert found.p_label.is_monotonic_increasing
+
+
+def test_predictions_of_other_images_are_refused() -> None:
+    table = read_table(Path("results/third/predictions.csv"))
+    write_table(table[1:], Path("results/third/predictions.csv"))
+    with pytest.raises(ValueError, match="results/third/predictions.csv has 119 images, expected the 120 of splits.csv"):
+        compare()
+
+
+def test_again_gives_the_same_bytes() -> None:
+    compare()
+    files = {file: file.read_bytes() for file in Path().glob("*.csv")}
+    for name in ARCHITECTURES:  # rows in another order are the same predictions
+        file = Path("results") / name / "predictions.csv"
+        write_table(read_table(file)[::-1], file)
+    compare()
+    assert {file: file.read_bytes() for file in files} == files and len(files) == 5
 
 
 @pytest.mark.parametrize(
@@ -230,7 +309,9 @@ def questions() -> None:
         "pairs": ["ab", "ab", "rest", "rest"], "fine": ["a", "b", "others", "others"],
         "sure": ["not_c", "not_c", "c", "not_c"], "unsure": ["not_c", "not_c", "c", "not_c"],
     }  # fmt: skip
-    write_table(pd.DataFrame({"label": list("dacb")}), Path("splits.csv"))
+    splits = [(f"{part}/{path}", path, part) for part in ("training", "validation", "test") for path in "dacb"]
+    table = pd.DataFrame(splits, columns=["path", "label", "split"])
+    write_table(table.assign(group=table.path), Path("splits.csv"))
     for name, probabilities in answers.items():
         classes = CLASSES.get(name, list(FOLDERS))
         rows = pd.DataFrame(probabilities, columns=[f"p_{label}" for label in classes])
@@ -297,7 +378,7 @@ def test_models_are_compared_on_the_questions_they_share(questions: None) -> Non
         assert scores.loc[("a, b, others", "third")].tolist()[:3] == pytest.approx([0.75, 2 / 3, (2 / 3 + 0 + 1) / 3])
         assert scores.loc[("ab, rest", "pairs")].tolist() == pytest.approx([0.75, 0.75, (4 / 5 + 2 / 3) / 2, 3.5 / 4])
     low, high = shared.test_accuracy_low[3], shared.test_accuracy_high[3]
-    assert (low, high) == pytest.approx((0.300642, 0.954413), abs=1e-6)
+    assert (low, high) == pytest.approx(beta.ppf([0.025, 0.975], 3.5, 1.5), abs=0.01)
 
 
 def test_the_shared_questions_are_told(questions: None, caplog: pytest.LogCaptureFixture) -> None:

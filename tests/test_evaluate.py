@@ -9,16 +9,18 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tasks.evaluate import errors, score, tables
+from tasks.evaluate import best_epoch, read_temperature, score, tables
+from tasks.scoring.predictions import with_groups
 from tasks.tables import read_table, write_table
 from tests.conftest import CLASSES, ROOT, run_stage
 
-TABLES = ["calibration", "confusion", "errors", "per_class", "pr", "roc", "test_classes"]
+TABLES = ["calibration", "confusion", "coverage", "errors", "per_class", "pr", "roc", "suspects", "test_classes"]
+BOUNDS = {f"{name}_{end}" for name in ("accuracy", "macro_f1") for end in ("low", "high")}
 
 
 @pytest.fixture(scope="module")
 def predictions(pipeline: Path) -> pd.DataFrame:
-    return read_table(pipeline / "data/results/tiny/predictions.csv")
+    return with_groups(read_table(pipeline / "data/results/tiny/predictions.csv"), read_table(pipeline / "data/splits.csv"))
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +40,119 @@ def test_the_scores_of_each_part(prefix: str, part: str, predictions: pd.DataFra
 
 
 def test_every_score_stands_for_each_part(metrics: dict[str, float]) -> None:
+    whole = {name for name in metrics if name.startswith("test_without_copies_")}
     names = {
-        prefix: {name.removeprefix(prefix) for name in metrics if name.startswith(prefix)} for prefix in ("train_", "val_", "test_")
+        prefix: {name.removeprefix(prefix) for name in metrics.keys() - whole if name.startswith(prefix)}
+        for prefix in ("train_", "val_", "test_")
     }
-    assert names["train_"] == names["val_"] == names["test_"] and len(names["test_"]) == 11 + len(CLASSES)
-    assert len(metrics) == 3 * len(names["test_"])
+    assert names["val_"] == names["test_"] == names["train_"] | BOUNDS and len(names["train_"]) == 15 + len(CLASSES)
+    assert whole == {f"test_without_copies_{name}" for name in {"images", "classes", "accuracy", "macro_f1"} | BOUNDS}
+    assert len(metrics) == sum(map(len, names.values())) + len(whole) + len(["best_epoch", "temperature"])
+
+
+def test_a_score_lies_in_its_interval(metrics: dict[str, float]) -> None:
+    for name in ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1", "test_without_copies_accuracy"):
+        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
+        assert metrics[f"{name}_low"] < metrics[f"{name}_high"]
 
 
 def test_changing_the_test_rows_leaves_the_other_scores(predictions: pd.DataFrame) -> None:
     changed = predictions.copy()
     test = changed.split == "test"
     changed.loc[test, "label"] = changed.label[test].to_numpy()[::-1]
-    before, after = score(predictions, 5), score(changed, 5)
+    before, after = score(predictions, 1.5, 5), score(changed, 1.5, 5)
     assert {name for name in before if before[name] != after[name]} <= {name for name in before if name.startswith("test_")}
     assert before["test_log_loss"] != after["test_log_loss"]
 
 
+def rows(test: list[tuple[str, str, float, str, bool]]) -> pd.DataFrame:
+    """Predictions with groups: these test images (path, label, p_x, group, copied), and two of each other part."""
+    rest = [(f"{part}{label}", label, 0.5, part + label, False, part) for part in ("training", "validation") for label in "xy"]
+    columns = ["path", "label", "p_x", "group", "copied", "split"]
+    table = pd.DataFrame([(*row, "test") for row in test] + rest, columns=columns)
+    return table.assign(predicted=["x" if p >= 0.5 else "y" for p in table.p_x], p_y=1 - table.p_x)
+
+
+def test_the_test_without_copies_by_hand() -> None:
+    """Four images are right, two of them because they have a copy in training; of the rest two of four are."""
+    test = [
+        ("1", "x", 0.9, "g", True), ("2", "y", 0.1, "g", True), ("3", "x", 0.8, "3", False), ("4", "x", 0.2, "4", False),
+        ("5", "y", 0.7, "5", False), ("6", "y", 0.3, "6", False),
+    ]  # fmt: skip
+    scores = score(rows(test), 1.0, 5)
+    assert scores["test_accuracy"] == scores["test_macro_f1"] == pytest.approx(4 / 6)
+    assert (scores["test_without_copies_images"], scores["test_without_copies_classes"]) == (4, 2)
+    assert scores["test_without_copies_accuracy"] == scores["test_without_copies_macro_f1"] == 0.5
+    assert scores["test_without_copies_accuracy_low"] < 0.2 and scores["test_without_copies_accuracy_high"] > 0.8
+
+
+def test_without_copies_both_numbers_are_equal() -> None:
+    scores = score(rows([("1", "x", 0.9, "1", False), ("2", "y", 0.8, "2", False), ("3", "y", 0.3, "3", False)]), 1.0, 5)
+    for name in ("accuracy", "macro_f1", *BOUNDS):
+        assert scores[f"test_{name}"] == scores[f"test_without_copies_{name}"]
+
+
+def test_a_class_that_copies_take_away_leaves_the_macro_f1() -> None:
+    """What is left are one image of x that is right and one that is taken for y: the F1 of x alone, 2 / 3."""
+    test = [("1", "x", 0.9, "1", False), ("2", "x", 0.2, "2", False), ("3", "y", 0.1, "3", True)]
+    scores = score(rows(test), 1.0, 5)
+    assert scores["test_without_copies_classes"] == 1 and scores["test_without_copies_macro_f1"] == pytest.approx(2 / 3)
+
+
+def test_where_all_have_copies_nothing_is_claimed() -> None:
+    scores = score(rows([("1", "x", 0.9, "1", True), ("2", "y", 0.1, "2", True)]), 1.0, 5)
+    left = {name.removeprefix("test_without_copies_"): scores[name] for name in scores if "without_copies" in name}
+    assert left == {"images": 0, "classes": 0} and scores["test_accuracy"] == 1
+
+
+def test_groups_widen_the_interval() -> None:
+    """Ten images of two patients, one all right, one all wrong."""
+    test = [(str(number), "x", 0.9 if number < 5 else 0.1, str(number), False) for number in range(10)]
+    patients = [(path, label, p, str(int(path) // 5), False) for path, label, p, _, _ in test]
+    alone, together = score(rows(test), 1.0, 5), score(rows(patients), 1.0, 5)
+    assert together["test_accuracy"] == alone["test_accuracy"] == 0.5
+    assert together["test_accuracy_low"] < alone["test_accuracy_low"] - 0.1
+
+
+def test_calibration_before_and_after() -> None:
+    """0.9 was 0.9^2 / (0.9^2 + 0.1^2) before a temperature of 2 made it less sure; two of three are right."""
+    table = rows([("1", "x", 0.9, "1", False), ("2", "x", 0.9, "2", False), ("3", "y", 0.9, "3", False)])
+    scores, sure = score(table, 2.0, 10), 0.81 / 0.82
+    assert scores["test_calibration_error"] == pytest.approx(0.9 - 2 / 3)
+    assert scores["test_calibration_error_before"] == pytest.approx(sure - 2 / 3)
+    assert scores["test_brier"] == pytest.approx((2 * 2 * 0.1**2 + 2 * 0.9**2) / 3)
+    assert scores["test_brier_before"] == pytest.approx((2 * 2 * (1 - sure) ** 2 + 2 * sure**2) / 3)
+    bins = tables(table, 2.0, 10)["calibration"]
+    assert bins.when.tolist() == ["before", "after"] and bins.confidence.tolist() == pytest.approx([sure, 0.9])
+    assert bins.accuracy.tolist() == pytest.approx([2 / 3] * 2) and bins["count"].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("text", [None, "{}", "[1]", '{"temperature": "1"}', '{"temperature": 0}', '{"temperature": NaN}'])
+def test_a_missing_temperature_is_an_error(text: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ValueError, match=r'calibration.json: expected {"temperature": T} with T above 0, received'):
+        read_temperature(file)
+
+
+def test_the_best_epoch_is_the_first_of_the_best() -> None:
+    history = pd.DataFrame({"epoch": [1, 2, 3, 4], "val_loss": [0.9, 0.5, 0.5, 0.6], "val_accuracy": [0.1, 0.5, 0.7, 0.7]})
+    assert (best_epoch(history, "val_loss"), best_epoch(history, "val_accuracy")) == (2, 3)
+
+
+@pytest.mark.parametrize("architecture", ["tiny", "plain"])
+def test_the_weights_of_the_best_epoch_were_kept(architecture: str, pipeline: Path) -> None:
+    results = pipeline / "data/results" / architecture
+    scores = json.loads((results / "metrics.json").read_text())
+    row = pd.read_csv(results / "history.csv").set_index("epoch").loc[scores["best_epoch"]]
+    table = read_table(results / "predictions.csv").query("split == 'validation'")
+    assert row.val_accuracy == pytest.approx((table.label == table.predicted).mean(), abs=1e-6)
+
+
 def test_the_tables_are_of_the_test_images(pipeline: Path, predictions: pd.DataFrame) -> None:
     results = pipeline / "data/results/tiny"
-    assert sorted(tables(predictions, 5)) == TABLES
+    assert sorted(tables(predictions, 1.0, 5)) == TABLES
     test = predictions[predictions.split == "test"]
     confusion = read_table(results / "confusion.csv")
     counted = pd.crosstab(test.label, test.predicted).reindex(index=CLASSES, columns=CLASSES, fill_value=0)
@@ -67,13 +163,17 @@ def test_the_tables_are_of_the_test_images(pipeline: Path, predictions: pd.DataF
     per_class = read_table(results / "per_class.csv")
     assert per_class.label.tolist() == CLASSES and per_class.support.tolist() == ["5"] * 4
     assert set(read_table(results / "roc.csv").label) == set(read_table(results / "pr.csv").label) == set(CLASSES)
-    assert read_table(results / "calibration.csv")["count"].astype(int).sum() == len(test)
-
-
-def test_errors_begin_with_the_most_confident() -> None:
-    rows = [("b", "x", "y", 0.4, 0.6), ("c", "x", "x", 0.9, 0.1), ("d", "y", "x", 0.95, 0.05), ("a", "x", "y", 0.4, 0.6)]
-    table = errors(pd.DataFrame(rows, columns=["path", "label", "predicted", "p_x", "p_y"]))
-    assert table.values.tolist() == [["d", "y", "x", 0.95], ["a", "x", "y", 0.6], ["b", "x", "y", 0.6]]
+    counts = read_table(results / "calibration.csv").astype({"count": int}).groupby("when")["count"].sum()
+    assert counts.to_dict() == {"before": len(test), "after": len(test)}
+    ends = read_table(results / "coverage.csv").groupby("split").last()
+    for part in ("validation", "test"):
+        of_part = predictions[predictions.split == part]
+        right = (of_part.label == of_part.predicted).mean()
+        assert ends.loc[part, ["coverage", "images"]].tolist() == ["1", str(len(of_part))]
+        assert float(ends.accuracy[part]) == pytest.approx(right, abs=1e-6)
+    found = read_table(results / "errors.csv")
+    assert set(found.path[found.kind == "worst"]) == set(test.path[test.label != test.predicted])
+    assert set(read_table(results / "suspects.csv").split) <= {"validation", "test"}
 
 
 def test_a_forest_that_tells_photos_from_the_rest(workspace: Path) -> None:
@@ -86,7 +186,12 @@ def test_a_forest_that_tells_photos_from_the_rest(workspace: Path) -> None:
     ]
     results = Path("data/results/forest")
     columns = ["path", "label", "split", "predicted", "p_not_photo", "p_photo"]
-    write_table(pd.DataFrame(parts, columns=columns), results / "predictions.csv")
+    table = pd.DataFrame(parts, columns=columns)
+    write_table(table, results / "predictions.csv")
+    write_table(table.assign(group=table.path), Path("data/splits.csv"))
+    Path("params.yaml").write_text("architectures: {forest: {like: random_forest, positive: photo}}\n")
+    Path("data/models/forest").mkdir()
+    Path("data/models/forest/calibration.json").write_text('{"temperature": 2}')
     (results / "history.csv").write_text("epoch,loss,accuracy,val_loss,val_accuracy\n1,0.5,0.6,0.5,0.6\n")
     run_stage("evaluate@forest")
     metrics = json.loads((results / "metrics.json").read_text())
@@ -94,7 +199,8 @@ def test_a_forest_that_tells_photos_from_the_rest(workspace: Path) -> None:
     assert metrics["test_roc_auc"] == 0.8333333
     assert read_table(results / "per_class.csv").label.tolist() == ["not_photo", "photo"]
     assert read_table(results / "confusion.csv")["count"].tolist() == ["2", "1", "1", "1"]
-    assert read_table(results / "errors.csv").path.tolist() == ["test/c", "test/d"]
+    assert metrics["best_epoch"] == 1 and metrics["test_brier_before"] > metrics["test_brier"]
+    assert read_table(results / "errors.csv").query("kind == 'worst'").path.tolist() == ["test/c", "test/d"]
     assert set(read_table(results / "roc.csv").label) == set(read_table(results / "pr.csv").label) == {"not_photo", "photo"}
 
 

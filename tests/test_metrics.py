@@ -1,10 +1,9 @@
 """Scores with known answers, counted by hand; no score is invented where it is not defined."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from tasks.scoring.metrics import calibration, confusion, curves, per_class, roc_areas, score, verdict
+from tasks.scoring.metrics import areas, confusion, curves, per_class, score, verdict
 
 CLASSES = ["a", "b", "c"]
 LABELS = np.array([0, 0, 1, 1, 2])
@@ -25,33 +24,41 @@ def test_scores_by_hand() -> None:
         "weighted_f1": (2 * 1 / 2 + 2 * 4 / 5 + 0) / 5,
         "log_loss": -np.log([0.8, 0.3, 0.7, 0.5, 0.3]).mean(),
         "roc_auc": (5 / 6 + 5 / 6 + 3 / 4) / 3,
+        "pr_auc": (5 / 6 + 5 / 6 + 1 / 2) / 3,
     }
     assert scores == pytest.approx(expected)
 
 
 def test_areas_by_hand() -> None:
-    """Of 6 pairs of an image of a and another one, 5 are in order; of the pairs for c one is wrong, of 4."""
-    assert roc_areas(LABELS, PROBABILITIES) == pytest.approx([5 / 6, 5 / 6, 3 / 4])
+    """Of 6 pairs of an image of a and another one, 5 are in order; of the pairs for c one is wrong, of 4.
+
+    Ranked by the probability of a, its images come first and third: of the first 1 all are of a, of the first 3 two thirds.
+    """
+    table = areas(LABELS, PROBABILITIES)
+    assert table.roc_auc.tolist() == pytest.approx([5 / 6, 5 / 6, 3 / 4])
+    assert table.pr_auc.tolist() == pytest.approx([1 / 2 * 1 + 1 / 2 * 2 / 3, 1 / 2 * 1 + 1 / 2 * 2 / 3, 1 / 2])
 
 
 def test_equal_probabilities_count_half() -> None:
     probabilities = np.array([[0.5, 0.5], [0.5, 0.5], [0.9, 0.1], [0.1, 0.9]])
-    assert roc_areas(np.array([0, 1, 0, 1]), probabilities) == pytest.approx([(0.5 + 1 + 1 + 1) / 4] * 2)
+    table = areas(np.array([0, 1, 0, 1]), probabilities)
+    assert table.roc_auc.tolist() == pytest.approx([(0.5 + 1 + 1 + 1) / 4] * 2)
+    assert table.pr_auc.tolist() == pytest.approx([1 / 2 * 1 + 1 / 2 * 2 / 3] * 2)  # the tied pair comes in one step
 
 
 def test_a_tie_goes_to_the_first_class() -> None:
     tied = np.array([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4]])
     assert score(np.array([0, 1]), tied)["accuracy"] == 1
     assert score(np.array([1, 2]), tied)["accuracy"] == 0
-    assert calibration(np.array([0, 1]), tied, 5)[1].accuracy.tolist() == [1]
 
 
 def test_per_class_by_hand() -> None:
     table = per_class(LABELS, PROBABILITIES, CLASSES).set_index("label")
     assert table.loc["a", ["precision", "recall", "f1", "support"]].tolist() == [1 / 2, 1 / 2, 1 / 2, 2]
     assert table.loc["b", ["precision", "recall", "f1", "support"]].tolist() == pytest.approx([2 / 3, 1, 4 / 5, 2])
-    assert table.loc["c", ["precision", "recall", "f1", "support"]].tolist() == [0, 0, 0, 1]
-    assert table.roc_auc.tolist() == pytest.approx(roc_areas(LABELS, PROBABILITIES))
+    assert table.loc["c", ["recall", "f1", "support"]].tolist() == [0, 0, 1]
+    assert np.isnan(table.precision["c"])  # it is never predicted
+    assert table[["roc_auc", "pr_auc"]].values.tolist() == areas(LABELS, PROBABILITIES).values.tolist()
 
 
 def test_confusion_by_hand() -> None:
@@ -62,25 +69,35 @@ def test_confusion_by_hand() -> None:
 
 
 def test_a_class_without_images() -> None:
-    """It has no recall and no curve of its own, and pulls the macro averages down; what is undefined is left out."""
+    """It has no recall and no curve of its own, and no part in the macro averages; what is undefined is left out."""
     labels, probabilities = LABELS[:4], PROBABILITIES[:4]
     table = per_class(labels, probabilities, CLASSES).set_index("label")
-    assert table.support["c"] == table.recall["c"] == 0 and np.isnan(table.roc_auc["c"])
+    assert table.support["c"] == 0 and table.loc["c"].drop("support").isna().all()
     scores = score(labels, probabilities)
-    assert scores["macro_f1"] == pytest.approx((2 / 3 + 4 / 5 + 0) / 3)
-    assert scores["balanced_accuracy"] == pytest.approx(3 / 4)
-    assert scores["roc_auc"] == pytest.approx(np.mean(roc_areas(labels, probabilities)[:2]))
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert scores["balanced_accuracy"] == scores["macro_recall"] == pytest.approx(3 / 4)
+    for name in ("roc_auc", "pr_auc"):
+        assert scores[name] == pytest.approx(np.mean(areas(labels, probabilities)[name][:2]))
     assert confusion(labels, probabilities, CLASSES).share.tolist()[-3:] == [0, 0, 0]
     assert [set(curve.label) for curve in curves(labels, probabilities, CLASSES)] == [{"a", "b"}] * 2
+
+
+def test_a_class_without_images_that_is_predicted() -> None:
+    """It has no recall, but precision 0; the class that is there loses recall by it."""
+    labels, probabilities = np.array([0, 0]), PROBABILITIES[:2]
+    table = per_class(labels, probabilities, CLASSES).set_index("label")
+    assert table.precision["b"] == table.f1["b"] == 0 and np.isnan(table.recall["b"])
+    assert score(labels, probabilities)["macro_f1"] == pytest.approx(2 / 3)
+    assert not {"roc_auc", "pr_auc"} & score(labels, probabilities).keys()
 
 
 def test_one_image() -> None:
     scores = score(np.array([1]), PROBABILITIES[2:3])
     assert scores["accuracy"] == 1 and scores["log_loss"] == pytest.approx(-np.log(0.7))
-    assert "roc_auc" not in scores
+    assert scores["macro_f1"] == 1 and not {"roc_auc", "pr_auc"} & scores.keys()
     roc, pr = curves(np.array([1]), PROBABILITIES[2:3], CLASSES)
     assert roc.empty and pr.empty
-    assert calibration(np.array([1]), PROBABILITIES[2:3], 10)[0] == pytest.approx(0.3)
+    assert score(np.array([0]), PROBABILITIES[2:3])["macro_f1"] == 0
 
 
 def test_everything_right() -> None:
@@ -106,7 +123,7 @@ def test_two_classes_have_one_area_though_the_surer_probability_is_rounded() -> 
     """In a table of seven digits 0.999999998 and 0.999999999 are both one; 2 of the 4 pairs are in order, for either class."""
     probabilities = np.array([[1, 2e-9], [0.4, 0.6], [1, 1e-9], [0.1, 0.9]])
     labels = np.array([0, 0, 1, 1])
-    assert roc_areas(labels, probabilities) == [2 / 4, 2 / 4]
+    assert areas(labels, probabilities).roc_auc.tolist() == [2 / 4, 2 / 4]
     roc, _ = curves(labels, probabilities, ["not_photo", "photo"])
     assert roc.groupby("label").size().to_dict() == {"not_photo": 4, "photo": 4}
 
@@ -117,36 +134,17 @@ def test_two_classes_by_hand() -> None:
     p_photo = np.array([0.1, 0.2, 0.7, 0.4, 0.9])
     probabilities = np.stack([1 - p_photo, p_photo], axis=1)
     table = per_class(labels, probabilities, ["not_photo", "photo"]).set_index("label")
-    assert table.loc["photo"].tolist() == pytest.approx([1 / 2, 1 / 2, 1 / 2, 2, 5 / 6])
-    assert table.loc["not_photo"].tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 3, 5 / 6])
+    assert table.loc["photo"].tolist() == pytest.approx([1 / 2, 1 / 2, 1 / 2, 2, 5 / 6, (1 + 2 / 3) / 2])
+    assert table.loc["not_photo"].tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 3, 5 / 6, (1 + 1 + 3 / 4) / 3])
     assert score(labels, probabilities)["macro_f1"] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert score(labels, probabilities)["log_loss"] == pytest.approx(-np.log([0.9, 0.8, 0.3, 0.4, 0.9]).mean())
     roc, pr = curves(labels, probabilities, ["not_photo", "photo"])
     photo = roc[roc.label == "photo"]
     assert photo.fpr.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 3, 1]) and photo.tpr.tolist() == [0, 0.5, 0.5, 1, 1]
     photo = pr[pr.label == "photo"]
-    assert photo.recall.tolist() == [1, 1, 1, 0.5, 0.5, 0]
-    assert photo.precision.tolist() == pytest.approx([2 / 5, 2 / 4, 2 / 3, 1 / 2, 1, 1])
+    assert photo.recall.tolist() == [1, 1, 0.5, 0.5, 0]  # of the three points of recall 1 the one within is left out
+    assert photo.precision.tolist() == pytest.approx([2 / 5, 2 / 3, 1 / 2, 1, 1])
     assert confusion(labels, probabilities, ["not_photo", "photo"])["count"].tolist() == [2, 1, 1, 1]
-    error, rows = calibration(labels, probabilities, 5)
-    assert rows.confidence.tolist() == pytest.approx([0.65, 0.8666667]) and rows["count"].tolist() == [2, 3]
-    assert error == pytest.approx((2 * 0.65 + 3 * (1 - 0.8666667)) / 5)
-
-
-def test_calibration_by_hand() -> None:
-    """Five bins: confidences 0.55 and 0.45 share the third, right once; 0.75 is wrong; 0.9 and 1.0 are right."""
-    confidence = np.array([0.55, 0.45, 0.75, 0.9, 1.0])
-    right = [True, False, False, True, True]
-    probabilities = np.stack([confidence, (1 - confidence) / 2, (1 - confidence) / 2], axis=1)
-    error, rows = calibration(np.where(right, 0, 1), probabilities, 5)
-    expected = pd.DataFrame({"confidence": [0.5, 0.75, 0.95], "accuracy": [0.5, 0, 1], "count": [2, 1, 2]})
-    pd.testing.assert_frame_equal(rows, expected)
-    assert error == pytest.approx((2 * 0 + 1 * 0.75 + 2 * 0.05) / 5)
-
-
-def test_a_calibrated_model_has_no_error() -> None:
-    probabilities = np.repeat([[0.75, 0.25]], 8, axis=0)
-    assert calibration(np.array([0] * 6 + [1] * 2), probabilities, 15)[0] == pytest.approx(0)
 
 
 @pytest.mark.parametrize(

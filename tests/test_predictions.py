@@ -5,7 +5,7 @@ import pytest
 
 from tasks.questions import Question
 from tasks.scoring.metrics import score
-from tasks.scoring.predictions import arrays, class_names, collapse
+from tasks.scoring.predictions import arrays, class_names, collapse, with_groups
 
 ROWS = [
     ("1", "test", "a", "a", 0.5, 0.3, 0.2),  # right alone; b and c together have as much, and come first
@@ -64,3 +64,21 @@ def test_collapsing_twice_is_collapsing_once() -> None:
     second = collapse(first, fine.coarsen(coarse, "abcd"), coarse.classes("abcd"))
     pd.testing.assert_frame_equal(at_once, second)
     assert at_once.predicted.tolist() == ["q"] and at_once.label.tolist() == ["q"]
+
+
+def test_what_has_a_copy_in_training() -> None:
+    """`t1` shares a group with a training image, `t2` with a withheld one, `t3` with another test image alone."""
+    rows = [
+        ("a1", "training", "a1"), ("t1", "test", "a1"), ("a2", "withheld", "a2"), ("t2", "test", "a2"), ("t3", "test", "t3"),
+        ("t4", "test", "t3"), ("v1", "validation", "v1"), ("t5", "test", "v1"),
+    ]  # fmt: skip
+    splits = pd.DataFrame(rows, columns=["path", "split", "group"])
+    table = with_groups(splits.loc[splits.split == "test", ["path", "split"]][::-1], splits)
+    assert table.group.tolist() == ["v1", "t3", "t3", "a2", "a1"]
+    assert table.path[table.copied].tolist() == ["t2", "t1"]
+
+
+def test_predictions_of_another_run_are_refused() -> None:
+    splits = pd.DataFrame({"path": ["1"], "split": ["test"], "group": ["1"]})
+    with pytest.raises(ValueError, match="3 images that splits.csv lacks, such as 2"):
+        with_groups(PREDICTIONS, splits)

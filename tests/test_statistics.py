@@ -1,14 +1,14 @@
-"""Intervals and tests of paired predictions agree with the textbook, with slower ways, and with what happens by chance."""
+"""Intervals and tests of one or two models' answers agree with the textbook, with slower ways, and with what happens by chance."""
 
 import time
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from scipy.stats import norm
+from scipy.stats import beta, norm
 from sklearn.metrics import f1_score
 
-from tasks.scoring.statistics import bootstrap_macro_f1, holm, mcnemar, paired_low, recall_differences
+from tasks.scoring.statistics import bootstrap_macro_f1, holm, intervals, mcnemar, paired_low, recall_differences
 
 
 def answers(images: int, classes: int, accuracies: tuple[float, float], seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -21,6 +21,74 @@ def answers(images: int, classes: int, accuracies: tuple[float, float], seed: in
 
 def macro_f1(labels: np.ndarray, predicted: np.ndarray, classes: int) -> float:
     return f1_score(labels, predicted, labels=np.arange(classes), average="macro", zero_division=0)
+
+
+def covered(sizes: list[int], accuracy: float, sets: int) -> np.ndarray:
+    """Return how often 95 % intervals of accuracy and macro F1 hold the truth, shape (2, 2): by groups, and by single images.
+
+    Each set has as many groups as `sizes`, of so many images, that are all right or all taken for one other class.
+    """
+    generator = np.random.default_rng(5)
+    groups, hits = np.repeat(np.arange(len(sizes)), sizes), np.zeros((2, 2))
+    for _ in range(sets):
+        truth = generator.integers(0, 3, len(sizes))
+        wrong = generator.random(len(sizes)) > accuracy
+        said = np.where(wrong, (truth + generator.integers(1, 3, len(sizes))) % 3, truth)
+        for row, together in enumerate((groups, None)):
+            ends = intervals(truth[groups], said[groups], 3, together, draws=800)
+            for column, name in enumerate(("accuracy", "macro_f1")):  # classes are alike, so both have the same truth
+                hits[row, column] += ends[f"{name}_low"] <= accuracy <= ends[f"{name}_high"]
+    return hits / sets
+
+
+@pytest.mark.parametrize("accuracy", [0.7, 0.97])
+def test_an_interval_holds_the_truth_as_often_as_it_says(accuracy: float) -> None:
+    """95 of 100; 400 sets miss that by no more than 3."""
+    assert np.abs(covered([1] * 100, accuracy, 400) - 0.95).max() <= 0.03
+
+
+def test_an_interval_of_groups_holds_the_truth_and_that_of_their_images_does_not() -> None:
+    by_groups, by_images = covered([1, 3, 5, 7] * 20, 0.8, 200)
+    assert by_groups.min() > 0.9 and by_images.max() < 0.8
+
+
+@pytest.mark.parametrize(("right", "images"), [(8, 10), (49, 50), (700, 1000), (1, 4)])
+def test_the_accuracys_interval_is_that_of_jeffreys(right: int, images: int) -> None:
+    labels = np.arange(images) % 2
+    ends = intervals(labels, np.where(np.arange(images) < right, labels, 1 - labels), 2)
+    expected = beta.ppf([0.025, 0.975], right + 0.5, images - right + 0.5)
+    assert [ends["accuracy_low"], ends["accuracy_high"]] == pytest.approx(expected, abs=0.01)
+
+
+def test_no_model_is_certain() -> None:
+    """All right, all wrong, one image: the interval reaches the score, and not only that."""
+    labels = np.arange(10) % 2
+    best, worst, single = intervals(labels, labels, 2), intervals(labels, 1 - labels, 2), intervals(labels[:1], labels[:1], 2)
+    assert best["accuracy_high"] == best["macro_f1_high"] == 1
+    assert 0.7 < best["accuracy_low"] < 0.85 and 0.7 < best["macro_f1_low"] < 0.85
+    assert worst["accuracy_low"] == worst["macro_f1_low"] == 0 and 0.15 < worst["accuracy_high"] < 0.3
+    assert 0.1 < single["accuracy_low"] < 0.2 and single["accuracy_high"] == single["macro_f1_high"] == 1
+    assert intervals(labels[:0], labels[:0], 2) == {}
+
+
+def test_a_class_without_images_leaves_the_interval() -> None:
+    """Nothing of it, or other images taken for it: the macro F1 is that of the two classes that are there."""
+    labels = np.arange(100) % 2
+    said = np.where(np.arange(100) < 20, 2, labels)  # each of the two has recall 0.8 and precision 1
+    ends = intervals(labels, said, 3)
+    assert ends["macro_f1_low"] < 8 / 9 < ends["macro_f1_high"] and ends["macro_f1_low"] > 0.8
+
+
+def test_groups_of_equal_size_tell_as_much_as_their_number() -> None:
+    labels, said, _ = answers(120, 3, (0.8, 0.7))
+    often = intervals(np.repeat(labels, 5), np.repeat(said, 5), 3, np.repeat(np.arange(120), 5))
+    assert often == pytest.approx(intervals(labels, said, 3), abs=0.01)
+
+
+def test_the_intervals_are_the_same_each_time_and_for_any_order_of_images() -> None:
+    labels, said, _ = answers(150, 4, (0.8, 0.7))
+    groups = np.array([f"g{number // 2}" for number in range(150)])
+    assert intervals(labels, said, 4, groups) == intervals(labels[::-1], said[::-1], 4, groups[::-1])
 
 
 def test_the_difference_is_that_of_scikit_learns_scores() -> None:
@@ -76,6 +144,10 @@ def test_100_000_images_take_seconds() -> None:
     interval = bootstrap_macro_f1(labels, first, second, 4)
     assert time.monotonic() - started < 5  # 0.1 s when nothing else runs
     assert interval.low < interval.difference < interval.high < interval.low + 0.01
+    started = time.monotonic()
+    ends = intervals(labels, first, 4)
+    assert time.monotonic() - started < 5  # 0.1 s when nothing else runs
+    assert ends["accuracy_low"] < (first == labels).mean() < ends["accuracy_high"] < ends["accuracy_low"] + 0.01
 
 
 def test_mcnemar_is_a_coin_tossed() -> None:
