@@ -46,6 +46,7 @@ def test_it_marks_the_patch_that_speaks_for_the_class() -> None:
 
 def test_it_is_the_formula_of_the_paper() -> None:
     """Behind a mean and one dense layer the gradient is known: the weights of the class, spread over all places."""
+    keras.utils.set_random_seed(1)
     model = build_transfer(Transfer(backbone="MobileNet", options={"alpha": 0.25}, weights=None), (64, 64), 3, 5)
     pixels = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     explainer = gradcam.explainer(model)
