@@ -18,6 +18,7 @@ import keras
 import mlflow
 import numpy as np
 import pandas as pd
+from PIL import Image
 from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline
 
@@ -71,7 +72,8 @@ def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, m
         write_results(fitted, predictions, results)
         mlflow.set_tag(tracking.PREDICTIONS, tracking.file_sha256(results / "predictions.csv"))
         mlflow.log_artifact(str(models / "summary.txt"))
-        log_pictures(fitted, section, images, splits)
+        draw_samples(section, images, splits).save(results / "samples.jpg", quality=samples.QUALITY)
+        log_layers(fitted)
     for file in CHECKPOINTS.glob(f"{architecture}.*"):
         file.unlink()
 
@@ -207,12 +209,15 @@ def write_results(fitted: Fitted, predictions: pd.DataFrame, results: Path) -> N
     (results / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
 
 
-def log_pictures(fitted: Fitted, section: Architecture, images: Images, splits: pd.DataFrame) -> None:
-    """Log sixteen augmented training images, and the network's layers where Graphviz is there to draw them."""
-    changes = section.train.augmentation
-    if changes is not None and not isinstance(section.structure, Classical):
-        first = np.flatnonzero(splits.split == "training")[: samples.COUNT]
-        mlflow.log_figure(samples.draw_samples(images.pixels[first], changes, section.train.seed), "augmented.png")
+def draw_samples(section: Architecture, images: Images, splits: pd.DataFrame) -> Image.Image:
+    """Draw sixteen training images as the model gets to see them. What may be shown of it, the report decides."""
+    changes = None if isinstance(section.structure, Classical) else section.train.augmentation
+    first = np.flatnonzero(splits.split == "training")[: samples.COUNT]
+    return samples.draw_samples(images.pixels[first], changes, section.train.seed)
+
+
+def log_layers(fitted: Fitted) -> None:
+    """Log a picture of the network's layers where Graphviz is there to draw it."""
     network = fitted.model if isinstance(fitted.model, keras.Model) else fitted.features
     if network is None:
         return

@@ -1,0 +1,63 @@
+"""Numbers as a person reads them, each saying in the page which it is: `<data value=… data-metric=… data-model=…>`.
+
+Programs find them there, and the tests, which compute each of them anew.
+"""
+
+import math
+
+from markupsafe import Markup
+
+FORMS = {
+    "score": "{:.3f}",
+    "share": "{:.2f}",
+    "ratio": "{:.1f}",
+    "count": "{:,.0f}",
+    "plain": "{:.4g}",
+    "percent": "{:.1%}",
+    "p": "{:.3f}",
+}
+BLANK = "–"
+
+Score = dict[str, float | None]  # value, low and high
+
+
+def number(value: object, metric: str, form: str = "score", **about: object) -> Markup:
+    """Return the number as HTML, marked with its metric and what it is `about`; a dash where there is none."""
+    if is_blank(value):
+        return Markup(BLANK)
+    marks = Markup("").join(Markup(' data-{}="{}"').format(name, text) for name, text in {"metric": metric, **about}.items())
+    return Markup('<data value="{}"{}>{}</data>').format(f"{float(value):.7g}", marks, told(value, form))
+
+
+def interval(score: Score, metric: str, **about: object) -> Markup:
+    """Return the ends of a score's interval as HTML; nothing where there is none."""
+    if is_blank(score["low"]):
+        return Markup()
+    return Markup("{} to {}").format(*(number(score[end], f"{metric}_{end}", **about) for end in ("low", "high")))
+
+
+def told(value: object, form: str = "score") -> str:
+    """Return the number as text."""
+    if is_blank(value):
+        return BLANK
+    if form == "p" and float(value) < 0.001:
+        return "< 0.001"
+    return duration(float(value)) if form == "duration" else FORMS[form].format(float(value)).replace("%", " %")
+
+
+def told_interval(score: Score) -> str:
+    """Return the ends of a score's interval as text; "" where there is none."""
+    return "" if is_blank(score["low"]) else f"{told(score['low'])} to {told(score['high'])}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time with its unit: 4 ms, 1.3 s, 13.6 min, 2.1 h."""
+    for limit, unit, size in ((1, "ms", 0.001), (90, "s", 1), (5400, "min", 60)):
+        if seconds < limit:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 3600:.3g} h"
+
+
+def is_blank(value: object) -> bool:
+    """Say whether there is no such number: None, an empty cell, not a number."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
