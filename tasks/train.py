@@ -69,7 +69,7 @@ def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, m
         summary = saved.save(fitted.model, fitted.features, classes, section.train.image_size, section.train.channels, models)
         (models / "summary.txt").write_text(summary + "\n")
         predictions = predict_all(models, section, images, splits, classes)
-        write_results(fitted, predictions, results)
+        write_results(fitted, predictions, seconds_per_answer(models, images.pixels), results)
         mlflow.set_tag(tracking.PREDICTIONS, tracking.file_sha256(results / "predictions.csv"))
         mlflow.log_artifact(str(models / "summary.txt"))
         draw_samples(section, images, splits).save(results / "samples.jpg", quality=samples.QUALITY)
@@ -194,7 +194,18 @@ def probabilities_of(models: Path, structure: Cnn | Transfer | Classical, images
     return predict(above, replace(images, pixels=features.plain(below, structure, images)))
 
 
-def write_results(fitted: Fitted, predictions: pd.DataFrame, results: Path) -> None:
+def seconds_per_answer(models: Path, pixels: np.ndarray) -> float:
+    """Return how long the saved model takes for one image that comes alone: the median of ten, after one to warm up."""
+    predict_one = saved.load(models).predict
+    seconds = []
+    for row in range(min(len(pixels), 11)):
+        start = time.perf_counter()
+        predict_one(pixels[row : row + 1])
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:]))
+
+
+def write_results(fitted: Fitted, predictions: pd.DataFrame, answer_seconds: float, results: Path) -> None:
     """Write what is equal from run to run, and apart from it the times, which are not."""
     rows = pd.DataFrame(fitted.history)
     write_table(rows.drop(columns="seconds"), results / "history.csv")
@@ -205,6 +216,7 @@ def write_results(fitted: Fitted, predictions: pd.DataFrame, results: Path) -> N
         "train_seconds": round(sum(seconds) + fitted.feature_seconds, 2),
         "feature_seconds": round(fitted.feature_seconds, 2),  # next to nothing where they were cached
         "epoch_seconds": seconds,
+        "predict_seconds_per_image": float(f"{answer_seconds:.3g}"),
     }
     (results / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
 

@@ -13,7 +13,7 @@ from tasks.scoring import figures
 from tasks.scoring.figures import CURVES, Drawn
 from tasks.tables import read_table
 
-SHOWN = 8  # images of a gallery
+SHOWN = 12  # images of a gallery
 PARTS = {"val": "validation", "test": "test", "test_without_copies": "test without copies"}  # prefix of a metric: in words
 GALLERIES = {
     "worst": ("Worst errors", "Wrong, and the surest of it; one of each group of copies."),

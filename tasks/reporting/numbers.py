@@ -4,8 +4,9 @@ Programs find them there, and the tests, which compute each of them anew.
 """
 
 import math
+import re
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 FORMS = {
     "score": "{:.3f}",
@@ -48,6 +49,11 @@ def told(value: object, form: str = "score") -> str:
 def told_interval(score: Score) -> str:
     """Return the ends of a score's interval as text; "" where there is none."""
     return "" if is_blank(score["low"]) else f"{told(score['low'])} to {told(score['high'])}"
+
+
+def breakable(name: str) -> Markup:
+    """Return a name or path as HTML that may break after its slashes and underscores."""
+    return Markup(re.sub("([/_])", r"\1<wbr>", str(escape(name))))
 
 
 def duration(seconds: float) -> str:

@@ -107,17 +107,19 @@ def confusion(rows: pd.DataFrame) -> Figure:
 @in_style
 def roc(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
     """ROC curve of each class against the rest; columns as in `roc.csv`."""
-    figure, axes = _panel("ROC, each class against the rest", "false alarms, share of the others", "found, share of the class")
+    figure, axes = _by_class(rows, labels, "fpr", "tpr")
     axes.plot([0, 1], [0, 1], color=colour(7), linewidth=0.8, linestyle=":")
-    _by_class(axes, rows, labels, "fpr", "tpr")
+    axes.set(
+        title="ROC, each class against the rest", xlabel="false alarms, share of the others", ylabel="found, share of the class"
+    )
     return figure
 
 
 @in_style
 def precision_recall(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
     """Precision against recall of each class; columns as in `pr.csv`."""
-    figure, axes = _panel("Precision against recall", "recall", "precision")
-    _by_class(axes, rows, labels, "recall", "precision")
+    figure, axes = _by_class(rows, labels, "recall", "precision")
+    axes.set(title="Precision against recall", xlabel="recall", ylabel="precision")
     return figure
 
 
@@ -232,14 +234,17 @@ def _draw_curve(axes: Axes, rows: pd.DataFrame, name: str, best: int) -> None:
     axes.legend()
 
 
-def _by_class(axes: Axes, rows: pd.DataFrame, labels: Sequence[str], x: str, y: str) -> None:
+def _by_class(rows: pd.DataFrame, labels: Sequence[str], x: str, y: str) -> tuple[Figure, Axes]:
+    figure, axes = _panel(size=(SIZE[0], SIZE[1] + 0.1 * len(labels)))
     for index, label in enumerate(labels):
         of_class = rows[rows.label == label]
         if len(of_class):
-            style = {"color": colour(index), "linestyle": DASHES[index % len(DASHES)], "linewidth": 1.5}
-            axes.plot(of_class[x].astype(float), of_class[y].astype(float), label=label, **style)
+            dashes = DASHES[(index + index // len(PALETTE)) % len(DASHES)]  # where colours begin again, dashes differ
+            axes.plot(of_class[x], of_class[y], color=colour(index), linestyle=dashes, linewidth=1.5, label=label)
     _unit(axes)
-    axes.legend()
+    if axes.lines:
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure, axes
 
 
 def _error_bar(axes: Axes, row: dict, at: dict, direction: str, place: int, marker: str) -> ErrorbarContainer:
