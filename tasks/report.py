@@ -19,7 +19,7 @@ from tasks.command import run
 from tasks.params import load_params
 from tasks.reporting import card, comparison, data
 from tasks.reporting.models import Model, describe_model
-from tasks.reporting.numbers import breakable, interval, number, told, told_interval
+from tasks.reporting.numbers import breakable, interval, number, setting, told, told_interval
 from tasks.scoring import figures
 from tasks.tables import read_table
 
@@ -50,7 +50,8 @@ def main(
     compared = read_json(comparison_json)
     facts = {
         "title": params.report.title,
-        "report": params.report,
+        "pictures": pictures,
+        "stated": card.statements(params.report),
         "counts": data.count_images(split),
         "sizes": data.describe_sizes(read_table(files_csv)),
         "samples": data.choose_samples(splits, clean, pictures),
@@ -100,7 +101,7 @@ def write(facts: dict[str, Any], report: Path) -> None:
     words = {"verdicts": VERDICTS, "kinds": KINDS, "overfitting": comparison.OVERFITTING, "say_test": comparison.say_test}
     report.mkdir(parents=True, exist_ok=True)
     for name, numbers in (
-        ("report.html", {"number": number, "interval": interval, "panel": panel, "curves": figures.CURVES, "breakable": breakable}),
+        ("report.html", {"number": number, "setting": setting, "interval": interval, "panel": panel, "curves": figures.CURVES, "breakable": breakable}),
         ("report.md", {"told": told, "interval": told_interval}),
     ):
         text = templates.get_template(name).render(facts | words | numbers)

@@ -12,6 +12,14 @@ from tasks.params import Architecture, Report
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "pandas", "pillow", "great-expectations", "mlflow", "dvc", "prefect")
 
 
+def statements(report: Report) -> dict[str, str]:
+    """Return what the user says of purpose and images, or that nothing is said."""
+    return {
+        "purpose": report.purpose or "Not stated: report.purpose in params.yaml is the place for it.",
+        "images": report.images or "Source and licence are not stated: report.images in params.yaml is the place for them.",
+    }
+
+
 def weights_of(architectures: dict[str, Architecture], report: Report) -> list[dict[str, str]]:
     """Return of each pretrained backbone which weights it began with, who uses them, and what is known of their licence."""
     users: dict[tuple[str, str | None], list[str]] = {}
@@ -44,7 +52,7 @@ def _licence(weights: str | None, report: Report) -> str:
     if weights is None:
         return "none is needed"
     if report.weights is not None:
-        return f"as stated in params.yaml: {report.weights}"
+        return f"as the user states it: {report.weights}"
     if weights == "imagenet":
         return "ImageNet weights of Keras Applications: those of the original authors, see keras.io/api/applications"
-    return "not stated: give report.weights in params.yaml"
+    return "not stated: report.weights in params.yaml is the place for it"

@@ -24,10 +24,12 @@ Score = dict[str, float | None]  # value, low and high
 
 def number(value: object, metric: str, form: str = "score", **about: object) -> Markup:
     """Return the number as HTML, marked with its metric and what it is `about`; a dash where there is none."""
-    if is_blank(value):
-        return Markup(BLANK)
-    marks = Markup("").join(Markup(' data-{}="{}"').format(name, text) for name, text in {"metric": metric, **about}.items())
-    return Markup('<data value="{}"{}>{}</data>').format(f"{float(value):.7g}", marks, told(value, form))
+    return Markup(BLANK) if is_blank(value) else _marked(f"{float(value):.7g}", told(value, form), {"metric": metric, **about})
+
+
+def setting(value: object, name: str, **about: object) -> Markup:
+    """Return what params say, such as `32 64 128`, as HTML, marked like a number; a dash where nothing is said."""
+    return Markup(BLANK) if is_blank(value) else _marked(str(value), str(value), {"metric": name, **about})
 
 
 def interval(score: Score, metric: str, **about: object) -> Markup:
@@ -67,3 +69,8 @@ def duration(seconds: float) -> str:
 def is_blank(value: object) -> bool:
     """Say whether there is no such number: None, an empty cell, not a number."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _marked(value: str, text: str, marks: dict[str, object]) -> Markup:
+    attributes = Markup("").join(Markup(' data-{}="{}"').format(name, mark) for name, mark in marks.items())
+    return Markup('<data value="{}"{}>{}</data>').format(value, attributes, text)
