@@ -101,7 +101,17 @@ def write(facts: dict[str, Any], report: Path) -> None:
     words = {"verdicts": VERDICTS, "kinds": KINDS, "overfitting": comparison.OVERFITTING, "say_test": comparison.say_test}
     report.mkdir(parents=True, exist_ok=True)
     for name, numbers in (
-        ("report.html", {"number": number, "setting": setting, "interval": interval, "panel": panel, "curves": figures.CURVES, "breakable": breakable}),
+        (
+            "report.html",
+            {
+                "number": number,
+                "setting": setting,
+                "interval": interval,
+                "panel": panel,
+                "curves": figures.CURVES,
+                "breakable": breakable,
+            },
+        ),
         ("report.md", {"told": told, "interval": told_interval}),
     ):
         text = templates.get_template(name).render(facts | words | numbers)

@@ -17,6 +17,8 @@ class Page(HTMLParser):
     tags: list[tuple[str, Attributes]] = field(default_factory=list)
     open: list[tuple[str, Attributes]] = field(default_factory=list)
 
+    broken: bool = False
+
     def __post_init__(self) -> None:
         super().__init__()
 
@@ -25,6 +27,7 @@ class Page(HTMLParser):
         self.tags.append((tag, attributes))
         if tag == "data":
             self.numbers.append((attributes, ""))
+        self.broken = tag == "wbr"  # what follows goes on with the same text
         if tag not in VOID and not self.inside("svg"):
             self.open.append((tag, attributes))
 
@@ -41,7 +44,10 @@ class Page(HTMLParser):
             marks, text = self.numbers[-1]
             self.numbers[-1] = marks, text + data
         elif data.strip() and not self.inside(*NO_TEXT) and "card" not in [attributes.get("id") for _, attributes in self.open]:
-            self.loose.append(data.strip())
+            if self.broken and self.loose:
+                self.loose[-1] += data
+            else:
+                self.loose.append(data.strip())
 
     def inside(self, *tags: str) -> bool:
         """Say whether one of these is open."""

@@ -47,7 +47,7 @@ def recount(root: Path, metric: str, about: dict[str, str], bins: int) -> float:
         return paired(root, metric, about["model"], about["other"])
     if "model" not in about:
         return of_data(root, metric, about)
-    if (found := OF_PART.fullmatch(metric)) and metric not in ("val_loss", "val_accuracy") or (found and "epoch" not in about):
+    if (found := OF_PART.fullmatch(metric)) and "epoch" not in about:
         return of_part(root, about["model"], found, bins)
     return of_model(root, metric, about)
 
@@ -57,20 +57,21 @@ def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
     files, splits, split = table(root, "files.csv"), table(root, "splits.csv"), document(root, "split.json")
     usable = files[files.status == "usable"]
     if metric == "images":
-        return sum((splits[["split", "label"]] == [about.get("part", part), about.get("label", label)]).all(axis=1).sum()
-                   for part in set(splits.split) if about.get("part", part) == part
-                   for label in set(splits.label) if about.get("label", label) == label)  # fmt: skip
+        chosen = splits[splits.split.isin([about["part"]] if "part" in about else splits.split)]
+        return chosen.label.isin([about["label"]] if "label" in about else chosen.label).sum()
     if metric in ("format", "mode"):
         return (usable[metric] == about["name"]).sum()
     if metric == "quarantined":
-        return len([reason for reason in files.reason[files.status != "usable"] if reason == about.get("reason", reason)])
+        return sum(reason == about.get("reason", reason) for reason in files.reason[files.status != "usable"])
     if metric == "pairs":
         return split["pairs"][about["kind"]]
     if metric in ("disagree", "models", "suspect_confidence") and "path" in about:
         said = [predictions(root, name).loc[about["path"]] for name in document(root, "comparison.json")["architectures"]]
         suggested = table(root, "suspects.csv").set_index("path").suggested[about["path"]]
         mean = np.mean([row[f"p_{suggested}"] for row in said])
-        return {"models": len(said), "disagree": sum(row.predicted != row.label for row in said), "suspect_confidence": mean}[metric]
+        return {"models": len(said), "disagree": sum(row.predicted != row.label for row in said), "suspect_confidence": mean}[
+            metric
+        ]
     training = splits[splits.split == "training"].label.value_counts()
     common = usable.groupby(["width", "height"]).size().sort_values(ascending=False, kind="stable")
     test = splits[splits.split == "test"]
@@ -92,7 +93,10 @@ def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
         "suspects": lambda: len(table(root, "suspects.csv")),
         "suspects_shown": lambda: min(24, table(root, "suspects.csv").path.map(splits.set_index("path").group).nunique()),
         "models": lambda: len(document(root, "comparison.json")["architectures"]),
-        **{name: lambda name=name: document(root, "registration.json")[name] for name in ("champion", "champion_before", "version", "looks")},
+        **{
+            name: lambda: document(root, "registration.json")[metric]
+            for name in ("champion", "champion_before", "version", "looks")
+        },
     }[metric]()
 
 
@@ -103,7 +107,8 @@ def of_part(root: Path, model: str, found: re.Match, bins: int) -> float:
     rows = rows[(rows.split == PARTS[prefix]) & ~((prefix == "test_without_copies") & rows.copied)]
     if end:
         scores = document(root, f"results/{model}/metrics.json")
-        assert scores[f"{prefix}_{name}_low"] <= of_part(root, model, OF_PART.fullmatch(f"{prefix}_{name}"), bins) <= scores[f"{prefix}_{name}_high"]
+        value = of_part(root, model, OF_PART.fullmatch(f"{prefix}_{name}"), bins)
+        assert scores[f"{prefix}_{name}_low"] <= value <= scores[f"{prefix}_{name}_high"]
         return scores[found[0]]
     names = [column[2:] for column in rows if column.startswith("p_")]
     shares = rows[[f"p_{label}" for label in names]].to_numpy()

@@ -94,7 +94,8 @@ def describe_model(
     """
     model, results, explanations = (folder / row["architecture"] for folder in folders)
     tables = {path.stem: read_scores(path) for path in sorted(results.glob("*.csv")) if path.stem != "predictions"}
-    scores, thresholds = (json.loads((results / f"{name}.json").read_text()) for name in ("metrics", "thresholds"))
+    scores = json.loads((results / "metrics.json").read_text())
+    thresholds = json.loads((results / "thresholds.json").read_text()) if (results / "thresholds.json").exists() else {}
     explained, sanity = explain(explanations, pictures)
     return Model(
         place=place,
@@ -103,7 +104,7 @@ def describe_model(
         timing=json.loads((results / "timing.json").read_text()),
         thresholds=thresholds,
         tables=tables,
-        figures=draw(tables, scores, thresholds["confidence"]),
+        figures=draw(tables, scores, thresholds.get("confidence")),
         galleries=choose_images(tables["errors"], clean, groups, pictures),
         explained=explained,
         sanity=sanity,
