@@ -1,104 +1,140 @@
 """One file a person can read, `data/report/report.html`, and its short form `report.md` for pull requests.
 
-Everything in it is taken from the tables of the other stages. Run by hand: `dvc repro --single-item report`.
+Everything in it is taken from the tables of the other stages; figures and tables join the MLflow run of each training.
+`report: {thumbnails: false}` keeps every picture of an image out of all of them. Run by hand: `dvc repro --single-item report`.
 """
 
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, select_autoescape
+from markupsafe import Markup
 
+from tasks import tracking
 from tasks.command import run
 from tasks.params import load_params
+from tasks.reporting import card, comparison, data
+from tasks.reporting.models import Model, describe_model
+from tasks.reporting.numbers import breakable, interval, number, setting, told, told_interval
 from tasks.scoring import figures
 from tasks.tables import read_table
 
-SHOWN = (
-    "rank", "question", "architecture", "kind", "backbone", "filters", "kernel", "dropout", "batch_size", "train_accuracy",
-    "val_accuracy", "val_macro_f1", "test_accuracy", "test_interval", "test_macro_f1", "parameters", "epochs", "seconds",
-    "overfitting",
-)  # fmt: skip
+TEMPLATES = Path(__file__).parent / "templates"
+VERDICTS = {"promoted": "promoted", "refused": "refused", "undecided": "left to a person", "stands": "nothing changes"}
+
+NAMES = ("question", "architecture", "asked", "filters", "winner", "other")
+RANKED_BY = {"val_macro_f1": "macro F1", "val_accuracy": "accuracy", "val_balanced_accuracy": "balanced accuracy"}
+KINDS = {"cnn": "A CNN from scratch", "transfer": "Transfer learning", "classical": "A scikit-learn model"}
 
 log = logging.getLogger(__name__)
 
 
 def main(
-    validation_json: Path,
-    quarantine_csv: Path,
-    split_json: Path,
-    comparison_csv: Path,
-    shared_csv: Path,
-    results: Path,
-    registration_json: Path,
-    report: Path,
-) -> None:
-    """Fill the two templates beside this module."""
-    comparison = with_interval(read_scores(comparison_csv))
+    clean: Path, files_csv: Path, quarantine: Path, quarantine_csv: Path, validation_json: Path, splits_csv: Path, split_json: Path,
+    comparison_csv: Path, comparison_json: Path, shared_csv: Path, paired_csv: Path, suspects_csv: Path, models: Path,
+    results: Path, explanations: Path, registration_json: Path, report: Path,
+) -> None:  # fmt: skip
+    """Fill the templates, and hand figures and tables to MLflow."""
+    params = load_params()
+    asked, pictures = params.architectures, params.report.thumbnails
+    splits, split = read_table(splits_csv), read_json(split_json)
+    groups = dict(zip(splits.path, splits.group, strict=True))
+    described = [
+        describe_model(place, row, (models, results, explanations), clean, groups, pictures)
+        for place, row in enumerate(read_scores(comparison_csv).to_dict("records"))
+    ]
+    compared = read_json(comparison_json)
     facts = {
-        "title": load_params().report.title,
-        "validation": json.loads(validation_json.read_text()),
-        "quarantine": read_table(quarantine_csv),
-        "split": json.loads(split_json.read_text()),
-        "comparison": comparison,
-        "columns": SHOWN,
-        "shared": read_scores(shared_csv),
-        "winner": comparison.iloc[0],
-        "registration": json.loads(registration_json.read_text()),
-        "architectures": [describe(name, results / name) for name in comparison.architecture],
-        "cell": cell,
+        "title": params.report.title,
+        "pictures": pictures,
+        "stated": card.statements(params.report),
+        "counts": data.count_images(split),
+        "sizes": data.describe_sizes(read_table(files_csv)),
+        "samples": data.choose_samples(splits, clean, pictures),
+        "validation": read_json(validation_json),
+        "quarantine": data.describe_quarantine(read_table(quarantine_csv), quarantine, pictures),
+        "copies": data.describe_copies(split, splits, clean, pictures),
+        "suspects": data.describe_suspects(read_table(suspects_csv), groups, clean, pictures),
+        "compared": compared,
+        "ranked_by": RANKED_BY[compared["ranked_by"]],
+        "shared": by_question(read_scores(shared_csv)),
+        "paired": by_question(read_scores(paired_csv)),
+        "models": described,
+        "winner": described[0],
+        "questions": {one.question: [model for model in described if model.question == one.question] for one in described},
+        "costs": comparison.draw_costs(described),
+        "intervals": comparison.draw_intervals(described),
+        "registration": read_json(registration_json),
+        "weights": card.weights_of(asked, params.report),
+        "versions": card.versions(),
+        "hashes": card.hashes(models / described[0].name, splits_csv),
     }
-    report.mkdir(parents=True, exist_ok=True)
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=select_autoescape(["html"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("report.html", "report.md"):
-        (report / name).write_text(templates.get_template(name).render(facts), encoding="utf-8")
-        log.info("%s", report / name)
+    write(facts, report)
+    for model in described:
+        track(model, results / model.name, explanations / model.name, pictures)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_scores(path: Path) -> pd.DataFrame:
     """Read a table of scores; names stay the text that they are, and blank cells blank."""
-    return pd.read_csv(path, dtype=dict.fromkeys(("question", "architecture", "asked", "filters"), str), keep_default_na=False)
+    return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False)
 
 
-def with_interval(comparison: pd.DataFrame) -> pd.DataFrame:
-    """Add the interval of the test accuracy as one column of text."""
-    bounds = zip(comparison.test_accuracy_low, comparison.test_accuracy_high, strict=True)
-    return comparison.assign(test_interval=[f"{low:.3f} to {high:.3f}" for low, high in bounds])
+def by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each question, in their order."""
+    return {question: of_question.to_dict("records") for question, of_question in rows.groupby("question", sort=False)}
 
 
-def describe(name: str, results: Path) -> dict[str, object]:
-    """Return an architecture's tables and figures."""
-    confusion = read_table(results / "confusion.csv").astype({"count": int, "share": float})
-    return {
-        "name": name,
-        "history": figures.svg(figures.history(pd.read_csv(results / "history.csv"))),
-        "confusion": figures.svg(figures.confusion(confusion)),
-        "per_class": pd.read_csv(results / "per_class.csv", dtype={"label": str}, keep_default_na=False, na_values={"roc_auc": ""}),
-        "errors": error_sentences(confusion),
-    }
+def write(facts: dict[str, Any], report: Path) -> None:
+    """Fill the two templates."""
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(["html"]), trim_blocks=True, lstrip_blocks=True
+    )
+    words = {"verdicts": VERDICTS, "kinds": KINDS, "overfitting": comparison.OVERFITTING, "say_test": comparison.say_test}
+    report.mkdir(parents=True, exist_ok=True)
+    for name, numbers in (
+        (
+            "report.html",
+            {
+                "number": number,
+                "setting": setting,
+                "interval": interval,
+                "panel": panel,
+                "curves": figures.CURVES,
+                "breakable": breakable,
+            },
+        ),
+        ("report.md", {"told": told, "interval": told_interval}),
+    ):
+        text = templates.get_template(name).render(facts | words | numbers)
+        (report / name).write_text(text, encoding="utf-8")
+        log.info("%s, %s bytes", report / name, f"{(report / name).stat().st_size:,}")
 
 
-def error_sentences(confusion: pd.DataFrame) -> list[str]:
-    """Say in words, class by class, what the test images were taken for."""
-    sentences = []
-    for actual, rows in confusion.groupby("actual", sort=False):
-        wrong = rows[(rows.predicted != actual) & (rows["count"] > 0)].sort_values("count", ascending=False, kind="stable")
-        taken = ", ".join(f"{row.count_} for {row.predicted}" for row in wrong.rename(columns={"count": "count_"}).itertuples())
-        sentences.append(f"{wrong['count'].sum()} of {rows['count'].sum()} {actual} wrong" + (f": taken {taken}" if taken else ""))
-    return sentences
+def panel(drawn: figures.Drawn, key: str) -> Markup:
+    """Return a figure as a part of the page; `key` keeps its ids apart from those of others."""
+    return Markup(figures.inline(drawn.figure, key, drawn.words))
 
 
-def cell(value: object) -> str:
-    """Return a table's cell: three decimals for scores, separators for large numbers."""
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 10 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+def track(model: Model, results: Path, explanations: Path, pictures: bool) -> None:
+    """Add figures and tables to the MLflow run of the training, and pictures of images where they may be shown."""
+    with tracking.continue_run(model.name, results / "predictions.csv"):
+        for name, drawn in model.figures.items():
+            mlflow.log_text(figures.svg(drawn.figure), f"figures/{name}.svg")
+        for path in sorted(results.glob("*.csv")) + sorted(results.glob("*.json")):
+            if path.name != "predictions.csv":
+                mlflow.log_artifact(str(path), "tables")
+        if pictures:
+            mlflow.log_artifact(str(results / "samples.jpg"))
+            mlflow.log_artifacts(str(explanations), "explanations")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import keras
 import mlflow
 import numpy as np
 import pandas as pd
+from PIL import Image
 from sklearn.metrics import log_loss
 from sklearn.pipeline import Pipeline
 
@@ -69,10 +70,11 @@ def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, m
         summary = saved.save(fitted.model, fitted.features, classes, section.train.image_size, section.train.channels, models)
         (models / "summary.txt").write_text(summary + "\n")
         predictions = predict_all(models, section.structure, images, splits, classes)
-        write_results(fitted, predictions, results)
+        write_results(fitted, predictions, seconds_per_answer(models, images.pixels), results)
         mlflow.set_tag(tracking.PREDICTIONS, tracking.file_sha256(results / "predictions.csv"))
         mlflow.log_artifact(str(models / "summary.txt"))
-        log_pictures(fitted, section, images, splits)
+        draw_samples(section, images, splits).save(results / "samples.jpg", quality=samples.QUALITY)
+        log_layers(fitted)
     for file in CHECKPOINTS.glob(f"{architecture}.*"):
         file.unlink()
 
@@ -211,7 +213,18 @@ def answers(models: Path, structure: Cnn | Transfer | Classical, images: Images)
     return predict(above, inputs), features.plain(familiar.reading(model), structure, images)
 
 
-def write_results(fitted: Fitted, predictions: pd.DataFrame, results: Path) -> None:
+def seconds_per_answer(models: Path, pixels: np.ndarray) -> float:
+    """Return how long the saved model takes for one image that comes alone: the median of ten, after one to warm up."""
+    predict_one = saved.load(models).predict
+    seconds = []
+    for row in range(min(len(pixels), 11)):
+        start = time.perf_counter()
+        predict_one(pixels[row : row + 1])
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:]))
+
+
+def write_results(fitted: Fitted, predictions: pd.DataFrame, answer_seconds: float, results: Path) -> None:
     """Write what is equal from run to run, and apart from it the times, which are not."""
     rows = pd.DataFrame(fitted.history)
     write_table(rows.drop(columns="seconds"), results / "history.csv")
@@ -222,16 +235,20 @@ def write_results(fitted: Fitted, predictions: pd.DataFrame, results: Path) -> N
         "train_seconds": round(sum(seconds) + fitted.feature_seconds, 2),
         "feature_seconds": round(fitted.feature_seconds, 2),  # next to nothing where they were cached
         "epoch_seconds": seconds,
+        "predict_seconds_per_image": float(f"{answer_seconds:.3g}"),
     }
     (results / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
 
 
-def log_pictures(fitted: Fitted, section: Architecture, images: Images, splits: pd.DataFrame) -> None:
-    """Log sixteen augmented training images, and the network's layers where Graphviz is there to draw them."""
-    changes = section.train.augmentation
-    if changes is not None and not isinstance(section.structure, Classical):
-        first = np.flatnonzero(splits.split == "training")[: samples.COUNT]
-        mlflow.log_figure(samples.draw_samples(images.pixels[first], changes, section.train.seed), "augmented.png")
+def draw_samples(section: Architecture, images: Images, splits: pd.DataFrame) -> Image.Image:
+    """Draw sixteen training images as the model gets to see them. What may be shown of it, the report decides."""
+    changes = None if isinstance(section.structure, Classical) else section.train.augmentation
+    first = np.flatnonzero(splits.split == "training")[: samples.COUNT]
+    return samples.draw_samples(images.pixels[first], changes, section.train.seed)
+
+
+def log_layers(fitted: Fitted) -> None:
+    """Log a picture of the network's layers where Graphviz is there to draw it."""
     network = fitted.model if isinstance(fitted.model, keras.Model) else fitted.features
     if network is None:
         return

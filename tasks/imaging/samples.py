@@ -1,26 +1,30 @@
-"""What a network gets to see: a picture of changed training images."""
+"""What a model gets to see in training: one picture of the first images, changed as the first epoch changes them."""
 
 import numpy as np
-from matplotlib.figure import Figure
+from PIL import Image
 
 from tasks.imaging import augmentation
 from tasks.imaging.changes import Augmentation
 
 ROWS = 4
 COUNT = ROWS * ROWS
+SIDE = 160  # pixels of one image in the picture, at most
+QUALITY = 85
 
 
-def draw_samples(pixels: np.ndarray, changes: Augmentation, seed: int) -> Figure:
-    """Draw the first sixteen of `uint8` images (images, height, width, channels) as the first epoch changes them.
+def draw_samples(pixels: np.ndarray, changes: Augmentation | None, seed: int) -> Image.Image:
+    """Return the first sixteen of `uint8` images (images, height, width, channels) side by side, four in a row.
 
     Blending is left out: it needs the batch.
     """
     images = np.asarray(pixels[:COUNT])
-    drawn = augmentation.draw(changes, seed, 0, len(images), images.shape[1:3])
-    changed = augmentation.apply(images, *drawn, changes.fill).numpy()
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    for axes, image in zip(figure.subplots(ROWS, ROWS).flat, changed, strict=False):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-    for axes in figure.axes:
-        axes.axis("off")
-    return figure
+    if changes is not None:
+        drawn = augmentation.draw(changes, seed, 0, len(images), images.shape[1:3])
+        images = augmentation.apply(images, *drawn, changes.fill).numpy()
+    height, width, channels = images.shape[1:]
+    places = np.zeros((COUNT, height, width, channels), np.uint8)
+    places[: len(images)] = images
+    sheet = places.reshape(ROWS, ROWS, height, width, channels).swapaxes(1, 2).reshape(ROWS * height, ROWS * width, channels)
+    picture = Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
+    picture.thumbnail((ROWS * SIDE, ROWS * SIDE))
+    return picture

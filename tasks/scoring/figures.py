@@ -1,57 +1,256 @@
-"""Figures of a training and of its scores, by Matplotlib."""
+"""Figures of the data, of a training and of its scores, by Matplotlib: one panel each, for pages and for MLflow.
+
+A class has one colour in all figures, a model too (Okabe and Ito's, safe for colour-blind readers), and lines differ in their
+dashes as well. `inline` makes a panel a part of a page, whose style sheet then says the colours, for light and for dark.
+"""
 
 import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from html import escape
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"  # Okabe and Ito's colours, safe for colour-blind readers
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#777777")
+INK, GRID = "#1b1e23", "#d8dce1"
+VARIABLES = {value: f"var(--c{index})" for index, value in enumerate(PALETTE)} | {INK: "currentColor", GRID: "var(--line)"}
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+MARKERS = "osD^vPX*"
+CURVES = ("accuracy", "loss", "learning_rate")
+SIZE = (3.7, 2.8)  # inches of one panel
+STYLE = {
+    "svg.hashsalt": "figure",
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "axes.edgecolor": GRID,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, and the words for those who do not see it."""
+
+    figure: Figure
+    words: str
+
+
+def in_style(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Let a function draw in `STYLE`."""
+
+    @wraps(draw)
+    def drawn(*arguments: object) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return draw(*arguments)
+
+    return drawn
+
+
+@in_style
 def history(rows: pd.DataFrame) -> Figure:
-    """Accuracy, loss and, where there is one, learning rate by epoch, the best epoch marked; columns as in `history.csv`."""
+    """Accuracy, loss and, where there is one, learning rate by epoch, side by side; columns as in `history.csv`."""
+    names = [name for name in CURVES if name in rows]
     figure = Figure(figsize=(10, 2.8), layout="constrained")
-    best = rows.epoch[rows.val_loss.idxmin()]
-    names = [name for name in ("accuracy", "loss", "learning_rate") if name in rows]
-    marker = "o" if len(rows) == 1 else ""  # one point makes no line
     for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
-        axes.plot(rows.epoch, rows[name], color=BLUE, marker=marker, label="training")
-        if f"val_{name}" in rows:
-            axes.plot(rows.epoch, rows[f"val_{name}"], color=ORANGE, marker=marker, label="validation")
-            axes.legend(frameon=False)
-        axes.axvline(best, color=GREY, linewidth=0.8, linestyle=":")
-        axes.set(title=name.replace("_", " "), xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _draw_curve(axes, rows, name, int(rows.epoch[rows.val_loss.idxmin()]))
     return figure
 
 
+@in_style
+def curve(rows: pd.DataFrame, name: str, best: int) -> Figure:
+    """One of `CURVES` by epoch, the best epoch marked; columns as in `history.csv`."""
+    figure, axes = _panel()
+    _draw_curve(axes, rows, name, best)
+    return figure
+
+
+@in_style
 def confusion(rows: pd.DataFrame) -> Figure:
-    """Confusion matrices, absolute and normalised by row; columns as in `confusion.csv`."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    """Confusion matrix: images, shaded by the share of the actual class; columns as in `confusion.csv`."""
     labels = list(dict.fromkeys(rows.actual))
-    shares = rows.share.to_numpy().reshape(len(labels), -1)
-    for axes, column, form in zip(figure.subplots(1, 2), ("count", "share"), ("{:.0f}", "{:.2f}"), strict=True):
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        values = rows[column].to_numpy().reshape(len(labels), -1)
-        for (row, col), value in np.ndenumerate(values):
-            axes.text(col, row, form.format(value), ha="center", va="center", color="white" if shares[row, col] > 0.5 else "black")
-        ticks = range(len(labels))
-        axes.set_xticks(ticks, labels, rotation=30, ha="right")
-        axes.set_yticks(ticks, labels if column == "count" else [])
-        axes.set(
-            title="images" if column == "count" else "share of the actual class",
-            xlabel="predicted",
-            ylabel="actual" if column == "count" else "",
-        )
+    shares = rows.share.to_numpy(float).reshape(len(labels), -1)
+    figure, axes = _panel("test images", "predicted", "actual", size=(4.6, 4.2))
+    axes.grid(False)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(rows["count"].to_numpy(int).reshape(len(labels), -1)):
+        ink = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{value}\n{shares[row, column]:.2f}", ha="center", va="center", color=ink)
+    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
     return figure
 
 
-def svg(figure: Figure) -> str:
-    """Return a figure as an SVG element, equal for equal figures."""
-    with matplotlib.rc_context({"svg.hashsalt": "figure", "svg.fonttype": "none"}), io.StringIO() as buffer:
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-        text = buffer.getvalue()
-    return text[text.index("<svg") :]
+@in_style
+def roc(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
+    """ROC curve of each class against the rest; columns as in `roc.csv`."""
+    figure, axes = _by_class(rows, labels, "fpr", "tpr")
+    axes.plot([0, 1], [0, 1], color=colour(7), linewidth=0.8, linestyle=":")
+    axes.set(
+        title="ROC, each class against the rest", xlabel="false alarms, share of the others", ylabel="found, share of the class"
+    )
+    return figure
+
+
+@in_style
+def precision_recall(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
+    """Precision against recall of each class; columns as in `pr.csv`."""
+    figure, axes = _by_class(rows, labels, "recall", "precision")
+    axes.set(title="Precision against recall", xlabel="recall", ylabel="precision")
+    return figure
+
+
+@in_style
+def reliability(rows: pd.DataFrame) -> Figure:
+    """Accuracy against confidence, the area of a point as its images; columns as in `calibration.csv`."""
+    figure, axes = _panel("Calibration", "confidence", "accuracy")
+    axes.plot([0, 1], [0, 1], color=colour(7), linewidth=0.8, linestyle=":", label="as often right as sure")
+    for index, (when, bins) in enumerate(rows.groupby("when", sort=False)):
+        style = {"color": colour(1 - index), "linestyle": DASHES[1 - index], "label": f"{when} scaling"}
+        axes.plot(bins.confidence, bins.accuracy, linewidth=1.2, **style)
+        axes.scatter(
+            bins.confidence, bins.accuracy, s=4 + 120 * bins["count"] / rows["count"].max(), color=colour(1 - index), alpha=0.7
+        )
+    _unit(axes)
+    axes.legend(loc="upper left")
+    return figure
+
+
+@in_style
+def coverage(rows: pd.DataFrame, threshold: float | None) -> Figure:
+    """Accuracy among the surest images by their share, where `threshold` cuts marked; columns as in `coverage.csv`."""
+    figure, axes = _panel("Accuracy of what is answered", "share of the images that is answered", "accuracy")
+    for index, (part, points) in enumerate(rows.groupby("split", sort=False)):
+        place = 1 - index  # validation in the colour that it has in the curves of the training
+        axes.plot(points.coverage, points.accuracy, color=colour(place), linestyle=DASHES[place], label=part)
+        answered = points[points.confidence >= threshold] if threshold is not None else points[:0]
+        if len(answered):
+            axes.plot(answered.coverage.iloc[-1], answered.accuracy.iloc[-1], "o", color=colour(place))
+    axes.set(xlim=(-0.02, 1.02), ylim=(min(0.8, rows.accuracy.min() - 0.05), 1.02))
+    axes.legend(loc="lower left")
+    return figure
+
+
+@in_style
+def intervals(rows: pd.DataFrame) -> Figure:
+    """Scores with their intervals, a row of the figure for each model; columns model, part, value, low, high."""
+    names, parts = list(dict.fromkeys(rows.model)), list(dict.fromkeys(rows.part))
+    figure, axes = _panel(x="accuracy", size=(5.2, 1 + 0.17 * len(rows)))
+    for row in rows.dropna().to_dict("records"):
+        place, part = names.index(row["model"]), parts.index(row["part"])
+        height = place + 0.25 * (part - (len(parts) - 1) / 2)
+        _error_bar(axes, row, {"x": row["value"], "y": height}, "xerr", place, MARKERS[part])
+    for part, words in enumerate(parts):
+        axes.plot([], [], marker=MARKERS[part], linestyle="", color=INK, label=words)
+    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    figure.legend(loc="outside upper left", ncols=len(parts), columnspacing=1, handletextpad=0.2)
+    return figure
+
+
+@in_style
+def cost(rows: pd.DataFrame, words: str) -> Figure:
+    """Test accuracy with its interval against a cost on a logarithmic axis; columns model, value, low, high, cost."""
+    figure, axes = _panel("", words, "test accuracy", size=(SIZE[0], SIZE[1] + 0.1 * len(rows)))
+    for place, row in enumerate(rows.to_dict("records")):
+        bar = _error_bar(axes, row, {"x": row["cost"], "y": row["value"]}, "yerr", place, MARKERS[place % len(MARKERS)])
+        bar.set_label(row["model"])
+    few = rows.cost.max() < 50 * rows.cost.min()
+    axes.set_xscale("log", subs=())
+    axes.margins(x=0.15)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def colour(index: int) -> str:
+    """Return the colour of the class or model at this place."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def svg(figure: Figure, transparent: bool = False) -> str:
+    """Return a figure as an SVG document, equal for equal figures."""
+    with matplotlib.rc_context(STYLE), io.StringIO() as buffer:
+        figure.savefig(buffer, format="svg", transparent=transparent, metadata={"Date": None})
+        return buffer.getvalue()
+
+
+def inline(figure: Figure, key: str, words: str) -> str:
+    """Return a figure as an SVG element of a page: `key` makes its ids the only ones, `words` say what there is to see."""
+    text = svg(figure, transparent=True)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    used = set(re.findall(r"#([^\")]+)[\")]", text))
+    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", text)
+    text = re.sub(r"(href=\"|url\()#", rf"\g<1>#{key}-", text)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"|xlink:(?=href)', "", text)
+    for value, name in VARIABLES.items():
+        text = text.replace(value, name)
+    text = re.sub(r"\s*\n\s*", " ", text).strip()
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1)
+
+
+def _panel(title: str = "", x: str = "", y: str = "", size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def _draw_curve(axes: Axes, rows: pd.DataFrame, name: str, best: int) -> None:
+    marker = "o" if len(rows) == 1 else ""  # one point makes no line
+    axes.plot(rows.epoch, rows[name], color=colour(0), marker=marker, label="training")
+    if f"val_{name}" in rows:
+        axes.plot(rows.epoch, rows[f"val_{name}"], color=colour(1), linestyle=DASHES[1], marker=marker, label="validation")
+    axes.axvline(best, color=colour(7), linewidth=1, linestyle=":", label=f"best epoch: {best}")
+    axes.set(title=name.replace("_", " "), xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.legend()
+
+
+def _by_class(rows: pd.DataFrame, labels: Sequence[str], x: str, y: str) -> tuple[Figure, Axes]:
+    figure, axes = _panel(size=(SIZE[0], SIZE[1] + 0.1 * len(labels)))
+    for index, label in enumerate(labels):
+        of_class = rows[rows.label == label]
+        if len(of_class):
+            dashes = DASHES[(index + index // len(PALETTE)) % len(DASHES)]  # where colours begin again, dashes differ
+            axes.plot(of_class[x], of_class[y], color=colour(index), linestyle=dashes, linewidth=1.5, label=label)
+    _unit(axes)
+    if axes.lines:
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure, axes
+
+
+def _error_bar(axes: Axes, row: dict, at: dict, direction: str, place: int, marker: str) -> ErrorbarContainer:
+    errors = {direction: [[row["value"] - row["low"]], [row["high"] - row["value"]]]}
+    return axes.errorbar(**at, **errors, color=colour(place), marker=marker, markersize=6, linestyle="", elinewidth=1.4)
+
+
+def _unit(axes: Axes) -> None:
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))

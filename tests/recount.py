@@ -1,0 +1,187 @@
+"""Every number of the report a second time: from the images' tables and predictions, by scikit-learn, SciPy or counting.
+
+`recount` takes the folder of a run, the metric that the page marks, and what the number is about. What has no second route, the
+ends of bootstrap intervals and measured times, is read from the table that the page took it from.
+"""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from sklearn import metrics
+
+PARTS = {"train": "training", "val": "validation", "test": "test", "test_without_copies": "test"}
+OF_PART = re.compile(r"(train|val|test_without_copies|test)_(.*?)(_before)?(_low|_high)?")
+OF_TABLES = ("epochs", "parameters", "seconds", "predict_seconds_per_image", "macro_f1_difference_low", "macro_f1_difference_high")
+
+
+@cache
+def table(root: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(root / "data" / name, dtype=str, keep_default_na=False)
+
+
+@cache
+def document(root: Path, name: str) -> dict:
+    return json.loads((root / "data" / name).read_text())
+
+
+@cache
+def predictions(root: Path, model: str) -> pd.DataFrame:
+    """predictions.csv by path with probabilities as numbers, each image's group, and whether training was given one of it."""
+    splits = table(root, "splits.csv")
+    rows = table(root, f"results/{model}/predictions.csv").merge(splits[["path", "group"]], on="path").sort_values("path")
+    shares = rows.filter(regex="^p_").astype(float)
+    given = set(splits.group[splits.split.isin(["training", "withheld"])])
+    return rows.assign(**shares, confidence=shares.max(axis=1), copied=rows.group.isin(given)).set_index("path")
+
+
+def recount(root: Path, metric: str, about: dict[str, str], bins: int) -> float:
+    """Return what the page should say. Raises `KeyError` for a number that nobody counts a second time."""
+    if metric in OF_TABLES:
+        return from_tables(root, metric, about)
+    if "other" in about:
+        return paired(root, metric, about["model"], about["other"])
+    if "model" not in about:
+        return of_data(root, metric, about)
+    if (found := OF_PART.fullmatch(metric)) and "epoch" not in about:
+        return of_part(root, about["model"], found, bins)
+    return of_model(root, metric, about)
+
+
+def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
+    """Numbers on the images."""
+    files, splits, split = table(root, "files.csv"), table(root, "splits.csv"), document(root, "split.json")
+    usable = files[files.status == "usable"]
+    if metric == "images":
+        chosen = splits[splits.split.isin([about["part"]] if "part" in about else splits.split)]
+        return chosen.label.isin([about["label"]] if "label" in about else chosen.label).sum()
+    if metric in ("format", "mode"):
+        return (usable[metric] == about["name"]).sum()
+    if metric == "quarantined":
+        return sum(reason == about.get("reason", reason) for reason in files.reason[files.status != "usable"])
+    if metric == "pairs":
+        return split["pairs"][about["kind"]]
+    if metric in ("disagree", "models", "suspect_confidence") and "path" in about:
+        said = [predictions(root, name).loc[about["path"]] for name in document(root, "comparison.json")["architectures"]]
+        suggested = table(root, "suspects.csv").set_index("path").suggested[about["path"]]
+        mean = np.mean([row[f"p_{suggested}"] for row in said])
+        return {"models": len(said), "disagree": sum(row.predicted != row.label for row in said), "suspect_confidence": mean}[
+            metric
+        ]
+    training = splits[splits.split == "training"].label.value_counts()
+    common = usable.groupby(["width", "height"]).size().sort_values(ascending=False, kind="stable")
+    test = splits[splits.split == "test"]
+    given = set(splits.group[splits.split.isin(["training", "withheld"])])
+    side, _, which = metric.partition("_")
+    if side in ("width", "height"):
+        return getattr(usable[side].astype(int), which)()
+    return {
+        "files": lambda: len(files),
+        "imbalance": lambda: training.max() / training.min(),
+        "sizes": lambda: len(common),
+        "commonest_width": lambda: int(common.index[0][0]),
+        "commonest_height": lambda: int(common.index[0][1]),
+        "commonest_images": lambda: common.iloc[0],
+        "groups": lambda: (splits.group.value_counts() > 1).sum(),
+        "withheld": lambda: (splits.split == "withheld").sum(),
+        "test_with_copies": lambda: test.group.isin(given).sum(),
+        "label_conflicts": lambda: len(split["label_conflicts"]),
+        "suspects": lambda: len(table(root, "suspects.csv")),
+        "suspects_shown": lambda: min(24, table(root, "suspects.csv").path.map(splits.set_index("path").group).nunique()),
+        "models": lambda: len(document(root, "comparison.json")["architectures"]),
+        **{
+            name: lambda: document(root, "registration.json")[metric]
+            for name in ("champion", "champion_before", "version", "looks")
+        },
+    }[metric]()
+
+
+def of_part(root: Path, model: str, found: re.Match, bins: int) -> float:
+    """Scores of one part of the images."""
+    prefix, name, before, end = found.groups()
+    rows = predictions(root, model)
+    rows = rows[(rows.split == PARTS[prefix]) & ~((prefix == "test_without_copies") & rows.copied)]
+    if end:
+        scores = document(root, f"results/{model}/metrics.json")
+        value = of_part(root, model, OF_PART.fullmatch(f"{prefix}_{name}"), bins)
+        assert scores[f"{prefix}_{name}_low"] <= value <= scores[f"{prefix}_{name}_high"]
+        return scores[found[0]]
+    names = [column[2:] for column in rows if column.startswith("p_")]
+    shares = rows[[f"p_{label}" for label in names]].to_numpy()
+    if before:
+        shares = shares ** document(root, f"models/{model}/calibration.json")["temperature"]
+        shares = shares / shares.sum(axis=1, keepdims=True)
+    right, sure = (rows.label == rows.predicted).to_numpy(), shares.max(axis=1)
+    truth = (rows.label.to_numpy()[:, None] == np.array(names)).astype(float)
+    bin_of = np.minimum((sure * bins).astype(int), bins - 1)
+    return {
+        "accuracy": lambda: right.mean(),
+        "macro_f1": lambda: metrics.f1_score(rows.label, rows.predicted, labels=sorted(set(rows.label)), average="macro"),
+        "roc_auc": lambda: np.mean([metrics.roc_auc_score(truth[:, index], shares[:, index]) for index in range(len(names))]),
+        "images": lambda: len(rows),
+        "classes": lambda: rows.label.nunique(),
+        "brier": lambda: ((shares - truth) ** 2).sum(axis=1).mean(),
+        "calibration_error": lambda: sum(abs((sure - right)[bin_of == index].sum()) for index in range(bins)) / len(rows),
+    }[name]()
+
+
+def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
+    """Numbers on one model: of its test images class by class, of its training, of an image."""
+    model = about["model"]
+    rows = predictions(root, model)
+    test, label = rows[rows.split == "test"], about.get("label")
+    of_class = test[test.label == label]
+    history = table(root, f"results/{model}/history.csv").set_index("epoch")
+    if "epoch" in about:
+        return float(about["epoch"]) if metric == "epoch" else float(history[metric][about["epoch"]])
+    if metric in ("filters", "kernel", "dropout", "batch_size"):
+        return table(root, "comparison.csv").set_index("architecture")[metric][model]
+    if metric.startswith("correlation_"):
+        return document(root, f"explanations/{model}/sanity.json")[metric]
+    arguments = {"labels": [label], "average": None, "zero_division": 0}
+    one = test.label == label
+    rank = test[f"p_{label}"] if label else None
+    return {
+        "images": lambda: len(of_class),
+        "support": lambda: len(of_class),
+        "wrong": lambda: (of_class.predicted != label).sum(),
+        "taken": lambda: (of_class.predicted == about["taken"]).sum(),
+        "confusion_count": lambda: (of_class.predicted == about["predicted"]).sum(),
+        "confusion_share": lambda: (of_class.predicted == about["predicted"]).mean(),
+        "precision": lambda: metrics.precision_score(test.label, test.predicted, **arguments)[0],
+        "recall": lambda: metrics.recall_score(test.label, test.predicted, **arguments)[0],
+        "f1": lambda: metrics.f1_score(test.label, test.predicted, **arguments)[0],
+        "roc_auc": lambda: metrics.roc_auc_score(one, rank),
+        "pr_auc": lambda: metrics.average_precision_score(one, rank),
+        "confidence": lambda: rows.confidence[about["path"]],
+        "classes": lambda: len(rows.filter(regex="^p_").columns),
+        "temperature": lambda: document(root, f"models/{model}/calibration.json")["temperature"],
+        "best_epoch": lambda: float(history.val_loss.astype(float).idxmin()),
+    }[metric]()
+
+
+def paired(root: Path, metric: str, model: str, other: str) -> float:
+    """The winner against another model: one toss for each group of copies on which one is right more often."""
+    one, two = (predictions(root, name).query("split == 'test'") for name in (model, other))
+    edge = ((one.label == one.predicted).astype(int) - (two.label == two.predicted)).groupby(one.group).sum()
+    gains, losses = int((edge > 0).sum()), int((edge < 0).sum())
+    p = binomtest(gains, gains + losses).pvalue if gains + losses else 1.0
+    scores = [metrics.f1_score(rows.label, rows.predicted, average="macro") for rows in (one, two)]
+    if metric == "p_holm":
+        rows = table(root, "paired_tests.csv").query("winner == @model")
+        own = sorted(paired(root, "p", model, name) for name in rows.other)
+        return max(min(1, value * (len(own) - place)) for place, value in enumerate(own) if value <= p)
+    return {"winner_alone": gains, "other_alone": losses, "p": p, "macro_f1_difference": scores[0] - scores[1]}[metric]
+
+
+def from_tables(root: Path, metric: str, about: dict[str, str]) -> float:
+    """What cannot be counted again."""
+    if "other" in about:
+        rows = table(root, "paired_tests.csv")
+        return float(rows[(rows.winner == about["model"]) & (rows.other == about["other"])][metric].iloc[0])
+    timing = document(root, f"results/{about['model']}/timing.json")
+    return {"epochs": len(timing["epoch_seconds"]), "seconds": timing["train_seconds"], **timing}[metric]
