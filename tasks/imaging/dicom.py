@@ -108,6 +108,7 @@ def _values(header: Elements, frame: int, frames: int) -> tuple[np.ndarray, str]
         "columns": columns,
         "samples_per_pixel": samples,
         "number_of_frames": frames,
+        "allow_excess_frames": False,
         "photometric_interpretation": text(header, "PhotometricInterpretation"),
         "planar_configuration": integer(header, "PlanarConfiguration", 0),
         "bits_allocated": bits,
@@ -151,7 +152,7 @@ def _check_size(packed: bytes, size: tuple[int, int]) -> None:
 def _run_lengths(packed: bytes, pixels: int, samples: int, width: int) -> bytes:
     """Unpack a frame of run lengths to plain values, least significant byte first, one sample after the other.
 
-    Pillow stops where a plane is full; pydicom unpacks whatever runs there are, a hundred times slower.
+    By Pillow, which stops where a plane is full: pydicom unpacks all that is there, up to 64 times the size of the file.
     """
     count, *starts = struct.unpack_from("<16L", packed)
     if count != samples * width:

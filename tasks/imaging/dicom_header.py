@@ -1,8 +1,8 @@
 """The header of a DICOM file, walked: the elements in `TAGS` are read, and no others.
 
 So names, dates and identifiers are never decoded, and no message can quote them. pydicom would build an object of every
-item of every sequence, for which a hostile file takes a hundred times its size in memory; here nothing is built, and
-sequences may nest as deep as they like.
+item of every sequence (a file of a million empty ones took 85 times its size in memory); here nothing is built of what is
+not read, and sequences may nest as deep as they like.
 
 Source: DICOM PS3.5, chapter 7 (data elements and sequences) and annex A (transfer syntaxes).
 """
