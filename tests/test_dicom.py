@@ -29,6 +29,7 @@ from tests import dicoms
 from tests.conftest import ROOT
 from tests.dicoms import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, JPEG, JPEG2000, RLE, coloured, describe, dicom, grey, write
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 NO_LIMITS = Limits()
 MARK = "XMARKX"
 SAMPLES = dicoms.samples()
