@@ -167,14 +167,14 @@ def usable(**columns: list) -> pd.DataFrame:
     return pd.DataFrame(rows | columns)
 
 
-NAMES = ["a.jpg", "b.png", "c.jpeg", "d.tif", "e.png", "f.png"]
+NAMES = ["a.jpg", "b.png", "c.jpeg", "d.tif", "e.dcm", "f.dcm"]
 TABLES = {
     "fine": usable(std=[1.0] * 4),
     "one class": usable(label=["cat"] * 4),
     "counts": usable(label=["cat"] * 9 + ["dog"], status=["rejected"] * 3 + ["usable"] * 7),
     "images": usable(
         path=NAMES,
-        format=["PNG", "PNG", "MPO", "TIFF", "PNG", "PNG"],
+        format=["PNG", "PNG", "MPO", "TIFF", "PNG", "DICOM"],
         width=[64, 31, 64, 64, 64, 64],
         height=[64, 64, 64, 64, 64, 32],
         std=[9.0, 9.0, 0.5, 9.0, 9.0, 9.0],
@@ -188,8 +188,8 @@ BROKEN = {
     "imbalance": ("counts", ["dog"]),
     "side": ("images", ["b.png"]),
     "contrast": ("images", ["c.jpeg"]),
-    "distinct_share": ("images", ["d.tif", "f.png"]),
-    "format_matches_name": ("images", ["a.jpg"]),
+    "distinct_share": ("images", ["d.tif", "f.dcm"]),
+    "format_matches_name": ("images", ["a.jpg", "e.dcm"]),
 }
 
 

@@ -2,7 +2,7 @@
 
 `decode` gives `uint8` pixels of shape (height, width, channels) or raises `ImageError` with a reason code. What an
 image means never depends on other images: orientation is taken from EXIF, transparency is laid over white, 16-bit
-grey is scaled by the full range of its type, animations give their first frame.
+grey is scaled by the full range of its type, animations give their first frame. For DICOM see `dicom.py`.
 """
 
 import io
@@ -20,11 +20,13 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # JP
 REASONS = {
     "empty": "the file holds no bytes",
     "too_many_bytes": "the file is larger than max_bytes",
-    "not_an_image": "the content is in none of the image formats " + ", ".join(FORMATS),
+    "not_an_image": "the content is in none of the image formats " + ", ".join((*FORMATS, "DICOM")),
     "too_many_pixels": "width times height is larger than max_pixels",
     "truncated": "the file ends before the picture does",
     "corrupt": "the picture cannot be decoded",
     "unsupported_mode": "the pixels are of a kind without a fixed meaning, such as 32-bit floats",
+    "unsupported_compression": "the pixels are packed in a way that is not read here",
+    "missing_package": "a package that this format needs is not installed",
     "outside_class_folder": "the file does not lie in the folder of a class",
     "unreadable": "the operating system refuses to read the file",
 }
@@ -103,8 +105,18 @@ def decode_bytes(content: bytes, limits: Limits = Limits()) -> Decoded:
         raise ImageError("empty", "0 bytes")
     if len(content) > limits.max_bytes:
         raise ImageError("too_many_bytes", f"{len(content):,} bytes, allowed are {limits.max_bytes:,}")
+    if content[128:132] == b"DICM":
+        return _decode_dicom(content, limits)
     image = _identify(content, limits)
     return Decoded(_load(image), image.format or "", image.mode)
+
+
+def _decode_dicom(content: bytes, limits: Limits) -> Decoded:
+    try:
+        from tasks.imaging.dicom import decode_dicom  # imports pydicom, an extra
+    except ModuleNotFoundError as error:
+        raise ImageError("missing_package", "a DICOM file, and pydicom is not installed: `pip install pydicom`") from error
+    return decode_dicom(content, limits)
 
 
 def _identify(content: bytes, limits: Limits) -> Image.Image:
@@ -113,7 +125,9 @@ def _identify(content: bytes, limits: Limits) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from error
     except PARSER_ERRORS as error:
-        raise ImageError("not_an_image", f"it begins with {content[:8]!r}") from error
+        headless = content.startswith((b"\x08\x00", b"\x02\x00"))
+        remedy = "; a DICOM file without its preamble? `dcmconv` adds it" if headless else ""
+        raise ImageError("not_an_image", f"it begins with {content[:8]!r}{remedy}") from error
     width, height = image.size
     if width * height > limits.max_pixels:
         raise ImageError("too_many_pixels", f"{width:,} x {height:,} pixels, allowed are {limits.max_pixels:,}")

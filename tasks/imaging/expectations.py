@@ -82,7 +82,7 @@ def _context(data_docs: Path) -> gx.data_context.EphemeralDataContext:
 
 
 def _tables(files: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    endings = Image.registered_extensions()
+    endings = {**Image.registered_extensions(), ".dcm": "DICOM"}
     images = files[files.status == "usable"].assign(
         side=lambda rows: rows[["width", "height"]].min(axis=1),
         name_fits=lambda rows: [
