@@ -53,14 +53,18 @@ def of_folder(folder: Path, limits: Limits = LIMITS) -> Predictor:
 
 def of_version(version: ModelVersion, limits: Limits = LIMITS) -> Predictor:
     """Load a registered version, if its files are those that were registered."""
-    named = f"{version.name} version {version.version}"
     with registry.fetched(version) as files:
         try:
             thresholds = registry.artifact(files, "thresholds")
         except FileNotFoundError:
             thresholds = None  # registered before there were any
         folder = registry.artifact(files, "model")
-        return from_folder(folder, named, version.tags[registry.SHA256], thresholds, limits, version.tags)
+        return from_folder(folder, named(version), version.tags[registry.SHA256], thresholds, limits, version.tags)
+
+
+def named(version: ModelVersion) -> str:
+    """Return what a registered version is called in answers and logs."""
+    return f"{version.name} version {version.version}"
 
 
 def find(model: str = registry.CHAMPION, name: str | None = None) -> ModelVersion:

@@ -104,9 +104,9 @@ class Predictor:
             while batch := list(islice(remaining, BATCH)):
                 waiting.append([pool.submit(self.decode, source) for source in batch])
                 if len(waiting) == 2:  # the next batch is decoded while the model has this one
-                    yield from self._answers([decoded.result() for decoded in waiting.popleft()])
+                    yield from self.answers([decoded.result() for decoded in waiting.popleft()])
             while waiting:
-                yield from self._answers([decoded.result() for decoded in waiting.popleft()])
+                yield from self.answers([decoded.result() for decoded in waiting.popleft()])
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -147,7 +147,7 @@ class Predictor:
         for images in (1, 2):
             self.answer(np.zeros((images, *self.image_size, self.channels), np.uint8))
 
-    def _answers(self, batch: Sequence[Decoded]) -> Iterator[Answer]:
+    def answers(self, batch: Sequence[Decoded]) -> Iterator[Answer]:
         usable = [decoded.pixels for decoded in batch if decoded.pixels is not None]
         if usable:
             with self.lock:
