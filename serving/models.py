@@ -73,15 +73,15 @@ def find(model: str = registry.CHAMPION, name: str | None = None) -> ModelVersio
     client = _client()
     try:
         registered = client.get_registered_model(name)
-        number = model if model.isdecimal() else registered.aliases.get(model)
+        number = model if model.isdecimal() else str(registered.aliases.get(model))
         versions = client.search_model_versions(f"name = '{name}'")
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise OSError(f"the registry {mlflow.get_tracking_uri()} does not answer: {error}") from error
         known = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
         raise ValueError(f"there is no registered model {name}; known are: {known}. Name one with --name") from error
-    found = {version.version: version for version in versions}
-    if number is None or number not in found:
+    found = {str(version.version): version for version in versions}
+    if number not in found:
         raise ValueError(_unknown(model, name, registered.aliases, list(found.values())))
     return found[number]
 
@@ -101,7 +101,7 @@ def _client() -> MlflowClient:
 def _unknown(model: str, name: str, aliases: dict[str, str], versions: list[ModelVersion]) -> str:
     lines = [f"{name} has no {model}" if not model.isdecimal() else f"{name} has no version {model}", "  its versions:"]
     for version in sorted(versions, key=lambda version: int(version.version)):
-        called = [alias for alias, number in aliases.items() if number == version.version]
+        called = [alias for alias, number in aliases.items() if str(number) == str(version.version)]
         facts = [version.tags.get("architecture", ""), *called, version.tags.get("gate", "")]
         lines.append(f"    {version.version}  {', '.join(fact for fact in facts if fact)}")
     if model == registry.CHAMPION and versions:

@@ -24,6 +24,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tasks.imaging import decode as decoder
 from tasks.imaging.decode import ImageError, Limits, decode, read_file
 from tasks.modeling import saved
 
@@ -136,6 +137,11 @@ class Predictor:
             for place, (label, probability) in zip(PLACES[1 : self.top], best or [(None, None)] * (self.top - 1), strict=True):
                 row |= {place: label, f"p_{place}": probability}
         return row | {"error": answer.error}
+
+    @property
+    def identity(self) -> str:
+        """A SHA-256 of all that an answer depends on besides the image: model files, thresholds, decoder."""
+        return hashlib.sha256(f"{self.sha256} {self.thresholds} {decoder.VERSION}".encode()).hexdigest()
 
     @property
     def columns(self) -> list[str]:
