@@ -32,7 +32,7 @@ class Settings:
     at_once: int | None = None  # how many may run side by side; PIPELINE_WORKERS_<VERB> goes first
 
 
-SETTINGS = {"train": Settings(limit=72 * 3600)}  # a verb that is not listed takes the defaults
+SETTINGS = {"train": Settings(limit=72 * 3600), "explain": Settings(limit=3600)}  # a verb that is not listed takes the defaults
 WORKERS = "PIPELINE_WORKERS"
 
 

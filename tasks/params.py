@@ -148,6 +148,13 @@ class Evaluate(Section):
     calibration_bins: Count = 15
 
 
+class Explain(Section):
+    """How many validation and test images of each class are explained, the surest answers first."""
+
+    right: Annotated[int, Field(ge=0)] = 2
+    wrong: Annotated[int, Field(ge=0)] = 2
+
+
 class Compare(Section):
     rank_by: Literal["val_macro_f1", "val_accuracy", "val_balanced_accuracy"] = "val_macro_f1"
     overfitting_gap: Share = 0.1  # training accuracy above validation accuracy
@@ -174,6 +181,7 @@ class Register(Section):
 
 class Report(Section):
     title: str = "Image classification"
+    thumbnails: bool = True  # false: no picture of an image is in the report or in MLflow
 
 
 class Params(Section):
@@ -185,6 +193,7 @@ class Params(Section):
     train: Train = Train()
     architectures: dict[str, Architecture]
     evaluate: Evaluate = Evaluate()
+    explain: Explain = Explain()
     compare: Compare = Compare()
     register_: Register = Field(default=Register(), alias="register")
     report: Report = Report()

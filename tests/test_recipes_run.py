@@ -52,6 +52,7 @@ def test_a_recipe_runs_through_all_stages(name: str, tmp_path: Path, monkeypatch
     for key in architectures:
         run_stage(f"train@{key}")
         run_stage(f"evaluate@{key}")
+        run_stage(f"explain@{key}")
     for stage in ("compare", "register", "report"):
         run_stage(stage)
     comparison = read_table(Path("data/comparison.csv"))
