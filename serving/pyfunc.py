@@ -1,35 +1,50 @@
 """The registered model, as MLflow loads it from code: image bytes in, class names and probabilities out."""
 
+import base64
+import binascii
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pandas as pd
 
-from tasks.imaging.decode import decode
-from tasks.modeling import saved
+from serving import predictor
+from tasks import tracking
+from tasks.registry import SHA256
 
 
 class ImageClassifier(mlflow.pyfunc.PythonModel):
-    """Decodes as training did, and names the classes in the order kept beside the model."""
+    """Answers as the command line does, by the same code."""
 
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
-        """Load the model's folder from the artefact `model`."""
-        self.model = saved.load(Path(context.artifacts["model"]))
+        """Load the artefacts `model` and `thresholds`. Raises `ValueError` where the model is not the one that was logged."""
+        folder, thresholds = Path(context.artifacts["model"]), context.artifacts.get("thresholds")
+        received, expected = tracking.folder_sha256(folder), context.model_config[SHA256]
+        if received != expected:
+            raise ValueError(
+                f"{folder} is not what was registered: expected files of the SHA-256 {expected}, received {received}. "
+                "Bring them back from a back-up, or take another version"
+            )
+        self.predictor = predictor.from_folder(folder, folder.name, received, thresholds and Path(thresholds))
+        self.predictor.warm_up()
 
     def predict(
         self, context: mlflow.pyfunc.PythonModelContext, model_input: pd.DataFrame, params: dict | None = None
     ) -> pd.DataFrame:
-        """Return predicted, confidence and a column p_<class> per class, one row per image.
+        """Return one row per image: predicted, confidence, abstained, unfamiliar, distance, p_<class> of every class, error.
 
-        The column `image` holds the bytes of image files. Raises `ImageError` for one that cannot be decoded.
+        The column `image` holds the bytes of image files, also in base64. One that cannot be decoded has an `error` and
+        nothing else, so that it does not cost the others their answers.
         """
-        model = self.model
-        pixels = np.stack([decode(content, model.channels, model.image_size) for content in model_input["image"]])
-        probabilities = model.predict(pixels)
-        top = probabilities.argmax(axis=1)
-        columns = {f"p_{label}": probabilities[:, index] for index, label in enumerate(model.classes)}
-        return pd.DataFrame({"predicted": [model.classes[i] for i in top], "confidence": probabilities.max(axis=1), **columns})
+        answers = self.predictor.predict(map(unpacked, model_input["image"]))
+        return pd.DataFrame([self.predictor.record(answer) for answer in answers], columns=self.predictor.columns, dtype=object)
+
+
+def unpacked(content: bytes) -> bytes:
+    """Return the bytes of a file: MLflow's server undoes base64 in `dataframe_records`, but not in `inputs`."""
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error:
+        return content  # no image is made of the letters of base64 alone
 
 
 mlflow.models.set_model(ImageClassifier())

@@ -39,7 +39,11 @@ def main(model: Path, images_json: Path, answers_json: Path) -> None:
     answers: list[str] = []
     for start in range(0, len(images), BATCH):
         batch = pd.DataFrame({"image": [path.read_bytes() for path in images[start : start + BATCH]]})
-        answers += [str(label) for label in loaded.predict(batch)["predicted"]]
+        table = loaded.predict(batch)
+        refused = table["error"].dropna() if "error" in table else []
+        if len(refused):
+            raise ValueError(f"{images[start + refused.index[0]]}: {refused.iloc[0]}")
+        answers += [str(label) for label in table["predicted"]]
     answers_json.write_text(json.dumps(answers))
 
 

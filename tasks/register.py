@@ -88,7 +88,8 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
             name="model",
             python_model="serving/pyfunc.py",
             artifacts={"model": str(model), "seen": str(Path(scratch, "seen.csv"))},
-            code_paths=["tasks"],
+            code_paths=["serving", "tasks"],
+            model_config={registry.SHA256: sha256},  # so that it is checked wherever it is loaded
             signature=signature(classes),
             pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in PACKAGES],
         )
@@ -98,9 +99,10 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
 
 
 def signature(classes: list[str]) -> ModelSignature:
-    """Image bytes to the predicted class, its confidence and one probability per class."""
-    probabilities = [ColSpec("double", f"p_{label}") for label in classes]
-    outputs = Schema([ColSpec("string", "predicted"), ColSpec("double", "confidence"), *probabilities])
+    """Image bytes to what `serving/pyfunc.py` answers."""
+    columns = {"predicted": "string", "confidence": "double", "abstained": "boolean", "unfamiliar": "boolean", "distance": "double"}
+    columns |= {f"p_{label}": "double" for label in classes} | {"error": "string"}
+    outputs = Schema([ColSpec(kind, name, required=False) for name, kind in columns.items()])
     return ModelSignature(inputs=Schema([ColSpec("binary", "image")]), outputs=outputs)
 
 

@@ -1,0 +1,117 @@
+"""The model that answers now: where an alias moves to another version, the next question gets that one.
+
+A new version is loaded and warmed up before it takes the old one's place; a question in hand keeps the model that it began
+with. If the registry does not answer, or the new version's files are refused, the model at hand goes on: `problem` and the
+log say why.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from mlflow.exceptions import MlflowException
+
+from serving import models
+from serving.predictor import Predictor
+from tasks import registry
+from tasks.imaging.decode import Limits
+from tasks.modeling import gradcam
+from tasks.params import load_params
+
+INTERVAL = 10.0  # seconds between two looks at the registry
+RETRY = 60.0  # seconds in which a version that was refused is not fetched again
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A predictor, and in words why it tells of no place where it looked, if so."""
+
+    predictor: Predictor
+    without: str = ""
+
+    @property
+    def registered(self) -> bool:
+        """Whether it is of the registry, where an alias may move."""
+        return bool(self.predictor.facts)
+
+    def heat(self, pixels: np.ndarray, label: str) -> np.ndarray | str:
+        """Return what speaks for a class in `uint8` pixels as the model takes them: float32 (height, width), 0 to 1."""
+        if self.predictor.heatmaps is None:
+            return self.without
+        return self.predictor.heatmaps(pixels[np.newaxis], [self.predictor.classes.index(label)])[0]
+
+
+@dataclass
+class Current:
+    """What `asked` names, as of at most `interval` seconds ago. Without a `model` it loads one, and raises what `load` does."""
+
+    asked: str
+    name: str | None
+    limits: Limits
+    interval: float = INTERVAL
+    model: Model | None = None
+    problem: str | None = None  # why the model is not what `asked` names now
+    looked: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    _refused: tuple[str, float] = ("", 0.0)  # a version, and until when
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            self.model = load(self.asked, self.name, self.limits)
+            if self.model.registered:
+                self.name = self.name or load_params().register_.model  # once: the file may be edited meanwhile
+
+    def get(self) -> Model:
+        """Return the model, a new one where the alias has moved; then the question waits until it is loaded."""
+        with self.lock:
+            if self.model.registered and time.monotonic() - self.looked >= self.interval:
+                self.look()
+                self.looked = time.monotonic()
+            return self.model
+
+    async def follow(self) -> None:
+        """Look every `interval` seconds, in a thread, until cancelled: no question waits for a model to load."""
+        while self.model.registered:
+            await asyncio.sleep(self.interval)
+            look = asyncio.ensure_future(asyncio.to_thread(self.look))
+            await asyncio.wait([look])
+            if error := look.exception():  # no fault of a registry or a model ends this
+                self._tell(repr(error))
+
+    def look(self) -> None:
+        """Take the version that is wanted now, if it is another one and can be loaded."""
+        try:
+            version = models.find(self.asked, self.name)
+            if (models.named(version), version.tags.get(registry.SHA256)) == (
+                self.model.predictor.name,
+                self.model.predictor.sha256,
+            ):
+                self._tell(None)
+            elif str(version.version) != self._refused[0] or time.monotonic() >= self._refused[1]:
+                self._refused = str(version.version), time.monotonic() + RETRY
+                self.model = load(str(version.version), self.name, self.limits)
+                log.info("%s answers now", self.model.predictor.name)
+                self._tell(None)
+        except (ValueError, OSError, MlflowException) as error:
+            self._tell(str(error))
+
+    def _tell(self, problem: str | None) -> None:
+        """Log a problem when it comes, and not again at every look."""
+        if problem is None:
+            self._refused = "", 0.0
+        elif problem != self.problem:
+            log.warning("%s goes on answering: %s", self.model.predictor.name, problem)
+        self.problem = problem
+
+
+def load(asked: str, name: str | None, limits: Limits) -> Model:
+    """Load what `asked` names, as `serving.models` says. Raises `ValueError` and `OSError` in words for the user."""
+    try:
+        return Model(models.load(asked, name, limits, explain=True))
+    except gradcam.NoHeatMapError as reason:
+        return Model(models.load(asked, name, limits), str(reason))

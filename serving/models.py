@@ -1,0 +1,120 @@
+"""Which model a user means, and loading it: of MLflow's registry, of a folder, or pretrained on ImageNet.
+
+    champion, challenger      the version of the registered model that has this alias
+    3                         this version
+    data/models/cnn_a         a folder that training wrote; its thresholds are those in data/results/cnn_a
+    imagenet:VGG16            a classifier of keras.applications with its own 1,000 classes
+
+The registry is `MLFLOW_TRACKING_URI`, by default `mlflow.db` in the current folder. The files of a version are refused
+when they are not those that were registered.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from serving.predictor import LIMITS, Predictor, from_folder
+from tasks import registry, tracking
+from tasks.imaging.decode import Limits
+from tasks.params import load_params
+
+IMAGENET = "imagenet:"
+SQLITE = "sqlite:///"
+
+
+def load(model: str = registry.CHAMPION, name: str | None = None, limits: Limits = LIMITS, explain: bool = False) -> Predictor:
+    """Return the predictor of a model, warmed up; `name` is that of the registered model, by default what params.yaml says.
+
+    Raises `ValueError` and `OSError`, in words for the user, where there is no such model, its files are refused, or it is
+    to `explain` and cannot.
+    """
+    if model.startswith(IMAGENET):
+        from serving import imagenet
+
+        predictor = imagenet.load(model.removeprefix(IMAGENET), limits, explain)
+    elif Path(model).is_dir() or "/" in model:
+        predictor = of_folder(Path(model), limits, explain)
+    else:
+        predictor = of_version(find(model, name), limits, explain)
+    predictor.warm_up()
+    return predictor
+
+
+def of_folder(folder: Path, limits: Limits = LIMITS, explain: bool = False) -> Predictor:
+    """Load `data/models/<architecture>`."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder: expected what training wrote, such as data/models/<architecture>")
+    thresholds = folder.parent.parent / "results" / folder.name / "thresholds.json"
+    predictor = from_folder(folder, str(folder), tracking.folder_sha256(folder), thresholds, limits)
+    return explaining(predictor, folder) if explain else predictor
+
+
+def of_version(version: ModelVersion, limits: Limits = LIMITS, explain: bool = False) -> Predictor:
+    """Load a registered version, if its files are those that were registered."""
+    with registry.fetched(version) as files:
+        try:
+            thresholds = registry.artifact(files, "thresholds")
+        except FileNotFoundError:
+            thresholds = None  # registered before there were any
+        folder = registry.artifact(files, "model")
+        predictor = from_folder(folder, named(version), version.tags[registry.SHA256], thresholds, limits, version.tags)
+        return explaining(predictor, folder) if explain else predictor
+
+
+def explaining(predictor: Predictor, folder: Path) -> Predictor:
+    """Return a predictor that also tells where it looked. Raises `ValueError` for a kind of model that cannot."""
+    from tasks.modeling import gradcam  # imports TensorFlow, which a forest does without
+
+    return replace(predictor, heatmaps=gradcam.load(folder).heatmaps)
+
+
+def named(version: ModelVersion) -> str:
+    """Return what a registered version is called in answers and logs."""
+    return f"{version.name} version {version.version}"
+
+
+def find(model: str = registry.CHAMPION, name: str | None = None) -> ModelVersion:
+    """Return the version that a number or an alias names. Raises `ValueError` and tells which versions there are."""
+    name = name or load_params().register_.model
+    client = _client()
+    try:
+        registered = client.get_registered_model(name)
+        number = model if model.isdecimal() else str(registered.aliases.get(model))
+        versions = client.search_model_versions(f"name = '{name}'")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise OSError(f"the registry {mlflow.get_tracking_uri()} does not answer: {error}") from error
+        known = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
+        raise ValueError(f"there is no registered model {name}; known are: {known}. Name one with --name") from error
+    found = {str(version.version): version for version in versions}
+    if number not in found:
+        raise ValueError(_unknown(model, name, registered.aliases, list(found.values())))
+    return found[number]
+
+
+def _client() -> MlflowClient:
+    """Return the registry; a default one that is not there must not be made by asking for it."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", tracking.DEFAULT_URI)
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+        raise FileNotFoundError(
+            f"{uri} is missing, so there is no registry here: make run fills one, MLFLOW_TRACKING_URI names another, and "
+            "--model data/models/<architecture> takes a model's folder"
+        )
+    mlflow.set_tracking_uri(uri)
+    return MlflowClient()
+
+
+def _unknown(model: str, name: str, aliases: dict[str, str], versions: list[ModelVersion]) -> str:
+    lines = [f"{name} has no {model}" if not model.isdecimal() else f"{name} has no version {model}", "  its versions:"]
+    for version in sorted(versions, key=lambda version: int(version.version)):
+        called = [alias for alias, number in aliases.items() if str(number) == str(version.version)]
+        facts = [version.tags.get("architecture", ""), *called, version.tags.get("gate", "")]
+        lines.append(f"    {version.version}  {', '.join(fact for fact in facts if fact)}")
+    if model == registry.CHAMPION and versions:
+        lines.append('  Say --model <version>, or make one champion: python -m flows.promote --version N --reason "…"')
+    return "\n".join(lines if versions else [*lines[:1], "  it has no versions at all: make run registers one"])
