@@ -7,6 +7,7 @@ about, as when its browser was closed meanwhile, is deleted within twice `FORGET
 """
 
 import argparse
+import html
 import logging
 import os
 import signal
@@ -92,7 +93,7 @@ def build(current: Current, shown: Sequence[tuple[Path, str]]) -> gr.Blocks:
 
     title = load_params().report.title
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(FORGET, FORGET)) as page:
-        gr.Markdown(f"# {title}\n{HINT}")
+        gr.Markdown(f"# {html.escape(title)}\n{HINT}")
         with gr.Tab("Ask"):
             upload = gr.File(file_count="multiple", label=f"Image files, up to {FILES}", height=150)
             result = gr.HTML(html_template='<div aria-live="polite">${value}</div>', apply_default_css=False)
