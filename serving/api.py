@@ -38,6 +38,7 @@ from tasks.modeling import gradcam
 
 SIDE = 768  # pixels of the longer side of an explained picture, at most
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+UNUSABLE = "expected images that can be decoded, received: "
 FILE = {"type": "string", "format": "binary"}
 REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"model": Refusal, "description": "The body is no whole form"},
@@ -53,7 +54,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
-anyone = APIRouter()
+anyone, keyed = APIRouter(), APIRouter()
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,12 @@ Key = Annotated[str | None, Security(APIKeyHeader(name="X-API-Key", auto_error=F
 
 
 def check_key(service: Served, key: Key) -> None:
-    """Raises `HTTPException` 401 unless the key is right or none is asked for; how long it takes tells nothing of the key."""
-    expected = service.settings.key
-    if expected and not secrets.compare_digest((key or "").encode("latin-1"), expected.get_secret_value().encode()):
+    """Raises `HTTPException` 401 unless the key is right; how long it takes tells nothing of the key."""
+    expected = service.settings.key.get_secret_value().encode()
+    if not secrets.compare_digest((key or "").encode("latin-1"), expected):
         received = "none" if key is None else "another one"
         detail = f"expected the server's API key in the header X-API-Key, received {received}"
         raise HTTPException(401, detail, {"WWW-Authenticate": "X-API-Key"})
-
-
-keyed = APIRouter(dependencies=[Depends(check_key)])
 
 
 def form(**properties: Any) -> dict[str, Any]:
@@ -100,10 +98,10 @@ async def predict(request: Request, service: Served) -> Answers:
         files = await upload.read_files(request, service.settings, lease)
         predictor = service.current.model.predictor
         asked = asyncio.gather(*(service.batcher.answer(predictor, file.content) for file in files))
-        answers = schemas.answers([file.name for file in files], await in_time(service, asked), predictor)
-    if all(answer.error for answer in answers.answers):
-        reasons = sorted({f"{answer.error.reason} ({answer.error.detail})" for answer in answers.answers if answer.error})
-        detail = f"expected images that can be decoded, received: {'; '.join(reasons)}"
+        given = await in_time(service, asked)
+    answers = schemas.answers([file.name for file in files], given, predictor)
+    if all(answer.error for answer in given):
+        detail = f"{UNUSABLE}{'; '.join(sorted({answer.error for answer in given}))}"
         return JSONResponse(Unanswered(detail=detail, answers=answers.answers).model_dump(), 422)
     return answers
 
@@ -193,7 +191,7 @@ def create_app(chosen: Settings, current: Current) -> FastAPI:
     )
     app.state.service = service
     app.include_router(anyone)
-    app.include_router(keyed)
+    app.include_router(keyed, dependencies=[Depends(check_key)] if chosen.key else [])
     app.add_middleware(upload.Late)
     app.add_exception_handler(Exception, failed)
     return app
@@ -212,7 +210,7 @@ async def explained(batcher: Batcher, model: Model, content: bytes, label: str |
     """Return the class and the coloured picture. Raises `HTTPException` 422 where there is none."""
     decoded = await batcher.decode(model.predictor.decode, content)
     if decoded.pixels is None:
-        raise HTTPException(422, f"expected an image that can be decoded, received: {decoded.error}")
+        raise HTTPException(422, f"{UNUSABLE}{decoded.error}")
     if label is None:
         label = (await batcher.ask(model.predictor, decoded)).predicted
     heat = await batcher.between(model.heat, decoded.pixels, label)

@@ -17,18 +17,20 @@ from typing import TypeVar
 import keras
 import numpy as np
 
-from serving.predictor import BATCH, PLACES, Predictor
+from serving.predictor import BATCH, PLACES, Heatmaps, Predictor
 from tasks.imaging.decode import Limits
+from tasks.modeling import gradcam
 
 CLASSES = 1000
 
 T = TypeVar("T")
 
 
-def load(name: str, limits: Limits) -> Predictor:
+def load(name: str, limits: Limits, explain: bool = False) -> Predictor:
     """Return the predictor of an application such as VGG16.
 
-    Raises `ValueError` for an unknown name, and where files cannot be downloaded: it names them and says where to put them.
+    Raises `ValueError` for an unknown name, one that cannot `explain`, and where files cannot be downloaded: it names them
+    and says where to put them.
     """
     known = {known.lower(): known for known in _applications()}
     if name not in known.values():
@@ -56,6 +58,7 @@ def load(name: str, limits: Limits) -> Predictor:
         answer=answer,
         limits=limits,
         top=len(PLACES),
+        heatmaps=_heatmaps(name, model, prepare) if explain else None,
     )
 
 
@@ -87,6 +90,13 @@ def _remedy(name: str, missing: list[str]) -> str:
     cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
     files = "\n".join(f"    {address}" for address in missing)
     return f"imagenet:{name} could not be downloaded. On a machine with a network fetch\n{files}\n  and put it into {cache}"
+
+
+def _heatmaps(name: str, model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]) -> Heatmaps:
+    if not isinstance(model.layers[-1], keras.layers.Dense):
+        raise ValueError(f"imagenet:{name} ends in no dense layer, which Grad-CAM starts from here; VGG16 and ResNet50 do")
+    found = gradcam.explainer(model)
+    return lambda pixels, classes: found.heatmaps(prepare(pixels.astype(np.float32)), classes)
 
 
 def _digest(model: keras.Model) -> str:

@@ -10,6 +10,7 @@ when they are not those that were registered.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -26,32 +27,34 @@ IMAGENET = "imagenet:"
 SQLITE = "sqlite:///"
 
 
-def load(model: str = registry.CHAMPION, name: str | None = None, limits: Limits = LIMITS) -> Predictor:
+def load(model: str = registry.CHAMPION, name: str | None = None, limits: Limits = LIMITS, explain: bool = False) -> Predictor:
     """Return the predictor of a model, warmed up; `name` is that of the registered model, by default what params.yaml says.
 
-    Raises `ValueError` and `OSError`, in words for the user, where there is no such model or its files are refused.
+    Raises `ValueError` and `OSError`, in words for the user, where there is no such model, its files are refused, or it is
+    to `explain` and cannot.
     """
     if model.startswith(IMAGENET):
         from serving import imagenet
 
-        predictor = imagenet.load(model.removeprefix(IMAGENET), limits)
+        predictor = imagenet.load(model.removeprefix(IMAGENET), limits, explain)
     elif Path(model).is_dir() or "/" in model:
-        predictor = of_folder(Path(model), limits)
+        predictor = of_folder(Path(model), limits, explain)
     else:
-        predictor = of_version(find(model, name), limits)
+        predictor = of_version(find(model, name), limits, explain)
     predictor.warm_up()
     return predictor
 
 
-def of_folder(folder: Path, limits: Limits = LIMITS) -> Predictor:
+def of_folder(folder: Path, limits: Limits = LIMITS, explain: bool = False) -> Predictor:
     """Load `data/models/<architecture>`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder: expected what training wrote, such as data/models/<architecture>")
     thresholds = folder.parent.parent / "results" / folder.name / "thresholds.json"
-    return from_folder(folder, str(folder), tracking.folder_sha256(folder), thresholds, limits)
+    predictor = from_folder(folder, str(folder), tracking.folder_sha256(folder), thresholds, limits)
+    return explaining(predictor, folder) if explain else predictor
 
 
-def of_version(version: ModelVersion, limits: Limits = LIMITS) -> Predictor:
+def of_version(version: ModelVersion, limits: Limits = LIMITS, explain: bool = False) -> Predictor:
     """Load a registered version, if its files are those that were registered."""
     with registry.fetched(version) as files:
         try:
@@ -59,7 +62,15 @@ def of_version(version: ModelVersion, limits: Limits = LIMITS) -> Predictor:
         except FileNotFoundError:
             thresholds = None  # registered before there were any
         folder = registry.artifact(files, "model")
-        return from_folder(folder, named(version), version.tags[registry.SHA256], thresholds, limits, version.tags)
+        predictor = from_folder(folder, named(version), version.tags[registry.SHA256], thresholds, limits, version.tags)
+        return explaining(predictor, folder) if explain else predictor
+
+
+def explaining(predictor: Predictor, folder: Path) -> Predictor:
+    """Return a predictor that also tells where it looked. Raises `ValueError` for a kind of model that cannot."""
+    from tasks.modeling import gradcam  # imports TensorFlow, which a forest does without
+
+    return replace(predictor, heatmaps=gradcam.load(folder).heatmaps)
 
 
 def named(version: ModelVersion) -> str:

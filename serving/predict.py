@@ -23,9 +23,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from serving import models, rows
-from serving.predictor import BATCH, PLACES, THREADS, Predictor
-from tasks.command import explain as in_words
+from serving import explain, models, rows
+from serving.predictor import BATCH, PLACES, THREADS, Answer, Predictor
+from tasks import command
 from tasks.tracking import file_sha256
 
 OK, MISTAKE, UNANSWERED, INTERRUPTED = 0, 1, 3, 130
@@ -36,25 +36,28 @@ WIDEST = 60  # characters of a path on the terminal
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the command line says and return the exit status. Raises `ValueError` and `OSError` for a user's mistake."""
-    files = listed(arguments.images, arguments.output)
+    files = listed(arguments.images, [path for path in (arguments.output, arguments.explain) if path])
     with _without_noise():
-        predictor = models.load(arguments.model, arguments.name)
-    counts = show(predictor, files) if arguments.output is None else write(predictor, files, arguments.output)
+        predictor = models.load(arguments.model, arguments.name, explain=arguments.explain is not None)
+    if arguments.output is None:
+        counts = show(predictor, files, arguments.explain)
+    else:
+        counts = write(predictor, files, arguments.output, arguments.explain)
     print(told(counts, len(files), predictor), file=sys.stderr)
     return UNANSWERED if counts["error"] else OK
 
 
-def listed(images: Sequence[Path], output: Path | None = None) -> list[Path]:
-    """Return the files that are meant, each once: those named, and those below each folder, sorted; never the output.
+def listed(images: Sequence[Path], outputs: Sequence[Path] = ()) -> list[Path]:
+    """Return the files that are meant, each once: those named, and those below each folder, sorted; never what we write.
 
     Raises `FileNotFoundError` where there is none.
     """
     found = {file: None for image in images for file in (sorted(walk(image), key=Path.as_posix) if image.is_dir() else [image])}
-    if output is not None:
-        found = {file: None for file in found if file.absolute() != output.absolute()}
-    if not found:
+    ours = [output.absolute() for output in outputs]
+    files = [file for file in found if not any(file.absolute().is_relative_to(output) for output in ours)]
+    if not files:
         raise FileNotFoundError(f"{', '.join(map(str, images))}: expected image files, found none")
-    return list(found)
+    return files
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -69,34 +72,40 @@ def walk(folder: Path) -> Iterator[Path]:
     yield from (Path(error.filename) for error in refused)
 
 
-def write(predictor: Predictor, files: Sequence[Path], output: Path) -> Counter[str]:
+def write(predictor: Predictor, files: Sequence[Path], output: Path, pictures: Path | None = None) -> Counter[str]:
     """Have a row of every file in `output`, batch by batch, and return how many say what."""
-    model = f"{predictor.name}, {predictor.identity[:12]}"
+    model = f"{predictor.name} {predictor.identity[:12]}"
     with rows.opened(output, predictor.columns) as table:
-        todo = unanswered(files, table.before, model)
-        answers = predictor.stream(todo)
+        todo = unanswered(files, table.before, model, pictures)
+        answers = answered(predictor, todo, pictures)
         with _progress(len(files), len(files) - len(todo)) as progress:
-            for start in range(0, len(todo), BATCH):
-                batch = todo[start : start + BATCH]
-                answered = zip(batch, islice(answers, len(batch)), strict=True)
-                table.append(rows.row(file, answer.sha256, predictor.record(answer), model) for file, answer in answered)
+            while batch := list(islice(answers, BATCH)):
+                table.append(rows.row(file, answer.sha256, predictor.record(answer), model) for file, answer in batch)
                 progress.update(len(batch))
         ordered = table.put_in_order([rows.printable(file) for file in files])
     return Counter(column for row in ordered for column in JUDGEMENTS if row[table.header.index(column)] not in ("", "false"))
 
 
-def unanswered(files: Sequence[Path], before: Mapping[str, rows.Row], model: str) -> list[Path]:
-    """Return the files of each batch in which one has no row of these bytes by this model.
+def answered(predictor: Predictor, files: Sequence[Path], pictures: Path | None) -> Iterator[tuple[Path, Answer]]:
+    """Yield each file with its answer, once its picture is written if there is to be one."""
+    for file, answer in zip(files, predictor.stream(files), strict=True):
+        if pictures is not None and answer.predicted is not None:
+            explain.write(predictor, file, answer.predicted, explain.place(pictures, file))
+        yield file, answer
+
+
+def unanswered(files: Sequence[Path], before: Mapping[str, rows.Row], model: str, pictures: Path | None) -> list[Path]:
+    """Return the files of each batch in which one has no row of these bytes by this model, or no picture.
 
     Batches are made whole again, since the last digit of a probability depends on how many images are in the batch.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        done = list(pool.map(lambda file: _is_answered(file, before.get(rows.printable(file)), model), files))
+        done = list(pool.map(lambda file: _is_answered(file, before.get(rows.printable(file)), model, pictures), files))
     starts = [start for start in range(0, len(files), BATCH) if not all(done[start : start + BATCH])]
     return [file for start in starts for file in files[start : start + BATCH]]
 
 
-def show(predictor: Predictor, files: Sequence[Path]) -> Counter[str]:
+def show(predictor: Predictor, files: Sequence[Path], pictures: Path | None = None) -> Counter[str]:
     """Print a table, a line as soon as there is an answer, and return how many say what."""
     columns = [column for column in predictor.columns if column not in JUDGEMENTS]
     label = max(map(len, predictor.classes))
@@ -104,7 +113,7 @@ def show(predictor: Predictor, files: Sequence[Path]) -> Counter[str]:
     first = min(WIDEST, max(len(rows.printable(file)) for file in files))
     print("  ".join([f"{'path':{first}}", *(f"{column:{width}}" for column, width in widths.items())]))
     counts: Counter[str] = Counter()
-    for file, answer in zip(files, predictor.stream(files), strict=True):
+    for file, answer in answered(predictor, files, pictures):
         record = predictor.record(answer)
         said = [name for name in JUDGEMENTS if record[name] and name != "distance"]
         counts.update(said)
@@ -130,7 +139,7 @@ def main() -> None:
         print("\ninterrupted: run again to go on from here", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        message = in_words(error)
+        message = command.explain(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
@@ -149,6 +158,7 @@ def parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--name", help="of the registered model; default: register.model of params.yaml")
     parser.add_argument("--output", type=Path, metavar="CSV", help="write there, and go on from there; default: a table")
+    parser.add_argument("--explain", type=Path, metavar="FOLDER", help="write there where the model looked, a picture of each file")
     return parser.parse_args()
 
 
@@ -168,8 +178,10 @@ def _without_noise() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _is_answered(file: Path, row: rows.Row | None, model: str) -> bool:
+def _is_answered(file: Path, row: rows.Row | None, model: str, pictures: Path | None) -> bool:
     if row is None or row[-1] != model or not file.is_file():
+        return False
+    if pictures is not None and not row[-2] and not explain.place(pictures, file).exists():
         return False
     try:
         return row[1] == file_sha256(file)

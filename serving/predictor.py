@@ -4,6 +4,7 @@
     answers = predictor.predict([path, content])     # files by path or as bytes, one `Answer` for each, in their order
     for answer in predictor.stream(sources): ...     # the same for any number, in bounded memory
     predictor.record(answer)                         # the answer as one flat row: columns of a table, or JSON
+    serving.explain.picture(predictor, path, label)  # where it looked, if it was loaded with explain=True
 
 A file that cannot be decoded gets an answer with an `error` and stops nothing. Files are decoded as training decoded them
 (`tasks/imaging/decode.py`), in a few threads while the model is at work; a predictor may be shared by threads, one of
@@ -35,6 +36,7 @@ PLACES = ("predicted", "second", "third")  # columns of a model with too many cl
 
 Source = Path | bytes
 Answers = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Heatmaps = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Predictor:
     limits: Limits = LIMITS
     top: int | None = None  # how many classes a record has; None: all
     facts: Mapping[str, str] = field(default_factory=dict)  # the registry's tags, such as `architecture`
+    heatmaps: Heatmaps | None = None  # where the model looked, if loaded to explain: see `serving/explain.py`
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def predict(self, sources: Iterable[Source]) -> list[Answer]:
@@ -214,7 +217,7 @@ def read_thresholds(file: Path) -> Thresholds:
 def read(path: Path, limits: Limits) -> bytes:
     """Return the bytes of a regular file: a pipe or a device would never end. Raises `ImageError`."""
     if path.exists() and not path.is_file():
-        raise ImageError("unreadable", "it is no regular file")
+        raise ImageError("unreadable", "a folder that cannot be listed" if path.is_dir() else "no regular file")
     return read_file(path, limits)
 
 

@@ -60,7 +60,8 @@ class ModelCard(BaseModel):
     model_sha256: str
     architecture: str | None
     classes: list[str]
-    image_size: tuple[int, int]  # height, width
+    height: int  # in pixels; a picture of any size is scaled to it
+    width: int
     channels: int
     thresholds: dict[str, float | None]
     metrics: dict[str, float]
@@ -106,7 +107,8 @@ def model_card(current: Current) -> ModelCard:
         model_sha256=predictor.sha256,
         architecture=predictor.facts.get("architecture"),
         classes=predictor.classes,
-        image_size=predictor.image_size,
+        height=predictor.image_size[0],
+        width=predictor.image_size[1],
         channels=predictor.channels,
         thresholds={"confidence": predictor.thresholds.confidence, "distance": predictor.thresholds.distance},
         metrics={name: float(value) for name, value in predictor.facts.items() if name.startswith(("val_", "test_"))},

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect import Flow
 from ruamel.yaml import YAML
 
 from flows import serve
+from flows.predict import predict
 from flows.retrain import retrain
 from tests import toy_pipeline as toy
 
@@ -50,20 +52,22 @@ def test_secrets_come_from_the_store_alone() -> None:
 
 def test_the_deployments_name_the_flow_its_parameters_and_the_pool() -> None:
     deployments = load(ROOT / "prefect.yaml")["deployments"]
-    assert [deployment["name"] for deployment in deployments] == ["nightly", "on-change", "by-hand"]
+    flows = {"flows/retrain.py:retrain": retrain, "flows/predict.py:predict": predict}
+    assert [deployment["name"] for deployment in deployments] == ["nightly", "on-change", "by-hand", "folder"]
     for deployment in deployments:
-        assert deployment["entrypoint"] == "flows/retrain.py:retrain"
+        flow = flows[deployment["entrypoint"]]
         assert deployment["work_pool"]["name"] == serve.POOL
         given = dict(deployment.get("parameters") or {})
         for trigger in deployment.get("triggers", []):
             given |= trigger["parameters"]
-        retrain.validate_parameters(given)
-        assert set(given) <= set(inspect.signature(retrain.fn).parameters)
+        flow.validate_parameters(given | ({"images": []} if flow is predict else {}))
+        assert set(given) <= set(inspect.signature(flow.fn).parameters)
 
 
-def test_the_pages_of_prefect_document_every_parameter() -> None:
-    properties = retrain.parameters.properties
-    assert set(properties) == set(inspect.signature(retrain.fn).parameters)
+@pytest.mark.parametrize("flow", [retrain, predict])
+def test_the_pages_of_prefect_document_every_parameter(flow: Flow) -> None:
+    properties = flow.parameters.properties
+    assert set(properties) == set(inspect.signature(flow.fn).parameters)
     assert all(described.get("description") for described in properties.values()), properties
 
 

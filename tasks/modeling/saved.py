@@ -7,6 +7,7 @@
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from typing import Any
 import numpy as np
 
 BATCH = 64  # images at a time, as while training
+# What reading a damaged or foreign file raises, in Keras, HDF5 and zip.
+DAMAGES = (
+    zipfile.BadZipFile, zlib.error, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError, ImportError,
+    RuntimeError, OverflowError, MemoryError,
+)  # fmt: skip
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -62,7 +68,7 @@ def describe(folder: Path, classes: list[str], image_size: tuple[int, int], chan
 def load(folder: Path) -> Saved:
     """Return the model of `folder`. Raises `FileNotFoundError`, and `ValueError` where its files do not fit together."""
     classes, form = _read(folder / "classes.json"), _read(folder / "input.json")
-    shape = (*form["image_size"], form["channels"])
+    shape = _shape(form, folder / "input.json")
     if (folder / "model.keras").exists():
         model, inputs, outputs = _keras(folder / "model.keras")
     elif (folder / "model.skops").exists():
@@ -84,10 +90,16 @@ def load(folder: Path) -> Saved:
 
 
 def load_keras(file: Path) -> Any:
-    """Return a Keras model of plain layers. Raises `ValueError` for one that would run code of its own."""
+    """Return a Keras model of plain layers. Raises `ValueError` for one that would run code of its own, or is damaged."""
     import keras
 
-    return keras.saving.load_model(file, safe_mode=True, compile=False)
+    try:
+        return keras.saving.load_model(file, safe_mode=True, compile=False)
+    except DAMAGES as error:
+        raise ValueError(
+            f"{file} is refused: expected a Keras archive of plain layers, as training wrote it, received "
+            f"{_received(file, error)}; train it again, or bring it back from a back-up"
+        ) from error
 
 
 def normalise_archive(path: Path) -> None:
@@ -112,11 +124,34 @@ def number_objects(config: str) -> str:
     )
 
 
+def _received(file: Path, error: Exception) -> str:
+    """Return what a file is that Keras refuses, without its advice to trust the file."""
+    if not zipfile.is_zipfile(file):
+        with file.open("rb") as content:
+            return f"{file.stat().st_size:,} bytes that begin with {content.read(8)!r} and are no such archive"
+    unknown = re.search(r"Could not locate (?:class|function) '[^']*'", str(error))
+    if "Lambda" in str(error):
+        return "one with a Lambda layer, which runs code of its own"
+    return f"one that Keras cannot load ({unknown[0] if unknown else (str(error).splitlines() or [repr(error)])[0][:200]})"
+
+
 def _read(file: Path) -> list | dict:
     try:
         return json.loads(file.read_text())
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} is missing: expected beside the model, where training wrote it; train it again") from None
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: expected JSON as training wrote it, received {error}; train it again") from error
+
+
+def _shape(form: object, file: Path) -> tuple[int, int, int]:
+    try:
+        height, width, channels = (*form["image_size"], form["channels"])
+        return int(height), int(width), int(channels)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{file}: expected image_size and channels, as training wrote them, received {form}; train it again"
+        ) from error
 
 
 def _keras(file: Path) -> tuple[Predict, tuple[int, ...], int]:

@@ -1,0 +1,137 @@
+"""Whether every way to ask a registered model gives the same answers: to 1e-5, for images of the project it is run in.
+
+    python -m bench.answers                     # 200 images of data/clean, the champion
+    python -m bench.answers --model challenger --images 50
+
+Each way is a function from a registered version and image files to a table of `predicted` and p_<class>, and a line of `WAYS`.
+Ends with status 1 where two ways differ.
+"""
+
+import argparse
+import base64
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+
+from flows.process import start
+from flows.server import free_port
+from serving import models
+from tasks import registry, tracking
+from tasks.tables import read_table
+
+CLEAN, MODELS, RESULTS = Path("data/clean"), Path("data/models"), Path("data/results")
+TOLERANCE = 1e-5
+PORTION = 50  # images in one request
+STARTUP = 120  # seconds
+
+
+def trained(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
+    """What the training wrote into predictions.csv. Raises `ValueError` where it is another training's."""
+    architecture = version.tags["architecture"]
+    if tracking.folder_sha256(MODELS / architecture) != version.tags[registry.SHA256]:
+        raise ValueError(f"{MODELS / architecture} is not what version {version.version} was made of: take another version")
+    table = read_table(RESULTS / architecture / "predictions.csv").set_index("path")
+    return table.loc[[file.relative_to(CLEAN).as_posix() for file in files]]
+
+
+def command_line(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
+    """`python -m serving.predict --output`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch, "answers.csv")
+        names = ["--model", str(version.version), "--name", version.name, "--output", str(output)]
+        subprocess.run([sys.executable, "-m", "serving.predict", *map(str, files), *names], check=True, stderr=subprocess.DEVNULL)
+        return read_table(output)
+
+
+def pyfunc(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
+    """`mlflow.pyfunc.load_model`."""
+    model = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
+    return model.predict(pd.DataFrame({"image": [file.read_bytes() for file in files]}))
+
+
+def mlflow_serve(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
+    """`mlflow models serve`, asked in portions."""
+    port = free_port()
+    model = f"models:/{version.name}/{version.version}"
+    command = ["mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local", "--port", str(port)]
+    rows: list[dict[str, object]] = []
+    with serving(command, f"http://127.0.0.1:{port}/ping"):
+        for start in range(0, len(files), PORTION):
+            records = [{"image": base64.b64encode(file.read_bytes()).decode()} for file in files[start : start + PORTION]]
+            address = f"http://127.0.0.1:{port}/invocations"
+            response = httpx.post(address, json={"dataframe_records": records}, timeout=300, trust_env=False)
+            rows += response.raise_for_status().json()["predictions"]
+    return pd.DataFrame(rows)
+
+
+WAYS = {"predictions.csv": trained, "command line": command_line, "pyfunc": pyfunc, "mlflow models serve": mlflow_serve}
+
+
+@contextmanager
+def serving(command: Sequence[str], health: str) -> Iterator[None]:
+    """Have a server while open, which answers at the address `health`. Raises `OSError` with its last words."""
+    keeper = start(command)
+    words: deque[str] = deque(maxlen=20)
+    threading.Thread(target=words.extend, args=(keeper.process.stdout,), daemon=True).start()
+    deadline = time.monotonic() + STARTUP
+    try:
+        while not _answers(health):
+            if keeper.process.poll() is not None or time.monotonic() > deadline:
+                raise OSError(f"{' '.join(command)} did not start:\n{''.join(words)}")
+            time.sleep(0.2)
+        yield
+    finally:
+        keeper.end("asked enough")
+        keeper.process.wait()
+
+
+def compare(version: ModelVersion, files: Sequence[Path]) -> bool:
+    """Ask in every way, print the largest difference of each from the first, and return whether all are equal."""
+    tables = {name: ask(version, files).reset_index(drop=True) for name, ask in WAYS.items()}
+    first, *others = tables
+    expected = tables[first]
+    columns = [column for column in expected if column.startswith("p_")]
+    equal = True
+    print(f"{len(files)} images, {version.name} version {version.version}, against {first}")
+    for name in others:
+        apart = np.abs(tables[name][columns].to_numpy(float) - expected[columns].to_numpy(float)).max()
+        classes = int((tables[name].predicted != expected.predicted).sum())
+        equal &= bool(apart <= TOLERANCE) and not classes
+        print(f"{name:>22}: probabilities differ by at most {apart:.1e}, the class in {classes}")
+    return equal
+
+
+def main() -> None:
+    """Compare the images of predictions.csv, spread over it evenly."""
+    parser = argparse.ArgumentParser(description="Compare the answers of every way to ask a registered model.")
+    parser.add_argument("--model", default=registry.CHAMPION, help="an alias or a version (champion)")
+    parser.add_argument("--name", help="of the registered model (register.model of params.yaml)")
+    parser.add_argument("--images", type=int, default=200, help="how many (200)")
+    arguments = parser.parse_args()
+    version = models.find(arguments.model, arguments.name)
+    paths = read_table(RESULTS / version.tags["architecture"] / "predictions.csv").path.tolist()
+    chosen = np.linspace(0, len(paths) - 1, min(arguments.images, len(paths))).astype(int)
+    sys.exit(not compare(version, [CLEAN / paths[index] for index in chosen]))
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(address, timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

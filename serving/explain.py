@@ -1,0 +1,42 @@
+"""Where a model looked: pictures with a heat map of Grad-CAM over them."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from serving.predictor import Predictor, Source, read
+from tasks.imaging.decode import decode, decode_bytes
+
+SIDE = 1024  # pixels of the longer side, at most
+QUALITY = 85  # of JPEG
+
+
+def picture(predictor: Predictor, source: Source, label: str) -> np.ndarray:
+    """Return what speaks for the class `label`, over the whole picture: `uint8` RGB (height, width, 3).
+
+    The predictor must be loaded with `explain=True`. Raises `ImageError` for what cannot be decoded.
+    """
+    from tasks.modeling.gradcam import overlay  # imports TensorFlow
+
+    content = source if isinstance(source, bytes) else read(source, predictor.limits)
+    shown = decode_bytes(content, predictor.limits).picture.convert("RGB")
+    shown.thumbnail((SIDE, SIDE))
+    pixels = decode(content, predictor.channels, predictor.image_size, predictor.limits)
+    with predictor.lock:
+        heat = predictor.heatmaps(pixels[np.newaxis], [predictor.classes.index(label)])
+    return overlay(np.asarray(shown), heat[0])
+
+
+def write(predictor: Predictor, file: Path, label: str, target: Path) -> None:
+    """Write the picture as JPEG, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    Image.fromarray(picture(predictor, file, label)).save(part, "JPEG", quality=QUALITY)
+    part.replace(target)
+
+
+def place(folder: Path, file: Path) -> Path:
+    """Return where the picture of a file is written: below `folder` at the file's own path, as a JPEG."""
+    inside = Path(*[part for part in file.parts if part not in (file.anchor, "..")])
+    return folder / (inside if inside.suffix.lower() in (".jpg", ".jpeg") else inside.with_name(inside.name + ".jpg"))
