@@ -1,5 +1,6 @@
 """The page stands alone, is sound for every reader, quotes no number that does not come out again, and keeps pictures at home."""
 
+import itertools
 import json
 import re
 import shutil
@@ -108,7 +109,7 @@ def test_landmarks_headings_and_a_way_past_the_contents(page: Page) -> None:
     names = [tag for tag, _ in page.tags]
     assert all(names.count(tag) == 1 for tag in ("h1", "main", "nav", "header", "footer"))
     levels = [int(tag[1]) for tag in names if re.fullmatch(r"h\d", tag)]
-    assert levels[0] == 1 and all(later <= earlier + 1 for earlier, later in zip(levels, levels[1:], strict=False))
+    assert levels[0] == 1 and all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
     assert page.of("a")[0]["href"] == f"#{page.of('main')[0]['id']}"
     assert page.of("html")[0]["lang"] == "en"
 

@@ -19,6 +19,7 @@ def count_images(split: dict) -> dict[str, object]:
     return {
         "labels": list(training),
         "parts": parts,
+        "totals": {label: sum(of_class[label] for of_class in parts.values()) for label in training},
         "most": max(max(of_class.values()) for of_class in parts.values()),
         "smallest": smallest,
         "largest": largest,
