@@ -190,6 +190,25 @@ def test_a_packed_jpeg_is_what_pillow_makes_of_it(values: np.ndarray, photometri
     assert np.abs(difference).mean() < 4
 
 
+def test_a_jpeg_of_values_that_are_told_to_have_room() -> None:
+    values = grey(bits=8, dtype="u1")
+    roomy = {"BitsAllocated": 16, "BitsStored": 8, "HighBit": 7}
+    assert np.array_equal(shown(dicom(values, JPEG, **roomy)), shown(dicom(values, JPEG)))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_unknown_sequence_is_written_implicitly(inside: bool) -> None:
+    """PS3.5 6.2.2: its elements name no kinds, though here a length looks like one."""
+    content = dicom(grey())
+    place = content.find(struct.pack("<HH", 0x0028, 0x0002))
+    length = int.from_bytes(b"LO", "little")
+    unknown = struct.pack("<HH2s2xLHHL", 0x0009, 0x1001, b"UN", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
+    unknown += struct.pack("<HHL", 0x0009, 0x1002, length) + b"a" * length
+    ends = struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
+    unknown = dicoms.nest(1) + unknown + ends + ends if inside else unknown + ends
+    assert np.array_equal(shown(content[:place] + unknown + content[place:]), shown(content))
+
+
 @pytest.mark.parametrize("syntax", [EXPLICIT, RLE, JPEG2000])
 @pytest.mark.parametrize(("chosen", "frame"), [(None, 0), (1, 0), (3, 2), (0, 0), (4, 0)])
 def test_the_representative_frame_or_the_first(syntax: str, chosen: int | None, frame: int) -> None:

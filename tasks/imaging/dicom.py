@@ -101,41 +101,44 @@ def _check(header: Elements, limits: Limits) -> None:
 
 def _values(header: Elements, frame: int, frames: int) -> tuple[np.ndarray, str]:
     """Return the stored values of a frame, (rows, columns) or (rows, columns, 3), and their photometric interpretation."""
-    syntax, data = text(header, "TransferSyntaxUID"), header["PixelData"]
-    rows, columns, samples, bits = (integer(header, name) for name in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated"))
-    options = {
-        "rows": rows,
-        "columns": columns,
-        "samples_per_pixel": samples,
+    syntax, data, options = text(header, "TransferSyntaxUID"), header["PixelData"], _options(header, frames)
+    size, samples, bits = (options["columns"], options["rows"]), options["samples_per_pixel"], options["bits_allocated"]
+    written = ExplicitVRBigEndian if syntax == BIG_ENDIAN else ExplicitVRLittleEndian
+    if syntax in JPEG | JPEG2000:
+        written, source = syntax, data.value
+        _check_size(get_frame(source, frame, number_of_frames=frames), size)
+        options["decoding_plugin"] = "pillow"  # others may be installed, and round in other ways
+        options |= {"bits_allocated": 8} if syntax in JPEG else {}
+    elif syntax == RLE:
+        packed = get_frame(data.value, frame, number_of_frames=frames)
+        source = _run_lengths(packed, math.prod(size), samples, bits // 8)
+        frame = 0
+        options |= {"planar_configuration": 1, "number_of_frames": 1}
+    else:
+        source = memoryview(data.content)[data.start : data.stop]
+        told = 2 if options["photometric_interpretation"] == "YBR_FULL_422" else samples
+        if 8 * len(source) < math.prod(size) * told * bits * frames:
+            raise ImageError("truncated", "a DICOM file with less pixel data than its header tells")
+    values, found = get_decoder(written).as_array(source, index=frame, **options)
+    return values.astype(values.dtype.newbyteorder("="), copy=False), found["photometric_interpretation"]
+
+
+def _options(header: Elements, frames: int) -> dict[str, object]:
+    """Return what pydicom asks for, in its words."""
+    return {
+        "rows": integer(header, "Rows"),
+        "columns": integer(header, "Columns"),
+        "samples_per_pixel": integer(header, "SamplesPerPixel"),
         "number_of_frames": frames,
         "allow_excess_frames": False,
         "photometric_interpretation": text(header, "PhotometricInterpretation"),
         "planar_configuration": integer(header, "PlanarConfiguration", 0),
-        "bits_allocated": bits,
+        "bits_allocated": integer(header, "BitsAllocated"),
         "bits_stored": integer(header, "BitsStored"),
         "pixel_representation": integer(header, "PixelRepresentation"),
         "pixel_keyword": "PixelData",
-        "pixel_vr": data.kind.decode(),
+        "pixel_vr": header["PixelData"].kind.decode(),
     }
-    if syntax in JPEG | JPEG2000:
-        options |= {"bits_allocated": 8} if syntax in JPEG else {}
-        source = data.value
-        _check_size(get_frame(source, frame, number_of_frames=frames), (columns, rows))
-        options["decoding_plugin"] = "pillow"  # others may be installed, and round in other ways
-    elif syntax == RLE:
-        packed = get_frame(data.value, frame, number_of_frames=frames)
-        source = _run_lengths(packed, rows * columns, samples, bits // 8)
-        options |= {"planar_configuration": 1, "number_of_frames": 1}
-        frame = 0
-    else:
-        source = memoryview(data.content)[data.start : data.stop]
-        stored = 2 if options["photometric_interpretation"] == "YBR_FULL_422" else samples
-        if 8 * len(source) < rows * columns * stored * bits * frames:
-            raise ImageError("truncated", "a DICOM file with less pixel data than its header tells")
-    plain = ExplicitVRBigEndian if syntax == BIG_ENDIAN else ExplicitVRLittleEndian
-    decoder = get_decoder(syntax if syntax in JPEG | JPEG2000 else plain)
-    values, found = decoder.as_array(source, index=frame, **options)
-    return values.astype(values.dtype.newbyteorder("="), copy=False), found["photometric_interpretation"]
 
 
 def _check_size(packed: bytes, size: tuple[int, int]) -> None:
