@@ -43,7 +43,7 @@ def main(architecture: str, clean: Path, splits_csv: Path, predictions_csv: Path
     chosen = choose(predictions, read_table(splits_csv), params.explain)
     heats, sanity = explain(model, clean, chosen, class_names(predictions))
     explanations.mkdir(parents=True, exist_ok=True)
-    shown = chosen[: len(heats)].assign(picture="", overlay="")
+    shown = chosen[: len(heats)].assign(picture="", overlay="")  # none without feature maps
     if params.report.thumbnails:
         names = [f"{number:03}" for number in range(1, len(shown) + 1)]
         shown = shown.assign(picture=[f"{name}.jpg" for name in names], overlay=[f"{name}_overlay.jpg" for name in names])
