@@ -136,6 +136,8 @@ def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
     test, label = rows[rows.split == "test"], about.get("label")
     of_class = test[test.label == label]
     history = table(root, f"results/{model}/history.csv").set_index("epoch")
+    if "part" in about:
+        return of_threshold(root, metric, model, rows[rows.split == about["part"]])
     if "epoch" in about:
         return float(about["epoch"]) if metric == "epoch" else float(history[metric][about["epoch"]])
     if metric in ("filters", "kernel", "dropout", "batch_size"):
@@ -160,7 +162,30 @@ def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
         "confidence": lambda: rows.confidence[about["path"]],
         "classes": lambda: len(rows.filter(regex="^p_").columns),
         "temperature": lambda: document(root, f"models/{model}/calibration.json")["temperature"],
+        "confidence_threshold": lambda: document(root, f"results/{model}/thresholds.json")["confidence"],
+        "distance_threshold": lambda: document(root, f"results/{model}/thresholds.json")["distance"],
+        "abstain_accuracy": lambda: document(root, f"results/{model}/thresholds.json")["abstain"]["accuracy"],
+        "unfamiliar_share": lambda: document(root, f"results/{model}/thresholds.json")["unfamiliar"]["false_alarms"],
         "best_epoch": lambda: float(history.val_loss.astype(float).idxmin()),
+    }[metric]()
+
+
+def of_threshold(root: Path, metric: str, model: str, rows: pd.DataFrame) -> float:
+    """What the thresholds do to the images of one part."""
+    thresholds = document(root, f"results/{model}/thresholds.json")
+    answered = rows[rows.confidence >= (thresholds["confidence"] or 0)]
+    right = int((answered.label == answered.predicted).sum())
+    strange = rows.distance.astype(float) > (thresholds["distance"] or np.inf)
+    interval = binomtest(right, len(answered)).proportion_ci(0.95, "wilson") if len(answered) else None
+    return {
+        "images": lambda: len(rows),
+        "answered": lambda: len(answered),
+        "coverage": lambda: len(answered) / len(rows),
+        "answered_accuracy": lambda: right / len(answered),
+        "answered_accuracy_low": lambda: interval.low,
+        "answered_accuracy_high": lambda: interval.high,
+        "alarms": lambda: strange.sum(),
+        "false_alarms": lambda: strange.mean(),
     }[metric]()
 
 

@@ -95,7 +95,7 @@ def describe_model(
     model, results, explanations = (folder / row["architecture"] for folder in folders)
     tables = {path.stem: read_scores(path) for path in sorted(results.glob("*.csv")) if path.stem != "predictions"}
     scores = json.loads((results / "metrics.json").read_text())
-    thresholds = json.loads((results / "thresholds.json").read_text()) if (results / "thresholds.json").exists() else {}
+    thresholds = json.loads((results / "thresholds.json").read_text())
     explained, sanity = explain(explanations, pictures)
     return Model(
         place=place,
@@ -104,7 +104,7 @@ def describe_model(
         timing=json.loads((results / "timing.json").read_text()),
         thresholds=thresholds,
         tables=tables,
-        figures=draw(tables, scores, thresholds.get("confidence")),
+        figures=draw(tables, scores, thresholds["confidence"]),
         galleries=choose_images(tables["errors"], clean, groups, pictures),
         explained=explained,
         sanity=sanity,
