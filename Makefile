@@ -5,7 +5,7 @@ export DO_NOT_TRACK := 1
 BASE ?= origin/main
 
 .DEFAULT_GOAL := help
-.PHONY: help run data serve worker ui web pull push comment post test lint format lock clean
+.PHONY: help run data serve worker ui api web pull push comment post test lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ worker: .venv/installed  ## run stages of other machines' runs in this clone: ma
 
 ui: .venv/installed  ## open the pages of Prefect (http://127.0.0.1:4200) and MLflow (http://127.0.0.1:5000)
 	@python -m flows.serve pages
+
+api: .venv/installed  ## answer image files over HTTP with the champion: http://127.0.0.1:8000; ARGS="--model 3 --port 8001"
+	@python -m serving.api $(ARGS)
 
 web: .venv/installed  ## open a page that answers images with the champion: http://127.0.0.1:7860; ARGS="--model 3 --port 8080"
 	@python -m serving.web $(ARGS)

@@ -238,6 +238,7 @@ def main() -> None:
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), format="%(asctime)s %(message)s")
     for library in ("mlflow", "alembic", "absl", "h5py"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of what clients send; they are told
     try:
         chosen = settings.read(os.environ, **vars(parse()))
         current = Current(chosen.model, chosen.name, chosen.limits, chosen.poll_seconds)
@@ -247,7 +248,9 @@ def main() -> None:
     if chosen.host not in LOOPBACK and chosen.key is None:
         log.warning("warn: whoever reaches %s may ask: API_KEY=… asks them for a key", chosen.host)
     patience = int(chosen.upload_seconds + chosen.answer_seconds) + 5
-    uvicorn.run(create_app(chosen, current), host=chosen.host, port=chosen.port, timeout_graceful_shutdown=patience)
+    uvicorn.run(
+        create_app(chosen, current), host=chosen.host, port=chosen.port, server_header=False, timeout_graceful_shutdown=patience
+    )  # fmt: skip
 
 
 def parse() -> argparse.Namespace:

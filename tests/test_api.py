@@ -9,7 +9,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -25,7 +25,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from serving import settings
-from serving.api import create_app
+from serving.api import create_app, main
 from serving.settings import Settings
 from tests import toy_server
 from tests.toy_server import CLASSES, brightness, picture
@@ -368,7 +368,17 @@ def test_settings_come_from_the_environment_and_wrong_ones_are_named() -> None:
         settings.read({"API_REQUEST_FILES": "1000"})
 
 
-def wait_for(truth) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--port", "99999"], "error: API_PORT: "), (["--model", "data/models/none"], "error: data/models/none is no folder")],
+)
+def test_a_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, words: list[str], said: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["api", *words])
+    with pytest.raises(SystemExit, match=said):
+        main()
+
+
+def wait_for(truth: Callable[[], object]) -> None:
     end = time.monotonic() + 15
     while not truth():
         assert time.monotonic() < end
