@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from mlflow.exceptions import MlflowException
@@ -30,17 +29,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Model:
-    """A predictor, and what draws its heat maps, or in words why nothing does."""
+    """A predictor, and in words why it tells of no place where it looked, if so."""
 
     predictor: Predictor
-    explainer: gradcam.Explainer | str
-    version: str | None = None  # in the registry
+    without: str = ""
+
+    @property
+    def registered(self) -> bool:
+        """Whether it is of the registry, where an alias may move."""
+        return bool(self.predictor.facts)
 
     def heat(self, pixels: np.ndarray, label: str) -> np.ndarray | str:
         """Return what speaks for a class in `uint8` pixels as the model takes them: float32 (height, width), 0 to 1."""
-        if isinstance(self.explainer, str):
-            return self.explainer
-        return self.explainer.heatmaps(pixels[np.newaxis], [self.predictor.classes.index(label)])[0]
+        if self.predictor.heatmaps is None:
+            return self.without
+        return self.predictor.heatmaps(pixels[np.newaxis], [self.predictor.classes.index(label)])[0]
 
 
 @dataclass
@@ -60,20 +63,20 @@ class Current:
     def __post_init__(self) -> None:
         if self.model is None:
             self.model = load(self.asked, self.name, self.limits)
-            if self.model.version is not None:
+            if self.model.registered:
                 self.name = self.name or load_params().register_.model  # once: the file may be edited meanwhile
 
     def get(self) -> Model:
         """Return the model, a new one where the alias has moved; then the question waits until it is loaded."""
         with self.lock:
-            if self.model.version is not None and time.monotonic() - self.looked >= self.interval:
+            if self.model.registered and time.monotonic() - self.looked >= self.interval:
                 self.look()
                 self.looked = time.monotonic()
             return self.model
 
     async def follow(self) -> None:
         """Look every `interval` seconds, in a thread, until cancelled: no question waits for a model to load."""
-        while self.model.version is not None:
+        while self.model.registered:
             await asyncio.sleep(self.interval)
             look = asyncio.ensure_future(asyncio.to_thread(self.look))
             await asyncio.wait([look])
@@ -108,19 +111,7 @@ class Current:
 
 def load(asked: str, name: str | None, limits: Limits) -> Model:
     """Load what `asked` names, as `serving.models` says. Raises `ValueError` and `OSError` in words for the user."""
-    if asked.startswith(models.IMAGENET):
-        return Model(models.load(asked, name, limits), "heat maps are drawn for models of this project")
-    if "/" in asked or Path(asked).is_dir():
-        return Model(models.load(asked, name, limits), _explainer(Path(asked)))
-    version = models.find(asked, name)
-    predictor = models.of_version(version, limits)
-    predictor.warm_up()
-    with registry.fetched(version) as files:
-        return Model(predictor, _explainer(registry.artifact(files, "model")), str(version.version))
-
-
-def _explainer(folder: Path) -> gradcam.Explainer | str:
     try:
-        return gradcam.load(folder)
-    except ValueError as error:
-        return str(error)
+        return Model(models.load(asked, name, limits, explain=True))
+    except gradcam.NoHeatMapError as reason:
+        return Model(models.load(asked, name, limits), str(reason))

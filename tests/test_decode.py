@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.imaging.decode import FORMATS, REASONS, ImageError, Limits, decode, decode_bytes, read_file
+from tasks.imaging.decode import FORMATS, MAX_SCANS, REASONS, ImageError, Limits, decode, decode_bytes, read_file
 
 ORIENTATION = 0x0112
 NO_LIMITS = Limits()
@@ -236,6 +236,19 @@ def bomb(side: int) -> bytes:
 
 def chunk(kind: bytes, data: bytes) -> bytes:
     return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG that ends in a thumbnail and a film, as phones append, with its last scan so many times."""
+    content = encode(picture(), "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xc4", 0, content.rindex(b"\xff\xda")) : -2]
+    return content[:-2] + last * (count - content.count(b"\xff\xda")) + content[-2:] + b"\xff\xda\x00\x08" * 200
+
+
+def test_a_picture_that_is_gone_over_without_end_is_refused() -> None:
+    assert decode(with_scans(MAX_SCANS), 3).shape == (24, 32, 3)
+    with pytest.raises(ImageError, match="corrupt: a JPEG of 101 scans, allowed are 100"):
+        decode(with_scans(MAX_SCANS + 1), 3)
 
 
 def test_the_bomb_is_a_valid_picture() -> None:

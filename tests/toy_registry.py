@@ -1,4 +1,7 @@
-"""Registered models of no framework: each knows by heart what it says of every image, by the SHA-256 of the file."""
+"""Small registered models: folders that training could have written, and ones of no framework.
+
+The latter know by heart what they say of every image, by the SHA-256 of the file.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -35,18 +38,32 @@ def register(
     (model / "answers.json").write_text(json.dumps(dict(answers)))
     (model / "classes.json").write_text(json.dumps(list(classes)))
     (scratch / "model.py").write_text(SOURCE)
-    artifacts = {"model": str(model)}
+    artifacts = {}
     if seen is not None:
         pd.DataFrame(seen, columns=["sha256", "hash"]).to_csv(scratch / "seen.csv", index=False)
         artifacts["seen"] = str(scratch / "seen.csv")
-    with mlflow.start_run(experiment_id=tracking.open_store()):
-        logged = mlflow.pyfunc.log_model(
-            name="model", python_model=str(scratch / "model.py"), artifacts=artifacts, pip_requirements=["mlflow"]
-        )
-    tags = {registry.SHA256: tracking.folder_sha256(model), "classes": json.dumps(list(classes)), "architecture": "knowing"}
-    return mlflow.register_model(logged.model_uri, name, tags=tags)
+    return _register(model, name, scratch / "model.py", artifacts)
+
+
+def register_folder(model: Path, name: str) -> ModelVersion:
+    """Register a folder that holds `classes.json` and a model, for what loads it without MLflow."""
+    source = model.parent / "model.py"
+    source.write_text(SOURCE)
+    return _register(model, name, source, {})
 
 
 def files(version: ModelVersion) -> Path:
     """Return the folder in the store that holds a version's own files, for tests that spoil them."""
-    return Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}/artifacts/knowing"))
+    return Path(
+        mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}/artifacts/{version.tags['architecture']}")
+    )
+
+
+def _register(model: Path, name: str, source: Path, artifacts: dict[str, str]) -> ModelVersion:
+    with mlflow.start_run(experiment_id=tracking.open_store()):
+        logged = mlflow.pyfunc.log_model(
+            name="model", python_model=str(source), artifacts={"model": str(model)} | artifacts, pip_requirements=["mlflow"]
+        )
+    classes = (model / "classes.json").read_text()
+    tags = {registry.SHA256: tracking.folder_sha256(model), "classes": classes, "architecture": model.name}
+    return mlflow.register_model(logged.model_uri, name, tags=tags)

@@ -7,6 +7,7 @@ grey is scaled by the full range of its type, animations give their first frame.
 
 import io
 import math
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ REASONS = {
     "outside_class_folder": "the file does not lie in the folder of a class",
     "unreadable": "the operating system refuses to read the file",
 }
+JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # but those without bytes of their own
+MAX_SCANS = 100  # as libtiff allows: every one may take as long as the whole picture, and needs few bytes
 # What Pillow's parsers raise on damaged files.
 PARSER_ERRORS = (
     OSError,
@@ -117,7 +120,18 @@ def _identify(content: bytes, limits: Limits) -> Image.Image:
     width, height = image.size
     if width * height > limits.max_pixels:
         raise ImageError("too_many_pixels", f"{width:,} x {height:,} pixels, allowed are {limits.max_pixels:,}")
+    if image.format in ("JPEG", "MPO") and (scans := _count_scans(content)) > MAX_SCANS:
+        raise ImageError("corrupt", f"a JPEG of {scans:,} scans, allowed are {MAX_SCANS}")
     return image
+
+
+def _count_scans(content: bytes) -> int:
+    """Count how often a JPEG file goes over its picture, up to its end."""
+    place, scans = 0, 0
+    while (marker := JPEG_MARKER.search(content, place)) and marker[1] != b"\xd9":
+        scans += marker[1] == b"\xda"
+        place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])  # behind the marker's own bytes
+    return scans
 
 
 def _load(image: Image.Image) -> Image.Image:

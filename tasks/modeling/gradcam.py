@@ -26,6 +26,10 @@ PASSED_OVER = (
 )  # fmt: skip
 
 
+class NoHeatMapError(ValueError):
+    """A model that Grad-CAM has nothing to say of."""
+
+
 @dataclass(frozen=True)
 class Explainer:
     """A network cut at its last feature maps; `below` shares the layers of the model that it was made of."""
@@ -67,18 +71,18 @@ class Explainer:
 
 
 def load(folder: Path) -> Explainer:
-    """Return the explainer of a model's folder. Raises `ValueError` saying why there is none, for a model without feature maps."""
+    """Return the explainer of a model's folder. Raises `NoHeatMapError`, which says why there is none."""
     if not (folder / "model.keras").exists():
-        raise ValueError("Grad-CAM follows the gradient from a class back to feature maps; a scikit-learn model has none")
+        raise NoHeatMapError("Grad-CAM follows the gradient from a class back to feature maps; a scikit-learn model has none")
     return explainer(load_keras(folder / "model.keras"))
 
 
 def explainer(model: keras.Model) -> Explainer:
-    """Cut a model whose last dense layer gives the answer, as all of ours. Raises `ValueError` where nothing convolves."""
+    """Cut a model whose last dense layer gives the answer, as all of ours. Raises `NoHeatMapError` where nothing convolves."""
     operations = model.operations
     convolves = [isinstance(operation, keras.layers.Conv2D) for operation in operations]
     if not any(convolves):
-        raise ValueError("Grad-CAM needs feature maps; a network without convolutions has none")
+        raise NoHeatMapError("Grad-CAM needs feature maps; a network without convolutions has none")
     maps = [
         operation.output
         for operation in operations[convolves.index(True) :]
@@ -94,7 +98,7 @@ def explainer(model: keras.Model) -> Explainer:
 def heatmap(model: keras.Model, pixels: np.ndarray, class_index: int) -> np.ndarray:
     """Return what speaks for a class in one `uint8` image (height, width, channels): float32 (height, width), 0 to 1.
 
-    For many images make the `explainer` once. Raises `ValueError` as it does.
+    For many images make the `explainer` once. Raises `NoHeatMapError` as it does.
     """
     return explainer(model).heatmaps(pixels[np.newaxis], [class_index])[0]
 
