@@ -124,7 +124,7 @@ def show(predictor: Predictor, files: Sequence[Path], pictures: Path | None = No
 
 def told(counts: Counter[str], files: int, predictor: Predictor) -> str:
     """Return in words what was answered, and by whom."""
-    parts = [f"{files:,} files", f"{files - counts['error']:,} answered by {predictor.name}"]
+    parts = [f"{files:,} file{'s' * (files != 1)}", f"{files - counts['error']:,} answered by {predictor.name}"]
     words = {"abstained": "too unsure to be believed", "unfamiliar": "unlike the training images", "error": "without an answer"}
     return ", ".join([*parts, *(f"{counts[name]:,} {text}" for name, text in words.items() if counts[name])])
 
@@ -146,7 +146,7 @@ def main() -> None:
         sys.exit(MISTAKE)
 
 
-def parse() -> argparse.Namespace:
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.predict", description="Say which class image files show, and how sure the model is.", epilog=STATUS
@@ -159,7 +159,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--name", help="of the registered model; default: register.model of params.yaml")
     parser.add_argument("--output", type=Path, metavar="CSV", help="write there, and go on from there; default: a table")
     parser.add_argument("--explain", type=Path, metavar="FOLDER", help="write there where the model looked, a picture of each file")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 @contextmanager

@@ -29,8 +29,8 @@ from tasks.params import Gate, Register, load_params
 from tasks.tables import read_table, write_table
 
 PACKAGES = (
-    "joblib", "keras", "mlflow", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml", "scikit-learn", "skops", "tensorflow",
-    "threadpoolctl",
+    "joblib", "keras", "mlflow", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml", "scikit-learn", "scipy", "skops",
+    "tensorflow", "threadpoolctl",
 )  # fmt: skip
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-NUMBERS = ("bytes", "width", "height", "mean", "std", "correlation")
+NUMBERS = ("bytes", "width", "height", "mean", "std", "correlation", "distance")
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Fit one architecture: `data/models/<architecture>`, and its history and predictions in `data/results/<architecture>`.
 
-Training images train, validation images choose the epoch, test images are predicted once, at the end, by the saved
-model. Killed, it resumes at the epoch; finished, it gives the same bytes again. Fails when the loss diverges.
+Training images train, validation images choose the epoch and the temperature of the probabilities, test images are
+predicted once, at the end, by the saved model. Each image's distance from the training images stands with it. Killed, it
+resumes at the epoch; finished, it gives the same bytes again. Fails when the loss diverges.
 Run by hand: `dvc repro --single-item train@cnn_a`.
 """
 
@@ -25,7 +26,7 @@ from tasks import tracking
 from tasks.command import run
 from tasks.imaging import samples
 from tasks.imaging.arrays import load_pixels
-from tasks.modeling import backbones, classical, features, saved, transfer
+from tasks.modeling import backbones, classical, familiar, features, saved, temperature, transfer
 from tasks.modeling.architectures import Classical, Cnn, Transfer
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, fit, predict, use_threads
@@ -67,7 +68,7 @@ def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, m
             raise ValueError(f"{architecture}: {error}") from error
         summary = saved.save(fitted.model, fitted.features, classes, section.train.image_size, section.train.channels, models)
         (models / "summary.txt").write_text(summary + "\n")
-        predictions = predict_all(models, section, images, splits, classes)
+        predictions = predict_all(models, section.structure, images, splits, classes)
         write_results(fitted, predictions, results)
         mlflow.set_tag(tracking.PREDICTIONS, tracking.file_sha256(results / "predictions.csv"))
         mlflow.log_artifact(str(models / "summary.txt"))
@@ -168,28 +169,46 @@ def tell(row: dict[str, float], epochs: int) -> None:
     tracking.attempt(lambda: mlflow.log_metrics(metrics, step=int(row["epoch"])))
 
 
-def predict_all(models: Path, section: Architecture, images: Images, splits: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Return path, label, split, predicted and a probability per class, by the model as it was saved."""
-    probabilities = probabilities_of(models, section.structure, images)
-    predicted = [classes[index] for index in probabilities.argmax(axis=1)]
-    columns = pd.DataFrame(probabilities, columns=[f"p_{label}" for label in classes])
-    return pd.concat([splits[["path", "label", "split"]], pd.Series(predicted, name="predicted"), columns], axis=1)
+def predict_all(
+    models: Path, structure: Cnn | Transfer | Classical, images: Images, splits: pd.DataFrame, classes: list[str]
+) -> pd.DataFrame:
+    """Return path, label, split, predicted, distance and a probability per class, by the model as it was saved.
+
+    Completes the saved model by its temperature, from validation images, and by what is usual of training images.
+    """
+    raw, statistics = answers(models, structure, images)
+    training, validation = (np.flatnonzero(splits.split == part) for part in ("training", "validation"))
+    degrees = temperature.fit(raw[validation], images.targets[validation])
+    log.info("temperature %.3g: %s", degrees, "the model was too sure" if degrees > 1 else "the model was too modest")
+    descriptions = familiar.describe(images.pixels, statistics)
+    usual = familiar.centres(descriptions[training], images.targets[training])
+    saved.complete(models, degrees, usual)
+    predicted = [classes[index] for index in raw.argmax(axis=1)]
+    told = splits[["path", "label", "split"]].assign(predicted=predicted, distance=familiar.distances(descriptions, usual))
+    columns = pd.DataFrame(temperature.apply(raw, degrees), columns=[f"p_{label}" for label in classes])
+    return pd.concat([told, columns], axis=1)
 
 
-def probabilities_of(models: Path, structure: Cnn | Transfer | Classical, images: Images) -> np.ndarray:
-    """Return probabilities (images, classes) by the saved model; features that are cached are not computed again.
+def answers(models: Path, structure: Cnn | Transfer | Classical, images: Images) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return probabilities (images, classes) by the saved model alone, and the statistics of its last feature map, if any.
 
-    The cache is keyed by the weights in the file, so these are the file's own answers.
+    Features that are cached are not computed again; the cache is keyed by the weights in the file, so these are the file's
+    own answers. Where a cut lies above the last feature map, its statistics cost one more pass, once for each backbone.
     """
     if isinstance(structure, Classical):
         network = saved.load_keras(models / "features.keras") if structure.features else None
-        return classical.probabilities(classical.load(models / "model.skops"), classical_inputs(network, structure, images))
+        statistics = None if network is None else features.plain(familiar.reading(network), structure.features, images)
+        inputs = classical_inputs(network, structure, images)
+        return classical.probabilities(classical.load(models / "model.skops"), inputs), statistics
     model = saved.load_keras(models / "model.keras")
     parts = transfer.cut_where_cached(model, structure) if isinstance(structure, Transfer) else None
     if parts is None:
-        return predict(model, images)
+        return predict(familiar.answering(model), images)
     below, above = parts
-    return predict(above, replace(images, pixels=features.plain(below, structure, images)))
+    inputs = replace(images, pixels=features.plain(below, structure, images))
+    if familiar.last_map(model) in above.layers:
+        return predict(familiar.answering(model, below.output), inputs)
+    return predict(above, inputs), features.plain(familiar.reading(model), structure, images)
 
 
 def write_results(fitted: Fitted, predictions: pd.DataFrame, results: Path) -> None:

@@ -1,4 +1,4 @@
-"""A model's folder predicts as the model that was trained, whatever its kind, by itself and as MLflow loads it."""
+"""A model's folder answers as the model that was trained, whatever its kind, by itself and as MLflow loads it."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.modeling import classical, saved
+from tasks.modeling import classical, familiar, saved, temperature
 from tasks.modeling.architectures import Classical, Cnn
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images
@@ -53,11 +53,15 @@ def write_features(folder: Path) -> np.ndarray:
 
 
 WRITERS = [write_keras, write_forest, write_features]
+WIDTHS = {write_keras: 8, write_forest: 0, write_features: 14}  # statistics of the last feature map: twice its channels
 
 
-def write(folder: Path, writer: Callable[[Path], np.ndarray], classes: list[str] = CLASSES) -> np.ndarray:
+def write(folder: Path, writer: Callable[[Path], np.ndarray], classes: list[str] = CLASSES, degrees: float = 1.0) -> np.ndarray:
+    """Write a model to which the zero description is usual, so that the distance is the length of the description."""
     folder.mkdir()
     saved.describe(folder, classes, SIZE, CHANNELS)
+    cells = 2 * 4 * 4 * CHANNELS + 1
+    saved.complete(folder, degrees, np.zeros((1, WIDTHS[writer] + cells), np.float32))
     return writer(folder)
 
 
@@ -70,6 +74,33 @@ def test_a_folder_predicts_as_its_model_did(writer: Callable, tmp_path: Path) ->
     assert probabilities.shape == (len(PIXELS), len(CLASSES)) and probabilities.dtype == np.float32
     assert np.abs(probabilities - expected).max() < 1e-5
     assert np.abs(model.predict(PIXELS[3:4]) - expected[3:4]).max() < 1e-5
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_the_temperature_and_what_is_usual_are_applied(writer: Callable, tmp_path: Path) -> None:
+    raw = write(tmp_path / "model", writer, degrees=3.0)
+    probabilities, distances = saved.load(tmp_path / "model").answer(PIXELS)
+    assert np.abs(probabilities - temperature.apply(raw, 3.0)).max() < 1e-5
+    assert probabilities.max(axis=1).mean() < raw.max(axis=1).mean() - 0.01
+    parts = 1 if writer is write_forest else 2
+    assert distances.shape == (len(PIXELS),) and distances.dtype == np.float32
+    assert distances == pytest.approx(np.sqrt(parts), abs=1e-5)
+
+
+def test_the_distance_is_that_of_the_description(tmp_path: Path) -> None:
+    """Usual is the first image: it is no distance away, in whatever company, and all others are."""
+    write(tmp_path / "model", write_keras)
+    model = keras.saving.load_model(tmp_path / "model/model.keras")
+    places = keras.Model(model.input, familiar.last_map(model).output).predict(PIXELS, verbose=0)
+    assert places.shape[1:] == (3, 2, 4)  # below the pooling, before it is flattened
+    statistics = np.concatenate([places.mean(axis=(1, 2)), places.std(axis=(1, 2))], axis=1)
+    descriptions = familiar.describe(PIXELS, statistics)
+    saved.complete(tmp_path / "model", 1.0, descriptions[:1])
+    answer = saved.load(tmp_path / "model").answer
+    distances = answer(PIXELS)[1]
+    assert distances[0] < 1e-3 < 0.05 < distances[1:].min()
+    assert np.abs(answer(PIXELS[:5])[1] - distances[:5]).max() < 1e-3
+    assert distances[1:] == pytest.approx(np.linalg.norm(descriptions[1:] - descriptions[0], axis=1), abs=1e-4)
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -103,11 +134,22 @@ def test_the_description_gives_the_same_bytes(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "input.json").read_text()) == {"image_size": [6, 5], "channels": 3}
 
 
-@pytest.mark.parametrize("name", ["classes.json", "input.json"])
+@pytest.mark.parametrize("name", ["classes.json", "input.json", "calibration.json", "familiar.npz"])
 def test_a_missing_description_is_named(name: str, tmp_path: Path) -> None:
     write(tmp_path / "model", write_forest)
     (tmp_path / "model" / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing.*train it again"):
+        saved.load(tmp_path / "model")
+
+
+def test_equal_knowledge_gives_equal_files_and_damage_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "model", write_forest)
+    file = tmp_path / "model/familiar.npz"
+    before = file.read_bytes()
+    saved.complete(tmp_path / "model", 1.0, np.zeros((1, 97), np.float32))
+    assert file.read_bytes() == before
+    file.write_bytes(before[:100])
+    with pytest.raises(ValueError, match=r"familiar\.npz is damaged .*train it again"):
         saved.load(tmp_path / "model")
 
 

@@ -11,14 +11,15 @@ from mlflow import MlflowClient
 
 from tasks import train as stage
 from tasks.imaging.decode import decode
-from tasks.modeling import saved
+from tasks.modeling import saved, temperature
 from tasks.params import load_params
 from tasks.tables import read_table
 from tasks.tracking import PREDICTIONS, file_sha256
 from tests.conftest import CLASSES, run_stage
 
 OUTPUTS = [f"{folder}/tiny/{name}" for folder, names in {
-    "models": ["model.keras", "classes.json", "input.json", "summary.txt"], "results": ["history.csv", "predictions.csv"],
+    "models": ["model.keras", "classes.json", "input.json", "calibration.json", "familiar.npz", "summary.txt"],
+    "results": ["history.csv", "predictions.csv"],
 }.items() for name in names]  # fmt: skip
 
 
@@ -68,13 +69,29 @@ def test_a_killed_stage_resumes_with_the_same_bytes_in_the_same_run(workspace: P
 
 def test_predictions_are_those_of_the_saved_model(pipeline: Path) -> None:
     predictions = read_table(pipeline / "data/results/tiny/predictions.csv")
-    model = keras.saving.load_model(pipeline / "data/models/tiny/model.keras", safe_mode=True, compile=False)
     classes = json.loads((pipeline / "data/models/tiny/classes.json").read_text())
+    assert predictions.columns.tolist() == ["path", "label", "split", "predicted", "distance", *[f"p_{label}" for label in classes]]
     pixels = np.stack([decode(pipeline / "data/clean" / path, 1, (16, 20)) for path in predictions.path])
-    probabilities = model.predict(pixels, verbose=0)
+    probabilities, distances = saved.load(pipeline / "data/models/tiny").answer(pixels)
     assert classes == CLASSES
     assert np.abs(predictions[[f"p_{label}" for label in classes]].to_numpy() - probabilities).max() < 1e-5
+    assert np.abs(predictions.distance - distances).max() < 1e-5
     assert predictions.predicted.tolist() == [classes[index] for index in probabilities.argmax(axis=1)]
+
+
+def test_the_temperature_is_the_best_for_validation_and_changes_no_prediction(pipeline: Path) -> None:
+    """The plain Keras model answers first; what the table holds is its answer at that temperature."""
+    predictions = read_table(pipeline / "data/results/tiny/predictions.csv")
+    model = keras.saving.load_model(pipeline / "data/models/tiny/model.keras", safe_mode=True, compile=False)
+    pixels = np.stack([decode(pipeline / "data/clean" / path, 1, (16, 20)) for path in predictions.path])
+    raw = model.predict(pixels, verbose=0)
+    degrees = json.loads((pipeline / "data/models/tiny/calibration.json").read_text())["temperature"]
+    validation = (predictions.split == "validation").to_numpy()
+    targets = predictions.label.map(CLASSES.index).to_numpy(int)
+    assert degrees == pytest.approx(temperature.fit(raw[validation], targets[validation]), rel=1e-3)
+    expected = temperature.apply(raw, degrees)
+    assert np.abs(predictions[[f"p_{label}" for label in CLASSES]].to_numpy() - expected).max() < 1e-5
+    assert predictions.predicted.tolist() == [CLASSES[index] for index in raw.argmax(axis=1)]
 
 
 def test_every_image_that_is_used_is_predicted_once(pipeline: Path) -> None:

@@ -1,7 +1,8 @@
-"""A trained model's folder, of whatever kind, as one thing that predicts.
+"""A trained model's folder, of whatever kind, as one thing that predicts, and says how strange to it an image is.
 
 `model.keras`, or `model.skops`, which works on pixels or on what `features.keras` makes of them; beside it
-`classes.json`, the classes in the order of the outputs, and `input.json`, the size and channels of the pixels.
+`classes.json`, the classes in the order of the outputs, `input.json`, the size and channels of the pixels,
+`calibration.json`, the temperature that makes the probabilities honest, and `familiar.npz`, what is usual of each class.
 """
 
 import json
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from tasks.modeling import familiar, temperature
+
 BATCH = 64  # images at a time, as while training
 # What reading a damaged or foreign file raises, in Keras, HDF5 and zip.
 DAMAGES = (
@@ -22,17 +25,23 @@ DAMAGES = (
     RuntimeError, OverflowError, MemoryError,
 )  # fmt: skip
 
-Predict = Callable[[np.ndarray], np.ndarray]
+# From pixels to probabilities as the model alone has them, and the statistics of its last feature map, if it has one.
+Raw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 @dataclass(frozen=True)
 class Saved:
-    """`predict` takes `uint8` pixels (images, *image_size, channels) and gives float32 probabilities (images, classes)."""
+    """A trained model. Pixels are `uint8` of shape (images, *image_size, channels)."""
 
     classes: list[str]
     image_size: tuple[int, int]  # height, width
     channels: int
-    predict: Predict
+    # Pixels to probabilities (images, classes) and distances from the training images (images,), both float32.
+    answer: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the probabilities alone."""
+        return self.answer(pixels)[0]
 
 
 def save(model: Any, features: Any, classes: list[str], image_size: tuple[int, int], channels: int, folder: Path) -> str:
@@ -65,28 +74,37 @@ def describe(folder: Path, classes: list[str], image_size: tuple[int, int], chan
     (folder / "input.json").write_text(json.dumps(form, indent=2) + "\n")
 
 
+def complete(folder: Path, degrees: float, usual: np.ndarray) -> None:
+    """Write the temperature and the usual description of each class, which are learnt from what the saved model answers."""
+    (folder / "calibration.json").write_text(json.dumps({"temperature": degrees}, indent=2) + "\n")
+    np.savez(folder / "familiar.npz", usual=usual)
+
+
 def load(folder: Path) -> Saved:
     """Return the model of `folder`. Raises `FileNotFoundError`, and `ValueError` where its files do not fit together."""
     classes, form = _read(folder / "classes.json"), _read(folder / "input.json")
     shape = _shape(form, folder / "input.json")
     if (folder / "model.keras").exists():
-        model, inputs, outputs = _keras(folder / "model.keras")
+        raw, inputs, outputs = _keras(folder / "model.keras")
     elif (folder / "model.skops").exists():
-        model, inputs, outputs = _classical(folder, shape)
+        raw, inputs, outputs = _classical(folder, shape)
     else:
         raise FileNotFoundError(f"{folder} holds no model: expected model.keras or model.skops; train it again")
     if inputs != shape:
         raise ValueError(f"{folder}: the model takes pixels of shape {inputs}, input.json says {shape}; train it again")
     if outputs != len(classes):
         raise ValueError(f"{folder}: the model has {outputs} outputs, classes.json has {len(classes)} classes; train it again")
+    degrees, usual = _read(folder / "calibration.json")["temperature"], _usual(folder / "familiar.npz")
 
-    def predict(pixels: np.ndarray) -> np.ndarray:
+    def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if pixels.shape[1:] != shape or pixels.dtype != np.uint8:
             raise ValueError(f"expected uint8 pixels of shape (images, {', '.join(map(str, shape))}), "
                              f"received {pixels.dtype} of shape {pixels.shape}")  # fmt: skip
-        return model(pixels)
+        probabilities, statistics = raw(pixels)
+        distances = familiar.distances(familiar.describe(pixels, statistics), usual)
+        return temperature.apply(probabilities, degrees), distances
 
-    return Saved(classes, (shape[0], shape[1]), shape[2], predict)
+    return Saved(classes, (shape[0], shape[1]), shape[2], answer)
 
 
 def load_keras(file: Path) -> Any:
@@ -154,25 +172,39 @@ def _shape(form: object, file: Path) -> tuple[int, int, int]:
         ) from error
 
 
-def _keras(file: Path) -> tuple[Predict, tuple[int, ...], int]:
+def _usual(file: Path) -> np.ndarray:
+    try:
+        return np.load(file, allow_pickle=False)["usual"]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} is missing: expected beside the model, where training wrote it; train it again") from None
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{file} is damaged ({error!r}): expected what training wrote; train it again") from error
+
+
+def _keras(file: Path) -> tuple[Raw, tuple[int, ...], int]:
     """Return a Keras model as a function, the shape of one input, and the number of outputs."""
     model = load_keras(file)
-    return lambda pixels: model.predict(pixels, batch_size=BATCH, verbose=0), model.input_shape[1:], model.output_shape[-1]
+    both = familiar.answering(model)
+    return lambda pixels: both.predict(pixels, batch_size=BATCH, verbose=0), model.input_shape[1:], model.output_shape[-1]
 
 
-def _classical(folder: Path, shape: tuple[int, ...]) -> tuple[Predict, tuple[int, ...], int]:
+def _classical(folder: Path, shape: tuple[int, ...]) -> tuple[Raw, tuple[int, ...], int]:
     """Return a scikit-learn model likewise, behind its features where it has some."""
     from tasks.modeling import classical
 
-    estimator = classical.load(folder / "model.skops")
-    features, count = classical.flatten, int(np.prod(shape))
+    estimator, count = classical.load(folder / "model.skops"), int(np.prod(shape))
+
+    def features(pixels: np.ndarray) -> tuple[np.ndarray, None]:
+        return classical.flatten(pixels), None
+
     if (folder / "features.keras").exists():
         features, shape, count = _keras(folder / "features.keras")
     if count != estimator.n_features_in_:
         raise ValueError(f"{folder}: the model takes {estimator.n_features_in_} features, received {count}; train it again")
 
-    def predict(pixels: np.ndarray) -> np.ndarray:
-        blocks = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
-        return np.concatenate([classical.probabilities(estimator, features(block)) for block in blocks])
+    def raw(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        blocks = [features(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
+        probabilities = np.concatenate([classical.probabilities(estimator, block) for block, _ in blocks])
+        return probabilities, None if blocks[0][1] is None else np.concatenate([statistics for _, statistics in blocks])
 
-    return predict, shape, len(estimator.classes_)
+    return raw, shape, len(estimator.classes_)

@@ -1,0 +1,60 @@
+"""The registered model as MLflow loads it: bad images cost the others nothing, and a plain HTTP request is understood."""
+
+import base64
+import sys
+from pathlib import Path
+
+import httpx
+import mlflow
+import pandas as pd
+import pytest
+
+from bench.answers import serving
+from flows.server import free_port
+from tasks.tables import read_table
+
+
+@pytest.fixture
+def images(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Two images of the pipeline, and a text between them."""
+    monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model adds its code
+    paths = read_table(Path("data/splits.csv")).path[:2]
+    first, second = [(Path("data/clean") / path).read_bytes() for path in paths]
+    return [first, b"a text", second]
+
+
+def test_one_bad_image_costs_the_others_nothing(images: list[bytes]) -> None:
+    model = mlflow.pyfunc.load_model("models:/tiny@champion")
+    answers = model.predict(pd.DataFrame({"image": images}))
+    good, bad = answers.drop(1), answers.loc[1]
+    assert bad.error == "not_an_image: it begins with b'a text'" and bad.drop("error").isna().all()
+    assert good.error.isna().all() and good.predicted.notna().all()
+    alone = model.predict(pd.DataFrame({"image": images[2:]})).loc[0]
+    assert good.loc[2].confidence == pytest.approx(alone.confidence, abs=1e-5)
+
+
+def test_base64_is_understood(images: list[bytes]) -> None:
+    model = mlflow.pyfunc.load_model("models:/tiny@champion")
+    packed = [base64.b64encode(image) for image in images]
+    pd.testing.assert_frame_equal(model.predict(pd.DataFrame({"image": packed})), model.predict(pd.DataFrame({"image": images})))
+
+
+def test_the_signature_tells_the_columns(images: list[bytes]) -> None:
+    model = mlflow.pyfunc.load_model("models:/tiny@champion")
+    assert model.metadata.signature.outputs.input_names() == list(model.predict(pd.DataFrame({"image": images})).columns)
+
+
+def test_mlflow_serves_it(images: list[bytes]) -> None:
+    """With the code that was registered: the current folder has none."""
+    expected = mlflow.pyfunc.load_model("models:/tiny@champion").predict(pd.DataFrame({"image": images}))
+    port = free_port()
+    command = ["mlflow", "models", "serve", "--model-uri", "models:/tiny@champion", "--env-manager", "local", "--port", str(port)]
+    packed = [{"image": base64.b64encode(image).decode()} for image in images]
+    Path("elsewhere").mkdir()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir("elsewhere")
+        with serving(command, f"http://127.0.0.1:{port}/ping"):
+            for body in ({"dataframe_records": packed}, {"inputs": packed}):
+                response = httpx.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=60, trust_env=False)
+                received = response.raise_for_status().json()["predictions"]
+                assert received == expected.to_dict("records")
