@@ -69,7 +69,7 @@ def examples(splits_csv: Path, clean: Path) -> list[tuple[Path, str]]:
     """Return test images and the class of their folder: two of each class, or one where there are many; always the same."""
     if not splits_csv.exists() or not load_params().report.thumbnails:
         return []
-    rows = read_table(splits_csv).query("split == 'test'").sort_values(["label", "sha256"])
+    rows = read_table(splits_csv).query("split == 'test'").sort_values(["label", "sha256"]).drop_duplicates("group")
     each = 2 if 2 * rows.label.nunique() <= EXAMPLES else 1
     chosen = [(clean / row.path, row.label) for row in rows.groupby("label").head(each).itertuples()]
     return [(file, label) for file, label in chosen if file.exists()]
