@@ -7,6 +7,7 @@ Run by hand: `dvc repro --single-item register`.
 """
 
 import importlib.metadata
+import importlib.util
 import json
 import logging
 import tempfile
@@ -32,6 +33,7 @@ PACKAGES = (
     "joblib", "keras", "mlflow", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml", "scikit-learn", "scipy", "skops",
     "tensorflow", "threadpoolctl",
 )  # fmt: skip
+OPTIONAL = ("pydicom",)  # a version needs it where the pipeline has it
 log = logging.getLogger(__name__)
 
 
@@ -91,11 +93,17 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
             code_paths=["serving", "tasks"],
             model_config={registry.SHA256: sha256},  # so that it is checked wherever it is loaded
             signature=signature(classes),
-            pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in PACKAGES],
+            pip_requirements=requirements(),
         )
         tags = {"architecture": architecture, registry.SHA256: sha256, "classes": json.dumps(classes)}
         tags |= {score: str(value) for score, value in scores.items() if score.startswith(("val_", "test_"))}
         return mlflow.register_model(logged.model_uri, name, tags=tags)
+
+
+def requirements() -> list[str]:
+    """Return the packages that a version needs, as they are installed here."""
+    packages = [*PACKAGES, *(package for package in OPTIONAL if importlib.util.find_spec(package))]
+    return [f"{package}=={importlib.metadata.version(package)}" for package in packages]
 
 
 def signature(classes: list[str]) -> ModelSignature:
