@@ -22,7 +22,6 @@ COLOURS = "inferno"  # perceptually uniform, and safe for colour-blind readers
 BATCH = 16
 PASSED_OVER = (
     keras.layers.BatchNormalization, keras.layers.Dropout, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D,
-    keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D,
 )  # fmt: skip
 
 
