@@ -35,7 +35,7 @@ class Settings(BaseModel):
 
     waiting_files: Count = 500  # of all requests in hand; who comes with more is sent away
     waiting_bytes: Count = 500_000_000
-    batch: Count = 64  # images in one call of the model; 1: no batching
+    batch: Count = 32  # images in one call of the model; 1: no batching
 
     @model_validator(mode="after")
     def _a_request_fits(self) -> "Settings":

@@ -190,7 +190,7 @@ class Gate:
         return brightness(pixels)
 
 
-@pytest.mark.parametrize(("batch", "calls"), [(64, 2), (1, 9)])
+@pytest.mark.parametrize(("batch", "calls"), [(32, 2), (1, 9)])
 def test_what_waits_while_the_model_is_busy_is_one_batch(batch: int, calls: int) -> None:
     gate = Gate()
     with TestClient(create_app(Settings(batch=batch), toy_server.current(gate))) as client, ThreadPoolExecutor(9) as threads:

@@ -56,6 +56,7 @@ def register(label: str) -> ModelVersion:
     model = keras.Model(inputs, answer(keras.layers.GlobalAveragePooling2D()(maps)))
     answer.set_weights([np.zeros((2, 2), np.float32), np.array([3, 0] if label == "left" else [0, 3], np.float32)])
     saved.save(model, None, CLASSES, SIZE, 1, folder)
+    saved.complete(folder, 1.0, np.zeros((1, 4 + 2 * 16 + 1), np.float32))
     return toy_registry.register_folder(folder, NAME)
 
 

@@ -210,15 +210,14 @@ def test_a_table_on_the_terminal(model: Path, drawn: Path, whole: bytes, capsys:
 
 
 def test_the_table_tells_what_not_to_believe(predictor: Predictor, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    strict = replace(
-        predictor, thresholds=Thresholds(1.1, -1.0), answer=lambda pixels: (predictor.answer(pixels)[0], np.zeros(len(pixels)))
-    )
+    def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return predictor.answer(pixels)[0], np.zeros(len(pixels))
+
+    strict = replace(predictor, thresholds=Thresholds(1.1, -1.0), answer=answer)
     counts = predict.show(strict, [next(drawn.rglob("*_0000.jpg"))])
     assert capsys.readouterr().out.splitlines()[1].endswith("  abstained, unfamiliar")
-    assert (
-        predict.told(counts, 1, strict)
-        == "1 files, 1 answered by random, 1 too unsure to be believed, 1 unlike the training images"
-    )
+    told = predict.told(counts, 1, strict)
+    assert told == "1 file, 1 answered by random, 1 too unsure to be believed, 1 unlike the training images"
 
 
 @pytest.mark.parametrize(
