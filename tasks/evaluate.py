@@ -14,7 +14,7 @@ import pandas as pd
 from tasks import tracking
 from tasks.command import run
 from tasks.params import load_params
-from tasks.scoring import figures, metrics
+from tasks.scoring import figures, metrics, thresholds
 from tasks.scoring.predictions import arrays, class_names
 from tasks.tables import read_table, write_table
 
@@ -25,15 +25,24 @@ log = logging.getLogger(__name__)
 
 def main(architecture: str, history_csv: Path, predictions_csv: Path, results: Path) -> None:
     """Write metrics.json and, of the test images, the tables that `tables` names."""
-    bins = load_params().evaluate.calibration_bins
+    wanted = load_params().evaluate
+    bins = wanted.calibration_bins
     predictions = read_table(predictions_csv)
     scores = score(predictions, bins)
     (results / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
     test = tables(predictions[predictions.split == "test"], bins)
     for name, table in test.items():
         write_table(table, results / f"{name}.csv")
+    chosen = thresholds.choose(
+        predictions,
+        wanted.abstain.accuracy if wanted.abstain else None,
+        wanted.unfamiliar.false_alarms if wanted.unfamiliar else None,
+    )
+    (results / "thresholds.json").write_text(json.dumps(chosen, indent=2) + "\n")
     track(architecture, history_csv, predictions_csv, scores, test["confusion"])
     tell(architecture, scores, test["per_class"])
+    for line in thresholds.in_words(chosen):
+        log.info("%s %s", architecture, line)
 
 
 def score(predictions: pd.DataFrame, bins: int) -> dict[str, float]:
