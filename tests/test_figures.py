@@ -1,4 +1,6 @@
-"""The figure of a training copes with every kind of history: what was not measured is not drawn."""
+"""Figures cope with every kind of history, give a class one colour, and are equal for equal numbers."""
+
+import re
 
 import pandas as pd
 import pytest
@@ -11,10 +13,15 @@ EPOCHS = pd.DataFrame(
      "val_loss": [1.1, 0.8, 0.9], "learning_rate": [0.1, 0.1, 0.05]}
 )  # fmt: skip
 CLASSICAL = EPOCHS.drop(columns="learning_rate").head(1)
+CURVE = pd.DataFrame({"label": ["a", "a", "c", "c"], "fpr": [0, 1, 0, 1], "tpr": [0.2, 1, 0.1, 1]})
+SCORES = pd.DataFrame(
+    {"model": ["x", "x", "y"], "part": ["validation", "test", "validation"], "value": [0.9, 0.7, None], "low": [0.8, 0.6, None],
+     "high": [0.95, 0.8, None]}
+)  # fmt: skip
 
 
 def titles(figure: Figure) -> list[str]:
-    return [axes.get_title() for axes in figure.axes]
+    return [axes.get_title(loc="left") for axes in figure.axes]
 
 
 @pytest.mark.parametrize("rows", [EPOCHS, EPOCHS.assign(phase=[0, 0, 1]), EPOCHS.assign(phase=["head", "head", "block5"])])
@@ -33,7 +40,53 @@ def test_a_model_without_epochs_has_points_and_no_learning_rate() -> None:
     assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
 
 
+def test_one_curve_marks_the_epoch_that_was_kept() -> None:
+    axes = figures.curve(EPOCHS, "loss", 3).axes[0]
+    assert set(axes.lines[-1].get_xdata()) == {3} and axes.lines[-1].get_label() == "best epoch: 3"
+
+
+def test_a_class_keeps_its_colour_where_another_has_no_curve() -> None:
+    colours = {line.get_label(): line.get_color() for line in figures.roc(CURVE, ["a", "b", "c"]).axes[0].lines}
+    assert colours["a"] == figures.PALETTE[0] and colours["c"] == figures.PALETTE[2] and "b" not in colours
+
+
+def test_where_colours_begin_again_dashes_differ() -> None:
+    labels = [f"class {number}" for number in range(16)]
+    rows = pd.concat([CURVE[CURVE.label == "a"].assign(label=label) for label in labels])
+    lines = [line for line in figures.roc(rows, labels).axes[0].lines if line.get_label() in labels]
+    assert len({(line.get_color(), str(line._dash_pattern)) for line in lines}) == len(lines) == 16
+
+
+def test_no_class_has_a_curve() -> None:
+    assert figures.roc(CURVE.head(0), ["a"]).legends == []
+
+
+def test_a_score_without_an_interval_is_left_out() -> None:
+    axes = figures.intervals(SCORES).axes[0]
+    assert len(axes.containers) == 2 and [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
+
+
+@pytest.mark.parametrize("costs", [[20.0, 58.0], [0.003, 12.9], [5.0, 5.0]])
+def test_costs_have_ticks_on_whatever_scale(costs: list[float]) -> None:
+    rows = SCORES.dropna().assign(model=["x", "y"], cost=costs)
+    figure = figures.cost(rows, "seconds")
+    figure.draw_without_rendering()
+    low, high = figure.axes[0].get_xlim()
+    assert [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high]
+
+
 @pytest.mark.parametrize("rows", [EPOCHS, CLASSICAL])
 def test_equal_figures_are_equal_text(rows: pd.DataFrame) -> None:
     texts = [figures.svg(figures.history(rows)) for _ in range(2)]
-    assert texts[0] == texts[1] and texts[0].startswith("<svg")
+    assert texts[0] == texts[1] and "<svg" in texts[0] and "<dc:date>" not in texts[0]
+
+
+def test_in_a_page_colours_are_the_pages_and_ids_its_own() -> None:
+    calibration = pd.DataFrame({"when": ["before", "after"], "confidence": [0.5, 0.9], "accuracy": [0.4, 0.9], "count": [3, 9]})
+    one, other = (figures.inline(figures.reliability(calibration), key, 'words & "more"') for key in ("one", "other"))
+    assert one.startswith('<svg role="img" aria-label="words &amp; &quot;more&quot;"')
+    assert not re.search(r"#[0-9a-f]{6}\b(?!-)", one.replace("#ffffff", ""))
+    ids = [set(re.findall(r' id="([^"]*)"', text)) for text in (one, other)]
+    assert ids[0] and not ids[0] & ids[1]
+    used = {first or second for first, second in re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', one)}
+    assert used == ids[0]

@@ -62,7 +62,7 @@ def test_a_recipe_runs_through_all_stages(name: str, tmp_path: Path, monkeypatch
     check_registered(name)
     told = Path("data/report/report.html").read_text()
     assert all(key in told for key in architectures)
-    assert ("questions they share" in told) == (comparison.question.nunique() > 1)
+    assert ('id="shared"' in told) == (comparison.question.nunique() > 1)
 
 
 def check_predictions(key: str, classes: list[str]) -> None:

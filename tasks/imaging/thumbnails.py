@@ -19,6 +19,7 @@ def thumbnail(path: Path, side: int = SIDE) -> str:
         picture = decode_bytes(read_file(path, LIMITS), LIMITS).picture
     except ImageError:
         return ""
+    picture.info.clear()  # Pillow would hand on comments, which may name a patient
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     with io.BytesIO() as buffer:
         picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)
