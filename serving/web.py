@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import display
 from serving.current import Current
+from serving.upload import Late
 from tasks.command import explain
 from tasks.imaging.decode import Limits, decode_bytes
 from tasks.params import load_params
@@ -125,6 +126,7 @@ def serve(page: gr.Blocks) -> FastAPI:
     """Return the application: the page at /, the report of the last run at /report. Without `launch` there is no public link."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Bounded)
+    app.add_middleware(Late)  # outside, so that who sends too much reads why
 
     @app.get("/report")
     def report() -> FileResponse:
