@@ -30,7 +30,7 @@ from tasks.tracking import file_sha256
 
 OK, MISTAKE, UNANSWERED, INTERRUPTED = 0, 1, 3, 130
 STATUS = "exit status: 0 all have an answer; 1 nothing could be done; 2 wrong usage; 3 some have an error; 130 interrupted"
-JUDGEMENTS = ("abstained", "unfamiliar", "distance", "error")
+TOLD = ("abstained", "unfamiliar", "error")  # columns that become words on the terminal
 WIDEST = 60  # characters of a path on the terminal
 
 
@@ -83,7 +83,7 @@ def write(predictor: Predictor, files: Sequence[Path], output: Path, pictures: P
                 table.append(rows.row(file, answer.sha256, predictor.record(answer), model) for file, answer in batch)
                 progress.update(len(batch))
         ordered = table.put_in_order([rows.printable(file) for file in files])
-    return Counter(column for row in ordered for column in JUDGEMENTS if row[table.header.index(column)] not in ("", "false"))
+    return Counter(column for row in ordered for column in TOLD if row[table.header.index(column)] not in ("", "false"))
 
 
 def answered(predictor: Predictor, files: Sequence[Path], pictures: Path | None) -> Iterator[tuple[Path, Answer]]:
@@ -107,7 +107,7 @@ def unanswered(files: Sequence[Path], before: Mapping[str, rows.Row], model: str
 
 def show(predictor: Predictor, files: Sequence[Path], pictures: Path | None = None) -> Counter[str]:
     """Print a table, a line as soon as there is an answer, and return how many say what."""
-    columns = [column for column in predictor.columns if column not in JUDGEMENTS]
+    columns = [column for column in predictor.columns if column not in (*TOLD, "distance")]
     label = max(map(len, predictor.classes))
     widths = {column: max(len(column), label if column in PLACES else 5) for column in columns}
     first = min(WIDEST, max(len(rows.printable(file)) for file in files))
@@ -115,7 +115,7 @@ def show(predictor: Predictor, files: Sequence[Path], pictures: Path | None = No
     counts: Counter[str] = Counter()
     for file, answer in answered(predictor, files, pictures):
         record = predictor.record(answer)
-        said = [name for name in JUDGEMENTS if record[name] and name != "distance"]
+        said = [name for name in TOLD if record[name]]
         counts.update(said)
         texts = [f"{_figure(record[column]):{width}}" for column, width in widths.items()] if answer.error is None else []
         print("  ".join([f"{rows.printable(file):{first}}", *texts, answer.error or ", ".join(said)]).rstrip(), flush=True)

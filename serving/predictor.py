@@ -198,7 +198,7 @@ def from_folder(
     model = saved.load(folder)
     judged = read_thresholds(thresholds) if thresholds is not None and thresholds.exists() else Thresholds()
     return Predictor(
-        name, sha256, model.classes, model.image_size, model.channels, _answer(model), judged, limits, facts=facts
+        name, sha256, model.classes, model.image_size, model.channels, model.answer, judged, limits, facts=facts
     )  # fmt: skip
 
 
@@ -219,7 +219,3 @@ def read(path: Path, limits: Limits) -> bytes:
     if path.exists() and not path.is_file():
         raise ImageError("unreadable", "a folder that cannot be listed" if path.is_dir() else "no regular file")
     return read_file(path, limits)
-
-
-def _answer(model: saved.Saved) -> Answers:
-    return lambda pixels: (model.predict(pixels), np.full(len(pixels), np.nan, np.float32))

@@ -153,9 +153,10 @@ def pickled_scikit(folder: Path) -> None:
         (lambda folder: (folder / "classes.json").write_text('["a", "b"]'), "the model has 4 outputs, classes.json has 2 classes"),
         (lambda folder: (folder / "classes.json").write_text('["a"'), "classes.json is damaged: expected JSON"),
         (lambda folder: (folder / "input.json").write_text("{}"), "input.json: expected image_size and channels"),
+        (lambda folder: (folder / "calibration.json").write_text("{}"), "calibration.json: expected a temperature"),
+        (lambda folder: (folder / "familiar.npz").write_bytes(b"PK"), "familiar.npz is damaged"),
         (lambda folder: (folder / "model.keras").unlink(), "holds no model: expected model.keras or model.skops"),
     ],
-    ids=["one byte", "pickle", "lambda", "foreign layer", "pickle for skops", "classes", "half JSON", "no size", "nothing"],
 )
 def test_a_folder_that_is_not_what_training_wrote_is_refused(folder: Path, change: Callable[[Path], None], message: str) -> None:
     change(folder)

@@ -17,22 +17,19 @@ from PIL import Image
 from serving import predict
 from serving.predictor import BATCH, Predictor, Thresholds, from_folder
 from tasks.imaging.decode import decode
-from tasks.modeling import gradcam, saved
-from tasks.modeling.architectures import Cnn
-from tasks.modeling.layers import build_model
+from tasks.modeling import gradcam
+from tests import toy_model
 from tests.conftest import ROOT
 from tests.draw import LABELS, draw_set
+from tests.toy_model import CLASSES, SIZE
 from tests.toy_pipeline import until
 
-CLASSES, SIZE = ["zebra", "NA", "tumeur née"], (20, 16)
 BROKEN = {"b/text.txt": b"text", "empty.jpg": b""}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("project") / "models/random"
-    saved.save(build_model(Cnn(filters=(4,), dense=(8,)), SIZE, 1, len(CLASSES)), None, CLASSES, SIZE, 1, folder)
-    return folder
+    return toy_model.write(tmp_path_factory.mktemp("project") / "models/random", 1)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +87,7 @@ def test_every_file_has_a_row(predictor: Predictor, drawn: Path, whole: bytes) -
     for row in [row for row in rows if not row["error"]]:
         probabilities = [float(row[f"p_{label}"]) for label in CLASSES]
         assert float(row["confidence"]) == max(probabilities) and row["predicted"] == CLASSES[np.argmax(probabilities)]
-        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5) and float(row["distance"]) > 0
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2])

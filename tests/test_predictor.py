@@ -15,20 +15,16 @@ from bench.fuzz import mutant
 from serving.predictor import BATCH, Answer, Predictor, Thresholds, from_folder, read_thresholds
 from tasks.imaging.decode import REASONS, Limits, decode
 from tasks.modeling import saved
-from tasks.modeling.architectures import Cnn
-from tasks.modeling.layers import build_model
+from tests import toy_model
 from tests.draw import draw_head
 from tests.test_decode import bomb, encode, samples
-
-CLASSES, SIZE = ["zebra", "NA", "tumeur née"], (20, 16)
+from tests.toy_model import CLASSES, SIZE
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of random weights."""
-    folder = tmp_path_factory.mktemp("models") / "random"
-    saved.save(build_model(Cnn(filters=(4,), dense=(8,)), SIZE, 3, len(CLASSES)), None, CLASSES, SIZE, 3, folder)
-    return folder
+    return toy_model.write(tmp_path_factory.mktemp("models") / "random", 3)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +58,9 @@ def test_every_file_gets_its_own_answer_or_a_reason(folder: Path, predictor: Pre
     model = saved.load(folder)
     for content, answer in zip(contents, answers, strict=True):
         if answer.error is None:
-            alone = model.predict(decode(content, 3, SIZE)[np.newaxis])[0]
+            (alone,), (distance,) = model.answer(decode(content, 3, SIZE)[np.newaxis])
             assert np.abs(np.array(list(answer.probabilities.values())) - alone).max() < 1e-5
+            assert answer.distance == pytest.approx(float(distance), abs=1e-4)
             assert answer.predicted == CLASSES[alone.argmax()] and answer.confidence == max(answer.probabilities.values())
             assert list(answer.probabilities) == CLASSES
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tasks import registry, tracking
 from tasks.modeling import classical, familiar, saved, temperature
 from tasks.modeling.architectures import Classical, Cnn
 from tasks.modeling.layers import build_model
@@ -112,13 +113,13 @@ def test_mlflow_loads_it_from_code(writer: Callable, tmp_path: Path, monkeypatch
         path=tmp_path / "pyfunc",
         python_model=str(ROOT / "serving/pyfunc.py"),
         artifacts={"model": str(tmp_path / "model")},
-        code_paths=[str(ROOT / "tasks")],
+        code_paths=[str(ROOT / "serving"), str(ROOT / "tasks")],
+        model_config={registry.SHA256: tracking.folder_sha256(tmp_path / "model")},
         pip_requirements=[],
     )
     answers = mlflow.pyfunc.load_model(str(tmp_path / "pyfunc")).predict(pd.DataFrame({"image": [png(p) for p in PIXELS]}))
     columns = [f"p_{label}" for label in CLASSES]
-    assert list(answers.columns) == ["predicted", "confidence", *columns]
-    assert np.abs(answers[columns].to_numpy() - expected).max() < 1e-5
+    assert np.abs(answers[columns].to_numpy(float) - expected).max() < 1e-5
     assert answers.predicted.tolist() == [CLASSES[index] for index in expected.argmax(axis=1)]
 
 

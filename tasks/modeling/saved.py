@@ -94,7 +94,7 @@ def load(folder: Path) -> Saved:
         raise ValueError(f"{folder}: the model takes pixels of shape {inputs}, input.json says {shape}; train it again")
     if outputs != len(classes):
         raise ValueError(f"{folder}: the model has {outputs} outputs, classes.json has {len(classes)} classes; train it again")
-    degrees, usual = _read(folder / "calibration.json")["temperature"], _usual(folder / "familiar.npz")
+    degrees, usual = _temperature(folder / "calibration.json"), _usual(folder / "familiar.npz")
 
     def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if pixels.shape[1:] != shape or pixels.dtype != np.uint8:
@@ -170,6 +170,14 @@ def _shape(form: object, file: Path) -> tuple[int, int, int]:
         raise ValueError(
             f"{file}: expected image_size and channels, as training wrote them, received {form}; train it again"
         ) from error
+
+
+def _temperature(file: Path) -> float:
+    content = _read(file)
+    try:
+        return float(content["temperature"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{file}: expected a temperature, as training wrote it, received {content}; train it again") from error
 
 
 def _usual(file: Path) -> np.ndarray:
