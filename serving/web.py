@@ -109,17 +109,16 @@ def build(current: Current, shown: Sequence[tuple[Path, str]]) -> gr.Blocks:
 
 
 def forget(files: Sequence[Path]) -> None:
-    """Delete uploads, their folders, and the empty files that Gradio leaves beside those."""
+    """Delete uploads with their folders, and the empty files and folders of earlier ones that Gradio leaves."""
     for file in files:
         file.unlink(missing_ok=True)
         with suppress(OSError):  # another upload of the same content
             file.parent.rmdir()
-    for folder in {file.parents[1] for file in files}:
-        for left in folder.glob("tmp*"):
-            with suppress(FileNotFoundError):
-                status = left.stat()
-                if status.st_size == 0 and time.time() - status.st_mtime > FORGET:
-                    left.unlink()
+    for left in [left for folder in {file.parents[1] for file in files} for left in folder.iterdir()]:
+        with suppress(OSError):  # not empty, or gone meanwhile
+            status = left.stat()
+            if time.time() - status.st_mtime > FORGET and (left.is_dir() or status.st_size == 0):
+                left.rmdir() if left.is_dir() else left.unlink()
 
 
 def serve(page: gr.Blocks) -> FastAPI:
