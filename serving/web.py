@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import display
 from serving.current import Current
+from serving.upload import Late
 from tasks.command import explain
 from tasks.imaging.decode import Limits, decode_bytes
 from tasks.params import load_params
@@ -108,23 +109,23 @@ def build(current: Current, shown: Sequence[tuple[Path, str]]) -> gr.Blocks:
 
 
 def forget(files: Sequence[Path]) -> None:
-    """Delete uploads, their folders, and the empty files that Gradio leaves beside those."""
+    """Delete uploads with their folders, and the empty files and folders of earlier ones that Gradio leaves."""
     for file in files:
         file.unlink(missing_ok=True)
         with suppress(OSError):  # another upload of the same content
             file.parent.rmdir()
-    for folder in {file.parents[1] for file in files}:
-        for left in folder.glob("tmp*"):
-            with suppress(FileNotFoundError):
-                status = left.stat()
-                if status.st_size == 0 and time.time() - status.st_mtime > FORGET:
-                    left.unlink()
+    for left in [left for folder in {file.parents[1] for file in files} for left in folder.iterdir()]:
+        with suppress(OSError):  # not empty, or gone meanwhile
+            status = left.stat()
+            if time.time() - status.st_mtime > FORGET and (left.is_dir() or status.st_size == 0):
+                left.rmdir() if left.is_dir() else left.unlink()
 
 
 def serve(page: gr.Blocks) -> FastAPI:
     """Return the application: the page at /, the report of the last run at /report. Without `launch` there is no public link."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Bounded)
+    app.add_middleware(Late)  # outside, so that who sends too much reads why
 
     @app.get("/report")
     def report() -> FileResponse:

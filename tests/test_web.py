@@ -122,6 +122,7 @@ def test_what_is_no_picture_is_told_in_words(
 
 def test_no_upload_stays(client: gradio_client.Client, root: Path, uploads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "FORGET", -1)
+    (uploads / "left").mkdir()
     ask(client, *images(root)[:3])
     assert list(uploads.iterdir()) == []
 
