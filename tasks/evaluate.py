@@ -15,7 +15,7 @@ import pandas as pd
 from tasks import tracking
 from tasks.command import run
 from tasks.params import load_params
-from tasks.scoring import figures, metrics
+from tasks.scoring import figures, metrics, thresholds
 from tasks.scoring.calibration import before_scaling, brier, calibration, coverage
 from tasks.scoring.predictions import arrays, class_names, with_groups
 from tasks.scoring.review import errors, suspects
@@ -33,7 +33,7 @@ def main(
 ) -> None:
     """Write metrics.json and the tables that `tables` names."""
     params = load_params()
-    bins = params.evaluate.calibration_bins
+    wanted, bins = params.evaluate, params.evaluate.calibration_bins
     stopping = params.architectures[architecture].train.early_stopping
     temperature = read_temperature(calibration_json)
     predictions = with_groups(read_table(predictions_csv), read_table(splits_csv))
@@ -46,8 +46,16 @@ def main(
     written = tables(predictions, temperature, bins)
     for name, table in written.items():
         write_table(table, results / f"{name}.csv")
+    chosen = thresholds.choose(
+        predictions,
+        wanted.abstain.accuracy if wanted.abstain else None,
+        wanted.unfamiliar.false_alarms if wanted.unfamiliar else None,
+    )
+    (results / "thresholds.json").write_text(json.dumps(chosen, indent=2) + "\n")
     track(architecture, history_csv, predictions_csv, scores, written["confusion"])
     tell(architecture, scores, written["per_class"])
+    for line in thresholds.in_words(chosen):
+        log.info("%s %s", architecture, line)
 
 
 def read_temperature(calibration_json: Path) -> float:

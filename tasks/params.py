@@ -144,8 +144,20 @@ class Architecture(Section):
     train: Train
 
 
+class Abstain(Section):
+    accuracy: Annotated[float, Field(gt=0, le=1)] = 0.95  # of the answers that are given, at least
+
+
+class Unfamiliar(Section):
+    false_alarms: Share = 0.02  # images of the known kind that are called unfamiliar, at most
+
+
 class Evaluate(Section):
+    """What the thresholds of `results/<architecture>/thresholds.json` shall give; null switches one off."""
+
     calibration_bins: Count = 15
+    abstain: Abstain | None = Abstain()
+    unfamiliar: Unfamiliar | None = Unfamiliar()
 
 
 class Explain(Section):

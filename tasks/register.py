@@ -1,12 +1,14 @@
 """Make the winner a version of the registered model, and the champion if it passes the gate.
 
-Files that are registered already get no second version, and a version that was judged against this champion on these data
-is not judged again, so running twice changes nothing. What a person decided (`python -m flows.promote`) stays. Every look
-at the test images is a line of `data/promotions.jsonl`. Fails when the champion's files are not those that were registered.
+Files that are registered already get no second version, only today's thresholds, and a version that was judged against
+this champion on these data is not judged again, so running twice changes nothing. What a person decided
+(`python -m flows.promote`) stays. Every look at the test images is a line of `data/promotions.jsonl`. Fails when the
+champion's files are not those that were registered.
 Run by hand: `dvc repro --single-item register`.
 """
 
 import importlib.metadata
+import importlib.util
 import json
 import logging
 import tempfile
@@ -32,6 +34,9 @@ PACKAGES = (
     "joblib", "keras", "mlflow", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml", "scikit-learn", "scipy", "skops",
     "tensorflow", "threadpoolctl",
 )  # fmt: skip
+OPTIONAL = ("pydicom",)  # a version needs it where the pipeline has it
+THRESHOLDS = "thresholds.json"
+
 log = logging.getLogger(__name__)
 
 
@@ -66,13 +71,17 @@ def main(
 
 
 def find_or_create(client: MlflowClient, name: str, winner: str, model: Path, results: Path, seen: pd.DataFrame) -> ModelVersion:
-    """Return the version made of these model files, registering them where there is none, and let `challenger` name it."""
+    """Return the version made of these model files, registering them where there is none, and let `challenger` name it.
+
+    The thresholds of one that is registered already are replaced by today's.
+    """
     sha256 = tracking.folder_sha256(model)
     version = registry.find_version(client, name, sha256)
     if version is None:
         version = create_version(name, winner, model, results, seen, sha256)
         log.info("registered %s as version %s of %s", winner, version.version, name)
     else:
+        registry.replace_artifact(client, version, results / THRESHOLDS)
         log.info("%s is registered already, as version %s of %s", winner, version.version, name)
     client.set_registered_model_alias(name, registry.CHALLENGER, version.version)
     return version
@@ -87,15 +96,21 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model="serving/pyfunc.py",
-            artifacts={"model": str(model), "seen": str(Path(scratch, "seen.csv"))},
+            artifacts={"model": str(model), "seen": str(Path(scratch, "seen.csv")), "thresholds": str(results / THRESHOLDS)},
             code_paths=["serving", "tasks"],
             model_config={registry.SHA256: sha256},  # so that it is checked wherever it is loaded
             signature=signature(classes),
-            pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in PACKAGES],
+            pip_requirements=requirements(),
         )
         tags = {"architecture": architecture, registry.SHA256: sha256, "classes": json.dumps(classes)}
         tags |= {score: str(value) for score, value in scores.items() if score.startswith(("val_", "test_"))}
         return mlflow.register_model(logged.model_uri, name, tags=tags)
+
+
+def requirements() -> list[str]:
+    """Return the packages that a version needs, as they are installed here."""
+    packages = [*PACKAGES, *(package for package in OPTIONAL if importlib.util.find_spec(package))]
+    return [f"{package}=={importlib.metadata.version(package)}" for package in packages]
 
 
 def signature(classes: list[str]) -> ModelSignature:

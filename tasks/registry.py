@@ -109,6 +109,11 @@ def artifact(folder: Path, name: str) -> Path:
     return path
 
 
+def replace_artifact(client: MlflowClient, version: ModelVersion, file: Path) -> None:
+    """Put another file in place of an artefact of a version that is no part of its model."""
+    client.log_model_artifact(version.source.removeprefix("models:/"), str(file), "artifacts")
+
+
 def _tagged(client: MlflowClient, name: str) -> dict[str, Line]:
     versions = client.search_model_versions(f"name = '{name}'", max_results=10_000)
     values = [value for version in versions for key, value in version.tags.items() if key.startswith(LINE)]

@@ -180,12 +180,12 @@ def test_a_forest_that_tells_photos_from_the_rest(workspace: Path) -> None:
     """One row of history without a learning rate, and two columns of one probability."""
     rows = [("a", 0.1), ("b", 0.2), ("c", 0.7), ("d", 0.4), ("e", 0.9)]
     parts = [
-        (f"{part}/{path}", "photo" if path in "de" else "not_photo", part, "photo" if p > 0.5 else "not_photo", 1 - p, p)
+        (f"{part}/{path}", "photo" if path in "de" else "not_photo", part, "photo" if p > 0.5 else "not_photo", p, 1 - p, p)
         for part in ("training", "validation", "test")
         for path, p in rows
     ]
     results = Path("data/results/forest")
-    columns = ["path", "label", "split", "predicted", "p_not_photo", "p_photo"]
+    columns = ["path", "label", "split", "predicted", "distance", "p_not_photo", "p_photo"]
     table = pd.DataFrame(parts, columns=columns)
     write_table(table, results / "predictions.csv")
     write_table(table.assign(group=table.path), Path("data/splits.csv"))
@@ -215,7 +215,7 @@ def test_the_run_of_the_training_carries_the_scores(pipeline: Path, metrics: dic
 
 
 def test_again_gives_the_same_bytes(workspace: Path, pipeline: Path) -> None:
-    names = ["metrics.json", *(f"{name}.csv" for name in TABLES)]
+    names = ["metrics.json", "thresholds.json", *(f"{name}.csv" for name in TABLES)]
     for name in names:
         (workspace / "data/results/tiny" / name).unlink()
     run_stage("evaluate@tiny")

@@ -82,6 +82,22 @@ def test_the_first_version_is_the_champion(client: MlflowClient) -> None:
     assert receipt["model_sha256"] == tracking.folder_sha256(Path("data/models") / winner())
 
 
+def test_a_version_carries_the_thresholds_of_its_last_evaluation(client: MlflowClient) -> None:
+    """They are no part of the model: other wishes change them, and neither the version nor its hash."""
+    file = Path("data/results") / winner() / "thresholds.json"
+    evaluated = file.read_text()
+    assert packed() == evaluated
+    for text in (json.dumps(json.loads(evaluated) | {"confidence": 0.123}), evaluated):  # the store is all tests': set it back
+        file.write_text(text)
+        assert register()["version"] == 1 and versions(client) == [1]
+        assert packed() == text
+
+
+def packed() -> str:
+    with registry.fetched(MlflowClient().get_model_version("tiny", "1")) as folder:
+        return registry.artifact(folder, "thresholds").read_text()
+
+
 def test_a_look_is_told_in_the_receipt_the_registry_and_the_history(client: MlflowClient) -> None:
     receipt, line = json.loads(RECEIPT.read_text()), lines()[-1]
     assert len(lines()) == 1 and line["event"] == "look" and line["who"] and line["when"].startswith("20")

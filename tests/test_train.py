@@ -6,12 +6,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from tasks import train as stage
 from tasks.imaging.decode import decode
-from tasks.modeling import saved, temperature
+from tasks.modeling import backbones, classical, saved, temperature
+from tasks.modeling.architectures import Backbone, Classical, Cnn, Head, Phase, Transfer
+from tasks.modeling.layers import build_model
+from tasks.modeling.training import Images
 from tasks.params import load_params
 from tasks.tables import read_table
 from tasks.tracking import PREDICTIONS, file_sha256
@@ -92,6 +96,50 @@ def test_the_temperature_is_the_best_for_validation_and_changes_no_prediction(pi
     expected = temperature.apply(raw, degrees)
     assert np.abs(predictions[[f"p_{label}" for label in CLASSES]].to_numpy() - expected).max() < 1e-5
     assert predictions.predicted.tolist() == [CLASSES[index] for index in raw.argmax(axis=1)]
+
+
+FROZEN = Transfer(backbone="MobileNet", options={"alpha": 0.25}, weights=None)
+PHASE = Phase(trainable_from="conv_dw_13", epochs=1, learning_rate=0.1, views=1)
+FOREST = Classical(classifier="random_forest", trees=5)
+KINDS = {
+    "perceptron": Cnn(filters=()),
+    "frozen": FROZEN,
+    "frozen_flat": FROZEN.model_copy(update={"head": Head(pooling="flatten")}),
+    "cut_below_the_map": FROZEN.model_copy(update={"phases": (PHASE,)}),
+    "uncached": FROZEN.model_copy(update={"views": None}),
+    "pixels": FOREST,
+    "features": FOREST.model_copy(update={"features": Backbone(backbone="MobileNet", options={"alpha": 0.25}, weights=None)}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_of_a_model_is_what_its_folder_answers(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cached features, cut networks and classifiers on features: the same probabilities and distances, by another way."""
+    monkeypatch.chdir(tmp_path)
+    structure, size, classes = KINDS[kind], (32, 32), ["a", "b", "c"]
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (70, *size, 1), dtype=np.uint8) // rng.integers(1, 9, (70, 1, 1, 1), dtype=np.uint8)
+    images = Images(pixels, np.arange(70), np.arange(70, dtype=np.int32) % 3, np.ones(70, np.float32))
+    splits = pd.DataFrame({"path": "x", "label": "a", "split": ["training", "training", "validation", "test"] * 17 + ["test"] * 2})
+    model, network = untrained(structure, size, images)
+    saved.save(model, network, classes, size, 1, Path("model"))
+    table = stage.predict_all(Path("model"), structure, images, splits, classes)
+    probabilities, distances = saved.load(Path("model")).answer(pixels)
+    assert np.abs(table[[f"p_{label}" for label in classes]].to_numpy() - probabilities).max() < 1e-5
+    assert np.abs(table.distance - distances).max() < 1e-5 and table.distance.std() > 1e-3
+    assert table.predicted.tolist() == [classes[index] for index in probabilities.argmax(axis=1)]
+
+
+def untrained(structure: Cnn | Transfer | Classical, size: tuple[int, int], images: Images) -> tuple:
+    """Return a model at random and its network of features, or a classifier fitted to what that makes of the images."""
+    keras.utils.set_random_seed(0)
+    if isinstance(structure, Cnn):
+        return build_model(structure, size, 1, 3), None
+    if isinstance(structure, Transfer):
+        return backbones.build_transfer(structure, size, 1, 3), None
+    network = backbones.build_features(structure.features, structure.pooling, size, 1) if structure.features else None
+    inputs = stage.classical_inputs(network, structure, images)
+    return classical.fit(structure, inputs, images.targets, images.weights, 0, 1), network
 
 
 def test_every_image_that_is_used_is_predicted_once(pipeline: Path) -> None:
