@@ -37,12 +37,17 @@ def load(model: str = registry.CHAMPION, name: str | None = None, limits: Limits
         from serving import imagenet
 
         predictor = imagenet.load(model.removeprefix(IMAGENET), limits, explain)
-    elif Path(model).is_dir() or "/" in model:
+    elif is_folder(model):
         predictor = of_folder(Path(model), limits, explain)
     else:
         predictor = of_version(find(model, name), limits, explain)
     predictor.warm_up()
     return predictor
+
+
+def is_folder(model: str) -> bool:
+    """Say whether a model is named by its folder."""
+    return Path(model).is_dir() or "/" in model
 
 
 def of_folder(folder: Path, limits: Limits = LIMITS, explain: bool = False) -> Predictor:
@@ -57,13 +62,18 @@ def of_folder(folder: Path, limits: Limits = LIMITS, explain: bool = False) -> P
 def of_version(version: ModelVersion, limits: Limits = LIMITS, explain: bool = False) -> Predictor:
     """Load a registered version, if its files are those that were registered."""
     with registry.fetched(version) as files:
-        try:
-            thresholds = registry.artifact(files, "thresholds")
-        except FileNotFoundError:
-            thresholds = None  # registered before there were any
-        folder = registry.artifact(files, "model")
-        predictor = from_folder(folder, named(version), version.tags[registry.SHA256], thresholds, limits, version.tags)
-        return explaining(predictor, folder) if explain else predictor
+        predictor = of_files(version, files, limits)
+        return explaining(predictor, registry.artifact(files, "model")) if explain else predictor
+
+
+def of_files(version: ModelVersion, files: Path, limits: Limits = LIMITS) -> Predictor:
+    """Load a registered version from its files, as `registry.fetched` has them."""
+    try:
+        thresholds = registry.artifact(files, "thresholds")
+    except FileNotFoundError:
+        thresholds = None  # registered before there were any
+    folder = registry.artifact(files, "model")
+    return from_folder(folder, named(version), version.tags[registry.SHA256], thresholds, limits, version.tags)
 
 
 def explaining(predictor: Predictor, folder: Path) -> Predictor:

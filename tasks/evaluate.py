@@ -7,6 +7,7 @@ Needs no TensorFlow. Run by hand: `dvc repro --single-item evaluate@cnn_a`.
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -117,10 +118,10 @@ def score_rest(predictions: pd.DataFrame) -> dict[str, float]:
     return counts | {name: scores[name] for name in ("accuracy", "macro_f1")} | bounds(predictions)
 
 
-def tables(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str, pd.DataFrame]:
-    """Return tables by name: of the test images, and where there is a column `split`, of validation and test images."""
-    parts = {part: predictions[predictions.split == part] for part in HELD_OUT}
-    test, classes = parts["test"], class_names(predictions)
+def tables(predictions: pd.DataFrame, temperature: float, bins: int, held_out: Sequence[str] = HELD_OUT) -> dict[str, pd.DataFrame]:
+    """Return tables by name: of the last part of `held_out`, and where there is a column `split`, of all of them."""
+    parts = {part: predictions[predictions.split == part] for part in held_out}
+    test, classes = parts[held_out[-1]], class_names(predictions)
     labels, probabilities = arrays(test)
     roc, pr = metrics.curves(labels, probabilities, classes)
     scaled = {"before": before_scaling(probabilities, temperature), "after": probabilities}

@@ -38,7 +38,7 @@ class Candidate:
     test: pd.DataFrame  # as evidence.judging_images returns it
     test_sha256: str
     splits: pd.DataFrame
-    seen: pd.DataFrame  # as evidence.images_seen returns it
+    seen: pd.DataFrame  # as evidence.images_given returns it
     clean: Path
     hash_distance: int
 

@@ -48,7 +48,7 @@ def main(
     params = load_params()
     winner = json.loads(comparison_json.read_text())["winner"]
     splits, files = read_table(splits_csv), read_table(files_csv)
-    seen = evidence.images_seen(splits, files)
+    seen = evidence.images_given(splits, files)
     tracking.open_store()
     client = MlflowClient()
     version = find_or_create(client, params.register_.model, winner, models / winner, results / winner, seen)

@@ -11,19 +11,15 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, select_autoescape
-from markupsafe import Markup
 
 from tasks import tracking
 from tasks.command import run
 from tasks.params import load_params
-from tasks.reporting import card, comparison, data
+from tasks.reporting import card, comparison, data, page
 from tasks.reporting.models import Model, describe_model
-from tasks.reporting.numbers import breakable, interval, number, setting, told, told_interval
 from tasks.scoring import figures
 from tasks.tables import read_table
 
-TEMPLATES = Path(__file__).parent / "templates"
 VERDICTS = {"promoted": "promoted", "refused": "refused", "undecided": "left to a person", "stands": "nothing changes"}
 
 NAMES = ("question", "architecture", "asked", "filters", "winner", "other")
@@ -72,8 +68,12 @@ def main(
         "weights": card.weights_of(asked, params.report),
         "versions": card.versions(),
         "hashes": card.hashes(models / described[0].name, splits_csv),
+        "verdicts": VERDICTS,
+        "kinds": KINDS,
+        "overfitting": comparison.OVERFITTING,
+        "say_test": comparison.say_test,
     }
-    write(facts, report)
+    page.write(facts, report)
     for model in described:
         track(model, results / model.name, explanations / model.name, pictures)
 
@@ -91,37 +91,6 @@ def read_scores(path: Path) -> pd.DataFrame:
 def by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each question, in their order."""
     return {question: of_question.to_dict("records") for question, of_question in rows.groupby("question", sort=False)}
-
-
-def write(facts: dict[str, Any], report: Path) -> None:
-    """Fill the two templates."""
-    templates = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(["html"]), trim_blocks=True, lstrip_blocks=True
-    )
-    words = {"verdicts": VERDICTS, "kinds": KINDS, "overfitting": comparison.OVERFITTING, "say_test": comparison.say_test}
-    report.mkdir(parents=True, exist_ok=True)
-    for name, numbers in (
-        (
-            "report.html",
-            {
-                "number": number,
-                "setting": setting,
-                "interval": interval,
-                "panel": panel,
-                "curves": figures.CURVES,
-                "breakable": breakable,
-            },
-        ),
-        ("report.md", {"told": told, "interval": told_interval}),
-    ):
-        text = templates.get_template(name).render(facts | words | numbers)
-        (report / name).write_text(text, encoding="utf-8")
-        log.info("%s, %s bytes", report / name, f"{(report / name).stat().st_size:,}")
-
-
-def panel(drawn: figures.Drawn, key: str) -> Markup:
-    """Return a figure as a part of the page; `key` keeps its ids apart from those of others."""
-    return Markup(figures.inline(drawn.figure, key, drawn.words))
 
 
 def track(model: Model, results: Path, explanations: Path, pictures: bool) -> None:

@@ -20,7 +20,6 @@ from tqdm import tqdm
 from tasks.command import run
 from tasks.imaging.decode import ImageError, Limits, decode_bytes, read_file
 from tasks.imaging.duplicates import perceptual_hash
-from tasks.imaging.expectations import judge
 from tasks.params import load_params
 
 SUBSETS = {
@@ -38,6 +37,8 @@ log = logging.getLogger(__name__)
 
 def main(raw: Path, files_csv: Path, validation_json: Path, data_docs: Path) -> None:
     """Write the table of all files under `raw` and the verdict on it."""
+    from tasks.imaging.expectations import judge  # Great Expectations costs seconds, which those who only scan do without
+
     params = load_params().validate_
     files = scan(raw, Limits(params.max_bytes, params.max_pixels))
     files_csv.parent.mkdir(parents=True, exist_ok=True)

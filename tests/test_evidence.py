@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tasks.evidence import images_seen, images_sha256, judging_images, unseen
+from tasks.evidence import images_given, images_sha256, judging_images, overlap, unseen
 from tasks.imaging.duplicates import alike, perceptual_hash
 
 SPLITS = pd.DataFrame(
@@ -28,9 +28,9 @@ FILES = pd.DataFrame({"sha256": SPLITS.sha256, "hash": [perceptual_hash(picture(
 TEST = judging_images(PREDICTIONS, SPLITS, FILES)
 
 
-def new(*seen: tuple[str, str]) -> list[str]:
-    """Return the test images that may judge a model that has seen these images (SHA-256, hash)."""
-    table = pd.DataFrame(seen, columns=["sha256", "hash"])
+def new(*seen: tuple[str, ...]) -> list[str]:
+    """Return the test images that may judge a model that has seen these images (SHA-256, hash and, lately, split)."""
+    table = pd.DataFrame(seen, columns=["sha256", "hash", "split"][: max(map(len, seen))])
     return TEST.path[unseen(TEST, SPLITS, table, 32)].tolist()
 
 
@@ -39,12 +39,24 @@ def test_the_truth_is_that_of_the_predictions() -> None:
     assert set(TEST.label) == {"of the model"} and TEST.sha256.tolist() == ["sha1", "sha2", "sha3"]
 
 
-def test_what_chose_the_epoch_is_seen_too() -> None:
-    assert images_seen(SPLITS, FILES).sha256.tolist() == ["r1", "r2", "v1"]
+def test_what_chose_the_epoch_or_was_withheld_was_given_too() -> None:
+    given = images_given(SPLITS, FILES)
+    assert dict(zip(given.sha256, given.split, strict=True)) == {
+        "r1": "training", "r2": "training", "v1": "validation", "sha9": "withheld",
+    }  # fmt: skip
+    assert given.hash.tolist() == [FILES.hash[FILES.sha256 == sha256].item() for sha256 in given.sha256]
+
+
+def test_an_image_of_several_parts_counts_in_the_first() -> None:
+    rows = pd.DataFrame({"sha256": ["a", "a", "b", "b"], "split": ["validation", "training", "withheld", "validation"]})
+    given = images_given(rows, FILES)
+    assert given.split.tolist() == ["training", "validation"]
 
 
 def test_todays_own_split_leaves_all_test_images() -> None:
-    assert new(*images_seen(SPLITS, FILES).itertuples(index=False, name=None)) == ["t/1", "t/2", "t/3"]
+    """Of t/2 a copy was withheld, so that no model has seen it."""
+    assert new(*images_given(SPLITS, FILES).itertuples(index=False, name=None)) == ["t/1", "t/2", "t/3"]
+    assert new(("sha9", "")) == ["t/1", "t/3"]  # which a version that kept no split was trained on
 
 
 def test_an_image_that_was_seen_is_out() -> None:

@@ -110,11 +110,12 @@ def test_a_look_is_told_in_the_receipt_the_registry_and_the_history(client: Mlfl
     assert line["hashes"]["splits"] == tracking.file_sha256(Path("data/splits.csv")) and len(line["hashes"]["test"]) == 64
 
 
-def test_a_version_keeps_the_images_it_has_seen(client: MlflowClient) -> None:
+def test_a_version_keeps_the_images_it_was_given(client: MlflowClient) -> None:
     splits = read_table(Path("data/splits.csv"))
     with registry.fetched(client.get_model_version("tiny", "1")) as folder:
         seen = read_table(registry.artifact(folder, "seen"))
-    assert set(seen.sha256) == set(splits.sha256[splits.split.isin(["training", "validation"])])
+    assert set(seen.sha256) == set(splits.sha256[splits.split.isin(["training", "validation", "withheld"])])
+    assert set(seen.sha256[seen.split == "withheld"]) == set(splits.sha256[splits.split == "withheld"]) != set()
     assert seen.hash.str.len().isin([0, 60]).all() and (seen.hash.str.len() == 60).any()
 
 

@@ -77,34 +77,53 @@ def group(paths: Sequence[str], copies: pd.DataFrame) -> list[str]:
     return pd.Series(list(paths), dtype=object).groupby(component).transform("min").tolist()
 
 
+def closest_copies(files: pd.DataFrame, known: pd.DataFrame, hash_distance: int, correlation: float) -> pd.DataFrame:
+    """Return one row per image of `files` that copies one of `known`, the closest: image, known, kind, correlation.
+
+    `image` and `known` are row numbers. Both tables have the columns sha256, hash and file, a path; that of a known picture that is
+    gone is "". Its hash decides alone then, so some that only look alike are among the copies, and the correlation is NaN.
+    """
+    numbers = pd.Series(np.arange(len(known)), index=known.sha256)
+    same = files.sha256.map(numbers[~numbers.index.duplicated()]).to_numpy()
+    exact, rest = np.flatnonzero(~np.isnan(same)), np.flatnonzero(np.isnan(same))
+    one, other, flipped = _close(files.hash.iloc[rest], known.hash, hash_distance)
+    pairs = pd.DataFrame({"image": rest[one], "known": other, "kind": np.where(flipped, "mirrored", "near"), "correlation": np.nan})
+    here = known.file.iloc[other].ne("").to_numpy()
+    seen = pairs[here]
+    kind, score = _compare(files.file.iloc[seen.image].to_numpy(), known.file.iloc[seen.known].to_numpy())
+    seen = seen.assign(kind=kind, correlation=score)[score >= correlation]
+    equal = pd.DataFrame({"image": exact, "known": same[exact].astype(int), "kind": "exact", "correlation": 1.0})
+    found = pd.concat([equal, seen, pairs[~here]]).sort_values(["image", "correlation", "known"], ascending=[True, False, True])
+    return found.drop_duplicates("image", ignore_index=True)
+
+
 def alike(hashes: Sequence[str], others: Sequence[str], hash_distance: int) -> np.ndarray:
     """Tell of each hash whether one of `others`, straight or mirrored, differs in at most `hash_distance` bits.
 
     For pictures that are gone, so that pixels cannot decide: some that only look alike are among them. "" is like none.
     """
     found = np.zeros(len(hashes), dtype=bool)
-    known = np.flatnonzero([bool(text) for text in hashes])
-    even, odd = _signs([hashes[index] for index in known])
-    other_even, other_odd = _signs([text for text in others if text])
-    step = max(1, BLOCK // max(1, len(other_even)))
-    for start in range(0, len(known), step):
-        part = slice(start, start + step)
-        product = even[part] @ other_even.T + np.abs(odd[part] @ other_odd.T)
-        found[known[part]] = (product >= BITS - 2 * hash_distance).any(axis=1)
+    found[_close(hashes, others, hash_distance)[0]] = True
     return found
 
 
 def _near_copies(paths: np.ndarray, hashes: list[str], root: Path, hash_distance: int) -> pd.DataFrame:
     """Correlate the candidates among sorted `paths`, straight and mirrored, and keep the better of the two."""
     one, other = _candidates(hashes, hash_distance)
+    files = np.array([str(root / path) for path in paths], dtype=object)
+    kind, correlation = _compare(files[one], files[other])
+    return pd.DataFrame({"path_a": paths[one], "path_b": paths[other], "kind": kind, "correlation": correlation})
+
+
+def _compare(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return of pairs of files, straight or mirrored, whichever is closer: near or mirrored, and the correlation."""
     wanted, numbers = np.unique(np.concatenate([one, other]), return_inverse=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pictures = pool.map(lambda number: _fine_structure(root / paths[number]), wanted)
+        pictures = pool.map(lambda file: _fine_structure(Path(file)), wanted)
         pictures = list(tqdm(pictures, total=len(wanted), desc="likely copies", unit=" images"))
     structures = np.array(pictures, dtype=np.float32).reshape(-1, SIDE, SIDE)
     straight, mirrored = _correlate(structures, numbers[: len(one)], numbers[len(one) :])
-    kind = np.where(mirrored > straight, "mirrored", "near")
-    return pd.DataFrame({"path_a": paths[one], "path_b": paths[other], "kind": kind, "correlation": np.maximum(straight, mirrored)})
+    return np.where(mirrored > straight, "mirrored", "near"), np.maximum(straight, mirrored)
 
 
 def _candidates(hashes: list[str], hash_distance: int) -> tuple[np.ndarray, np.ndarray]:
@@ -126,6 +145,22 @@ def _candidates(hashes: list[str], hash_distance: int) -> tuple[np.ndarray, np.n
         start = stop
     one, other = np.concatenate(found, axis=1)
     return one, other
+
+
+def _close(hashes: Sequence[str], others: Sequence[str], hash_distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the indices of the pairs of two lists whose hashes are close, and whether the mirrored one is; "" is close to none."""
+    one, other = (np.flatnonzero([bool(text) for text in texts]) for texts in (hashes, others))
+    even, odd = _signs([text for text in hashes if text])
+    other_even, other_odd = _signs([text for text in others if text])
+    found = [np.empty((3, 0), dtype=np.intp)]
+    step = max(1, BLOCK // max(1, len(other)))
+    for start in range(0, len(one), step):
+        part = slice(start, start + step)
+        product = odd[part] @ other_odd.T
+        row, column = np.nonzero(even[part] @ other_even.T + np.abs(product) >= BITS - 2 * hash_distance)
+        found.append(np.stack([one[part][row], other[column], product[row, column] < 0]))
+    pairs = np.concatenate(found, axis=1)
+    return pairs[0], pairs[1], pairs[2].astype(bool)
 
 
 def _signs(hashes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

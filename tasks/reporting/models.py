@@ -104,7 +104,7 @@ def describe_model(
         timing=json.loads((results / "timing.json").read_text()),
         thresholds=thresholds,
         tables=tables,
-        figures=draw(tables, scores, thresholds["confidence"]),
+        figures=draw_training(tables["history"], scores["best_epoch"]) | draw_answers(tables, scores, thresholds["confidence"]),
         galleries=choose_images(tables["errors"], clean, groups, pictures),
         explained=explained,
         sanity=sanity,
@@ -118,11 +118,18 @@ def read_scores(path: Path) -> pd.DataFrame:
     return table.assign(**{column: pd.to_numeric(table[column]) for column in table if column not in TEXT})
 
 
-def draw(tables: dict[str, pd.DataFrame], scores: dict[str, float], threshold: float | None) -> dict[str, Drawn]:
-    """Return figures by name, each with its words."""
-    history, labels = tables["history"], list(tables["per_class"].label)
+def draw_training(history: pd.DataFrame, best: int) -> dict[str, Drawn]:
+    """Return the curves of a training by name, each with its words."""
+    return {name: _curve(history, name, best) for name in CURVES if name in history}
+
+
+def draw_answers(
+    tables: dict[str, pd.DataFrame], scores: dict[str, float], threshold: float | None, part: str = "test"
+) -> dict[str, Drawn]:
+    """Return the figures of what was answered by name, each with its words; `part` is what the scores' names begin with."""
+    labels, errors = list(tables["per_class"].label), [scores[f"{part}_calibration_error{when}"] for when in ("_before", "")]
     areas = {name: _say_areas(tables["per_class"], name) for name in ("roc_auc", "pr_auc")}
-    return {name: _curve(history, name, scores["best_epoch"]) for name in CURVES if name in history} | {
+    return {
         "roc": Drawn(figures.roc(tables["roc"], labels), f"ROC curve of each class. Areas: {areas['roc_auc']}"),
         "precision_recall": Drawn(
             figures.precision_recall(tables["pr"], labels), f"Precision against recall of each class. Areas: {areas['pr_auc']}"
@@ -130,19 +137,19 @@ def draw(tables: dict[str, pd.DataFrame], scores: dict[str, float], threshold: f
         "calibration": Drawn(
             figures.reliability(tables["calibration"]),
             "Accuracy against confidence before and after scaling. Calibration error "
-            f"{told(scores['test_calibration_error_before'])} before, {told(scores['test_calibration_error'])} after",
+            f"{told(errors[0])} before, {told(errors[1])} after",
         ),
-        "coverage": Drawn(figures.coverage(tables["coverage"], threshold), _say_coverage(tables["coverage"])),
+        "coverage": Drawn(figures.coverage(tables["coverage"], threshold), _say_coverage(tables["coverage"], part)),
     }
 
 
-def choose_images(errors: pd.DataFrame, clean: Path, groups: dict[str, str], pictures: bool) -> list[Gallery]:
-    """Return the worst errors and the least certain images of the test, one of each group of copies."""
+def choose_images(errors: pd.DataFrame, root: Path, groups: dict[str, str], pictures: bool) -> list[Gallery]:
+    """Return the worst errors and the least certain images, which lie below `root`, one of each group of copies."""
     galleries = []
     for kind, (title, words) in GALLERIES.items():
         of_kind = errors[errors.kind == kind]
         first = of_kind[~of_kind.path.map(groups).duplicated()].head(SHOWN).to_dict("records")
-        galleries.append(Gallery(title, words, [row | {"pictures": show(pictures, clean / row["path"])} for row in first]))
+        galleries.append(Gallery(title, words, [row | {"pictures": show(pictures, root / row["path"])} for row in first]))
     return galleries
 
 
@@ -173,8 +180,8 @@ def _say_areas(per_class: pd.DataFrame, column: str) -> str:
     return ", ".join(f"{label} {told(area)}" for label, area in zip(per_class.label, per_class[column], strict=True))
 
 
-def _say_coverage(rows: pd.DataFrame) -> str:
-    test = rows[rows.split == "test"]
+def _say_coverage(rows: pd.DataFrame, part: str) -> str:
+    test = rows[rows.split == part]
     half = test[test.coverage <= 0.5].accuracy
     said = f", of the surest half {told(half.iloc[-1])}" if len(half) else ""
-    return f"Accuracy by the share of images that is answered: of all test images {told(test.accuracy.iloc[-1])}{said}"
+    return f"Accuracy by the share of images that is answered: of all {part} images {told(test.accuracy.iloc[-1])}{said}"

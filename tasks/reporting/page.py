@@ -1,0 +1,34 @@
+"""Facts and templates to the two documents: a page that needs nothing beside it, and its short form."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from markupsafe import Markup
+
+from tasks.reporting.numbers import breakable, interval, number, setting, told, told_interval
+from tasks.scoring import figures
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+PAGE, SHORT = "report.html", "report.md"
+
+log = logging.getLogger(__name__)
+
+
+def write(facts: dict[str, Any], folder: Path, name: str = "report") -> None:
+    """Fill the templates `<name>.html` and `<name>.md`, as `report.html` and `report.md` in `folder`."""
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(["html"]), trim_blocks=True, lstrip_blocks=True
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = {"number": number, "setting": setting, "interval": interval, "panel": panel, "breakable": breakable}
+    for file, words in ((PAGE, numbers | {"curves": figures.CURVES}), (SHORT, {"told": told, "interval": told_interval})):
+        text = templates.get_template(f"{name}{Path(file).suffix}").render(facts | words)
+        (folder / file).write_text(text, encoding="utf-8")
+        log.info("%s, %s bytes", folder / file, f"{(folder / file).stat().st_size:,}")
+
+
+def panel(drawn: figures.Drawn, key: str) -> Markup:
+    """Return a figure as a part of the page; `key` keeps its ids apart from those of others."""
+    return Markup(figures.inline(drawn.figure, key, drawn.words))

@@ -1,0 +1,89 @@
+"""The model that is assessed, and what is known of it: its scores on its own test images, and the images it was given."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+
+from serving import models
+from serving.predictor import Predictor
+from tasks import evidence, registry
+from tasks.evaluate import read_temperature
+from tasks.imaging.decode import Limits
+from tasks.tables import read_table
+
+DATA = Path("data")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with its record. `data` is the folder in which `splits.csv` and `clean` may lie."""
+
+    predictor: Predictor
+    temperature: float
+    own: dict[str, float]  # on its own test images, by names such as `test_accuracy`
+    given: pd.DataFrame | None  # as evidence.images_given returns it; None where nobody knows
+    data: Path
+    tags: dict[str, str]  # for MLflow
+
+
+def find(model: str, name: str | None, limits: Limits) -> Subject:
+    """Load the model that `serving.models` finds under these names. Raises `ValueError` and `OSError` in words for the user."""
+    if model.startswith(models.IMAGENET):
+        raise ValueError(f"received --model {model}, expected champion, challenger, a version, or a folder that training wrote")
+    if models.is_folder(model):
+        return of_folder(Path(model), limits)
+    return of_version(models.find(model, name), limits)
+
+
+def of_folder(folder: Path, limits: Limits) -> Subject:
+    """Load `data/models/<architecture>`; its record are the tables beside it, as they are today."""
+    predictor, data = models.of_folder(folder, limits), folder.resolve().parent.parent
+    results, tables = data / "results" / folder.resolve().name, (data / "splits.csv", data / "files.csv")
+    given = evidence.images_given(*map(read_table, tables)) if all(table.exists() for table in tables) else None
+    own = own_scores(_read(results / "metrics.json"), _read(results / "thresholds.json"))
+    return Subject(predictor, read_temperature(folder / "calibration.json"), own, given, data, {"model": str(folder)})
+
+
+def of_version(version: ModelVersion, limits: Limits) -> Subject:
+    """Load a registered version; its record was registered with it."""
+    with registry.fetched(version) as files:
+        predictor = models.of_files(version, files, limits)
+        own = own_scores(version.tags, _read(_artifact(files, "thresholds")))
+        temperature = read_temperature(registry.artifact(files, "model") / "calibration.json")
+        seen = _artifact(files, "seen")
+        given = read_table(seen).reindex(columns=["sha256", "hash", "split"], fill_value="") if seen else None
+    return Subject(predictor, temperature, own, given, DATA, {"registered_model": version.name, "version": str(version.version)})
+
+
+def own_scores(metrics: Mapping[str, Any], thresholds: Mapping[str, Any]) -> dict[str, float]:
+    """Return all metrics of the test but recalls, and what the thresholds gave there."""
+    scores = {name: float(value) for name, value in metrics.items() if name.startswith("test_") and "_recall_" not in name}
+    given = judgements(*((thresholds.get(kind) or {}).get("test") for kind in ("abstain", "unfamiliar")))
+    return scores | {f"test_{name}": value for name, value in given.items()}
+
+
+def judgements(abstain: Mapping[str, Any] | None, unfamiliar: Mapping[str, Any] | None) -> dict[str, float]:
+    """Return flat metrics of what `scoring.thresholds.abstaining` and `alarms` tell."""
+    found: dict[str, float | None] = {}
+    if abstain:
+        found |= {name: abstain[name] for name in ("answered", "coverage")}
+        found |= {f"answered_{name}": abstain[name] for name in ("accuracy", "accuracy_low", "accuracy_high")}
+    if unfamiliar:
+        found |= {"unfamiliar": unfamiliar["alarms"], "unfamiliar_share": unfamiliar["false_alarms"]}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _artifact(files: Path, name: str) -> Path | None:
+    try:
+        return registry.artifact(files, name)
+    except FileNotFoundError:
+        return None  # registered before there was one
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file is not None and file.exists() else {}
