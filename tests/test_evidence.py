@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tasks.evidence import images_given, images_sha256, judging_images, overlap, unseen
+from tasks.evidence import images_given, images_sha256, judging_images, unseen
 from tasks.imaging.duplicates import alike, perceptual_hash
 
 SPLITS = pd.DataFrame(
