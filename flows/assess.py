@@ -1,7 +1,7 @@
 """Score a model on a foreign folder of labelled images, as a run of Prefect: `python -m tasks.assess`, watched and ended.
 
 python -m flows.assess --images /data/other_hospital --model champion --classes classes.yaml
-prefect deployment run assess/assessment --param images=/data/other_hospital
+prefect deployment run assess/labelled --param images=/data/other_hospital
 """
 
 import argparse
@@ -47,7 +47,8 @@ def assess(
     except EndedError as error:
         return Failed(name="Ended", message=str(error))
     if status != 0:
-        return Failed(message=reason(lines))
+        start = next((number for number, line in enumerate(lines) if line.startswith("error: ")), None)
+        return Failed(message=reason(lines) if start is None else "\n".join(lines[start:]))  # with the whole draft of --classes
     create_markdown_artifact((folder / "report.md").read_text(encoding="utf-8"), key="assess", description=f"{model} on {images}")
     return Completed(message=f"report: {folder / 'report.html'}")
 
@@ -67,6 +68,7 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     if not state.is_completed():
         sys.exit(f"\nerror: {state.message.removeprefix('error: ')}")

@@ -60,7 +60,7 @@ def main(images: Path, model: str, name: str, classes: str, output: Path) -> Non
         if table != "test_classes":  # which is for DVC's plots
             write_table(rows, output / f"{table}.csv")
     sha256 = evidence.images_sha256(asked)
-    page.write(assessment.describe(images, output, assessed, files, sha256, params.report), output, "assessment")
+    page.write(assessment.describe(images, output, assessed, files, sha256, params.report.thumbnails), output, "assessment")
     tracking.attempt(lambda: track(images, output, assessed, scores, sha256))
     tell(scores, output)
 

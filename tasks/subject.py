@@ -61,8 +61,8 @@ def of_version(version: ModelVersion, limits: Limits) -> Subject:
 
 
 def own_scores(metrics: Mapping[str, Any], thresholds: Mapping[str, Any]) -> dict[str, float]:
-    """Return all metrics of the test but recalls, and what the thresholds gave there."""
-    scores = {name: float(value) for name, value in metrics.items() if name.startswith("test_") and "_recall_" not in name}
+    """Return all metrics of the test, and what the thresholds gave there."""
+    scores = {name: float(value) for name, value in metrics.items() if name.startswith("test_")}
     given = judgements(*((thresholds.get(kind) or {}).get("test") for kind in ("abstain", "unfamiliar")))
     return scores | {f"test_{name}": value for name, value in given.items()}
 
@@ -71,10 +71,14 @@ def judgements(abstain: Mapping[str, Any] | None, unfamiliar: Mapping[str, Any] 
     """Return flat metrics of what `scoring.thresholds.abstaining` and `alarms` tell."""
     found: dict[str, float | None] = {}
     if abstain:
-        found |= {name: abstain[name] for name in ("answered", "coverage")}
+        found |= {name: abstain[name] for name in ("images", "answered", "coverage")}
         found |= {f"answered_{name}": abstain[name] for name in ("accuracy", "accuracy_low", "accuracy_high")}
     if unfamiliar:
-        found |= {"unfamiliar": unfamiliar["alarms"], "unfamiliar_share": unfamiliar["false_alarms"]}
+        found |= {
+            "images": unfamiliar["images"],
+            "unfamiliar": unfamiliar["alarms"],
+            "unfamiliar_share": unfamiliar["false_alarms"],
+        }
     return {name: value for name, value in found.items() if value is not None}
 
 

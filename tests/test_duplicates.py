@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from tasks.imaging.decode import decode_bytes
-from tasks.imaging.duplicates import ODD, find_copies, group, perceptual_hash
+from tasks.imaging.duplicates import ODD, closest_copies, find_copies, group, perceptual_hash
 
 HASH_DISTANCE, CORRELATION = 32, 0.965
 
@@ -184,3 +184,48 @@ def test_no_files_give_no_copies_and_no_groups(tmp_path):
     found = find(files, tmp_path)
     assert found.empty
     assert group([], found) == []
+
+
+def closest(files: pd.DataFrame, known: pd.DataFrame, root: Path, gone: str = "") -> list[tuple[str, str, str]]:
+    """What of `files` copies which of `known`, and how; the picture `gone` is not there any more."""
+    places = [table.assign(file=[str(root / path) for path in table.path]) for table in (files, known)]
+    places[1].loc[places[1].path == gone, "file"] = ""
+    found = closest_copies(*places, HASH_DISTANCE, CORRELATION)
+    assert found.correlation.isna().tolist() == [known.path[row] == gone for row in found.known]
+    return [(files.path[row.image], known.path[row.known], row.kind) for row in found.itertuples()]
+
+
+def test_the_closest_of_other_pictures_is_found(tmp_path):
+    known = write(
+        tmp_path, {f"known{seed}.jpg": encode(draw(seed)) for seed in range(4)} | {"flat.png": encode(Image.new("L", (9, 9)))}
+    )
+    files = write(
+        tmp_path,
+        {
+            "same.jpg": encode(draw(0)),
+            "smaller.jpg": encode(scale(draw(1), 0.7)),
+            "mirrored.jpg": encode(ImageOps.mirror(draw(2)), 60),
+            "new.jpg": encode(draw(9)),
+            "flat.jpg": encode(Image.new("L", (20, 20))),
+        },
+    )
+    expected = [
+        ("same.jpg", "known0.jpg", "exact"),
+        ("smaller.jpg", "known1.jpg", "near"),
+        ("mirrored.jpg", "known2.jpg", "mirrored"),
+    ]
+    assert closest(files, known, tmp_path) == expected
+    assert closest(files, known, tmp_path, gone="known2.jpg") == expected
+    assert closest(files, known, tmp_path, gone="known1.jpg") == expected
+    assert closest(files, known[4:].reset_index(drop=True), tmp_path) == closest(files[:0], known, tmp_path) == []
+
+
+def test_of_several_copies_the_closest_counts(tmp_path):
+    rough = write(tmp_path, {"a_rough.jpg": encode(scale(draw(0), 0.5), 30), "b_fine.jpg": encode(draw(0), 95)})
+    files = write(tmp_path, {"copy.png": encode(draw(0), 90)})
+    assert closest(files, rough, tmp_path) == [("copy.png", "b_fine.jpg", "near")]
+    again = write(
+        tmp_path,
+        {"a_rough.jpg": encode(scale(draw(0), 0.5), 30), "b_same.jpg": encode(draw(0), 90), "c_same.jpg": encode(draw(0), 90)},
+    )
+    assert closest(files, again, tmp_path) == [("copy.png", "b_same.jpg", "exact")]

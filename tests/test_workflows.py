@@ -12,6 +12,7 @@ from prefect import Flow
 from ruamel.yaml import YAML
 
 from flows import serve
+from flows.assess import assess
 from flows.predict import predict
 from flows.retrain import retrain
 from tests import toy_pipeline as toy
@@ -52,8 +53,8 @@ def test_secrets_come_from_the_store_alone() -> None:
 
 def test_the_deployments_name_the_flow_its_parameters_and_the_pool() -> None:
     deployments = load(ROOT / "prefect.yaml")["deployments"]
-    flows = {"flows/retrain.py:retrain": retrain, "flows/predict.py:predict": predict}
-    assert [deployment["name"] for deployment in deployments] == ["nightly", "on-change", "by-hand", "folder"]
+    flows = {"flows/retrain.py:retrain": retrain, "flows/predict.py:predict": predict, "flows/assess.py:assess": assess}
+    assert [deployment["name"] for deployment in deployments] == ["nightly", "on-change", "by-hand", "folder", "labelled"]
     for deployment in deployments:
         flow = flows[deployment["entrypoint"]]
         assert deployment["work_pool"]["name"] == serve.POOL

@@ -85,7 +85,7 @@ def closest_copies(files: pd.DataFrame, known: pd.DataFrame, hash_distance: int,
     """
     numbers = pd.Series(np.arange(len(known)), index=known.sha256)
     same = files.sha256.map(numbers[~numbers.index.duplicated()]).to_numpy()
-    exact, rest = np.flatnonzero(~np.isnan(same)), np.flatnonzero(np.isnan(same))
+    exact, rest = np.flatnonzero(~pd.isna(same)), np.flatnonzero(pd.isna(same))
     one, other, flipped = _close(files.hash.iloc[rest], known.hash, hash_distance)
     pairs = pd.DataFrame({"image": rest[one], "known": other, "kind": np.where(flipped, "mirrored", "near"), "correlation": np.nan})
     here = known.file.iloc[other].ne("").to_numpy()

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from tasks.imaging.thumbnails import thumbnail
-from tasks.params import Report
 from tasks.reporting import card, data
 from tasks.reporting.models import Model, choose_images, draw_answers, read_scores
 from tasks.reporting.numbers import told
@@ -33,17 +32,18 @@ ROWS = {  # of the table of scores: metric, in words, form
 }
 
 
-def describe(images: Path, output: Path, assessed: Subject, files: pd.DataFrame, sha256: str, params: Report) -> dict[str, Any]:
-    """Return what the templates `assessment.html` and `.md` need, from the tables in `output` and those of the subject."""
-    scores, pictures = json.loads((output / "metrics.json").read_text()), params.thumbnails
+def describe(images: Path, output: Path, assessed: Subject, files: pd.DataFrame, sha256: str, pictures: bool) -> dict[str, Any]:
+    """Return what the templates `assessment.html` and `.md` need, from the tables in `output`."""
+    scores = json.loads((output / "metrics.json").read_text())
     model = describe_model(output, images, assessed, scores, pictures)
     columns = {prefix: words for prefix, words in COLUMNS.items() if f"{prefix}_accuracy" in scores}
+    rows = ROWS | {f"recall_{label}": (f"recall of {label}", "score") for label in model.labels}
     return {
-        "title": f"{params.title}: {images.resolve().name}",
+        "title": f"{model.name} on {images.resolve().name}",
         "pictures": pictures,
         "model": model,
         "columns": columns,
-        "rows": {name: row for name, row in ROWS.items() if any(f"{prefix}_{name}" in scores for prefix in columns)},
+        "rows": {name: row for name, row in rows.items() if any(f"{prefix}_{name}" in scores for prefix in columns)},
         "folders": read_table(output / "folders.csv").to_dict("records"),
         "files": len(files),
         "sizes": data.describe_sizes(files),
