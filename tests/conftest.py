@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 from ruamel.yaml import YAML
 
@@ -110,6 +111,7 @@ def draw_tiny(raw: Path) -> None:
 def enter(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in `root`, with an MLflow store of its own there."""
     monkeypatch.chdir(root)
+    mlflow.set_tracking_uri(None)  # MLflow remembers what the test before asked for
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
 
