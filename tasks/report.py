@@ -22,7 +22,7 @@ from tasks.tables import read_table
 
 VERDICTS = {"promoted": "promoted", "refused": "refused", "undecided": "left to a person", "stands": "nothing changes"}
 
-NAMES = ("question", "architecture", "asked", "filters", "winner", "other")
+TEXT = ("question", "architecture", "asked", "winner", "other", "filters", "kernel", "dropout", "batch_size")
 RANKED_BY = {"val_macro_f1": "macro F1", "val_accuracy": "accuracy", "val_balanced_accuracy": "balanced accuracy"}
 KINDS = {"cnn": "A CNN from scratch", "transfer": "Transfer learning", "classical": "A scikit-learn model"}
 
@@ -84,8 +84,8 @@ def read_json(path: Path) -> Any:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """Read a table of scores; names stay the text that they are, and blank cells blank."""
-    return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False)
+    """Read a table of scores; names and settings stay the text that they are, and blank cells blank."""
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
 
 
 def by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:

@@ -1,7 +1,8 @@
 """Every number of the report a second time: from the images' tables and predictions, by scikit-learn, SciPy or counting.
 
-`check` goes through a page. `recount` takes the folder of a run, the metric that the page marks, and what the number is about. What has no second route, the
-ends of bootstrap intervals and measured times, is read from the table that the page took it from.
+`check` goes through a page. `recount` takes the folder of a run, the metric that the page marks, and what the number is
+about. What has no second route, the ends of bootstrap intervals and measured times, is read from the table that the page
+took it from.
 """
 
 import json
@@ -59,7 +60,7 @@ def predictions(root: Path, model: str) -> pd.DataFrame:
 
 
 def collapsed(root: Path, model: str, question: str) -> pd.DataFrame:
-    """The model's predictions as answers to a coarser question: what that question calls each image, a model that was asked it knows."""
+    """The model's predictions as answers to a coarser question; a model that was asked it knows what it calls each image."""
     asked = table(root, "comparison.csv").set_index("architecture").question
     if asked[model] == question:
         return predictions(root, model)

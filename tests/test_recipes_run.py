@@ -72,7 +72,7 @@ def check_predictions(key: str, classes: list[str]) -> None:
     predictions = read_table(Path(f"data/results/{key}/predictions.csv"))
     probabilities = predictions[[f"p_{label}" for label in classes]]
     assert json.loads(Path(f"data/models/{key}/classes.json").read_text()) == classes
-    assert list(predictions.columns) == ["path", "label", "split", "predicted", *probabilities.columns]
+    assert list(predictions.columns) == ["path", "label", "split", "predicted", "distance", *probabilities.columns]
     assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
     assert set(predictions.label) == set(classes)
 
