@@ -104,7 +104,7 @@ def compare(version: ModelVersion, files: Sequence[Path]) -> bool:
     equal = True
     print(f"{len(files)} images, {version.name} version {version.version}")
     for (name, table), (other, before) in zip(list(tables.items())[1:], tables.items(), strict=False):
-        numbers = [column for column in before if column.startswith("p_")] + ["distance"]
+        numbers = [column for column in before if column.startswith("p_") or column == "distance"]
         apart = np.abs(table[numbers].to_numpy(float) - before[numbers].to_numpy(float)).max()
         words = [column for column in WORDS if column in before]
         differ = int((_words(table[words]) != _words(before[words])).any(axis=1).sum())

@@ -73,7 +73,10 @@ def of_files(version: ModelVersion, files: Path, limits: Limits = LIMITS) -> Pre
     except FileNotFoundError:
         thresholds = None  # registered before there were any
     folder = registry.artifact(files, "model")
-    return from_folder(folder, named(version), version.tags[registry.SHA256], thresholds, limits, version.tags)
+    try:
+        return from_folder(folder, named(version), version.tags[registry.SHA256], thresholds, limits, version.tags)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{named(version)}: {error}") from error
 
 
 def explaining(predictor: Predictor, folder: Path) -> Predictor:
@@ -115,16 +118,19 @@ def _client() -> MlflowClient:
             f"{uri} is missing, so there is no registry here: make run fills one, MLFLOW_TRACKING_URI names another, and "
             "--model data/models/<architecture> takes a model's folder"
         )
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # with its seven a server that is away takes four minutes
     mlflow.set_tracking_uri(uri)
     return MlflowClient()
 
 
 def _unknown(model: str, name: str, aliases: dict[str, str], versions: list[ModelVersion]) -> str:
-    lines = [f"{name} has no {model}" if not model.isdecimal() else f"{name} has no version {model}", "  its versions:"]
+    lines = [f"{name} has no {'version ' if model.isdecimal() else ''}{model}", "  its versions:"]
     for version in sorted(versions, key=lambda version: int(version.version)):
         called = [alias for alias, number in aliases.items() if str(number) == str(version.version)]
         facts = [version.tags.get("architecture", ""), *called, version.tags.get("gate", "")]
         lines.append(f"    {version.version}  {', '.join(fact for fact in facts if fact)}")
     if model == registry.CHAMPION and versions:
         lines.append('  Say --model <version>, or make one champion: python -m flows.promote --version N --reason "…"')
+    if Path("data/models", model).is_dir():
+        lines.append(f"  A folder is named by its path: --model data/models/{model}")
     return "\n".join(lines if versions else [*lines[:1], "  it has no versions at all: make run registers one"])

@@ -42,7 +42,7 @@ class Rows:
         ordered = _text([self.header, *others, *asked])
         if ordered != content:
             part = self.file.with_name(self.file.name + ".part")
-            part.write_text(ordered, encoding="utf-8", newline="")
+            part.write_text(ordered, encoding="utf-8", errors="surrogateescape", newline="")
             part.replace(self.file)
         return asked
 
@@ -55,7 +55,7 @@ def opened(file: Path, columns: Sequence[str]) -> Iterator[Rows]:
     """
     header = [*FIRST, *columns, *LAST]
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+", encoding="utf-8", errors="replace", newline="") as target:
+    with file.open("a+", encoding="utf-8", errors="surrogateescape", newline="") as target:
         try:
             fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -68,7 +68,7 @@ def opened(file: Path, columns: Sequence[str]) -> Iterator[Rows]:
                 f"{content[:200].splitlines()[0]!r}. Name another --output, or remove that file"
             )
         whole = content[: content.rfind("\n") + 1]
-        target.truncate(len(whole.encode()))
+        target.truncate(len(whole.encode(errors="surrogateescape")))
         if not whole:
             target.write(first)
         yield Rows(file, target, header, _whole(whole, header))

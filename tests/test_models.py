@@ -70,6 +70,7 @@ def test_no_champion_tells_the_versions(client: MlflowClient) -> None:
     ("model", "name", "message"),
     [
         ("7", None, "tiny has no version 7\\n  its versions:\\n    1  "),
+        ("tiny", None, "A folder is named by its path: --model data/models/tiny"),
         ("best", None, "tiny has no best\\n  its versions:\\n    1  "),
         ("champion", "heads", "there is no registered model heads; known are: tiny"),
         ("data/models/none", None, "data/models/none is no folder: expected what training wrote"),
@@ -173,7 +174,7 @@ def test_a_registered_model_with_a_lambda_is_refused(client: MlflowClient, folde
             code_paths=["serving", "tasks"], model_config={registry.SHA256: tracking.folder_sha256(folder)},
         )  # fmt: skip
     mlflow.register_model(logged.model_uri, "tiny", tags={registry.SHA256: tracking.folder_sha256(folder)})
-    with pytest.raises(ValueError, match="Lambda layer, which runs code of its own"):
+    with pytest.raises(ValueError, match="tiny version 2: .*Lambda layer, which runs code of its own"):
         models.load("2")
     with pytest.raises(ValueError, match="Lambda layer, which runs code of its own"):
         mlflow.pyfunc.load_model("models:/tiny/2")
