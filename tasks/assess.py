@@ -22,7 +22,7 @@ from tasks.imaging.decode import Limits
 from tasks.imaging.duplicates import find_copies, group
 from tasks.params import NearCopies, load_params
 from tasks.reporting import assessment, page
-from tasks.scoring.thresholds import abstaining, alarms, certainty
+from tasks.scoring.thresholds import abstaining, alarms
 from tasks.subject import Subject
 from tasks.tables import read_table, write_table
 from tasks.validate import scan
@@ -145,11 +145,13 @@ def score(predictions: pd.DataFrame, assessed: Subject, bins: int, overlap_is_kn
 
 
 def judge(rows: pd.DataFrame, assessed: Subject) -> dict[str, float]:
-    """Return how many the model answers, how many of them rightly, and how many images are unfamiliar to it."""
-    limits = assessed.predictor.thresholds
-    abstain = None if limits.confidence is None else abstaining(*certainty(rows), limits.confidence)
-    unfamiliar = None if limits.distance is None else alarms(rows.distance.to_numpy(), limits.distance)
-    return subject.judgements(abstain, unfamiliar)
+    """Return how many the model answers, how many of them rightly, and how many images are unfamiliar to it, as it said itself."""
+    limits, right = assessed.predictor.thresholds, (rows.predicted == rows.label).to_numpy()
+    answered, unfamiliar = ((rows[name] == said).to_numpy(float) for name, said in (("abstained", "False"), ("unfamiliar", "True")))
+    return subject.judgements(
+        None if limits.confidence is None else abstaining(answered, right, 0.5),
+        None if limits.distance is None else alarms(unfamiliar, 0.5),
+    )
 
 
 def track(images: Path, output: Path, assessed: Subject, scores: Mapping[str, float], sha256: str) -> None:
