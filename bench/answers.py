@@ -33,6 +33,7 @@ from tasks.tables import read_table
 
 CLEAN, MODELS, RESULTS = Path("data/clean"), Path("data/models"), Path("data/results")
 TOLERANCE = 1e-5
+WORDS = ("predicted", "abstained", "unfamiliar")
 PORTION = 50  # images in one request
 STARTUP = 120  # seconds
 
@@ -98,18 +99,17 @@ def serving(command: Sequence[str], health: str) -> Iterator[None]:
 
 
 def compare(version: ModelVersion, files: Sequence[Path]) -> bool:
-    """Ask in every way, print the largest difference of each from the first, and return whether all are equal."""
+    """Ask in every way, print how far each is from the one before, and return whether all are equal."""
     tables = {name: ask(version, files).reset_index(drop=True) for name, ask in WAYS.items()}
-    first, *others = tables
-    expected = tables[first]
-    columns = [column for column in expected if column.startswith("p_")]
     equal = True
-    print(f"{len(files)} images, {version.name} version {version.version}, against {first}")
-    for name in others:
-        apart = np.abs(tables[name][columns].to_numpy(float) - expected[columns].to_numpy(float)).max()
-        classes = int((tables[name].predicted != expected.predicted).sum())
-        equal &= bool(apart <= TOLERANCE) and not classes
-        print(f"{name:>22}: probabilities differ by at most {apart:.1e}, the class in {classes}")
+    print(f"{len(files)} images, {version.name} version {version.version}")
+    for (name, table), (other, before) in zip(list(tables.items())[1:], tables.items(), strict=False):
+        numbers = [column for column in before if column.startswith("p_")] + ["distance"]
+        apart = np.abs(table[numbers].to_numpy(float) - before[numbers].to_numpy(float)).max()
+        words = [column for column in WORDS if column in before]
+        differ = int((_words(table[words]) != _words(before[words])).any(axis=1).sum())
+        equal &= bool(apart <= TOLERANCE) and not differ
+        print(f"{name} against {other}: numbers differ by at most {apart:.1e}, {', '.join(words)} in {differ} images")
     return equal
 
 
@@ -124,6 +124,11 @@ def main() -> None:
     paths = read_table(RESULTS / version.tags["architecture"] / "predictions.csv").path.tolist()
     chosen = np.linspace(0, len(paths) - 1, min(arguments.images, len(paths))).astype(int)
     sys.exit(not compare(version, [CLEAN / paths[index] for index in chosen]))
+
+
+def _words(table: pd.DataFrame) -> pd.DataFrame:
+    """Return text in place of truth values, which a CSV file has as text."""
+    return table.fillna("").astype(str).apply(lambda column: column.str.lower())
 
 
 def _answers(address: str) -> bool:

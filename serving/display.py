@@ -25,7 +25,8 @@ SHOWN = 8  # classes with a bar
 SIDE = 640  # pixels of the longer side of a shown picture, at most
 SMALL = 160  # of an example
 SCORES = ("accuracy", "macro_f1", "balanced_accuracy", "calibration_error", "without_copies_accuracy")
-TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, trim_blocks=True)
+FOLDER = Path(__file__).parent / "templates"
+TEMPLATES = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True)
 
 
 def one(predictor: Predictor, name: str, answer: Answer, picture: Image.Image, heat: np.ndarray | str) -> str:
@@ -86,11 +87,10 @@ def reason(error: str) -> str:
     return f"{REASONS.get(code, code)} ({detail})"
 
 
-def examples(shown: Sequence[tuple[Path, str]]) -> str:
-    """Return a button for each file, with its picture and label; their `data-index` counts from 0."""
-    return _fill(
-        "examples.html", examples=[(_picture(decode_bytes(file.read_bytes()).picture, 160), label) for file, label in shown]
-    )
+def ask(shown: Sequence[tuple[Path, str]], limit: int) -> str:
+    """Return the place where files are dropped, and a button for each example with its picture and label."""
+    pictures = [_picture(decode_bytes(file.read_bytes()).picture, SMALL) for file, _ in shown]
+    return _fill("ask.html", examples=list(zip(pictures, [label for _, label in shown], strict=True)), limit=limit)
 
 
 def percent(probability: float) -> str:

@@ -1,6 +1,6 @@
 """Every number of the report a second time: from the images' tables and predictions, by scikit-learn, SciPy or counting.
 
-`recount` takes the folder of a run, the metric that the page marks, and what the number is about. What has no second route, the
+`check` goes through a page. `recount` takes the folder of a run, the metric that the page marks, and what the number is about. What has no second route, the
 ends of bootstrap intervals and measured times, is read from the table that the page took it from.
 """
 
@@ -11,12 +11,31 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from scipy.stats import binomtest
 from sklearn import metrics
+
+from tests.page import Page
 
 PARTS = {"train": "training", "val": "validation", "test": "test", "test_without_copies": "test"}
 OF_PART = re.compile(r"(train|val|test_without_copies|test)_(.*?)(_before)?(_low|_high)?")
 OF_TABLES = ("epochs", "parameters", "seconds", "predict_seconds_per_image", "macro_f1_difference_low", "macro_f1_difference_high")
+
+
+def check(root: Path, page: Page, bins: int) -> None:
+    """Compare every marked number of the page with what comes out here, and with what is shown."""
+    for attributes, text in page.numbers:
+        about = {name.removeprefix("data-"): value for name, value in attributes.items() if name.startswith("data-")}
+        metric = about.pop("metric")
+        expected = recount(root, metric, about, bins)
+        if isinstance(expected, str):
+            assert attributes["value"] == text == expected, (metric, about)
+            continue
+        assert float(attributes["value"]) == pytest.approx(float(expected), rel=2e-6, abs=1e-6), (metric, about)
+        plain = re.fullmatch(r"[+-]?[\d,]+(\.\d+)?", text)
+        if plain and plain[0].replace(",", "") != attributes["value"]:
+            decimals = len(plain[1] or ".") - 1
+            assert float(text.replace(",", "")) == pytest.approx(float(expected), abs=0.51 * 10**-decimals), (metric, about)
 
 
 @cache
@@ -39,6 +58,20 @@ def predictions(root: Path, model: str) -> pd.DataFrame:
     return rows.assign(**shares, confidence=shares.max(axis=1), copied=rows.group.isin(given)).set_index("path")
 
 
+def collapsed(root: Path, model: str, question: str) -> pd.DataFrame:
+    """The model's predictions as answers to a coarser question: what that question calls each image, a model that was asked it knows."""
+    asked = table(root, "comparison.csv").set_index("architecture").question
+    if asked[model] == question:
+        return predictions(root, model)
+    rows, truth = predictions(root, model), predictions(root, asked.index[asked == question][0]).label
+    coarse = dict(zip(rows.label, truth[rows.index], strict=True))
+    sums = {label: sum(rows[f"p_{fine}"] for fine in coarse if coarse[fine] == label) for label in sorted(set(truth))}
+    return pd.DataFrame(
+        {"split": rows.split, "label": truth[rows.index], "predicted": pd.DataFrame(sums).idxmax(axis=1), "copied": rows.copied}
+        | {f"p_{label}": share for label, share in sums.items()}
+    )
+
+
 def recount(root: Path, metric: str, about: dict[str, str], bins: int) -> float:
     """Return what the page should say. Raises `KeyError` for a number that nobody counts a second time."""
     if metric in OF_TABLES:
@@ -48,7 +81,7 @@ def recount(root: Path, metric: str, about: dict[str, str], bins: int) -> float:
     if "model" not in about:
         return of_data(root, metric, about)
     if (found := OF_PART.fullmatch(metric)) and "epoch" not in about:
-        return of_part(root, about["model"], found, bins)
+        return of_part(root, about["model"], found, bins, about.get("question"))
     return of_model(root, metric, about)
 
 
@@ -100,10 +133,10 @@ def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
     }[metric]()
 
 
-def of_part(root: Path, model: str, found: re.Match, bins: int) -> float:
+def of_part(root: Path, model: str, found: re.Match, bins: int, question: str | None = None) -> float:
     """Scores of one part of the images."""
     prefix, name, before, end = found.groups()
-    rows = predictions(root, model)
+    rows = predictions(root, model) if question is None else collapsed(root, model, question)
     rows = rows[(rows.split == PARTS[prefix]) & ~((prefix == "test_without_copies") & rows.copied)]
     if end:
         scores = document(root, f"results/{model}/metrics.json")

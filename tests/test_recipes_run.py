@@ -13,6 +13,8 @@ from tasks.params import load_params
 from tasks.tables import read_table
 from tests import draw
 from tests.conftest import ROOT, enter, run_stage
+from tests.page import parse
+from tests.recount import check as check_numbers
 from tests.test_recipes import FOLDERS
 
 PARTS = {"Training": 6, "Validate": 3, "Testing": 3}
@@ -61,6 +63,7 @@ def test_a_recipe_runs_through_all_stages(name: str, tmp_path: Path, monkeypatch
         check_predictions(key, architecture.question.classes(FOLDERS[name]))
     check_registered(name)
     told = Path("data/report/report.html").read_text()
+    check_numbers(Path.cwd(), parse(told), load_params().evaluate.calibration_bins)
     assert all(key in told for key in architectures)
     assert ('id="shared"' in told) == (comparison.question.nunique() > 1)
 

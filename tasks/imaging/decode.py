@@ -151,7 +151,8 @@ def _count_scans(content: bytes) -> int:
 def _load(image: Image.Image) -> Image.Image:
     try:
         image.load()
-        return _to_grey_or_rgb(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)  # else it copies every picture
+        return _to_grey_or_rgb(image)
     except ImageError:
         raise
     except PARSER_ERRORS as error:
@@ -177,6 +178,6 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    image = image.convert("RGBA")
+    image = image if image.mode == "RGBA" else image.convert("RGBA")
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image).convert("RGB")

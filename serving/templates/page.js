@@ -1,0 +1,29 @@
+// Runs once the page is there, with `element`, the part that templates/ask.html fills.
+const drop = element.querySelector(".drop"), input = drop.querySelector("input"), result = element.querySelector(".result");
+let last = 0;
+
+async function ask(address, body) {
+  const mine = ++last;
+  drop.classList.add("busy");
+  let answer = '<article class="answer"><div class="notice" role="alert"><strong>The server does not answer.</strong> Try again.</div></article>';
+  try {
+    answer = await (await fetch(address, { method: "POST", body })).text();
+  } catch (error) {
+    console.warn(error);
+  }
+  if (mine !== last) return;  // another question was asked meanwhile
+  drop.classList.remove("busy");
+  result.innerHTML = answer;
+}
+
+function send(files) {
+  const form = new FormData();
+  for (const file of files) form.append("files", file, file.name);
+  if (files.length) ask("ask", form);
+}
+
+input.onchange = () => { send(input.files); input.value = ""; };
+drop.ondragover = (event) => { event.preventDefault(); drop.classList.add("over"); };
+drop.ondragleave = () => drop.classList.remove("over");
+drop.ondrop = (event) => { event.preventDefault(); drop.classList.remove("over"); send(event.dataTransfer.files); };
+for (const button of element.querySelectorAll(".examples button")) button.onclick = () => ask(`ask/${button.dataset.number}`);
