@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from tests.test_evaluate import BOUNDS
 
 NAMES = {label: f"Folder {number}" for number, label in enumerate(CLASSES)}
 MAPPING = "".join(f"{folder}: {label}\n" for label, folder in NAMES.items()) + "other: null\n"
-PROTECTED = "foreign"
+NAME = "foreign"
 BROKEN = {"Training/Folder 0/text.jpg": "not_an_image", "Folder 1.jpg": "outside_class_folder"}
 
 
@@ -59,7 +60,7 @@ def root(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 @pytest.fixture(scope="module")
 def foreign(root: Path) -> Foreign:
     """Twelve copies of what the models were given, twenty new images, four in a folder of its own, and two files that are none."""
-    images, clean, rows = root.parent / PROTECTED, root / "data/clean", []
+    images, clean, rows = root.parent / NAME, root / "data/clean", []
     splits = read_table(root / "data/splits.csv").drop_duplicates(["sha256", "split"])
     chosen = [*splits[splits.split == "training"].head(8).itertuples(), *splits[splits.split == "validation"].head(3).itertuples(),
               *splits[splits.split == "withheld"].head(1).itertuples()]  # fmt: skip
@@ -187,7 +188,7 @@ def test_the_short_form(output: Path, scores: dict[str, float]) -> None:
 
 def test_the_registry_keeps_a_trace(output: Path, scores: dict[str, float], foreign: Foreign) -> None:
     runs = mlflow.search_runs([tracking.open_store()], "tags.version = '1'", output_format="list")
-    run = next(run for run in runs if run.info.run_name == f"assess {PROTECTED}")
+    run = next(run for run in runs if run.info.run_name == f"assess {NAME}")
     assert run.data.tags["registered_model"] == "tiny" and run.data.tags["assessed_images"] == str(foreign.images)
     assert run.data.metrics["external_accuracy"] == pytest.approx(scores["external_accuracy"])
     found = [entry.path for entry in mlflow.MlflowClient().list_artifacts(run.info.run_id)]
@@ -271,6 +272,9 @@ def test_mistakes_are_told_in_words_and_write_nothing(foreign: Foreign, tmp_path
     (taken / "mine.txt").write_text("mine")
     (empty / "a").mkdir(parents=True)
     (empty / "a/b.jpg").write_text("no image")
+    odd = tmp_path / "odd"
+    (odd / "a").mkdir(parents=True)
+    Path(os.fsdecode(bytes(odd / "a") + b"/\xe9.jpg")).write_text("no image")
     before = foreign.stamps
     for images, model, classes, output, message in (
         (tmp_path / "nowhere", "champion", "", tmp_path / "out", "nowhere is no folder"),
@@ -280,6 +284,7 @@ def test_mistakes_are_told_in_words_and_write_nothing(foreign: Foreign, tmp_path
         (foreign.images, "imagenet:VGG16", "", tmp_path / "out", "expected champion, challenger, a version"),
         (foreign.images, "7", "", tmp_path / "out", "tiny has no version 7"),
         (foreign.images, "champion", "", tmp_path / "out", "5 of the 5 class folders"),
+        (odd, "champion", "", tmp_path / "out", r"names that are not printable UTF-8, such as 'a/\\udce9.jpg'"),
         (empty, "champion", "", tmp_path / "out", r"received 1 files without one \(1 not_an_image\)"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
