@@ -22,14 +22,13 @@ from tasks.imaging.decode import Limits
 from tasks.imaging.duplicates import find_copies, group
 from tasks.params import NearCopies, load_params
 from tasks.reporting import assessment, page
-from tasks.scoring.thresholds import abstaining, alarms, certainty
+from tasks.scoring.thresholds import abstaining, alarms
 from tasks.subject import Subject
 from tasks.tables import read_table, write_table
-from tasks.validate import scan
+from tasks.validate import scan, walk
 
 ALL, REST = assessment.ALL, assessment.REST
 FOLDERS = "folders.csv"
-OVERLAP = ["path", "copy_of", "split", "kind", "correlation", "sha256"]
 
 log = logging.getLogger(__name__)
 
@@ -39,20 +38,23 @@ def main(images: Path, model: str, name: str, classes: str, output: Path) -> Non
     params = load_params()
     bins, near = params.evaluate.calibration_bins, params.split.near_copies
     check_places(images, output)
+    check_names(images)
     said = folders.read_classes(Path(classes)) if classes else {}
     assessed = subject.find(model, name or None, Limits(params.validate_.max_bytes, params.validate_.max_pixels))
     files = scan(images, assessed.predictor.limits)
     meant = folders.assign(count_usable(files, images), said, assessed.predictor.classes, str(images))
     asked = choose(files, images, meant)
     copies = find_overlap(asked, assessed, near)
+    answers = predict(asked, images, assessed.predictor, copies, near)
 
     output.mkdir(parents=True, exist_ok=True)
     write_table(list_folders(files, meant, copies), output / FOLDERS)
-    write_table(files[files.status == "rejected"][["path", "reason", "detail", "bytes"]], output / "quarantine.csv")
+    rejected = files[files.status == "rejected"].astype({"bytes": "Int64"})
+    write_table(rejected[["path", "reason", "detail", "bytes"]], output / "quarantine.csv")
     (output / "overlap.csv").unlink(missing_ok=True)
     if copies is not None:
         write_table(copies, output / "overlap.csv")
-    write_table(predict(asked, images, assessed.predictor, copies, near), output / "predictions.csv")
+    write_table(answers, output / "predictions.csv")
     predictions = read_table(output / "predictions.csv")
     scores = score(predictions, assessed, bins, copies is not None)
     (output / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
@@ -73,6 +75,13 @@ def check_places(images: Path, output: Path) -> None:
         raise ValueError(f"{output} lies in {images}, which is only read: name another place with --output")
     if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / FOLDERS).exists())):
         raise ValueError(f"{output} holds something else than an assessment: name a new or an empty folder with --output")
+
+
+def check_names(images: Path) -> None:
+    """Raise `ValueError` for files whose names no table can hold."""
+    odd = [path.name for path in walk(images) if not str(path).isprintable()]
+    if odd:
+        raise ValueError(f"{len(odd)} files in {images} have names that are not printable UTF-8, such as {odd[0]!a}: rename them")
 
 
 def count_usable(files: pd.DataFrame, images: Path) -> dict[str, int]:
@@ -145,11 +154,13 @@ def score(predictions: pd.DataFrame, assessed: Subject, bins: int, overlap_is_kn
 
 
 def judge(rows: pd.DataFrame, assessed: Subject) -> dict[str, float]:
-    """Return how many the model answers, how many of them rightly, and how many images are unfamiliar to it."""
-    limits = assessed.predictor.thresholds
-    abstain = None if limits.confidence is None else abstaining(*certainty(rows), limits.confidence)
-    unfamiliar = None if limits.distance is None else alarms(rows.distance.to_numpy(), limits.distance)
-    return subject.judgements(abstain, unfamiliar)
+    """Return how many the model answers, how many of them rightly, and how many images are unfamiliar to it, as it said itself."""
+    limits, right = assessed.predictor.thresholds, (rows.predicted == rows.label).to_numpy()
+    answered, unfamiliar = ((rows[name] == said).to_numpy(float) for name, said in (("abstained", "False"), ("unfamiliar", "True")))
+    return subject.judgements(
+        None if limits.confidence is None else abstaining(answered, right, 0.5),
+        None if limits.distance is None else alarms(unfamiliar, 0.5),
+    )
 
 
 def track(images: Path, output: Path, assessed: Subject, scores: Mapping[str, float], sha256: str) -> None:

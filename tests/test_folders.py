@@ -59,9 +59,14 @@ def test_all_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a", "expected lines such as"), ("a: [b]", "expected lines such as"), ("", "received None"), ("a: b\na: c", "duplicate key"),
-     ("a: 'b", "is not valid YAML")],
-)  # fmt: skip
+    [
+        ("- a", "expected lines such as"),
+        ("a: [b]", "expected lines such as"),
+        ("", "received None"),
+        ("a: b\na: c", "duplicate key"),
+        ("a: 'b", "is not valid YAML"),
+    ],
+)
 def test_a_file_that_is_no_mapping(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         read(tmp_path, text)

@@ -61,11 +61,11 @@ def test_the_deployments_name_the_flow_its_parameters_and_the_pool() -> None:
         given = dict(deployment.get("parameters") or {})
         for trigger in deployment.get("triggers", []):
             given |= trigger["parameters"]
-        flow.validate_parameters(given | ({"images": []} if flow is predict else {}))
+        flow.validate_parameters(given | {predict: {"images": []}, assess: {"images": "/scans"}}.get(flow, {}))
         assert set(given) <= set(inspect.signature(flow.fn).parameters)
 
 
-@pytest.mark.parametrize("flow", [retrain, predict])
+@pytest.mark.parametrize("flow", [retrain, predict, assess])
 def test_the_pages_of_prefect_document_every_parameter(flow: Flow) -> None:
     properties = flow.parameters.properties
     assert set(properties) == set(inspect.signature(flow.fn).parameters)
