@@ -9,6 +9,8 @@ Ends with status 1 where two ways differ.
 
 import argparse
 import base64
+import io
+import re
 import subprocess
 import sys
 import tempfile
@@ -77,7 +79,44 @@ def mlflow_serve(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-WAYS = {"predictions.csv": trained, "command line": command_line, "pyfunc": pyfunc, "mlflow models serve": mlflow_serve}
+def rest(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
+    """`POST /predict` of `make api`, asked in portions."""
+    port = free_port()
+    command = [sys.executable, "-m", "serving.api", "--model", str(version.version), "--name", version.name, "--port", str(port)]
+    rows: list[dict[str, object]] = []
+    with serving(command, f"http://127.0.0.1:{port}/ready"):
+        for parts in portions(files):
+            answers = httpx.post(f"http://127.0.0.1:{port}/predict", files=parts, timeout=300, trust_env=False)
+            rows += answers.raise_for_status().json()["answers"]
+    probabilities = pd.DataFrame([row["probabilities"] for row in rows]).add_prefix("p_")
+    return pd.concat([pd.DataFrame(rows).drop(columns="probabilities"), probabilities], axis=1)
+
+
+def page(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
+    """The page of `make web`: the CSV that it offers for several files."""
+    port = free_port()
+    command = [sys.executable, "-m", "serving.web", "--model", str(version.version), "--name", version.name, "--port", str(port)]
+    tables: list[pd.DataFrame] = []
+    with serving(command, f"http://127.0.0.1:{port}/"):
+        for parts in portions(files):
+            shown = httpx.post(f"http://127.0.0.1:{port}/ask", files=parts, timeout=300, trust_env=False).raise_for_status()
+            offered = re.search(r'href="data:text/csv[^,]*,(.*?)"', shown.text)
+            if offered is None:
+                raise ValueError(f"the page offers no CSV: {shown.text[:200]}")
+            tables.append(pd.read_csv(io.BytesIO(base64.b64decode(offered[1]))))
+    return pd.concat(tables)
+
+
+def portions(files: Sequence[Path]) -> Iterator[list[tuple[str, tuple[str, bytes]]]]:
+    """Yield the files as the parts of one multipart request after the other."""
+    for first in range(0, len(files), PORTION):
+        yield [("files", (file.name, file.read_bytes())) for file in files[first : first + PORTION]]
+
+
+WAYS = {
+    "predictions.csv": trained, "command line": command_line, "pyfunc": pyfunc, "mlflow models serve": mlflow_serve,
+    "REST": rest, "page": page,
+}  # fmt: skip
 
 
 @contextmanager
