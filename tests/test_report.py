@@ -197,6 +197,16 @@ def test_nothing_in_quarantine(workspace: Path) -> None:
     assert "Every file is a usable image." in report() and "0 files in quarantine" in SHORT.read_text()
 
 
+def test_every_test_image_has_a_copy(workspace: Path) -> None:
+    for model in MODELS:
+        path = Path(f"data/results/{model}/metrics.json")
+        scores = {
+            name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("test_without_copies_")
+        }
+        path.write_text(json.dumps(scores | {"test_without_copies_images": 0, "test_without_copies_classes": 0}))
+    assert "every test image has a copy" in report() and "All of them have a copy in training." in SHORT.read_text()
+
+
 def test_a_model_without_maps_says_why(workspace: Path) -> None:
     change("data/explanations/tiny/sanity.json", reason="a scikit-learn model has none")
     assert report().count("No explanations: a scikit-learn model has none.") == 1
