@@ -78,3 +78,17 @@ def test_any_size_has_a_description(size: tuple[int, int]) -> None:
     assert description.shape == (70, 2 * 3 * min(4, size[0]) * min(4, size[1]) + 1)
     assert np.isfinite(description).all()
     assert np.array_equal(familiar.describe(pixels[3:4], None)[0], description[3])
+
+
+def test_the_names_of_a_networks_own_layers_do_not_matter() -> None:
+    """InceptionV3 read from a file has a layer `concatenate`, as the next one made in that process would be called."""
+    pixels = keras.Input((8, 6, 3))
+    maps = keras.layers.Concatenate(name="concatenate")([pixels, keras.layers.Conv2D(2, 3, padding="same", name="std")(pixels)])
+    answer = keras.layers.Dense(2, name="mean")(keras.layers.Flatten()(maps))
+    keras.backend.clear_session()  # the next layers are numbered as in a new process
+    answering = familiar.answering(keras.Model(pixels, answer))
+    images = np.random.default_rng(0).uniform(size=(5, 8, 6, 3)).astype(np.float32)
+    probabilities, statistics = answering.predict(images, verbose=0)
+    assert probabilities.shape == (5, 2) and statistics.shape == (5, 10)
+    assert statistics[:, :3] == pytest.approx(images.mean(axis=(1, 2)), abs=1e-5)
+    assert statistics[:, 5:8] == pytest.approx(images.std(axis=(1, 2)), abs=1e-5)

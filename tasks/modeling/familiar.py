@@ -63,7 +63,9 @@ def _statistics(model: Any) -> Any:
     import keras
 
     places = last_map(model).output
-    return keras.ops.concatenate([keras.ops.mean(places, axis=(1, 2)), keras.ops.std(places, axis=(1, 2))], axis=1)
+    maps = keras.Input(places.shape[1:])
+    statistics = keras.ops.concatenate([keras.ops.mean(maps, axis=(1, 2)), keras.ops.std(maps, axis=(1, 2))], axis=1)
+    return keras.Model(maps, statistics, name="statistics_of_maps")(places)  # nested, or names such as `concatenate` occur twice
 
 
 def _cells(pixels: np.ndarray) -> np.ndarray:
