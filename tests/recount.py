@@ -156,7 +156,7 @@ def of_part(root: Path, model: str, found: re.Match, bins: int, question: str | 
         "accuracy": lambda: right.mean(),
         "macro_f1": lambda: metrics.f1_score(rows.label, rows.predicted, labels=sorted(set(rows.label)), average="macro"),
         "roc_auc": lambda: np.mean([metrics.roc_auc_score(truth[:, index], shares[:, index]) for index in range(len(names))]),
-        "log_loss": lambda: -np.log(np.maximum((shares * truth).sum(axis=1) / shares.sum(axis=1), 2.2e-16)).mean(),
+        "log_loss": lambda: -np.log(np.maximum((shares * truth).sum(axis=1) / shares.sum(axis=1), np.finfo(float).eps)).mean(),
         "images": lambda: len(rows),
         "classes": lambda: rows.label.nunique(),
         "brier": lambda: ((shares - truth) ** 2).sum(axis=1).mean(),
