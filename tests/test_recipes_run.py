@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from tasks import explain
 from tasks.modeling.architectures import Classical, Transfer
 from tasks.params import load_params
 from tasks.tables import read_table
@@ -38,6 +39,7 @@ def shrink(name: str) -> dict:
     recipe["validate"]["expectations"] |= {
         "images_per_class": {"minimum": 5, "level": "error"}, "usable_share": {"minimum": 0.5, "level": "error"},
     }  # fmt: skip
+    recipe["explain"] = {"right": 1, "wrong": 1}
     return recipe
 
 
@@ -48,6 +50,7 @@ def test_a_recipe_runs_through_all_stages(name: str, tmp_path: Path, monkeypatch
     for package in ("tasks", "serving"):
         (tmp_path / package).symlink_to(ROOT / package)
     enter(tmp_path, monkeypatch)
+    monkeypatch.setattr(explain, "DRAWS", 1)
     architectures = load_params().architectures
     for stage in ("validate", "clean", "split", "weigh"):
         run_stage(stage)
