@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from serving.predictor import Predictor
+from tasks.imaging.form import Form
 from tests.test_decode import samples
 
 PATIENCE = 30  # seconds that one file may take
@@ -77,7 +78,9 @@ def work(connection: Connection, seed: int, first: int, files: int) -> None:
     """Decode files from `first` on and send the outcome of each."""
     warnings.filterwarnings("ignore")  # Pillow's, of damaged files
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    predictor = Predictor("none", "", ["a", "b"], (32, 32), 3, lambda pixels: (np.zeros((len(pixels), 2)), np.zeros(len(pixels))))
+    predictor = Predictor(
+        "none", "", ["a", "b"], (Form((32, 32), 3),), lambda pixels: (np.zeros((len(pixels), 2)), np.zeros(len(pixels)))
+    )
     originals = list(samples().values())
     for number in range(first, files):
         content = mutant(originals, seed, number)

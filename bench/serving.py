@@ -32,6 +32,7 @@ import psutil
 
 from bench.rounds import tell, time_rounds
 from serving.predictor import Answer, from_folder
+from tasks.imaging.form import Form
 from tasks.modeling import familiar, saved
 from tasks.modeling.architectures import ARCHITECTURES
 from tasks.modeling.layers import build_model
@@ -187,7 +188,7 @@ def _as_expected(answer: dict, image: Image) -> bool:
 def _random_model(folder: Path) -> Path:
     keras.utils.set_random_seed(0)
     model, grey = build_model(ARCHITECTURES["cnn_a"], (224, 224), 3, len(LABELS)), np.full((1, 224, 224, 3), 99, np.uint8)
-    saved.save(model, None, list(LABELS), (224, 224), 3, folder)
+    saved.save(model, None, list(LABELS), Form((224, 224), 3), (), folder)
     saved.complete(folder, 1.0, familiar.describe(grey, familiar.reading(model).predict(grey, verbose=0)))
     return folder
 

@@ -38,6 +38,7 @@ from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGen
 from bench.rounds import stopwatch, tell, time_rounds
 from tasks.imaging import augmentation
 from tasks.imaging.arrays import load_pixels
+from tasks.imaging.form import Form
 from tasks.modeling.architectures import ARCHITECTURES
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, fit
@@ -199,7 +200,7 @@ def _load(folder: Path, arguments: argparse.Namespace) -> Images:
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Images(
-        pixels=load_pixels(folder, names, hashes, (arguments.size, arguments.size), arguments.channels),
+        pixels=load_pixels(folder, names, hashes, Form((arguments.size, arguments.size), arguments.channels)),
         rows=np.arange(len(paths)),
         targets=np.array([LABELS.index(path.parent.name) for path in paths], np.int32),
         weights=np.ones(len(paths), np.float32),

@@ -37,6 +37,7 @@ from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGen
 
 from bench.train_step import CHANGES, CLASSIC
 from tasks.imaging.arrays import load_pixels
+from tasks.imaging.form import Form
 from tasks.modeling import backbones
 from tasks.modeling.architectures import ARCHITECTURES, Transfer
 from tasks.modeling.training import Images, use_threads
@@ -157,7 +158,7 @@ def _images(size: int) -> Sets:
     labels = sorted({path.parent.name for path in paths})
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     targets = np.array([labels.index(path.parent.name) for path in paths], np.int32)
-    pixels = load_pixels(Path(), list(map(str, paths)), hashes, (size, size), 3)
+    pixels = load_pixels(Path(), list(map(str, paths)), hashes, Form((size, size), 3))
     every = Images(pixels, np.arange(len(paths)), targets, np.ones(len(paths), np.float32))
     trains = np.array([path.parts[1] == "training" for path in paths])
     parts = (np.flatnonzero(trains), np.flatnonzero(~trains))

@@ -30,10 +30,10 @@ from PIL import Image
 from serving import schemas, settings, upload
 from serving.batching import Batcher
 from serving.current import Current, Model
+from serving.predictor import Predictor
 from serving.schemas import Answers, ModelCard, Refusal, State, Unanswered
 from serving.settings import Settings
 from serving.upload import Lease, Room
-from tasks.imaging.decode import Limits, decode_bytes
 from tasks.modeling import gradcam
 
 SIDE = 768  # pixels of the longer side of an explained picture, at most
@@ -216,12 +216,12 @@ async def explained(batcher: Batcher, model: Model, content: bytes, label: str |
     heat = await batcher.between(model.heat, decoded.pixels, label)
     if isinstance(heat, str):
         raise HTTPException(422, f"this model has no heat maps: {heat}")
-    return label, await batcher.decode(coloured, content, heat, model.predictor.limits)
+    return label, await batcher.decode(coloured, content, heat, model.predictor)
 
 
-def coloured(content: bytes, heat: np.ndarray, limits: Limits) -> bytes:
-    """Return the picture under its heat map (float32, 0 to 1) as a PNG file."""
-    picture = decode_bytes(content, limits).picture.convert("RGB")
+def coloured(content: bytes, heat: np.ndarray, predictor: Predictor) -> bytes:
+    """Return the picture as the model sees it under its heat map (float32, 0 to 1) as a PNG file."""
+    picture = predictor.picture(content).convert("RGB")
     picture.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     Image.fromarray(gradcam.overlay(np.asarray(picture), heat)).save(buffer, "PNG")

@@ -6,23 +6,22 @@ import numpy as np
 from PIL import Image
 
 from serving.predictor import Predictor, Source, read
-from tasks.imaging.decode import decode, decode_bytes
 
 SIDE = 1024  # pixels of the longer side, at most
 QUALITY = 85  # of JPEG
 
 
 def picture(predictor: Predictor, source: Source, label: str) -> np.ndarray:
-    """Return what speaks for the class `label`, over the whole picture: `uint8` RGB (height, width, 3).
+    """Return what speaks for the class `label`, over the picture as the model sees it: `uint8` RGB (height, width, 3).
 
     The predictor must be loaded with `explain=True`. Raises `ImageError` for what cannot be decoded.
     """
     from tasks.modeling.gradcam import overlay  # imports TensorFlow
 
     content = source if isinstance(source, bytes) else read(source, predictor.limits)
-    shown = decode_bytes(content, predictor.limits).picture.convert("RGB")
+    shown = predictor.picture(content).convert("RGB")
+    pixels = predictor.decode(content).pixels
     shown.thumbnail((SIDE, SIDE))
-    pixels = decode(content, predictor.channels, predictor.image_size, predictor.limits)
     with predictor.lock:
         heat = predictor.heatmaps(pixels[np.newaxis], [predictor.classes.index(label)])
     return overlay(np.asarray(shown), heat[0])

@@ -19,6 +19,7 @@ import numpy as np
 
 from serving.predictor import PLACES, Heatmaps, Predictor
 from tasks.imaging.decode import Limits
+from tasks.imaging.form import Form
 from tasks.modeling import gradcam
 
 CLASSES = 1000
@@ -53,8 +54,7 @@ def load(name: str, limits: Limits, explain: bool = False) -> Predictor:
         name=f"imagenet:{name}",
         sha256=_digest(model),
         classes=classes,
-        image_size=model.input_shape[1:3],
-        channels=3,
+        forms=(Form(model.input_shape[1:3], 3),),
         answer=answer,
         limits=limits,
         top=len(PLACES),

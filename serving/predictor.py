@@ -24,9 +24,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+from PIL import Image
 
 from tasks.imaging import decode as decoder
-from tasks.imaging.decode import ImageError, Limits, decode, read_file
+from tasks.imaging.decode import ImageError, Limits, cut_dark_border, decode_bytes, read_file, render
+from tasks.imaging.form import Form, shape_of
 from tasks.modeling import saved
 
 BATCH = saved.BATCH  # images at a time
@@ -78,15 +80,14 @@ class Decoded:
 class Predictor:
     """A model in memory, and what is known of it.
 
-    `answer` takes `uint8` pixels (images, *image_size, channels) and gives probabilities (images, classes) and distances
+    `answer` takes `uint8` pixels (images, *shape_of(forms)) and gives probabilities (images, classes) and distances
     (images,), NaN where the model has none.
     """
 
     name: str  # such as `demo_heads version 3`
     sha256: str  # of the model's files
     classes: list[str]
-    image_size: tuple[int, int]  # height, width
-    channels: int
+    forms: tuple[Form, ...]  # one, but for an ensemble whose members take pictures in different ones
     answer: Answers
     thresholds: Thresholds = Thresholds()
     limits: Limits = LIMITS
@@ -120,9 +121,13 @@ class Predictor:
         try:
             content = source if isinstance(source, bytes) else read(source, self.limits)
             sha256 = hashlib.sha256(content).hexdigest()
-            return Decoded(sha256, decode(content, self.channels, self.image_size, self.limits))
+            return Decoded(sha256, render(decode_bytes(content, self.limits).picture, *self.forms))
         except ImageError as error:
             return Decoded(sha256, error=f"{error.reason}: {error.detail}")
+
+    def picture(self, content: bytes) -> Image.Image:
+        """Return the part of the picture that the model sees, to show it. Raises `ImageError`."""
+        return cut_dark_border(decode_bytes(content, self.limits).picture, self.forms[0].dark_border)
 
     def record(self, answer: Answer) -> dict[str, object]:
         """Return an answer as one flat row with the columns `columns`; None where there is nothing to say."""
@@ -154,7 +159,7 @@ class Predictor:
     def warm_up(self) -> None:
         """Answer blank images, in batches of two sizes: TensorFlow compiles at the first, and for every size at the second."""
         for images in (1, 2):
-            self.answer(np.zeros((images, *self.image_size, self.channels), np.uint8))
+            self.answer(np.zeros((images, *shape_of(self.forms)), np.uint8))
 
     def answers(self, batch: Sequence[Decoded]) -> Iterator[Answer]:
         usable = [decoded.pixels for decoded in batch if decoded.pixels is not None]
@@ -197,9 +202,7 @@ def from_folder(
     """
     model = saved.load(folder)
     judged = read_thresholds(thresholds) if thresholds is not None and thresholds.exists() else Thresholds()
-    return Predictor(
-        name, sha256, model.classes, model.image_size, model.channels, model.answer, judged, limits, facts=facts
-    )  # fmt: skip
+    return Predictor(name, sha256, model.classes, model.forms, model.answer, judged, limits, facts=facts)
 
 
 def read_thresholds(file: Path) -> Thresholds:

@@ -25,7 +25,6 @@ from serving.current import Current
 from serving.settings import Settings
 from serving.upload import File, Late, Lease, Room, read_files
 from tasks.command import explain
-from tasks.imaging.decode import decode_bytes
 from tasks.params import load_params
 from tasks.tables import read_table
 
@@ -52,7 +51,7 @@ def answer(current: Current, files: Sequence[File]) -> str:
     if said[0].error:
         return display.refusal(file.name, display.reason(said[0].error))
     heat = model.heat(model.predictor.decode(file.content).pixels, said[0].predicted)
-    picture = decode_bytes(file.content, model.predictor.limits).picture
+    picture = model.predictor.picture(file.content)
     return display.one(model.predictor, file.name, said[0], picture, heat)
 
 

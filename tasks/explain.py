@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from scipy.stats import spearmanr
 
 from tasks.command import run
-from tasks.imaging.decode import decode
+from tasks.imaging.decode import cut_dark_border, decode_file, render
+from tasks.imaging.form import Form
 from tasks.modeling import gradcam
 from tasks.modeling.training import use_threads
 from tasks.params import Explain, load_params
@@ -41,14 +42,15 @@ def main(architecture: str, clean: Path, splits_csv: Path, predictions_csv: Path
     keras.utils.set_random_seed(training.seed)
     predictions = read_table(predictions_csv)
     chosen = choose(predictions, read_table(splits_csv), params.explain)
-    heats, sanity = explain(model, clean, chosen, class_names(predictions))
+    heats, sanity = explain(model, clean, chosen, class_names(predictions), training.form)
     explanations.mkdir(parents=True, exist_ok=True)
     shown = chosen[: len(heats)].assign(picture="", overlay="")  # none without feature maps
     if params.report.thumbnails:
         names = [f"{number:03}" for number in range(1, len(shown) + 1)]
         shown = shown.assign(picture=[f"{name}.jpg" for name in names], overlay=[f"{name}_overlay.jpg" for name in names])
         for row, heat in zip(shown.itertuples(), heats, strict=True):
-            draw(clean / row.path, heat, explanations / row.picture, explanations / row.overlay)
+            picture = cut_dark_border(decode_file(clean / row.path).picture, training.dark_border)
+            draw(picture, heat, explanations / row.picture, explanations / row.overlay)
     write_table(shown, explanations / "explanations.csv")
     (explanations / "sanity.json").write_text(json.dumps(sanity, indent=2) + "\n")
     tell(architecture, sanity)
@@ -68,7 +70,7 @@ def choose(predictions: pd.DataFrame, splits: pd.DataFrame, params: Explain) -> 
     return chosen.sort_values(["label", "kind"], kind="stable", ignore_index=True)[COLUMNS]
 
 
-def explain(model: Path, clean: Path, chosen: pd.DataFrame, classes: list[str]) -> tuple[np.ndarray, dict[str, object]]:
+def explain(model: Path, clean: Path, chosen: pd.DataFrame, classes: list[str], form: Form) -> tuple[np.ndarray, dict[str, object]]:
     """Return the heat map of each chosen image, and what random weights leave of it; without feature maps none, and why."""
     try:
         explainer = gradcam.load(model)
@@ -76,8 +78,7 @@ def explain(model: Path, clean: Path, chosen: pd.DataFrame, classes: list[str]) 
         return np.empty((0, 1, 1)), {"reason": str(error), "images": 0}
     if chosen.empty:
         return np.empty((0, 1, 1)), {"reason": "params.yaml asks for no image (explain.right, explain.wrong)", "images": 0}
-    *size, channels = explainer.below.input_shape[1:]
-    pixels = np.stack([decode(clean / path, channels, tuple(size)) for path in chosen.path])
+    pixels = np.stack([render(decode_file(clean / path).picture, form) for path in chosen.path])
     answers = chosen.predicted.map(classes.index).tolist()
     heats = explainer.heatmaps(pixels, answers)
     sanity: dict[str, object] = {"reason": None, "images": len(chosen), "grid": list(explainer.grid)}
@@ -101,9 +102,9 @@ def correlation(
     return round(float(np.mean(found)), 3) if found else None
 
 
-def draw(path: Path, heat: np.ndarray, picture: Path, overlay: Path) -> None:
-    """Write a small picture of the image, and the same with its heat map laid over it."""
-    small = ImageOps.contain(Image.fromarray(decode(path, channels=3)), (SIDE, SIDE), Image.Resampling.BILINEAR)
+def draw(shown: Image.Image, heat: np.ndarray, picture: Path, overlay: Path) -> None:
+    """Write a small picture of what the model saw, and the same with its heat map laid over it."""
+    small = ImageOps.contain(shown.convert("RGB"), (SIDE, SIDE), Image.Resampling.BILINEAR)
     small.save(picture, quality=QUALITY)
     Image.fromarray(gradcam.overlay(np.asarray(small), heat)).save(overlay, quality=QUALITY)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML, YAMLError
 
 from tasks.imaging.changes import Augmentation, spelled_out
+from tasks.imaging.form import Form, View
 from tasks.modeling.architectures import ARCHITECTURES, BACKBONES, Backbone, Classical, Cnn, Transfer
 from tasks.questions import Question
 
@@ -120,6 +121,8 @@ class Train(Section):
     threads: Count = 2  # of one operation: other numbers give other models
     image_size: tuple[Count, Count] = (128, 128)  # height, width
     channels: Literal[1, 3] = 3
+    dark_border: Annotated[int, Field(ge=0, le=254)] | None = None  # grey value: what is darker around a picture is cut off
+    test_views: tuple[View, ...] = ()  # answers are the mean over an image and these views of it
     batch_size: Count = 32
     epochs: Count = 15
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
@@ -134,6 +137,11 @@ class Train(Section):
         if isinstance(values, dict) and isinstance(values.get("image_size"), int):
             return values | {"image_size": (values["image_size"], values["image_size"])}
         return values
+
+    @property
+    def form(self) -> Form:
+        """What a model takes of a picture."""
+        return Form(self.image_size, self.channels, self.dark_border)
 
 
 class Architecture(Section):

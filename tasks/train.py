@@ -27,7 +27,7 @@ from tasks import tracking
 from tasks.command import run
 from tasks.imaging import samples
 from tasks.imaging.arrays import load_pixels
-from tasks.modeling import backbones, classical, familiar, features, saved, temperature, transfer
+from tasks.modeling import backbones, classical, familiar, features, saved, temperature, transfer, views
 from tasks.modeling.architectures import Classical, Cnn, Transfer
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, fit, predict, use_threads
@@ -67,9 +67,9 @@ def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, m
             fitted = train(section, images, splits, CHECKPOINTS / f"{architecture}.npz", key)
         except ValueError as error:
             raise ValueError(f"{architecture}: {error}") from error
-        summary = saved.save(fitted.model, fitted.features, classes, section.train.image_size, section.train.channels, models)
+        summary = saved.save(fitted.model, fitted.features, classes, section.train.form, section.train.test_views, models)
         (models / "summary.txt").write_text(summary + "\n")
-        predictions = predict_all(models, section.structure, images, splits, classes)
+        predictions = predict_all(models, section, images, splits, classes)
         write_results(fitted, predictions, seconds_per_answer(models, images.pixels), results)
         mlflow.set_tag(tracking.PREDICTIONS, tracking.file_sha256(results / "predictions.csv"))
         mlflow.log_artifact(str(models / "summary.txt"))
@@ -81,7 +81,7 @@ def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, m
 
 def load_images(clean: Path, splits: pd.DataFrame, weights: dict[str, float], section: Architecture) -> Images:
     """Return all images of `splits`, decoded once for every architecture of this size."""
-    pixels = load_pixels(clean, splits.path, splits.sha256, section.train.image_size, section.train.channels)
+    pixels = load_pixels(clean, splits.path, splits.sha256, section.train.form)
     classes = list(weights)
     return Images(
         pixels=pixels,
@@ -171,14 +171,14 @@ def tell(row: dict[str, float], epochs: int) -> None:
     tracking.attempt(lambda: mlflow.log_metrics(metrics, step=int(row["epoch"])))
 
 
-def predict_all(
-    models: Path, structure: Cnn | Transfer | Classical, images: Images, splits: pd.DataFrame, classes: list[str]
-) -> pd.DataFrame:
+def predict_all(models: Path, section: Architecture, images: Images, splits: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """Return path, label, split, predicted, distance and a probability per class, by the model as it was saved.
 
     Completes the saved model by its temperature, from validation images, and by what is usual of training images.
     """
-    raw, statistics = answers(models, structure, images)
+    raw, statistics = views.averaged(
+        lambda pixels: answers(models, section.structure, replace(images, pixels=pixels)), images.pixels, section.train.test_views
+    )
     training, validation = (np.flatnonzero(splits.split == part) for part in ("training", "validation"))
     degrees = temperature.fit(raw[validation], images.targets[validation])
     log.info("temperature %.3g: %s", degrees, "the model was too sure" if degrees > 1 else "the model was too modest")

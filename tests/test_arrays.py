@@ -10,6 +10,7 @@ from PIL import Image
 from tasks.imaging import decode
 from tasks.imaging.arrays import BLOCK, CACHE, load_pixels
 from tasks.imaging.decode import ImageError
+from tasks.imaging.form import Form
 
 NAMES = [f"{number}.png" for number in range(5)]
 SIZE = (4, 6)
@@ -25,7 +26,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def load(names: list[str] = NAMES, size: tuple[int, int] = SIZE, channels: int = 1) -> np.ndarray:
-    return load_pixels(Path(), names, [f"hash of {name}" for name in names], size, channels)
+    return load_pixels(Path(), names, [f"hash of {name}" for name in names], Form(size, channels))
 
 
 def remove_images() -> None:
@@ -67,7 +68,7 @@ def test_the_second_time_nothing_is_decoded() -> None:
 def test_another_question_is_another_array(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     load()
     if change == "content":
-        load_pixels(Path(), NAMES, [f"new hash of {name}" for name in NAMES], SIZE, 1)
+        load_pixels(Path(), NAMES, [f"new hash of {name}" for name in NAMES], Form(SIZE, 1))
     elif change == "order":
         load(NAMES[::-1])
     elif change == "size":

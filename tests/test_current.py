@@ -20,6 +20,7 @@ from serving import current
 from serving.current import Current
 from serving.settings import Settings
 from tasks import registry, tracking
+from tasks.imaging.form import Form
 from tasks.modeling import saved
 from tests import toy_registry, toy_server
 from tests.conftest import enter
@@ -55,7 +56,7 @@ def register(label: str) -> ModelVersion:
     answer = keras.layers.Dense(2, activation="softmax")
     model = keras.Model(inputs, answer(keras.layers.GlobalAveragePooling2D()(maps)))
     answer.set_weights([np.zeros((2, 2), np.float32), np.array([3, 0] if label == "left" else [0, 3], np.float32)])
-    saved.save(model, None, CLASSES, SIZE, 1, folder)
+    saved.save(model, None, CLASSES, Form(SIZE, 1), (), folder)
     saved.complete(folder, 1.0, np.zeros((1, 4 + 2 * 16 + 1), np.float32))
     return toy_registry.register_folder(folder, NAME)
 

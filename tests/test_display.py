@@ -11,6 +11,7 @@ from PIL import Image
 
 from serving import display
 from serving.predictor import Answer, Predictor, Thresholds
+from tasks.imaging.form import Form
 from tasks.modeling import gradcam
 
 CLASSES = ["01", "no_tumor", "<b>", "tumeur née"]
@@ -24,7 +25,9 @@ PICTURE = Image.new("L", (30, 20), 100)
 def predictor() -> Predictor:
     facts = {"architecture": "cnn_a", "test_accuracy": "0.75", "test_accuracy_low": "0.61", "test_accuracy_high": "0.86"}
     thresholds = Thresholds(confidence=0.5, distance=5.0)
-    return Predictor("heads version 7", "12" * 32, CLASSES, (8, 8), 1, lambda pixels: (pixels, pixels), thresholds, facts=facts)
+    return Predictor(
+        "heads version 7", "12" * 32, CLASSES, (Form((8, 8), 1),), lambda pixels: (pixels, pixels), thresholds, facts=facts
+    )
 
 
 def contents(address: str) -> bytes:

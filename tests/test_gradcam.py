@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from tasks.imaging.form import Form
 from tasks.modeling import gradcam, saved
 from tasks.modeling.architectures import ARCHITECTURES, Cnn, Head, Transfer
 from tasks.modeling.backbones import build_transfer
@@ -108,7 +109,7 @@ def test_our_networks_are_cut_before_their_last_pooling(name: str) -> None:
 def test_a_backbone_is_cut_at_its_last_feature_maps(structure: Transfer, layer: str, tmp_path: Path) -> None:
     model = build_transfer(structure, SIZE, 3, 2)
     grid = model.get_layer(layer).output.shape[1:3]
-    saved.save(model, None, ["a", "b"], SIZE, 3, tmp_path)
+    saved.save(model, None, ["a", "b"], Form(SIZE, 3), (), tmp_path)
     explainer = gradcam.load(tmp_path)
     assert explainer.below.layers[-1].name == layer
     assert explainer.grid == grid

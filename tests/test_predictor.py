@@ -14,6 +14,7 @@ import pytest
 from bench.fuzz import mutant
 from serving.predictor import BATCH, Answer, Predictor, Thresholds, from_folder, read_thresholds
 from tasks.imaging.decode import REASONS, Limits, decode
+from tasks.imaging.form import Form
 from tasks.modeling import saved
 from tests import toy_model
 from tests.draw import draw_head
@@ -48,7 +49,7 @@ def knowing(probabilities: list[float], distance: float, **more: object) -> Pred
     def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.tile(row, (len(pixels), 1)), np.full(len(pixels), distance)
 
-    return Predictor("knowing", "", classes, (2, 2), 1, answer, **more)
+    return Predictor("knowing", "", classes, (Form((2, 2), 1),), answer, **more)
 
 
 def test_every_file_gets_its_own_answer_or_a_reason(folder: Path, predictor: Predictor, contents: list[bytes]) -> None:

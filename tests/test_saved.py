@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tasks import registry, tracking
+from tasks.imaging.form import Form
 from tasks.modeling import classical, familiar, saved, temperature
 from tasks.modeling.architectures import Classical, Cnn
 from tasks.modeling.layers import build_model
@@ -22,6 +23,7 @@ from tasks.modeling.training import predict as training_predict
 from tests.conftest import ROOT
 
 SIZE, CHANNELS, CLASSES = (6, 5), 3, ["zebra", "NA", "tumeur née"]
+FORM = Form(SIZE, CHANNELS)
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (70, *SIZE, CHANNELS), dtype=np.uint8)  # more than one batch
 TARGETS = RNG.integers(0, len(CLASSES), len(PIXELS))
@@ -60,7 +62,7 @@ WIDTHS = {write_keras: 8, write_forest: 0, write_features: 14}  # statistics of 
 def write(folder: Path, writer: Callable[[Path], np.ndarray], classes: list[str] = CLASSES, degrees: float = 1.0) -> np.ndarray:
     """Write a model to which the zero description is usual, so that the distance is the length of the description."""
     folder.mkdir()
-    saved.describe(folder, classes, SIZE, CHANNELS)
+    saved.describe(folder, classes, FORM)
     cells = 2 * 4 * 4 * CHANNELS + 1
     saved.complete(folder, degrees, np.zeros((1, WIDTHS[writer] + cells), np.float32))
     return writer(folder)
@@ -70,7 +72,7 @@ def write(folder: Path, writer: Callable[[Path], np.ndarray], classes: list[str]
 def test_a_folder_predicts_as_its_model_did(writer: Callable, tmp_path: Path) -> None:
     expected = write(tmp_path / "model", writer)
     model = saved.load(tmp_path / "model")
-    assert (model.classes, model.image_size, model.channels) == (CLASSES, SIZE, CHANNELS)
+    assert (model.classes, model.forms) == (CLASSES, (FORM,))
     probabilities = model.predict(PIXELS)
     assert probabilities.shape == (len(PIXELS), len(CLASSES)) and probabilities.dtype == np.float32
     assert np.abs(probabilities - expected).max() < 1e-5
@@ -130,9 +132,11 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def test_the_description_gives_the_same_bytes(tmp_path: Path) -> None:
-    saved.describe(tmp_path, CLASSES, SIZE, CHANNELS)
+    saved.describe(tmp_path, CLASSES, FORM)
     assert json.loads((tmp_path / "classes.json").read_text()) == CLASSES
-    assert json.loads((tmp_path / "input.json").read_text()) == {"image_size": [6, 5], "channels": 3}
+    assert json.loads((tmp_path / "input.json").read_text()) == {
+        "image_size": [6, 5], "channels": 3, "dark_border": None, "test_views": [],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["classes.json", "input.json", "calibration.json", "familiar.npz"])
@@ -155,7 +159,7 @@ def test_equal_knowledge_gives_equal_files_and_damage_is_named(tmp_path: Path) -
 
 
 def test_a_folder_without_a_model_says_what_is_expected(tmp_path: Path) -> None:
-    saved.describe(tmp_path, CLASSES, SIZE, CHANNELS)
+    saved.describe(tmp_path, CLASSES, FORM)
     with pytest.raises(FileNotFoundError, match=r"holds no model: expected model\.keras or model\.skops"):
         saved.load(tmp_path)
 
@@ -177,7 +181,7 @@ def test_classes_that_are_not_the_models_are_refused(writer: Callable, tmp_path:
 )
 def test_another_size_than_the_models_is_refused(writer: Callable, message: str, tmp_path: Path) -> None:
     write(tmp_path / "model", writer)
-    saved.describe(tmp_path / "model", CLASSES, (6, 6), 3)
+    saved.describe(tmp_path / "model", CLASSES, Form((6, 6), 3))
     with pytest.raises(ValueError, match=message):
         saved.load(tmp_path / "model")
 

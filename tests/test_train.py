@@ -16,7 +16,7 @@ from tasks.modeling import backbones, classical, saved, temperature
 from tasks.modeling.architectures import Backbone, Classical, Cnn, Head, Phase, Transfer
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images
-from tasks.params import load_params
+from tasks.params import Architecture, Train, load_params
 from tasks.tables import read_table
 from tasks.tracking import PREDICTIONS, file_sha256
 from tests.conftest import CLASSES, run_stage
@@ -122,8 +122,9 @@ def test_what_is_written_of_a_model_is_what_its_folder_answers(kind: str, tmp_pa
     images = Images(pixels, np.arange(70), np.arange(70, dtype=np.int32) % 3, np.ones(70, np.float32))
     splits = pd.DataFrame({"path": "x", "label": "a", "split": ["training", "training", "validation", "test"] * 17 + ["test"] * 2})
     model, network = untrained(structure, size, images)
-    saved.save(model, network, classes, size, 1, Path("model"))
-    table = stage.predict_all(Path("model"), structure, images, splits, classes)
+    section = Architecture(structure=structure, train=Train(image_size=size, channels=1, test_views=("mirrored",)))
+    saved.save(model, network, classes, section.train.form, section.train.test_views, Path("model"))
+    table = stage.predict_all(Path("model"), section, images, splits, classes)
     probabilities, distances = saved.load(Path("model")).answer(pixels)
     assert np.abs(table[[f"p_{label}" for label in classes]].to_numpy() - probabilities).max() < 1e-5
     assert np.abs(table.distance - distances).max() < 1e-5 and table.distance.std() > 1e-3

@@ -14,6 +14,7 @@ from serving.api import create_app
 from serving.current import Current, Model
 from serving.predictor import Predictor, Thresholds
 from serving.settings import Settings
+from tasks.imaging.form import Form
 
 DEFAULT = Settings()
 CLASSES = ["dark", "bright née"]
@@ -28,7 +29,7 @@ def brightness(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def predictor(answer: Callable = brightness, settings: Settings = DEFAULT) -> Predictor:
     """Return a predictor of pictures of 8 x 8 pixels."""
     judged = Thresholds(confidence=0.7, distance=0.49)
-    return Predictor("toy version 1", "a" * 64, CLASSES, (8, 8), 1, answer, judged, settings.limits)
+    return Predictor("toy version 1", "a" * 64, CLASSES, (Form((8, 8), 1),), answer, judged, settings.limits)
 
 
 def current(answer: Callable = brightness, settings: Settings = DEFAULT) -> Current:

@@ -18,6 +18,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from tasks.imaging import decode as decoder
+from tasks.imaging.form import Form
 
 CACHE = Path(".cache/arrays")
 BLOCK = 256  # images held in memory while decoding
@@ -26,14 +27,14 @@ DIGEST = 32  # bytes of SHA-256 behind the array
 log = logging.getLogger(__name__)
 
 
-def load_pixels(root: Path, paths: Sequence[str], hashes: Sequence[str], size: tuple[int, int], channels: int) -> np.ndarray:
-    """Return read-only `uint8` pixels of shape (images, height, width, channels), in the order of `paths`.
+def load_pixels(root: Path, paths: Sequence[str], hashes: Sequence[str], form: Form) -> np.ndarray:
+    """Return read-only `uint8` pixels of shape (images, *form.shape), in the order of `paths`.
 
     `hashes` are the files' SHA-256, which key the cache. Raises `ImageError` and `OSError`.
     """
-    shape = (len(paths), *size, channels)
-    content = [decoder.VERSION, shape, *hashes]
-    return kept(CACHE, content, shape, np.dtype(np.uint8), lambda: _decode(root, paths, size, channels))
+    shape = (len(paths), *form.shape)
+    content = [decoder.VERSION, shape, form.dark_border, *hashes]
+    return kept(CACHE, content, shape, np.dtype(np.uint8), lambda: _decode(root, paths, form))
 
 
 def kept(
@@ -50,11 +51,11 @@ def kept(
     return np.load(file, mmap_mode="r")
 
 
-def _decode(root: Path, paths: Sequence[str], size: tuple[int, int], channels: int) -> Iterator[np.ndarray]:
+def _decode(root: Path, paths: Sequence[str], form: Form) -> Iterator[np.ndarray]:
     with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(paths), desc="decoding", unit=" images") as progress:
         for start in range(0, len(paths), BLOCK):
             block = paths[start : start + BLOCK]
-            yield np.stack(list(pool.map(lambda path: decoder.decode(root / path, channels, size), block)))
+            yield np.stack(list(pool.map(lambda path: decoder.render(decoder.decode_file(root / path).picture, form), block)))
             progress.update(len(block))
 
 

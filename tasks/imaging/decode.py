@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from tasks.imaging.form import Form
+
 VERSION = 2  # raise when the same bytes would give other pixels: caches are keyed by it
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # JPEG covers MPO, the cameras' two-picture files
 REASONS = {
@@ -32,6 +34,7 @@ REASONS = {
     "unreadable": "the operating system refuses to read the file",
 }
 JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # but those without bytes of their own
+SPECKS = 0.02  # share of bright pixels, such as noise, that a dark row or column may have
 MAX_SCANS = 100  # as libtiff allows: every one may take as long as the whole picture, and needs few bytes
 # What Pillow's parsers raise on damaged files.
 PARSER_ERRORS = (
@@ -83,12 +86,32 @@ def decode(source: Path | bytes, channels: int, size: tuple[int, int] | None = N
     `channels` is 1 (ITU-R 601 luma) or 3 (RGB). `size` is (height, width): the picture is stretched to it with an
     antialiased bilinear filter. Raises `ImageError`.
     """
-    content = source if isinstance(source, bytes) else read_file(source, limits)
-    picture = decode_bytes(content, limits).picture.convert({1: "L", 3: "RGB"}[channels])
-    if size is not None:
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture, dtype=np.uint8)
-    return pixels[:, :, np.newaxis] if channels == 1 else pixels
+    return _to_pixels(decode_file(source, limits).picture, channels, size)
+
+
+def decode_file(source: Path | bytes, limits: Limits = Limits()) -> Decoded:
+    """Decode a whole file, given by path or as bytes. Raises `ImageError`."""
+    return decode_bytes(source if isinstance(source, bytes) else read_file(source, limits), limits)
+
+
+def render(picture: Image.Image, *forms: Form) -> np.ndarray:
+    """Return a decoded picture as a model takes it: `uint8` of shape `shape_of(forms)`."""
+    pixels = [_to_pixels(cut_dark_border(picture, form.dark_border), form.channels, form.image_size) for form in forms]
+    return pixels[0] if len(pixels) == 1 else np.concatenate([array.ravel() for array in pixels])
+
+
+def cut_dark_border(picture: Image.Image, darkest: int | None) -> Image.Image:
+    """Return the picture without the rows and columns around it that are dark: hardly a pixel has a grey value above `darkest`.
+
+    A picture that is dark everywhere stays whole, and so does every picture where `darkest` is None.
+    """
+    if darkest is None:
+        return picture
+    bright = np.asarray(picture.convert("L")) > darkest
+    rows, columns = (np.flatnonzero(bright.mean(axis=axis) > SPECKS) for axis in (1, 0))
+    if not (len(rows) and len(columns)):
+        return picture
+    return picture.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
 
 
 def read_file(path: Path, limits: Limits = Limits()) -> bytes:
@@ -175,6 +198,14 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise ImageError("unsupported_mode", f"integer pixels from {values.min()} to {values.max()}")
     return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _to_pixels(picture: Image.Image, channels: int, size: tuple[int, int] | None) -> np.ndarray:
+    picture = picture.convert({1: "L", 3: "RGB"}[channels])
+    if size is not None:
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    return pixels[:, :, np.newaxis] if channels == 1 else pixels
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -1,22 +1,24 @@
 """A trained model's folder, of whatever kind, as one thing that predicts, and says how strange to it an image is.
 
 `model.keras`, or `model.skops`, which works on pixels or on what `features.keras` makes of them; beside it
-`classes.json`, the classes in the order of the outputs, `input.json`, the size and channels of the pixels,
-`calibration.json`, the temperature that makes the probabilities honest, and `familiar.npz`, what is usual of each class.
+`classes.json`, the classes in the order of the outputs, `input.json`, how a picture becomes pixels and which views of
+it are averaged, `calibration.json`, the temperature that makes the probabilities honest, and `familiar.npz`, what is
+usual of each class.
 """
 
 import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from tasks.modeling import familiar, temperature
+from tasks.imaging.form import Form, View
+from tasks.modeling import familiar, temperature, views
 
 BATCH = 64  # images at a time, as while training
 # What reading a damaged or foreign file raises, in Keras, HDF5 and zip.
@@ -31,11 +33,10 @@ Raw = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 @dataclass(frozen=True)
 class Saved:
-    """A trained model. Pixels are `uint8` of shape (images, *image_size, channels)."""
+    """A trained model. Pixels are `uint8` of shape (images, *shape_of(forms)), as `tasks.imaging.decode.render` makes them."""
 
     classes: list[str]
-    image_size: tuple[int, int]  # height, width
-    channels: int
+    forms: tuple[Form, ...]
     # Pixels to probabilities (images, classes) and distances from the training images (images,), both float32.
     answer: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -44,13 +45,13 @@ class Saved:
         return self.answer(pixels)[0]
 
 
-def save(model: Any, features: Any, classes: list[str], image_size: tuple[int, int], channels: int, folder: Path) -> str:
+def save(model: Any, features: Any, classes: list[str], form: Form, test_views: Sequence[View], folder: Path) -> str:
     """Write a Keras model, or a scikit-learn pipeline with its network of `features` if any; return a summary in words.
 
     Equal models give equal bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    describe(folder, classes, image_size, channels)
+    describe(folder, classes, form, test_views)
     networks = {"model.keras": model} if hasattr(model, "layers") else {"features.keras": features}
     networks = {name: network for name, network in networks.items() if network is not None}
     for name, network in networks.items():
@@ -67,11 +68,11 @@ def save(model: Any, features: Any, classes: list[str], image_size: tuple[int, i
     return "\n".join(lines)
 
 
-def describe(folder: Path, classes: list[str], image_size: tuple[int, int], channels: int) -> None:
+def describe(folder: Path, classes: list[str], form: Form, test_views: Sequence[View] = ()) -> None:
     """Write what `load` needs to know beside the model."""
     (folder / "classes.json").write_text(json.dumps(classes, indent=2, ensure_ascii=False) + "\n")
-    form = {"image_size": list(image_size), "channels": channels}
-    (folder / "input.json").write_text(json.dumps(form, indent=2) + "\n")
+    taken = asdict(form) | {"test_views": list(test_views)}
+    (folder / "input.json").write_text(json.dumps(taken, indent=2) + "\n")
 
 
 def complete(folder: Path, degrees: float, usual: np.ndarray) -> None:
@@ -82,8 +83,9 @@ def complete(folder: Path, degrees: float, usual: np.ndarray) -> None:
 
 def load(folder: Path) -> Saved:
     """Return the model of `folder`. Raises `FileNotFoundError`, and `ValueError` where its files do not fit together."""
-    classes, form = _read(folder / "classes.json"), _read(folder / "input.json")
-    shape = _shape(form, folder / "input.json")
+    classes = _read(folder / "classes.json")
+    form, test_views = _form(folder / "input.json")
+    shape = form.shape
     if (folder / "model.keras").exists():
         raw, inputs, outputs = _keras(folder / "model.keras")
     elif (folder / "model.skops").exists():
@@ -97,14 +99,19 @@ def load(folder: Path) -> Saved:
     degrees, usual = _temperature(folder / "calibration.json"), _usual(folder / "familiar.npz")
 
     def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if pixels.shape[1:] != shape or pixels.dtype != np.uint8:
-            raise ValueError(f"expected uint8 pixels of shape (images, {', '.join(map(str, shape))}), "
-                             f"received {pixels.dtype} of shape {pixels.shape}")  # fmt: skip
-        probabilities, statistics = raw(pixels)
+        check_pixels(pixels, shape)
+        probabilities, statistics = views.averaged(raw, pixels, test_views)
         distances = familiar.distances(familiar.describe(pixels, statistics), usual)
         return temperature.apply(probabilities, degrees), distances
 
-    return Saved(classes, (shape[0], shape[1]), shape[2], answer)
+    return Saved(classes, (form,), answer)
+
+
+def check_pixels(pixels: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise `ValueError` where these are no images of that shape."""
+    if pixels.shape[1:] != shape or pixels.dtype != np.uint8:
+        raise ValueError(f"expected uint8 pixels of shape (images, {', '.join(map(str, shape))}), "
+                         f"received {pixels.dtype} of shape {pixels.shape}")  # fmt: skip
 
 
 def load_keras(file: Path) -> Any:
@@ -162,14 +169,20 @@ def _read(file: Path) -> list | dict:
         raise ValueError(f"{file} is damaged: expected JSON as training wrote it, received {error}; train it again") from error
 
 
-def _shape(form: object, file: Path) -> tuple[int, int, int]:
+def _form(file: Path) -> tuple[Form, tuple[View, ...]]:
+    """Return how a picture becomes pixels, and the views of them that are averaged; models from before there were any have none."""
+    content = _read(file)
     try:
-        height, width, channels = (*form["image_size"], form["channels"])
-        return int(height), int(width), int(channels)
-    except (TypeError, KeyError, ValueError) as error:
+        (height, width), border = content["image_size"], content.get("dark_border")
+        form = Form((int(height), int(width)), int(content["channels"]), None if border is None else int(border))
+        test_views = tuple(content.get("test_views", ()))
+        if not set(test_views) <= set(get_args(View)):
+            raise ValueError(f"unknown views {test_views}")
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise ValueError(
-            f"{file}: expected image_size and channels, as training wrote them, received {form}; train it again"
+            f"{file}: expected image_size and channels, as training wrote them, received {content}; train it again"
         ) from error
+    return form, test_views
 
 
 def _temperature(file: Path) -> float:
