@@ -87,7 +87,7 @@ class Split(Section):
     seed: int = 42
     validation: Share = 0.15  # of the training images, where no validation folder is given
     test: Share = 0.15  # likewise, where no test folder is given
-    copies: Literal["withhold", "keep"] = "withhold"  # training images that copy a test or validation image
+    copies: Literal["withhold", "withhold_identical", "keep"] = "withhold"  # training images that copy a test or validation image
     near_copies: NearCopies = NearCopies()
     patients: Patients = Patients()
 

@@ -25,6 +25,7 @@ from tasks.tables import read_table, write_table
 
 PARTS = ("test", "validation", "training")  # by precedence: copies are withheld from the later ones
 WITHHELD = "withheld"
+SAME = {"withhold": "group", "withhold_identical": "sha256"}  # policy: what the images share of which later parts hold none
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +72,8 @@ def assign(files: pd.DataFrame, copies: pd.DataFrame, patients: Sequence[str], p
     drawn = anchors.map(lambda key: _draw(key, carved, params))
     untouched = splits.groupby("group").given.transform(lambda given: set(given) == {"training"})
     splits["split"] = splits.given.mask(untouched, splits.group.map(drawn))
-    if params.copies == "withhold":
-        first = splits.groupby("group").split.transform(lambda parts: min(parts, key=PARTS.index))
+    if params.copies in SAME:
+        first = splits.groupby(SAME[params.copies]).split.transform(lambda parts: min(parts, key=PARTS.index))
         splits["split"] = splits.split.mask(splits.split != first, WITHHELD)
     return splits
 
