@@ -70,8 +70,10 @@ def assign(files: pd.DataFrame, copies: pd.DataFrame, patients: Sequence[str], p
     carved = [part for part in ("test", "validation") if part not in set(splits.given)]
     anchors = splits.sort_values("path").drop_duplicates("group").set_index("group").key
     drawn = anchors.map(lambda key: _draw(key, carved, params))
-    untouched = splits.groupby("group").given.transform(lambda given: set(given) == {"training"})
-    splits["split"] = splits.given.mask(untouched, splits.group.map(drawn))
+    free = splits.given == "training"
+    if params.copies != "withhold_identical":  # there a copy of a test image may validate as well as train
+        free &= ~splits.group.isin(splits.group[~free])
+    splits["split"] = splits.given.mask(free, splits.group.map(drawn))
     if params.copies in SAME:
         first = splits.groupby(SAME[params.copies]).split.transform(lambda parts: min(parts, key=PARTS.index))
         splits["split"] = splits.split.mask(splits.split != first, WITHHELD)
