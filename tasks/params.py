@@ -122,6 +122,7 @@ class Train(Section):
     image_size: tuple[Count, Count] = (128, 128)  # height, width
     channels: Literal[1, 3] = 3
     dark_border: Annotated[int, Field(ge=0, le=254)] | None = None  # grey value: what is darker around a picture is cut off
+    detail: Count | None = None  # pixels a side that a picture is reduced to before it is stretched to image_size
     test_views: tuple[View, ...] = ()  # answers are the mean over an image and these views of it
     batch_size: Count = 32
     epochs: Count = 15
@@ -141,7 +142,7 @@ class Train(Section):
     @property
     def form(self) -> Form:
         """What a model takes of a picture."""
-        return Form(self.image_size, self.channels, self.dark_border)
+        return Form(self.image_size, self.channels, self.dark_border, self.detail)
 
 
 class Architecture(Section):

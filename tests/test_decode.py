@@ -13,7 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.imaging.decode import FORMATS, MAX_SCANS, REASONS, ImageError, Limits, decode, decode_bytes, read_file
+from tasks.imaging.decode import (
+    FORMATS,
+    MAX_SCANS,
+    REASONS,
+    ImageError,
+    Limits,
+    cut_dark_border,
+    decode,
+    decode_bytes,
+    read_file,
+    render,
+)  # fmt: skip
+from tasks.imaging.form import Form, shape_of
 
 ORIENTATION = 0x0112
 NO_LIMITS = Limits()
@@ -364,3 +376,35 @@ def test_a_damaged_file_gives_pixels_or_a_reason(name: str) -> None:
         else:
             assert (pixels.shape, pixels.dtype) == ((8, 8, 3), np.uint8)
     assert outcomes and outcomes <= set(REASONS)
+
+
+def framed(border: int = 6, width: int = 30, height: int = 20) -> np.ndarray:
+    """A bright picture of this size in the middle of black."""
+    pixels = np.zeros((height + 2 * border, width + 2 * border), np.uint8)
+    pixels[border:-border, border:-border] = np.random.default_rng(0).integers(100, 256, (height, width))
+    return pixels
+
+
+def test_the_dark_border_is_cut_off_and_nothing_else() -> None:
+    pixels = framed()
+    assert np.array_equal(np.asarray(cut_dark_border(Image.fromarray(pixels), 20)), pixels[6:-6, 6:-6])
+    assert np.array_equal(np.asarray(cut_dark_border(Image.fromarray(pixels), None)), pixels)
+    off_centre = np.pad(pixels, ((9, 0), (0, 3)))
+    assert np.array_equal(np.asarray(cut_dark_border(Image.fromarray(off_centre), 20)), pixels[6:-6, 6:-6])
+
+
+def test_noise_in_the_border_goes_with_it_and_a_dark_picture_stays_whole() -> None:
+    noisy = framed(border=60)
+    noisy[np.random.default_rng(1).random(noisy.shape) < 0.002] = 255
+    noisy[::50, 0] = 20  # not brighter than what is asked for
+    assert cut_dark_border(Image.fromarray(noisy), 20).size == (30, 20)
+    assert cut_dark_border(Image.fromarray(np.full((5, 7), 20, np.uint8)), 20).size == (7, 5)
+
+
+def test_a_picture_in_several_forms_lies_flat_in_their_order() -> None:
+    image, forms = Image.fromarray(framed()).convert("RGB"), (Form((8, 6), 3), Form((4, 4), 1, dark_border=20))
+    flat = render(image, *forms)
+    assert flat.shape == shape_of(forms) == (8 * 6 * 3 + 4 * 4,)
+    assert np.array_equal(flat[: 8 * 6 * 3].reshape(8, 6, 3), decode(encode(image, "PNG"), 3, (8, 6)))
+    assert np.array_equal(flat[8 * 6 * 3 :].reshape(4, 4, 1), render(cut_dark_border(image, 20), Form((4, 4), 1)))
+    assert render(image, forms[0]).shape == shape_of(forms[:1]) == (8, 6, 3)

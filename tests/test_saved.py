@@ -90,6 +90,32 @@ def test_the_temperature_and_what_is_usual_are_applied(writer: Callable, tmp_pat
     assert distances == pytest.approx(np.sqrt(parts), abs=1e-5)
 
 
+@pytest.mark.parametrize("writer", WRITERS)
+def test_views_are_averaged_before_the_temperature(writer: Callable, tmp_path: Path) -> None:
+    write(tmp_path / "model", writer, degrees=1.0)
+    plain = saved.load(tmp_path / "model")
+    saved.describe(tmp_path / "model", CLASSES, FORM, ["mirrored"])
+    saved.complete(tmp_path / "model", 3.0, np.load(tmp_path / "model/familiar.npz")["usual"])
+    probabilities, distances = saved.load(tmp_path / "model").answer(PIXELS)
+    mean = (plain.predict(PIXELS) + plain.predict(PIXELS[:, :, ::-1])) / 2
+    assert np.abs(probabilities - temperature.apply(mean, 3.0)).max() < 1e-5
+    assert np.abs(distances - plain.answer(PIXELS)[1]).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [({"test_views": ["upside"]}, "unknown views"), ({"dark_border": "none"}, "expected image_size"), ({}, None)],
+)
+def test_a_form_without_views_is_read_and_a_wrong_one_refused(form: dict, message: str | None, tmp_path: Path) -> None:
+    write(tmp_path / "model", write_forest)
+    (tmp_path / "model/input.json").write_text(json.dumps({"image_size": SIZE, "channels": CHANNELS} | form))
+    if message is None:
+        assert saved.load(tmp_path / "model").forms == (FORM,)
+    else:
+        with pytest.raises(ValueError, match=r"input\.json: expected image_size"):
+            saved.load(tmp_path / "model")
+
+
 def test_the_distance_is_that_of_the_description(tmp_path: Path) -> None:
     """Usual is the first image: it is no distance away, in whatever company, and all others are."""
     write(tmp_path / "model", write_keras)
@@ -135,7 +161,7 @@ def test_the_description_gives_the_same_bytes(tmp_path: Path) -> None:
     saved.describe(tmp_path, CLASSES, FORM)
     assert json.loads((tmp_path / "classes.json").read_text()) == CLASSES
     assert json.loads((tmp_path / "input.json").read_text()) == {
-        "image_size": [6, 5], "channels": 3, "dark_border": None, "test_views": [],
+        "image_size": [6, 5], "channels": 3, "dark_border": None, "detail": None, "test_views": [],
     }  # fmt: skip
 
 

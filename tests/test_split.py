@@ -106,6 +106,19 @@ def test_copies_are_kept_where_params_say_so() -> None:
     )
 
 
+def test_identical_copies_alone_are_withheld_where_params_say_so() -> None:
+    """A near copy of a test image is carved like any other image; a carved group still stays together."""
+    training, test = many("training", 300), many("test", 300)
+    files = images(*training, *test)
+    files.loc[files.path.isin([training[0], test[0]]), "sha256"] = "the same bytes"
+    near = copies(*zip(training, test, strict=True), *zip(training[10:20], training[20:30], strict=True))
+    assigned = parts(files, near, params=PARAMS.model_copy(update={"copies": "withhold_identical"}))
+    assert [path for path in training if assigned[path] == WITHHELD] == [training[0]]
+    assert {assigned[path] for path in training[1:]} == {"training", "validation"}
+    assert {assigned[path] for path in test} == {"test"}
+    assert all(assigned[one] == assigned[other] for one, other in zip(training[10:20], training[20:30], strict=True))
+
+
 def test_a_training_copy_of_a_test_image_is_withheld_where_validation_is_carved() -> None:
     files = images(*many("training", 300), *many("test", 300))
     found = copies(*(pair for pair in zip(many("training", 300), many("test", 300), strict=True)))

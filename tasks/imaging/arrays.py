@@ -33,7 +33,7 @@ def load_pixels(root: Path, paths: Sequence[str], hashes: Sequence[str], form: F
     `hashes` are the files' SHA-256, which key the cache. Raises `ImageError` and `OSError`.
     """
     shape = (len(paths), *form.shape)
-    content = [decoder.VERSION, shape, form.dark_border, *hashes]
+    content = [decoder.VERSION, form, *hashes]
     return kept(CACHE, content, shape, np.dtype(np.uint8), lambda: _decode(root, paths, form))
 
 

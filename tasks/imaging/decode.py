@@ -96,7 +96,9 @@ def decode_file(source: Path | bytes, limits: Limits = Limits()) -> Decoded:
 
 def render(picture: Image.Image, *forms: Form) -> np.ndarray:
     """Return a decoded picture as a model takes it: `uint8` of shape `shape_of(forms)`."""
-    pixels = [_to_pixels(cut_dark_border(picture, form.dark_border), form.channels, form.image_size) for form in forms]
+    pixels = [
+        _to_pixels(_reduced(cut_dark_border(picture, form.dark_border), form), form.channels, form.image_size) for form in forms
+    ]
     return pixels[0] if len(pixels) == 1 else np.concatenate([array.ravel() for array in pixels])
 
 
@@ -198,6 +200,13 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     if values.min() < 0 or values.max() > 65535:
         raise ImageError("unsupported_mode", f"integer pixels from {values.min()} to {values.max()}")
     return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _reduced(picture: Image.Image, form: Form) -> Image.Image:
+    if form.detail is None:
+        return picture
+    height, width = (min(form.detail, side) for side in form.image_size)
+    return picture.convert({1: "L", 3: "RGB"}[form.channels]).resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _to_pixels(picture: Image.Image, channels: int, size: tuple[int, int] | None) -> np.ndarray:

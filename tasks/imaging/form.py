@@ -15,6 +15,7 @@ class Form:
     image_size: tuple[int, int]  # height, width
     channels: int  # 1 grey, 3 colours
     dark_border: int | None = None  # a grey value: what is darker around the picture is cut off
+    detail: int | None = None  # pixels a side that the picture is reduced to before it is stretched: finer structure is lost
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -173,8 +173,9 @@ def _form(file: Path) -> tuple[Form, tuple[View, ...]]:
     """Return how a picture becomes pixels, and the views of them that are averaged; models from before there were any have none."""
     content = _read(file)
     try:
-        (height, width), border = content["image_size"], content.get("dark_border")
-        form = Form((int(height), int(width)), int(content["channels"]), None if border is None else int(border))
+        height, width = map(int, content["image_size"])
+        optional = {key: None if content.get(key) is None else int(content[key]) for key in ("dark_border", "detail")}
+        form = Form((height, width), int(content["channels"]), **optional)
         test_views = tuple(content.get("test_views", ()))
         if not set(test_views) <= set(get_args(View)):
             raise ValueError(f"unknown views {test_views}")
