@@ -231,7 +231,8 @@ def to_text(table: pd.DataFrame) -> str:
     bounds = zip(table.test_accuracy_low, table.test_accuracy_high, strict=True)
     shown = table.assign(test_interval=[f"{low:.3f}-{high:.3f}" for low, high in bounds]).filter(
         ["architecture", "asked", "kind", "backbone", "members", "weights", "train_accuracy", "val_accuracy", "val_macro_f1",
-         "test_accuracy", "test_interval", "test_macro_f1", "test_roc_auc", "test_without_copies_accuracy", "parameters", "seconds", "overfitting"]
+         "test_accuracy", "test_interval", "test_macro_f1", "test_roc_auc", "test_without_copies_accuracy", "parameters",
+         "seconds", "overfitting"]
     )  # fmt: skip
     formats = {"parameters": "{:,}".format, "seconds": "{:.0f}".format}
     return shown.loc[:, (shown != "").any()].to_string(index=False, formatters=formats, float_format="%.3f", na_rep="")

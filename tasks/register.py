@@ -27,6 +27,7 @@ from mlflow.types import ColSpec, Schema
 from tasks import evidence, promotions, registry, tracking
 from tasks.command import run
 from tasks.judge import PROMOTED, Candidate, Outcome, judge, settled
+from tasks.modeling import ensemble
 from tasks.params import Gate, Register, load_params
 from tasks.places import place
 from tasks.tables import read_table, write_table
@@ -105,6 +106,8 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
             pip_requirements=requirements(),
         )
         tags = {"architecture": architecture, registry.SHA256: sha256, "classes": json.dumps(classes)}
+        if ensemble.is_one(model):
+            tags["members"] = json.dumps(ensemble.committee(model).weights)
         tags |= {score: str(value) for score, value in scores.items() if score.startswith(("val_", "test_"))}
         return mlflow.register_model(logged.model_uri, name, tags=tags)
 

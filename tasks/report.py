@@ -24,10 +24,13 @@ from tasks.tables import read_table
 VERDICTS = {"promoted": "promoted", "refused": "refused", "undecided": "left to a person", "stands": "nothing changes"}
 
 TEXT = (
-    "question", "architecture", "asked", "winner", "other", "filters", "kernel", "dropout", "batch_size", "vote", "members", "weights",
+    "question", "architecture", "asked", "winner", "other", "filters", "kernel", "dropout", "batch_size", "vote", "members",
+    "weights",
 )  # fmt: skip
 RANKED_BY = {"val_macro_f1": "macro F1", "val_accuracy": "accuracy", "val_balanced_accuracy": "balanced accuracy"}
-KINDS = {"cnn": "A CNN from scratch", "transfer": "Transfer learning", "classical": "A scikit-learn model", "ensemble": "An ensemble"}
+KINDS = {
+    "cnn": "A CNN from scratch", "transfer": "Transfer learning", "classical": "A scikit-learn model", "ensemble": "An ensemble",
+}  # fmt: skip
 
 log = logging.getLogger(__name__)
 

@@ -42,21 +42,35 @@ def is_one(folder: Path) -> bool:
     return (folder / FILE).exists()
 
 
-def save(committee: Committee, degrees: float, members: Mapping[str, Path], folder: Path) -> None:
+def save(made: Committee, degrees: float, members: Mapping[str, Path], folder: Path) -> None:
     """Write an ensemble of the models in the folders `members`, which are copied."""
-    for name in committee.weights:
+    for name in made.weights:
         shutil.copytree(members[name], folder / MEMBERS / name)
     shutil.copyfile(members[name] / "classes.json", folder / "classes.json")
-    (folder / FILE).write_text(json.dumps({"vote": committee.vote, "weights": committee.weights}, indent=2) + "\n")
+    (folder / FILE).write_text(json.dumps({"vote": made.vote, "weights": made.weights}, indent=2) + "\n")
     (folder / "calibration.json").write_text(json.dumps({"temperature": degrees}, indent=2) + "\n")
+
+
+def committee(folder: Path) -> Committee:
+    """Return who the members of an ensemble are, and how they vote. Raises as `load` does."""
+    file = folder / FILE
+    content = saved.read(file)
+    try:
+        weights = {name: float(weight) for name, weight in content["weights"].items()}
+        vote = content["vote"]
+        if vote not in get_args(Vote) or not weights or not all(re.fullmatch(r"[A-Za-z0-9_]+", name) for name in weights):
+            raise ValueError("unknown vote, or names that are none")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: expected vote and weights, as the stage combine wrote them, received {content}") from error
+    return Committee(vote, weights)
 
 
 def load(folder: Path) -> saved.Saved:
     """Return the ensemble of `folder`. Raises `FileNotFoundError`, and `ValueError` where its files do not fit together."""
-    committee, classes = _committee(folder / FILE), saved.read(folder / "classes.json")
+    said, classes = committee(folder), saved.read(folder / "classes.json")
     degrees = saved.read_temperature(folder / "calibration.json")
-    members = [saved.load(folder / MEMBERS / name) for name in committee.weights]
-    for name, member in zip(committee.weights, members, strict=True):
+    members = [saved.load(folder / MEMBERS / name) for name in said.weights]
+    for name, member in zip(said.weights, members, strict=True):
         if member.classes != classes:
             raise ValueError(f"{folder}: {name} tells {', '.join(member.classes)} apart, the ensemble {', '.join(classes)}")
     forms = tuple(dict.fromkeys(form for member in members for form in member.forms))
@@ -65,7 +79,7 @@ def load(folder: Path) -> saved.Saved:
         saved.check_pixels(pixels, shape_of(forms))
         of_form = cut(pixels, forms)
         given = [member.answer(of_form[member.forms[0]]) for member in members]
-        probabilities, distances = committee.answer(*zip(*given, strict=True))
+        probabilities, distances = said.answer(*zip(*given, strict=True))
         return temperature.apply(probabilities, degrees), distances
 
     return saved.Saved(classes, forms, answer)
@@ -77,15 +91,3 @@ def cut(pixels: np.ndarray, forms: Sequence[Form]) -> dict[Form, np.ndarray]:
     ends = np.cumsum([np.prod(form.shape) for form in forms])[:-1]
     parts = np.split(flat, ends, axis=1)
     return {form: part.reshape(len(pixels), *form.shape) for form, part in zip(forms, parts, strict=True)}
-
-
-def _committee(file: Path) -> Committee:
-    content = saved.read(file)
-    try:
-        weights = {name: float(weight) for name, weight in content["weights"].items()}
-        vote = content["vote"]
-        if vote not in get_args(Vote) or not weights or not all(re.fullmatch(r"[A-Za-z0-9_]+", name) for name in weights):
-            raise ValueError("unknown vote, or names that are none")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: expected vote and weights, as the stage combine wrote them, received {content}") from error
-    return Committee(vote, weights)
