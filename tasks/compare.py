@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from tasks.command import run
-from tasks.modeling.architectures import Classical, Cnn
-from tasks.params import Architecture, load_params
+from tasks.modeling.architectures import Classical, Cnn, Transfer
+from tasks.params import Params, load_params
 from tasks.places import INDEX, place
 from tasks.questions import ALL_CLASSES, Question
 from tasks.scoring.metrics import score, verdict
@@ -59,7 +59,7 @@ def main(
     splits = read_table(splits_csv)
     questions = {name: section.question for name, section in params.architectures.items()}
     questions |= {name: questions[section.members[0]] for name, section in params.ensembles.items()}
-    columns = {name: columns_of(section) for name, section in params.architectures.items()} | columns_of_ensembles(ensembles)
+    columns = describe_structures(params, ensembles)
     places = {name: place(name, results, ensembles) for name in questions}
     rows = [describe(name, questions[name].name, columns[name], places[name], gap) for name in questions]
     table = rank(pd.DataFrame(rows), rank_by, params.compare.question)
@@ -95,6 +95,7 @@ def describe(name: str, question: str, columns: dict[str, object], results: Path
     return {
         "question": question,
         "architecture": name,
+        **dict.fromkeys(STRUCTURE, ""),
         **columns,
         **{column: scores.get(column, "") for column in SCORES},
         "parameters": timing["parameters"],
@@ -105,35 +106,36 @@ def describe(name: str, question: str, columns: dict[str, object], results: Path
     }
 
 
-def columns_of(section: Architecture) -> dict[str, object]:
-    """Return `STRUCTURE` of an architecture, "" where there is nothing to say; of a transfer model the head's dropouts."""
-    structure = section.structure
-    columns = dict.fromkeys(STRUCTURE, "") | {"kind": type(structure).__name__.lower()}
-    if isinstance(structure, Classical):
-        return columns | {"backbone": structure.features.backbone if structure.features else ""}
-    columns["batch_size"] = section.train.batch_size
+def describe_structures(params: Params, ensembles: Path) -> dict[str, dict[str, object]]:
+    """Return what is said in `STRUCTURE` of each architecture and ensemble, of this its members and their weights, in one order."""
+    columns = {name: columns_of(section.structure) for name, section in params.architectures.items()}
+    for name, section in params.architectures.items():
+        if not isinstance(section.structure, Classical):
+            columns[name]["batch_size"] = section.train.batch_size
+    for name, listed in json.loads((ensembles / INDEX).read_text()).items():
+        weights = {member: f"{weight:.4g}" for member, weight in listed["weights"].items()}
+        columns[name] = {
+            "kind": "ensemble",
+            "vote": listed["vote"],
+            "members": " ".join(weights),
+            "weights": " ".join(weights.values()),
+        }
+    return columns
+
+
+def columns_of(structure: Cnn | Transfer | Classical) -> dict[str, object]:
+    """Return kind, backbone, filters, kernel and dropout, "" where there is none; of a transfer model the head's dropouts."""
+    columns = {"kind": type(structure).__name__.lower()} | dict.fromkeys(("backbone", "filters", "kernel", "dropout"), "")
     if isinstance(structure, Cnn):
         return columns | {
             "filters": " ".join(map(str, structure.filters)),
             "kernel": structure.kernel if structure.filters else "",
             "dropout": structure.dropout,
         }
-    rates = (structure.head.dropout, *(dense.dropout for dense in structure.head.dense))
-    return columns | {"backbone": structure.backbone, "dropout": " ".join(f"{rate:g}" for rate in rates if rate)}
-
-
-def columns_of_ensembles(ensembles: Path) -> dict[str, dict[str, object]]:
-    """Return `STRUCTURE` of each ensemble: its members and their weights, in the same order, and how they vote."""
-    return {
-        name: dict.fromkeys(STRUCTURE, "")
-        | {
-            "kind": "ensemble",
-            "vote": listed["vote"],
-            "members": " ".join(listed["weights"]),
-            "weights": " ".join(f"{weight:.4g}" for weight in listed["weights"].values()),
-        }
-        for name, listed in json.loads((ensembles / INDEX).read_text()).items()
-    }
+    if isinstance(structure, Transfer):
+        rates = (structure.head.dropout, *(dense.dropout for dense in structure.head.dense))
+        return columns | {"backbone": structure.backbone, "dropout": " ".join(f"{rate:g}" for rate in rates if rate)}
+    return columns | {"backbone": structure.features.backbone if structure.features else ""}
 
 
 def rank(table: pd.DataFrame, rank_by: str, question: str | None) -> pd.DataFrame:
