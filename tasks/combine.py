@@ -112,7 +112,7 @@ def write_costs(members: Sequence[str], weights: Mapping[str, float], results: P
         "parameters": sum(timings[member]["parameters"] for member in weights),
         **{name: round(sum(timings[member][name] for member in members), 2) for name in SUMS},
         "epoch_seconds": [],  # it is not trained itself
-        "predict_seconds_per_image": float(f"{sum(timings[member]['predict_seconds_per_image'] for member in weights):.3g}"),
+        "predict_seconds_per_image": float(f"{sum(timings[member]['predict_seconds_per_image'] for member in weights):.6g}"),
     }
     (own / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
 

@@ -28,8 +28,9 @@ ENSEMBLES = """
 ensembles:
   committee: {members: [tiny, plain]}
   poll: {members: [plain, tiny], vote: majority, weights: {plain: 1, tiny: 3}}
+  alone: {members: [tiny, plain], weights: {tiny: 0, plain: 2}}
 """
-LONELY = "ensembles: {alone: {members: [tiny, plain], weights: {tiny: 0, plain: 2}}}"
+NAMES = ("committee", "poll", "alone")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_run_without_ensembles_imports_nothing_heavy() -> None:
 def test_what_was_written_is_as_that_of_an_architecture(combined: Path) -> None:
     """Apart from what only a training knows."""
     trained = {path.name for path in Path("data/results/tiny").iterdir()}
-    for name in ("committee", "poll"):
+    for name in NAMES:
         assert {path.name for path in Path("data/ensembles/results", name).iterdir()} == trained - {"history.csv", "samples.jpg"}
         table, member = read_table(results(name) / "predictions.csv"), read_table(Path("data/results/tiny/predictions.csv"))
         assert list(table) == list(member)
@@ -98,7 +99,7 @@ def test_a_second_run_gives_the_same_bytes(combined: Path) -> None:
     assert files(Path("data/ensembles")) == before
 
 
-@pytest.mark.parametrize("name", ["committee", "poll"])
+@pytest.mark.parametrize("name", NAMES)
 def test_serving_answers_what_the_table_says(combined: Path, name: str) -> None:
     table = read_table(results(name) / "predictions.csv")
     predictor = models.load(f"data/ensembles/models/{name}")
@@ -113,7 +114,7 @@ def test_serving_answers_what_the_table_says(combined: Path, name: str) -> None:
 
 def test_each_is_a_row_of_the_comparison(combined: Path) -> None:
     rows = read_table(Path("data/comparison.csv")).set_index("architecture")
-    assert set(rows.index) == {"tiny", "plain", "committee", "poll"} and set(rows["rank"]) == set("1234")
+    assert set(rows.index) == {"tiny", "plain", *NAMES} and set(rows["rank"]) == set("12345")
     assert rows.loc["poll", ["kind", "vote", "members", "weights"]].tolist() == ["ensemble", "majority", "plain tiny", "0.25 0.75"]
     weights = list(map(float, rows.weights["committee"].split()))
     assert sum(weights) == pytest.approx(1) and rows.members["committee"] == "tiny plain"
@@ -136,11 +137,10 @@ def test_the_report_tells_of_the_members(combined: Path) -> None:
     page = parse(Path("data/report/report.html").read_text(encoding="utf-8"))
     check(combined, page, BINS)
     marks = [attributes for attributes, _ in page.numbers if attributes["data-metric"] == "weight"]
-    assert {(mark["data-model"], mark["data-member"]) for mark in marks} == set(
-        itertools.product(("committee", "poll"), ("tiny", "plain"))
-    )
+    assert {(mark["data-model"], mark["data-member"]) for mark in marks} == set(itertools.product(NAMES, ("tiny", "plain")))
     text = Path("data/report/report.html").read_text(encoding="utf-8")
     chapter = text[text.index('id="model-poll"') : text.index("</section>", text.index('id="model-poll"'))]
+    assert text.count("a member without weight is not asked and costs nothing") == 1  # in the chapter on the one that has such
     assert "An ensemble, " in chapter and "<h4>Training</h4>" not in chapter
     assert "an ensemble has no heat map of its own; those of its members are in their sections" in chapter
     assert "The weights are those of the least log loss on validation" not in chapter  # they were given
@@ -192,19 +192,10 @@ def test_its_run_in_mlflow_has_members_and_scores(combined: Path) -> None:
     assert "test_macro_f1" in run.data.metrics and run.info.run_name == "poll"
 
 
-def test_a_member_without_weight_is_no_part_of_the_model(combined: Path, tmp_path: Path) -> None:
-    text = Path("params.yaml").read_text()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        (tmp_path / "data").symlink_to(combined / "data")
-        (tmp_path / "params.yaml").write_text(text[: text.index("ensembles:")] + LONELY)
-        monkeypatch.chdir(tmp_path)
-        combine.main(Path("data/splits.csv"), Path("data/models"), Path("data/results"), Path("ensembles"))
-    assert [path.name for path in (tmp_path / "ensembles/models/alone/members").iterdir()] == ["plain"]
-    assert json.loads((tmp_path / "ensembles/ensembles.json").read_text())["alone"]["weights"] == {"tiny": 0, "plain": 1}
-    timing, member = (
-        json.loads((place / "timing.json").read_text())
-        for place in (tmp_path / "ensembles/results/alone", Path("data/results/plain"))
-    )
+def test_a_member_without_weight_is_no_part_of_the_model(combined: Path) -> None:
+    assert [path.name for path in Path("data/ensembles/models/alone/members").iterdir()] == ["plain"]
+    assert json.loads(Path("data/ensembles/ensembles.json").read_text())["alone"]["weights"] == {"tiny": 0, "plain": 1}
+    timing, member = (json.loads((place / "timing.json").read_text()) for place in (results("alone"), Path("data/results/plain")))
     assert timing["parameters"] == member["parameters"] and timing["train_seconds"] > member["train_seconds"]
 
 
