@@ -31,9 +31,10 @@ from flows.process import start
 from flows.server import free_port
 from serving import models
 from tasks import registry, tracking
+from tasks.places import place
 from tasks.tables import read_table
 
-CLEAN, MODELS, RESULTS = Path("data/clean"), Path("data/models"), Path("data/results")
+CLEAN, MODELS, RESULTS, ENSEMBLES = Path("data/clean"), Path("data/models"), Path("data/results"), Path("data/ensembles")
 TOLERANCE = 1e-5
 WORDS = ("predicted", "abstained", "unfamiliar")
 PORTION = 50  # images in one request
@@ -42,11 +43,16 @@ STARTUP = 120  # seconds
 
 def trained(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """What the training wrote into predictions.csv. Raises `ValueError` where it is another training's."""
-    architecture = version.tags["architecture"]
-    if tracking.folder_sha256(MODELS / architecture) != version.tags[registry.SHA256]:
-        raise ValueError(f"{MODELS / architecture} is not what version {version.version} was made of: take another version")
-    table = read_table(RESULTS / architecture / "predictions.csv").set_index("path")
+    model = place(version.tags["architecture"], MODELS, ENSEMBLES)
+    if tracking.folder_sha256(model) != version.tags[registry.SHA256]:
+        raise ValueError(f"{model} is not what version {version.version} was made of: take another version")
+    table = predictions(version).set_index("path")
     return table.loc[[file.relative_to(CLEAN).as_posix() for file in files]]
+
+
+def predictions(version: ModelVersion) -> pd.DataFrame:
+    """Return the table beside what the version was made of."""
+    return read_table(place(version.tags["architecture"], RESULTS, ENSEMBLES) / "predictions.csv")
 
 
 def command_line(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
@@ -160,7 +166,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="how many (200)")
     arguments = parser.parse_args()
     version = models.find(arguments.model, arguments.name)
-    paths = read_table(RESULTS / version.tags["architecture"] / "predictions.csv").path.tolist()
+    paths = predictions(version).path.tolist()
     chosen = np.linspace(0, len(paths) - 1, min(arguments.images, len(paths))).astype(int)
     sys.exit(not compare(version, [CLEAN / paths[index] for index in chosen]))
 

@@ -7,6 +7,7 @@ picture with an opacity that the browser alone changes.
 import base64
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,7 +74,10 @@ def card(predictor: Predictor, report: bool) -> str:
     """Return what is known of the model: what it is for, its thresholds, its hash and the scores it was registered with."""
     facts = predictor.facts
     scores = [(name.replace("_", " "), _score(facts, f"val_{name}"), _score(facts, f"test_{name}")) for name in SCORES]
-    return _fill("card.html", model=predictor, facts=facts, scores=[row for row in scores if any(row[1:])], report=report)
+    members = json.loads(facts.get("members", "{}"))  # of an ensemble
+    return _fill(
+        "card.html", model=predictor, facts=facts, members=members, scores=[row for row in scores if any(row[1:])], report=report
+    )
 
 
 def refusal(what: str, why: str) -> str:

@@ -3,6 +3,7 @@
     champion, challenger      the version of the registered model that has this alias
     3                         this version
     data/models/cnn_a         a folder that training wrote; its thresholds are those in data/results/cnn_a
+    data/ensembles/models/x   an ensemble; its thresholds are those in data/ensembles/results/x
     imagenet:VGG16            a classifier of keras.applications with its own 1,000 classes
 
 The registry is `MLFLOW_TRACKING_URI`, by default `mlflow.db` in the current folder. The files of a version are refused
@@ -131,6 +132,7 @@ def _unknown(model: str, name: str, aliases: dict[str, str], versions: list[Mode
         lines.append(f"    {version.version}  {', '.join(fact for fact in facts if fact)}")
     if model == registry.CHAMPION and versions:
         lines.append('  Say --model <version>, or make one champion: python -m flows.promote --version N --reason "…"')
-    if Path("data/models", model).is_dir():
-        lines.append(f"  A folder is named by its path: --model data/models/{model}")
+    for folder in (Path("data/models", model), Path("data/ensembles/models", model)):
+        if folder.is_dir():
+            lines.append(f"  A folder is named by its path: --model {folder}")
     return "\n".join(lines if versions else [*lines[:1], "  it has no versions at all: make run registers one"])

@@ -29,7 +29,7 @@ from PIL import Image
 from tasks.imaging import decode as decoder
 from tasks.imaging.decode import ImageError, Limits, cut_dark_border, decode_bytes, read_file, render
 from tasks.imaging.form import Form, shape_of
-from tasks.modeling import saved
+from tasks.modeling import ensemble, saved
 
 BATCH = saved.BATCH  # images at a time
 THREADS = min(4, os.cpu_count() or 1)  # that decode; each may hold one picture of `LIMITS` with its copies
@@ -200,7 +200,7 @@ def from_folder(
 
     Raises `FileNotFoundError` and `ValueError` where the files are damaged, do not fit together or would run code.
     """
-    model = saved.load(folder)
+    model = ensemble.load(folder) if ensemble.is_one(folder) else saved.load(folder)
     judged = read_thresholds(thresholds) if thresholds is not None and thresholds.exists() else Thresholds()
     return Predictor(name, sha256, model.classes, model.forms, model.answer, judged, limits, facts=facts)
 

@@ -1,5 +1,6 @@
 """What the REST server says, as JSON."""
 
+import json
 from collections.abc import Sequence
 
 from pydantic import BaseModel
@@ -60,7 +61,8 @@ class ModelCard(BaseModel):
     model_sha256: str
     architecture: str | None
     classes: list[str]
-    height: int  # in pixels; a picture of any size is scaled to it
+    members: dict[str, float]  # of a registered ensemble, with their weights; of others there are none
+    height: int  # in pixels; a picture of any size is scaled to it; where members differ, the largest
     width: int
     channels: int
     thresholds: dict[str, float | None]
@@ -107,6 +109,7 @@ def model_card(current: Current) -> ModelCard:
         model_sha256=predictor.sha256,
         architecture=predictor.facts.get("architecture"),
         classes=predictor.classes,
+        members=json.loads(predictor.facts.get("members", "{}")),
         height=max(form.image_size[0] for form in predictor.forms),
         width=max(form.image_size[1] for form in predictor.forms),
         channels=max(form.channels for form in predictor.forms),

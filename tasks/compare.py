@@ -1,4 +1,4 @@
-"""Compare the architectures that params list, and name the winner: `data/comparison.csv`, `data/comparison.json`.
+"""Compare the architectures and ensembles that params list, and name the winner: `data/comparison.csv`, `data/comparison.json`.
 
 Ranked by a validation score alone, among those that answer the same question; test scores stand beside it, with 95 %
 intervals. What else it writes chooses nothing: `data/shared_questions.csv` compares models of different questions on those
@@ -15,7 +15,8 @@ import pandas as pd
 
 from tasks.command import run
 from tasks.modeling.architectures import Classical, Cnn, Transfer
-from tasks.params import Architecture, load_params
+from tasks.params import Params, load_params
+from tasks.places import INDEX, place
 from tasks.questions import ALL_CLASSES, Question
 from tasks.scoring.metrics import score, verdict
 from tasks.scoring.pairs import pair
@@ -34,6 +35,7 @@ SCORES = [
     *(f"test_without_copies_{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")),
     "best_epoch",
 ]  # fmt: skip
+STRUCTURE = ("kind", "backbone", "filters", "kernel", "dropout", "batch_size", "vote", "members", "weights")
 BY_KIND = [
     "architecture", "train_accuracy", "val_accuracy", "val_macro_f1", "val_log_loss", "test_accuracy", "test_macro_f1",
     "test_log_loss", "parameters", "overfitting",
@@ -48,20 +50,23 @@ log = logging.getLogger(__name__)
 
 
 def main(
-    splits_csv: Path, results: Path, comparison_csv: Path, comparison_json: Path, shared_csv: Path, paired_csv: Path,
-    suspects_csv: Path,
+    splits_csv: Path, results: Path, ensembles: Path, comparison_csv: Path, comparison_json: Path, shared_csv: Path,
+    paired_csv: Path, suspects_csv: Path,
 ) -> None:  # fmt: skip
-    """Write one row per architecture, the winner, the scores on shared questions, the paired tests, and the suspects."""
+    """Write one row per model, the winner, the scores on shared questions, the paired tests, and the suspects."""
     params = load_params()
     rank_by, gap = params.compare.rank_by, params.compare.overfitting_gap
     splits = read_table(splits_csv)
-    rows = [describe(name, section, results / name, gap) for name, section in params.architectures.items()]
+    questions = {name: section.question for name, section in params.architectures.items()}
+    questions |= {name: questions[section.members[0]] for name, section in params.ensembles.items()}
+    columns = describe_structures(params, ensembles)
+    places = {name: place(name, results, ensembles) for name in questions}
+    rows = [describe(name, questions[name].name, columns[name], places[name], gap) for name in questions]
     table = rank(pd.DataFrame(rows), rank_by, params.compare.question)
     write_table(table, comparison_csv)
     comparison = summarise(table, rank_by)
     comparison_json.write_text(json.dumps(comparison, indent=2) + "\n")
-    predictions = read_predictions(results, list(params.architectures), splits)
-    questions = {name: section.question for name, section in params.architectures.items()}
+    predictions = read_predictions(places, splits)
     shared = share(questions, predictions, sorted(set(splits.label)), rank_by)
     write_table(shared, shared_csv)
     paired = pair(dict(list(table.groupby("question", sort=False).architecture)), predictions)
@@ -71,34 +76,51 @@ def main(
     tell(table, comparison, shared, paired, suspects)
 
 
-def read_predictions(results: Path, architectures: list[str], splits: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return each architecture's predictions, sorted by path, with groups. Raises `ValueError` for other images than in splits."""
+def read_predictions(places: dict[str, Path], splits: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the predictions of each name, sorted by path, with groups. Raises `ValueError` for other images than in splits."""
     wanted = sorted(splits.path[splits.split != "withheld"])
     found = {}
-    for name in architectures:
-        file = results / name / "predictions.csv"
+    for name, results in places.items():
+        file = results / "predictions.csv"
         found[name] = with_groups(read_table(file), splits).sort_values("path", ignore_index=True)
         if list(found[name].path) != wanted:
             raise ValueError(f"{file} has {len(found[name])} images, expected the {len(wanted)} of splits.csv: run dvc repro")
     return found
 
 
-def describe(name: str, section: Architecture, results: Path, gap: float) -> dict[str, object]:
-    """Return an architecture's row: question, structure, scores, cost and overfitting verdict; blank where there is none."""
+def describe(name: str, question: str, columns: dict[str, object], results: Path, gap: float) -> dict[str, object]:
+    """Return a model's row: question, structure, scores, cost and overfitting verdict; blank where there is none."""
     scores = json.loads((results / "metrics.json").read_text())
     timing = json.loads((results / "timing.json").read_text())
     return {
-        "question": section.question.name,
+        "question": question,
         "architecture": name,
-        **columns_of(section.structure),
-        "batch_size": "" if isinstance(section.structure, Classical) else section.train.batch_size,
+        **dict.fromkeys(STRUCTURE, ""),
+        **columns,
         **{column: scores.get(column, "") for column in SCORES},
         "parameters": timing["parameters"],
-        "epochs": len(timing["epoch_seconds"]),
+        "epochs": len(timing["epoch_seconds"]) or "",
         "seconds": timing["train_seconds"],
         "predict_seconds_per_image": timing.get("predict_seconds_per_image", ""),
         "overfitting": verdict(scores["train_accuracy"], scores["val_accuracy"], gap),
     }
+
+
+def describe_structures(params: Params, ensembles: Path) -> dict[str, dict[str, object]]:
+    """Return what is said in `STRUCTURE` of each architecture and ensemble, of this its members and their weights, in one order."""
+    columns = {name: columns_of(section.structure) for name, section in params.architectures.items()}
+    for name, section in params.architectures.items():
+        if not isinstance(section.structure, Classical):
+            columns[name]["batch_size"] = section.train.batch_size
+    for name, listed in json.loads((ensembles / INDEX).read_text()).items():
+        weights = {member: f"{weight:.4g}" for member, weight in listed["weights"].items()}
+        columns[name] = {
+            "kind": "ensemble",
+            "vote": listed["vote"],
+            "members": " ".join(weights),
+            "weights": " ".join(weights.values()),
+        }
+    return columns
 
 
 def columns_of(structure: Cnn | Transfer | Classical) -> dict[str, object]:
@@ -210,8 +232,9 @@ def to_text(table: pd.DataFrame) -> str:
     """Return the columns that fit a terminal, without those that are blank in every row."""
     bounds = zip(table.test_accuracy_low, table.test_accuracy_high, strict=True)
     shown = table.assign(test_interval=[f"{low:.3f}-{high:.3f}" for low, high in bounds]).filter(
-        ["architecture", "asked", "kind", "backbone", "train_accuracy", "val_accuracy", "val_macro_f1", "test_accuracy",
-         "test_interval", "test_macro_f1", "test_roc_auc", "test_without_copies_accuracy", "parameters", "seconds", "overfitting"]
+        ["architecture", "asked", "kind", "backbone", "members", "weights", "train_accuracy", "val_accuracy", "val_macro_f1",
+         "test_accuracy", "test_interval", "test_macro_f1", "test_roc_auc", "test_without_copies_accuracy", "parameters",
+         "seconds", "overfitting"]
     )  # fmt: skip
     formats = {"parameters": "{:,}".format, "seconds": "{:.0f}".format}
     return shown.loc[:, (shown != "").any()].to_string(index=False, formatters=formats, float_format="%.3f", na_rep="")

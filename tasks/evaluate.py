@@ -15,7 +15,7 @@ import pandas as pd
 
 from tasks import tracking
 from tasks.command import run
-from tasks.params import load_params
+from tasks.params import Evaluate, load_params
 from tasks.scoring import figures, metrics, thresholds
 from tasks.scoring.calibration import before_scaling, brier, calibration, coverage
 from tasks.scoring.predictions import arrays, class_names, with_groups
@@ -34,29 +34,34 @@ def main(
 ) -> None:
     """Write metrics.json and the tables that `tables` names."""
     params = load_params()
-    wanted, bins = params.evaluate, params.evaluate.calibration_bins
-    stopping = params.architectures[architecture].train.early_stopping
-    temperature = read_temperature(calibration_json)
-    predictions = with_groups(read_table(predictions_csv), read_table(splits_csv))
-    scores = score(predictions, temperature, bins) | {
-        "best_epoch": best_epoch(pd.read_csv(history_csv), stopping.monitor if stopping else "val_loss"),
-        "temperature": temperature,
-    }
+    stopping, history = params.architectures[architecture].train.early_stopping, pd.read_csv(history_csv)
+    best = best_epoch(history, stopping.monitor if stopping else "val_loss")
+    files = (splits_csv, predictions_csv, results)
+    evaluate(architecture, *files, read_temperature(calibration_json), params.evaluate, {"best_epoch": best}, history)
+
+
+def evaluate(
+    name: str, splits_csv: Path, predictions_csv: Path, results: Path, temperature: float, wanted: Evaluate,
+    trained: dict[str, int], history: pd.DataFrame | None,
+) -> None:  # fmt: skip
+    """Write what `main` does for whatever made the predictions; `trained` and `history` tell of its training, if it had one."""
+    predictions, bins = with_groups(read_table(predictions_csv), read_table(splits_csv)), wanted.calibration_bins
+    scores = score(predictions, temperature, bins) | trained | {"temperature": temperature}
     scores = {name: value if isinstance(value, int) else float(f"{value:.7g}") for name, value in scores.items()}
     (results / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
     written = tables(predictions, temperature, bins)
-    for name, table in written.items():
-        write_table(table, results / f"{name}.csv")
+    for table, rows in written.items():
+        write_table(rows, results / f"{table}.csv")
     chosen = thresholds.choose(
         predictions,
         wanted.abstain.accuracy if wanted.abstain else None,
         wanted.unfamiliar.false_alarms if wanted.unfamiliar else None,
     )
     (results / "thresholds.json").write_text(json.dumps(chosen, indent=2) + "\n")
-    track(architecture, history_csv, predictions_csv, scores, written["confusion"])
-    tell(architecture, scores, written["per_class"])
+    track(name, predictions_csv, scores, written["confusion"], history)
+    tell(name, scores, written["per_class"])
     for line in thresholds.in_words(chosen):
-        log.info("%s %s", architecture, line)
+        log.info("%s %s", name, line)
 
 
 def read_temperature(calibration_json: Path) -> float:
@@ -143,22 +148,25 @@ def stack(name: str, found: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(found, names=[name]).reset_index(level=0)
 
 
-def track(architecture: str, history_csv: Path, predictions_csv: Path, scores: dict[str, float], confusion: pd.DataFrame) -> None:
-    """Add the scores, the curves and the confusion matrix to the training's MLflow run."""
-    with tracking.continue_run(architecture, predictions_csv):
-        mlflow.log_metrics({tracking.metric_name(name): value for name, value in scores.items()})
-        history = pd.read_csv(history_csv)
-        mlflow.log_figure(figures.history(history), "history.png")
+def track(
+    name: str, predictions_csv: Path, scores: dict[str, float], confusion: pd.DataFrame, history: pd.DataFrame | None
+) -> None:
+    """Add the scores, the curves and the confusion matrix to the MLflow run that the predictions are of."""
+    with tracking.continue_run(name, predictions_csv):
+        mlflow.log_metrics({tracking.metric_name(metric): value for metric, value in scores.items()})
+        if history is not None:
+            mlflow.log_figure(figures.history(history), "history.png")
         mlflow.log_figure(figures.confusion(confusion), "confusion.png")
 
 
-def tell(architecture: str, scores: dict[str, float], per_class: pd.DataFrame) -> None:
+def tell(name: str, scores: dict[str, float], per_class: pd.DataFrame) -> None:
     """Log what a person wants to know."""
-    log.info("%s best epoch %d, temperature %.3g", architecture, scores["best_epoch"], scores["temperature"])
+    epoch = f"best epoch {scores['best_epoch']}, " if "best_epoch" in scores else ""
+    log.info("%s %stemperature %.3g", name, epoch, scores["temperature"])
     for prefix in PREFIXES:
         log.info(
             "%s %-5s accuracy %.3f  balanced %.3f  macro F1 %.3f  log loss %.3f",
-            architecture, prefix, scores[f"{prefix}_accuracy"], scores[f"{prefix}_balanced_accuracy"],
+            name, prefix, scores[f"{prefix}_accuracy"], scores[f"{prefix}_balanced_accuracy"],
             scores[f"{prefix}_macro_f1"], scores[f"{prefix}_log_loss"],
         )  # fmt: skip
     log.info("on the test images:\n%s", per_class.to_string(index=False, float_format="%.3f", na_rep=""))

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
+from tasks.ensembles import Ensemble, mistakes
 from tasks.imaging.changes import Augmentation, spelled_out
 from tasks.imaging.form import Form, View
 from tasks.modeling.architectures import ARCHITECTURES, BACKBONES, Backbone, Classical, Cnn, Transfer
@@ -218,6 +219,7 @@ class Params(Section):
     weigh: Weigh = Weigh()
     train: Train = Train()
     architectures: dict[str, Architecture]
+    ensembles: dict[str, Ensemble] = {}
     evaluate: Evaluate = Evaluate()
     explain: Explain = Explain()
     compare: Compare = Compare()
@@ -234,7 +236,9 @@ def load_params(path: Path = PARAMS) -> Params:
         params = Params.model_validate(raw)
     except ValidationError as error:
         problems = [_explain(detail, Params) for detail in error.errors()] + problems
-    problems = problems or _unknown_question(params)
+    problems = problems or _unknown_question(params) + mistakes(
+        params.ensembles, {name: section.question for name, section in params.architectures.items()}
+    )
     if problems:
         raise ValueError("\n  ".join([f"{path} has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]))
     return params

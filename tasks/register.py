@@ -27,7 +27,9 @@ from mlflow.types import ColSpec, Schema
 from tasks import evidence, promotions, registry, tracking
 from tasks.command import run
 from tasks.judge import PROMOTED, Candidate, Outcome, judge, settled
+from tasks.modeling import ensemble
 from tasks.params import Gate, Register, load_params
+from tasks.places import place
 from tasks.tables import read_table, write_table
 
 PACKAGES = (
@@ -41,23 +43,24 @@ log = logging.getLogger(__name__)
 
 
 def main(
-    clean: Path, files_csv: Path, splits_csv: Path, comparison_json: Path, models: Path, results: Path, receipt_json: Path,
-    promotions_jsonl: Path,
+    clean: Path, files_csv: Path, splits_csv: Path, comparison_json: Path, models: Path, results: Path, ensembles: Path,
+    receipt_json: Path, promotions_jsonl: Path,
 ) -> None:  # fmt: skip
     """Register the winner, judge it, and write the receipt."""
     params = load_params()
     winner = json.loads(comparison_json.read_text())["winner"]
+    model, results = place(winner, models, ensembles), place(winner, results, ensembles)
     splits, files = read_table(splits_csv), read_table(files_csv)
     seen = evidence.images_given(splits, files)
     tracking.open_store()
     client = MlflowClient()
-    version = find_or_create(client, params.register_.model, winner, models / winner, results / winner, seen)
-    test = evidence.judging_images(read_table(results / winner / "predictions.csv"), splits, files)
+    version = find_or_create(client, params.register_.model, winner, model, results, seen)
+    test = evidence.judging_images(read_table(results / "predictions.csv"), splits, files)
     candidate = Candidate(
         version=version,
         architecture=winner,
-        classes=json.loads((models / winner / "classes.json").read_text()),
-        scores=json.loads((results / winner / "metrics.json").read_text()),
+        classes=json.loads((model / "classes.json").read_text()),
+        scores=json.loads((results / "metrics.json").read_text()),
         test=test,
         test_sha256=evidence.images_sha256(test),
         splits=splits,
@@ -103,6 +106,8 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
             pip_requirements=requirements(),
         )
         tags = {"architecture": architecture, registry.SHA256: sha256, "classes": json.dumps(classes)}
+        if ensemble.is_one(model):
+            tags["members"] = json.dumps(ensemble.committee(model).weights)
         tags |= {score: str(value) for score, value in scores.items() if score.startswith(("val_", "test_"))}
         return mlflow.register_model(logged.model_uri, name, tags=tags)
 

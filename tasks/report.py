@@ -15,6 +15,7 @@ import pandas as pd
 from tasks import tracking
 from tasks.command import run
 from tasks.params import load_params
+from tasks.places import place
 from tasks.reporting import card, comparison, data, page
 from tasks.reporting.models import Model, describe_model
 from tasks.scoring import figures
@@ -22,9 +23,14 @@ from tasks.tables import read_table
 
 VERDICTS = {"promoted": "promoted", "refused": "refused", "undecided": "left to a person", "stands": "nothing changes"}
 
-TEXT = ("question", "architecture", "asked", "winner", "other", "filters", "kernel", "dropout", "batch_size")
+TEXT = (
+    "question", "architecture", "asked", "winner", "other", "filters", "kernel", "dropout", "batch_size", "vote", "members",
+    "weights",
+)  # fmt: skip
 RANKED_BY = {"val_macro_f1": "macro F1", "val_accuracy": "accuracy", "val_balanced_accuracy": "balanced accuracy"}
-KINDS = {"cnn": "A CNN from scratch", "transfer": "Transfer learning", "classical": "A scikit-learn model"}
+KINDS = {
+    "cnn": "A CNN from scratch", "transfer": "Transfer learning", "classical": "A scikit-learn model", "ensemble": "An ensemble",
+}  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +38,20 @@ log = logging.getLogger(__name__)
 def main(
     clean: Path, files_csv: Path, quarantine: Path, quarantine_csv: Path, validation_json: Path, splits_csv: Path, split_json: Path,
     comparison_csv: Path, comparison_json: Path, shared_csv: Path, paired_csv: Path, suspects_csv: Path, models: Path,
-    results: Path, explanations: Path, registration_json: Path, report: Path,
+    results: Path, ensembles: Path, explanations: Path, registration_json: Path, report: Path,
 ) -> None:  # fmt: skip
     """Fill the templates, and hand figures and tables to MLflow."""
     params = load_params()
     asked, pictures = params.architectures, params.report.thumbnails
     splits, split = read_table(splits_csv), read_json(split_json)
     groups = dict(zip(splits.path, splits.group, strict=True))
+    rows = read_scores(comparison_csv).to_dict("records")
+    folders = {
+        row["architecture"]: tuple(place(row["architecture"], folder, ensembles) for folder in (models, results, explanations))
+        for row in rows
+    }
     described = [
-        describe_model(place, row, (models, results, explanations), clean, groups, pictures)
-        for place, row in enumerate(read_scores(comparison_csv).to_dict("records"))
+        describe_model(number, row, folders[row["architecture"]], clean, groups, pictures) for number, row in enumerate(rows)
     ]
     compared = read_json(comparison_json)
     facts = {
@@ -60,6 +70,7 @@ def main(
         "shared": by_question(read_scores(shared_csv)),
         "paired": by_question(read_scores(paired_csv)),
         "models": described,
+        "ensembles": params.ensembles,
         "winner": described[0],
         "questions": {one.question: [model for model in described if model.question == one.question] for one in described},
         "costs": comparison.draw_costs(described),
@@ -67,7 +78,7 @@ def main(
         "registration": read_json(registration_json),
         "weights": card.weights_of(asked, params.report),
         "versions": card.versions(),
-        "hashes": card.hashes(models / described[0].name, splits_csv),
+        "hashes": card.hashes(folders[described[0].name][0], splits_csv),
         "verdicts": VERDICTS,
         "kinds": KINDS,
         "overfitting": comparison.OVERFITTING,
@@ -75,7 +86,7 @@ def main(
     }
     page.write(facts, report)
     for model in described:
-        track(model, results / model.name, explanations / model.name, pictures)
+        track(model, *folders[model.name][1:], pictures)
 
 
 def read_json(path: Path) -> Any:
@@ -101,7 +112,7 @@ def track(model: Model, results: Path, explanations: Path, pictures: bool) -> No
         for path in sorted(results.glob("*.csv")) + sorted(results.glob("*.json")):
             if path.name != "predictions.csv":
                 mlflow.log_artifact(str(path), "tables")
-        if pictures:
+        if pictures and not model.members:
             mlflow.log_artifact(str(results / "samples.jpg"))
             mlflow.log_artifacts(str(explanations), "explanations")
 

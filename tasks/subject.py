@@ -41,9 +41,10 @@ def find(model: str, name: str | None, limits: Limits) -> Subject:
 
 
 def of_folder(folder: Path, limits: Limits) -> Subject:
-    """Load `data/models/<architecture>`; its record are the tables beside it, as they are today."""
-    predictor, data = models.of_folder(folder, limits), folder.resolve().parent.parent
-    results, tables = data / "results" / folder.resolve().name, (data / "splits.csv", data / "files.csv")
+    """Load `data/models/<architecture>` or an ensemble's like; its record are the tables beside it, as they are today."""
+    predictor, home = models.of_folder(folder, limits), folder.resolve().parent.parent
+    data = home if (home / "splits.csv").exists() else home.parent  # ensembles lie one deeper, in data/ensembles
+    results, tables = home / "results" / folder.resolve().name, (data / "splits.csv", data / "files.csv")
     given = evidence.images_given(*map(read_table, tables)) if all(table.exists() for table in tables) else None
     own = own_scores(_read(results / "metrics.json"), _read(results / "thresholds.json"))
     return Subject(predictor, read_temperature(folder / "calibration.json"), own, given, data, {"model": str(folder)})

@@ -36,7 +36,7 @@ report: {title: A <tiny> set}
 CLASSES = ["01", "NA", "no_tumor", "tumeur née"]  # names that a careless reader of tables would spoil
 STAGES = [
     "validate", "clean", "split", "weigh", "train@tiny", "train@plain", "evaluate@tiny", "evaluate@plain", "explain@tiny",
-    "explain@plain", "compare", "register", "report",
+    "explain@plain", "combine", "compare", "register", "report",
 ]  # fmt: skip
 
 

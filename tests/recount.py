@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
+from scipy.optimize import minimize
 from scipy.stats import binomtest
 from sklearn import metrics
 
@@ -50,10 +52,47 @@ def document(root: Path, name: str) -> dict:
 
 
 @cache
+def ensembles(root: Path) -> dict[str, dict]:
+    """The section of params."""
+    return YAML(typ="safe", pure=True).load(root / "params.yaml").get("ensembles", {})
+
+
+def place(root: Path, kind: str, model: str) -> str:
+    """Where an architecture or an ensemble has its `models` or its `results`."""
+    return f"ensembles/{kind}/{model}" if model in ensembles(root) else f"{kind}/{model}"
+
+
+@cache
+def ensemble(root: Path, model: str) -> dict[str, float]:
+    """The weights of an ensemble's members; those that validation chose lose hardly more than the best that SciPy finds."""
+    section = ensembles(root)[model]
+    members, given = section["members"], section.get("weights", "validation")
+    if given != "validation":
+        raw = {member: 1 if given == "equal" else given[member] for member in members}
+        return {member: weight / sum(raw.values()) for member, weight in raw.items()}
+    chosen = document(root, "ensembles/ensembles.json")[model]["weights"]
+    assert list(chosen) == members
+    rows = [predictions(root, member).query("split == 'validation'") for member in members]
+    said = np.array([[row[f"p_{row.label}"] for _, row in table.iterrows()] for table in rows])
+
+    def loss(weights: np.ndarray) -> float:
+        return -np.log(np.maximum(weights, 0) @ said).mean()
+
+    together = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
+    best = minimize(loss, np.full(len(members), 1 / len(members)), bounds=[(0, 1)] * len(members), constraints=together)
+    assert loss(np.array(list(chosen.values()))) <= best.fun + 1e-6
+    return chosen
+
+
+@cache
 def predictions(root: Path, model: str) -> pd.DataFrame:
     """predictions.csv by path with probabilities as numbers, each image's group, and whether training was given one of it."""
     splits = table(root, "splits.csv")
-    rows = table(root, f"results/{model}/predictions.csv").merge(splits[["path", "group"]], on="path").sort_values("path")
+    rows = (
+        table(root, f"{place(root, 'results', model)}/predictions.csv")
+        .merge(splits[["path", "group"]], on="path")
+        .sort_values("path")
+    )
     shares = rows.filter(regex="^p_").astype(float)
     given = set(splits.group[splits.split.isin(["training", "withheld"])])
     return rows.assign(**shares, confidence=shares.max(axis=1), copied=rows.group.isin(given)).set_index("path")
@@ -140,14 +179,14 @@ def of_part(root: Path, model: str, found: re.Match, bins: int, question: str | 
     rows = predictions(root, model) if question is None else collapsed(root, model, question)
     rows = rows[(rows.split == PARTS[prefix]) & ~((prefix == "test_without_copies") & rows.copied)]
     if end:
-        scores = document(root, f"results/{model}/metrics.json")
+        scores = document(root, f"{place(root, 'results', model)}/metrics.json")
         value = of_part(root, model, OF_PART.fullmatch(f"{prefix}_{name}"), bins)
         assert scores[f"{prefix}_{name}_low"] <= value <= scores[f"{prefix}_{name}_high"]
         return scores[found[0]]
     names = [column[2:] for column in rows if column.startswith("p_")]
     shares = rows[[f"p_{label}" for label in names]].to_numpy()
     if before:
-        shares = shares ** document(root, f"models/{model}/calibration.json")["temperature"]
+        shares = shares ** document(root, f"{place(root, 'models', model)}/calibration.json")["temperature"]
         shares = shares / shares.sum(axis=1, keepdims=True)
     right, sure = (rows.label == rows.predicted).to_numpy(), shares.max(axis=1)
     truth = (rows.label.to_numpy()[:, None] == np.array(names)).astype(float)
@@ -166,11 +205,13 @@ def of_part(root: Path, model: str, found: re.Match, bins: int, question: str | 
 
 def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
     """Numbers on one model: of its test images class by class, of its training, of an image."""
-    model = about["model"]
+    model, results = about["model"], place(root, "results", about["model"])
     rows = predictions(root, model)
     test, label = rows[rows.split == "test"], about.get("label")
     of_class = test[test.label == label]
-    history = table(root, f"results/{model}/history.csv").set_index("epoch")
+    if metric == "weight":
+        return ensemble(root, model)[about["member"]]
+    history = None if model in ensembles(root) else table(root, f"results/{model}/history.csv").set_index("epoch")
     if "part" in about:
         return of_threshold(root, metric, model, rows[rows.split == about["part"]])
     if "epoch" in about:
@@ -196,18 +237,18 @@ def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
         "pr_auc": lambda: metrics.average_precision_score(one, rank),
         "confidence": lambda: rows.confidence[about["path"]],
         "classes": lambda: len(rows.filter(regex="^p_").columns),
-        "temperature": lambda: document(root, f"models/{model}/calibration.json")["temperature"],
-        "confidence_threshold": lambda: document(root, f"results/{model}/thresholds.json")["confidence"],
-        "distance_threshold": lambda: document(root, f"results/{model}/thresholds.json")["distance"],
-        "abstain_accuracy": lambda: document(root, f"results/{model}/thresholds.json")["abstain"]["accuracy"],
-        "unfamiliar_share": lambda: document(root, f"results/{model}/thresholds.json")["unfamiliar"]["false_alarms"],
+        "temperature": lambda: document(root, f"{place(root, 'models', model)}/calibration.json")["temperature"],
+        "confidence_threshold": lambda: document(root, f"{results}/thresholds.json")["confidence"],
+        "distance_threshold": lambda: document(root, f"{results}/thresholds.json")["distance"],
+        "abstain_accuracy": lambda: document(root, f"{results}/thresholds.json")["abstain"]["accuracy"],
+        "unfamiliar_share": lambda: document(root, f"{results}/thresholds.json")["unfamiliar"]["false_alarms"],
         "best_epoch": lambda: float(history.val_loss.astype(float).idxmin()),
     }[metric]()
 
 
 def of_threshold(root: Path, metric: str, model: str, rows: pd.DataFrame) -> float:
     """What the thresholds do to the images of one part."""
-    thresholds = document(root, f"results/{model}/thresholds.json")
+    thresholds = document(root, f"{place(root, 'results', model)}/thresholds.json")
     answered = rows[rows.confidence >= (thresholds["confidence"] or 0)]
     right = int((answered.label == answered.predicted).sum())
     strange = rows.distance.astype(float) > (thresholds["distance"] or np.inf)
@@ -243,5 +284,10 @@ def from_tables(root: Path, metric: str, about: dict[str, str]) -> float:
     if "other" in about:
         rows = table(root, "paired_tests.csv")
         return float(rows[(rows.winner == about["model"]) & (rows.other == about["other"])][metric].iloc[0])
-    timing = document(root, f"results/{about['model']}/timing.json")
+    model = about["model"]
+    if model in ensembles(root):
+        weights = ensemble(root, model)
+        members = [name for name, weight in weights.items() if weight or metric == "seconds"]
+        return sum(from_tables(root, metric, {"model": member}) for member in members)
+    timing = document(root, f"results/{model}/timing.json")
     return {"epochs": len(timing["epoch_seconds"]), "seconds": timing["train_seconds"], **timing}[metric]

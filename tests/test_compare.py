@@ -53,6 +53,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("params.yaml").write_text(f"compare: {{rank_by: val_macro_f1}}\narchitectures:\n{listed}\n")
         splits = predictions(1, 1, seed=0)[["path", "label", "split"]]
         write_table(splits.assign(group=splits.path), Path("splits.csv"))
+        Path("ensembles").mkdir()
+        Path("ensembles/ensembles.json").write_text("{}")
         for name, right in ARCHITECTURES.items():
             write_results(name, predictions(right, test_right=1 - right, seed=0))
     return root
@@ -67,7 +69,7 @@ def results(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def compare() -> tuple[list[str], dict]:
     written = ["comparison.csv", "comparison.json", "shared.csv", "paired.csv", "suspects.csv"]
-    main(Path("splits.csv"), Path("results"), *map(Path, written))
+    main(Path("splits.csv"), Path("results"), Path("ensembles"), *map(Path, written))
     return pd.read_csv("comparison.csv").architecture.tolist(), json.loads(Path("comparison.json").read_text())
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from tasks.modeling import ensemble
 from tasks.modeling.saved import load_keras
 
 COLOURS = "inferno"  # perceptually uniform, and safe for colour-blind readers
@@ -71,6 +72,8 @@ class Explainer:
 
 def load(folder: Path) -> Explainer:
     """Return the explainer of a model's folder. Raises `NoHeatMapError`, which says why there is none."""
+    if ensemble.is_one(folder):
+        raise NoHeatMapError("an ensemble has no heat map of its own; ask one of its members")
     if not (folder / "model.keras").exists():
         raise NoHeatMapError("Grad-CAM follows the gradient from a class back to feature maps; a scikit-learn model has none")
     return explainer(load_keras(folder / "model.keras"))

@@ -83,7 +83,7 @@ def complete(folder: Path, degrees: float, usual: np.ndarray) -> None:
 
 def load(folder: Path) -> Saved:
     """Return the model of `folder`. Raises `FileNotFoundError`, and `ValueError` where its files do not fit together."""
-    classes = _read(folder / "classes.json")
+    classes = read(folder / "classes.json")
     form, test_views = _form(folder / "input.json")
     shape = form.shape
     if (folder / "model.keras").exists():
@@ -96,7 +96,7 @@ def load(folder: Path) -> Saved:
         raise ValueError(f"{folder}: the model takes pixels of shape {inputs}, input.json says {shape}; train it again")
     if outputs != len(classes):
         raise ValueError(f"{folder}: the model has {outputs} outputs, classes.json has {len(classes)} classes; train it again")
-    degrees, usual = _temperature(folder / "calibration.json"), _usual(folder / "familiar.npz")
+    degrees, usual = read_temperature(folder / "calibration.json"), _usual(folder / "familiar.npz")
 
     def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         check_pixels(pixels, shape)
@@ -160,7 +160,8 @@ def _received(file: Path, error: Exception) -> str:
     return f"one that Keras cannot load ({unknown[0] if unknown else (str(error).splitlines() or [repr(error)])[0][:200]})"
 
 
-def _read(file: Path) -> list | dict:
+def read(file: Path) -> list | dict:
+    """Return what a JSON file beside a model holds. Raises `FileNotFoundError`, and `ValueError` where it is damaged."""
     try:
         return json.loads(file.read_text())
     except FileNotFoundError:
@@ -171,7 +172,7 @@ def _read(file: Path) -> list | dict:
 
 def _form(file: Path) -> tuple[Form, tuple[View, ...]]:
     """Return how a picture becomes pixels, and the views of them that are averaged; models from before there were any have none."""
-    content = _read(file)
+    content = read(file)
     try:
         height, width = map(int, content["image_size"])
         optional = {key: None if content.get(key) is None else int(content[key]) for key in ("dark_border", "detail")}
@@ -186,8 +187,9 @@ def _form(file: Path) -> tuple[Form, tuple[View, ...]]:
     return form, test_views
 
 
-def _temperature(file: Path) -> float:
-    content = _read(file)
+def read_temperature(file: Path) -> float:
+    """Return the temperature that `complete` wrote. Raises as `read` does."""
+    content = read(file)
     try:
         return float(content["temperature"])
     except (TypeError, KeyError, ValueError) as error:

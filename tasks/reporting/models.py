@@ -19,6 +19,7 @@ GALLERIES = {
     "worst": ("Worst errors", "Wrong, and the surest of it; one of each group of copies."),
     "uncertain": ("Least certain", "Right or wrong, with the lowest confidence."),
 }
+NO_MAPS = "an ensemble has no heat map of its own; those of its members are in their sections"
 TEXT = ("path", "label", "actual", "predicted", "phase", "split", "kind", "picture", "overlay", "when", "suggested")
 
 
@@ -56,6 +57,11 @@ class Model:
         return self.row["question"]
 
     @property
+    def members(self) -> list[tuple[str, str]]:
+        """Of an ensemble each member and its weight; of an architecture none."""
+        return list(zip(self.row["members"].split(), self.row["weights"].split(), strict=True))
+
+    @property
     def labels(self) -> list[str]:
         return list(self.tables["per_class"].label)
 
@@ -88,15 +94,17 @@ class Model:
 def describe_model(
     place: int, row: dict[str, Any], folders: tuple[Path, Path, Path], clean: Path, groups: dict[str, str], pictures: bool
 ) -> Model:
-    """Read what there is of one architecture in the folders of models, results and explanations, and draw it.
+    """Read what there is of one model in its own `folders` of the model, results and explanations, and draw it.
 
     `groups` is {path: group of copies}: a gallery shows one image of each.
     """
-    model, results, explanations = (folder / row["architecture"] for folder in folders)
+    model, results, explanations = folders
     tables = {path.stem: read_scores(path) for path in sorted(results.glob("*.csv")) if path.stem != "predictions"}
     scores = json.loads((results / "metrics.json").read_text())
     thresholds = json.loads((results / "thresholds.json").read_text())
-    explained, sanity = explain(explanations, pictures)
+    is_ensemble = row["kind"] == "ensemble"
+    explained, sanity = ([], {"reason": NO_MAPS}) if is_ensemble else explain(explanations, pictures)
+    curves = {} if is_ensemble else draw_training(tables["history"], scores["best_epoch"])
     return Model(
         place=place,
         row=row,
@@ -104,7 +112,7 @@ def describe_model(
         timing=json.loads((results / "timing.json").read_text()),
         thresholds=thresholds,
         tables=tables,
-        figures=draw_training(tables["history"], scores["best_epoch"]) | draw_answers(tables, scores, thresholds["confidence"]),
+        figures=curves | draw_answers(tables, scores, thresholds["confidence"]),
         galleries=choose_images(tables["errors"], clean, groups, pictures),
         explained=explained,
         sanity=sanity,
