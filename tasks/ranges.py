@@ -46,7 +46,7 @@ class Range(BaseModel):
             raise ValueError("expected a list of choices such as [relu, tanh], or a range such as {low: 32, high: 512, step: 32}")
         known = ("low", "high", "step", "log")
         if unknown := [str(key) for key in given if key not in known]:
-            raise ValueError(f"unknown key {unknown[0]}{_hint(unknown[0], known)}; known here are {', '.join(known)}")
+            raise ValueError(_unknown(unknown[0], known))
         if wrong := [key for key in ("low", "high") if not _is_number(given.get(key))]:
             raise ValueError(f"expected numbers low and high, received {wrong[0]}: {given.get(wrong[0])!r}")
         return given
@@ -109,7 +109,7 @@ def varied(parts: Parts, values: Mapping[str, Any]) -> dict[str, BaseModel]:
         name = next((name for name, part in changed.items() if steps[0] in type(part).model_fields), None)
         if name is None:
             known = [key for part in parts.values() for key in type(part).model_fields]
-            raise ValueError(f"unknown key{_hint(steps[0], known)}; known here are {', '.join(known)}")
+            raise ValueError(_unknown(steps[0], known))
         try:
             changed[name] = type(parts[name]).model_validate(_placed(changed[name], steps, value))
         except ValidationError as error:
@@ -161,7 +161,7 @@ def _placed(held: Any, steps: list[str], value: Any) -> Any:
     if isinstance(held, BaseModel):
         known = list(type(held).model_fields)
         if step not in known:
-            raise ValueError(f"unknown key {step}{_hint(step, known)}; known here are {', '.join(known)}")
+            raise ValueError(_unknown(step, known))
         return plain(held) | {step: _placed(getattr(held, step), rest, value)}
     if held is None or isinstance(held, Mapping):
         return plain(held or {}) | {step: _placed((held or {}).get(step), rest, value)}
@@ -172,6 +172,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _hint(received: str, known: Iterable[str]) -> str:
+def _unknown(received: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(received, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"unknown key {received}; {f'did you mean {close[0]}? ' if close else ''}known here are {', '.join(known)}"

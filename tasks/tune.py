@@ -68,8 +68,8 @@ class Watcher:
     def after(self, row: Row, epochs: int) -> None:
         """See one epoch. Raises `TrialPruned` and `OutOfTimeError`."""
         step = self.fold * self.search.epochs + int(row["epoch"])
-        tell(row | {"epoch": step}, self.search.steps)
         self.trial.report(statistics.fmean([*self.before, row[self.search.tune.objective]]), step)
+        tell(row | {"epoch": step}, self.search.steps)
         now = time.monotonic()
         self.trial.set_user_attr("seconds", round(self.trial.user_attrs.get("seconds", 0.0) + now - self.since, 2))
         self.since = now
@@ -83,6 +83,7 @@ class Watcher:
 
 def main(architecture: str, clean: Path, splits_csv: Path, weights_json: Path, kind: str, trials: str, minutes: str) -> None:
     """Run trials of the `kind` of search until there are so many, or the time is over; "" takes those of params, and no limit."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of one process that trains many networks
     deadline = time.monotonic() + (float(minutes) * 60 if minutes else math.inf)
     params = load_params()
     search = define(params, architecture, kind, splits_csv, weights_json)

@@ -11,7 +11,7 @@ from tests import draw
 
 COUNTS = {"training": 8, "validation": 4, "test": 2, "withheld": 1}  # of each class
 PARAMS = """# all of it
-train: {image_size: 32, channels: 1, batch_size: 16, epochs: 4, early_stopping: null, schedule: {kind: constant}, learning_rate: 0.003}
+train: {image_size: 32, channels: 1, batch_size: 16, epochs: 4, early_stopping: null, schedule: {kind: constant}}
 architectures:
   small: {like: cnn_a, filters: [4], batch_norm: false, dense: [8]}   # the smallest
   head:                      # on frozen features
@@ -22,7 +22,9 @@ architectures:
     views: 1
   forest: {like: random_forest}
 tune:
-  epochs: 3
+  objective: val_loss
+  epochs: 2
+  factor: 2
   trials: 4
   seed: 1
   space:
@@ -46,7 +48,8 @@ def make(root: Path) -> Path:
         number = 0
         for split, count in COUNTS.items():
             for _ in range(count):
-                rows.append({"path": f"{label}/{label}_{number:04}.jpg", "label": label, "split": split, "group": f"{label}{number // 2}"})
+                path, group = f"{label}/{label}_{number:04}.jpg", f"{label}{number // 2}"
+                rows.append({"path": path, "label": label, "split": split, "group": group})
                 number += 1
     draw.draw_set(root / "data/clean", {"": dict.fromkeys(draw.LABELS[:3], number)}, size=48)
     sha256 = [file_sha256(root / "data/clean" / row["path"]) for row in rows]
