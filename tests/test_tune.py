@@ -193,10 +193,14 @@ def test_what_is_searched_decides_the_study_and_what_is_written_does_not(root: P
 
 
 def test_the_second_trial_of_a_head_computes_no_features(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the second fold: features are those of all images, whoever trains and whoever validates."""
+    edit("objective: val_loss", "objective: val_macro_f1\n  folds: 2")
     computed, compute = [], features._compute
     monkeypatch.setattr(features, "_compute", lambda *arguments: computed.append(1) or compute(*arguments))
-    assert len(search("head", 2)) == 2
+    found = search("head", 2)
     assert len(computed) == 1
+    assert len(found) == 2 and found[0].state == "finished" and found[0].step == 4
+    assert 0 < found[0].score <= 1 and found[0].epochs in (1, 2)
 
 
 def test_folds_keep_groups_together_and_each_usable_image_validates_once(root: Path) -> None:
