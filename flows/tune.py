@@ -74,12 +74,13 @@ def work(architecture: str, kind: str, trials: int | None, minutes: float | None
     command = [sys.executable, "-m", "tasks.tune", architecture, *inputs, kind, *told]
     states = [] if minutes == 0 else run(command, workers)
     searches = {name: define(load_params(), architecture, name, *map(Path, inputs[1:])) for name in KINDS}
-    text = summary(searches, kind, write)
+    text = summary(searches, kind)
+    get_run_logger().info("\n%s", text)
     create_markdown_artifact(text, key=key(f"tune-{architecture}"), description=f"The search for {architecture}")
     failures = [state.message for state in states if not state.is_completed()]
     if failures:
         return Failed(message="\n".join([*dict.fromkeys(failures), "what is finished is kept: run again to go on from here"]))
-    return Completed(message=text)
+    return Completed(message=hand_over(searches[kind], write))
 
 
 def prepare(architecture: str) -> State:
@@ -125,22 +126,28 @@ def worker(command: list[str], number: int) -> State:
     return Failed(message=reason(lines) or f"a worker ended with status {status}") if status else Completed(message="done")
 
 
-def summary(searches: dict[str, Search], kind: str, write: bool) -> str:
-    """Return what was found, in Markdown, after writing it to params.yaml where that is asked."""
-    search = searches[kind]
-    found = study.find(search)
-    best = study.winner(found)
-    lines = [f"### {search.architecture}: the best of {len(found)} trials", "", *table(found[:SHOWN], search), ""]
-    lines += filter(None, (told(name, one) for name, one in searches.items()))
+def summary(searches: dict[str, Search], kind: str) -> str:
+    """Return in Markdown what was found, and what the other kind of search has found."""
+    found = study.find(searches[kind])
+    counts = filter(None, (told(name, one) for name, one in searches.items()))
+    title = f"### {searches[kind].architecture}: the best of {len(found)} trials"
+    return "\n".join([title, "", *table(found[:SHOWN], searches[kind]), "", *counts])
+
+
+def hand_over(search: Search, write: bool) -> str:
+    """Write the best values to params.yaml where that is asked; return them and what to do next."""
+    best = study.winner(study.find(search))
     if best is None:
-        return "\n".join([*lines, "", "no trial has finished yet: run again to go on"])
+        return "no trial has finished yet: run again to go on"
     values = study.to_write(best)
-    lines += ["", f"best values, of trial {best.number}: {', '.join(f'{path}: {scalar(value)}' for path, value in values.items())}"]
-    again = f"python -m flows.tune {search.architecture}{f' --search {kind}' if kind != KINDS[0] else ''} --minutes 0 --write"
-    if not write:
-        return "\n".join([*lines, f"next: {again}   # writes them to {PARAMS}"])
-    rewrite(PARAMS, search.architecture, values)
-    return "\n".join([*lines, f"they are written to {PARAMS}; next: make run   # or: dvc repro"])
+    lines = [f"best values, of trial {best.number}: {', '.join(f'{path}: {scalar(value)}' for path, value in values.items())}"]
+    if write:
+        rewrite(PARAMS, search.architecture, values)
+        lines.append(f"they are written to {PARAMS}; next: make run   # or: dvc repro")
+    else:
+        kind = "" if search.kind == KINDS[0] else f" --search {search.kind}"
+        lines.append(f"next: python -m flows.tune {search.architecture}{kind} --minutes 0 --write   # writes them to {PARAMS}")
+    return "\n".join(lines)
 
 
 def told(name: str, search: Search) -> str:

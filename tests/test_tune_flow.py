@@ -47,11 +47,11 @@ def test_workers_share_a_search_and_the_best_values_go_back_to_params(root: Path
     state = flow.tune("forest", trials=6, workers=2, return_state=True)
     assert state.is_completed(), state.message
     assert Path("data/class_weights/forest.json").exists()
-    assert "the best of 6 trials" in state.message and "6 finished" in state.message
     assert "next: python -m flows.tune forest --minutes 0 --write" in state.message
     with get_client(sync_client=True) as client:
         key = ArtifactFilter(key=ArtifactFilterKey(any_=["tune-forest"]))
-        assert client.read_artifacts(artifact_filter=key)[0].data == state.message
+        table = client.read_artifacts(artifact_filter=key)[0].data
+    assert "the best of 6 trials" in table and "hyperband: 6 trials (6 finished)" in table
     assert Path("params.yaml").read_text() == before
     written = flow.tune("forest", minutes=0, write=True, return_state=True)
     trees = load_params().architectures["forest"].structure.trees
@@ -59,7 +59,7 @@ def test_workers_share_a_search_and_the_best_values_go_back_to_params(root: Path
     assert Path("params.yaml").read_text() == before.replace(
         "forest: {like: random_forest}", f"forest: {{like: random_forest, trees: {trees}}}"
     )
-    assert "train@forest:" in toy_pipeline.dvc(root, "status") and "the best of 6 trials" in written.message
+    assert "train@forest:" in toy_pipeline.dvc(root, "status")
 
 
 @pytest.mark.parametrize(
