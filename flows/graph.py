@@ -53,6 +53,12 @@ def read_files(stage: str) -> tuple[list[str], list[str]]:
         return [dep.def_path for dep in found.deps], [out.def_path for out in found.outs if not out.use_cache]
 
 
+def read_command(stage: str) -> list[str]:
+    """Return the words of a stage's command."""
+    with open_project() as project:
+        return project.stage.get_target(stage).cmd.split()
+
+
 def read_inputs(stage: str) -> tuple[list[str], dict[str, str]]:
     """Return the outputs of others that a stage reads, and by file DVC's records of them: `dvc.lock` cut down, `.dvc` files."""
     with open_project() as project, project.lock:

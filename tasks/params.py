@@ -6,17 +6,20 @@
 import difflib
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
-from tasks.ensembles import Ensemble, mistakes
+from tasks import ensembles, ranges
+from tasks.ensembles import Ensemble
 from tasks.imaging.changes import Augmentation, spelled_out
 from tasks.imaging.form import Form, View
 from tasks.modeling.architectures import ARCHITECTURES, BACKBONES, Backbone, Classical, Cnn, Transfer
 from tasks.questions import Question
+from tasks.ranges import Tune
 
 PARAMS = Path("params.yaml")
 
@@ -220,6 +223,7 @@ class Params(Section):
     train: Train = Train()
     architectures: dict[str, Architecture]
     ensembles: dict[str, Ensemble] = {}
+    tune: Tune | None = None  # what `python -m flows.tune` may try; no stage reads it
     evaluate: Evaluate = Evaluate()
     explain: Explain = Explain()
     compare: Compare = Compare()
@@ -236,12 +240,34 @@ def load_params(path: Path = PARAMS) -> Params:
         params = Params.model_validate(raw)
     except ValidationError as error:
         problems = [_explain(detail, Params) for detail in error.errors()] + problems
-    problems = problems or _unknown_question(params) + mistakes(
-        params.ensembles, {name: section.question for name, section in params.architectures.items()}
-    )
+    problems = problems or [*_unknown_question(params), *_wrong_members(params), *_space_mistakes(params)]
     if problems:
         raise ValueError("\n  ".join([f"{path} has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]))
     return params
+
+
+def varied(section: Architecture, values: dict[str, Any]) -> Architecture:
+    """Return an architecture with other values at dotted paths, such as `dense.0`. Raises `ValueError` where they do not fit."""
+    parts = ranges.varied(_parts(section), values)
+    _check_size(parts["structure"], parts["train"].image_size)
+    return section.model_copy(update=parts)
+
+
+def _parts(section: Architecture) -> dict[str, BaseModel]:
+    return {"structure": section.structure, "train": section.train}
+
+
+def _space_mistakes(params: Params) -> Iterator[str]:
+    """Yield what `tune.space` names or allows that no architecture takes."""
+    for name, space in (params.tune.space if params.tune else {}).items():
+        if name not in params.architectures:
+            close = difflib.get_close_matches(name, params.architectures, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            yield f"tune.space.{name}: unknown architecture; {hint}known here are {', '.join(params.architectures)}"
+        else:
+            section = params.architectures[name]
+            found = ranges.mistakes(space, _parts(section), partial(varied, section))
+            yield from (f"tune.space.{name}.{problem}" for problem in found)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -327,6 +353,10 @@ def _unknown_question(params: Params) -> list[str]:
     return (
         [] if received in (None, *asked) else [f"compare.question: received {received!r}, expected {' or '.join(map(repr, asked))}"]
     )
+
+
+def _wrong_members(params: Params) -> list[str]:
+    return ensembles.mistakes(params.ensembles, {name: section.question for name, section in params.architectures.items()})
 
 
 def _is_valid(model: type[BaseModel], values: Any) -> bool:

@@ -12,6 +12,7 @@ import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from tasks.imaging.arrays import load_pixels
 from tasks.modeling import backbones, classical, familiar, features, saved, temperature, transfer, views
 from tasks.modeling.architectures import Classical, Cnn, Transfer
 from tasks.modeling.layers import build_model
-from tasks.modeling.training import Images, fit, predict, use_threads
+from tasks.modeling.training import Images, Measure, fit, predict, use_threads
 from tasks.params import Architecture, load_params
 from tasks.tables import read_table, write_table
 
@@ -38,6 +39,14 @@ CHECKPOINTS = Path(".cache/checkpoints")
 Row = dict[str, float]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What sees each epoch: its row and the number of all epochs, and what is measured besides for the row."""
+
+    on_epoch: Callable[[Row, int], None]
+    measure: Measure | None = None
 
 
 @dataclass(frozen=True)
@@ -91,37 +100,49 @@ def load_images(clean: Path, splits: pd.DataFrame, weights: dict[str, float], se
     )
 
 
-def train(section: Architecture, images: Images, splits: pd.DataFrame, checkpoint: Path, key: str) -> Fitted:
-    """Fit the architecture by the way of its kind."""
+def train(
+    section: Architecture, images: Images, splits: pd.DataFrame, checkpoint: Path, key: str, watch: Watch | None = None
+) -> Fitted:
+    """Fit the architecture by the way of its kind; `watch` sees each epoch, in place of terminal and MLflow."""
+    watch = watch or Watch(tell)
     keras.utils.set_random_seed(section.train.seed)
     sets = transfer.Sets(images, *(select(images, splits.split == part) for part in ("training", "validation")))
     log.info("%d training and %d validation images", len(sets.training.rows), len(sets.validation.rows))
     if isinstance(section.structure, Classical):
-        return fit_classical(section, sets, splits)
+        return fit_classical(section, sets, splits, watch)
     way = fit_cnn if isinstance(section.structure, Cnn) else fit_transfer
-    return way(section, sets, (splits.label.nunique(), section.question.positive is not None), checkpoint, key)
+    return way(section, sets, (splits.label.nunique(), section.question.positive is not None), checkpoint, key, watch)
 
 
-def fit_cnn(section: Architecture, sets: transfer.Sets, answers: tuple[int, bool], checkpoint: Path, key: str) -> Fitted:
+def fit_cnn(
+    section: Architecture, sets: transfer.Sets, answers: tuple[int, bool], checkpoint: Path, key: str, watch: Watch
+) -> Fitted:
     """Train on images, with fused batch normalisation; return the plain model at its best epoch."""
     settings = section.train
     classes, binary = answers
     arguments = (section.structure, settings.image_size, settings.channels, classes)
     model = build_model(*arguments, fused=True, binary=binary)
     log.info("%s parameters", f"{model.count_params():,}")
-    rows = fit(model, sets.training, sets.validation, settings, checkpoint, key, lambda row: tell(row, settings.epochs))
+    rows = fit(
+        model, sets.training, sets.validation, settings, checkpoint, key,
+        lambda row: watch.on_epoch(row, settings.epochs), measure=watch.measure,
+    )  # fmt: skip
     plain = build_model(*arguments, binary=binary)
     plain.set_weights(model.get_weights())
     return Fitted(plain, rows, plain.count_params())
 
 
-def fit_transfer(section: Architecture, sets: transfer.Sets, answers: tuple[int, bool], checkpoint: Path, key: str) -> Fitted:
+def fit_transfer(
+    section: Architecture, sets: transfer.Sets, answers: tuple[int, bool], checkpoint: Path, key: str, watch: Watch
+) -> Fitted:
     """Train head and backbone on cached features and on images."""
-    model, rows, seconds = transfer.fit_transfer(section.structure, section.train, sets, answers, checkpoint, key, tell)
+    model, rows, seconds = transfer.fit_transfer(
+        section.structure, section.train, sets, answers, checkpoint, key, watch.on_epoch, watch.measure
+    )
     return Fitted(model, rows, model.count_params(), seconds)
 
 
-def fit_classical(section: Architecture, sets: transfer.Sets, splits: pd.DataFrame) -> Fitted:
+def fit_classical(section: Architecture, sets: transfer.Sets, splits: pd.DataFrame, watch: Watch) -> Fitted:
     """Fit a scikit-learn classifier on pixels or features; its history is one row."""
     structure, settings = section.structure, section.train
     start = time.perf_counter()
@@ -142,8 +163,10 @@ def fit_classical(section: Architecture, sets: transfer.Sets, splits: pd.DataFra
         probabilities = classical.probabilities(model, inputs[part.rows])
         row[f"{prefix}loss"] = log_loss(part.targets, probabilities.astype(float), labels=range(probabilities.shape[1]))
         row[f"{prefix}accuracy"] = float((probabilities.argmax(axis=1) == part.targets).mean())
+    if watch.measure is not None:
+        row |= watch.measure(validation.targets, probabilities)
     row["seconds"] = time.perf_counter() - start
-    tell(row, 1)
+    watch.on_epoch(row, 1)
     return Fitted(model, [row], classical.parameters(model), feature_seconds, network)
 
 

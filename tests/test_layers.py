@@ -31,6 +31,12 @@ COUNTS = {
 }
 
 
+def test_the_activation_is_that_of_the_dense_layers() -> None:
+    model = build_model(SMALL.model_copy(update={"activation": "tanh"}), (32, 32), 1, 4)
+    told = [(type(layer).__name__, layer.activation.__name__) for layer in model.layers if hasattr(layer, "activation")]
+    assert told == [("Conv2D", "relu"), ("Conv2D", "relu"), ("Dense", "tanh"), ("Dense", "softmax")]
+
+
 @pytest.mark.parametrize("name", CNNS)
 def test_every_architecture_has_the_parameters_of_its_original(name: str) -> None:
     (*size, channels), classes, total, layers = COUNTS[name]

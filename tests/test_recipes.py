@@ -28,6 +28,9 @@ FOLDERS = {
 }
 
 
+OPTIONAL = {"tune"}  # no stage reads it
+
+
 def recipe(name: str) -> Path:
     return ROOT / "params.yaml" if name == "params" else ROOT / f"recipes/{name}.yaml"
 
@@ -40,7 +43,7 @@ def test_every_recipe_is_known_here() -> None:
 def test_a_recipe_has_every_section(name: str) -> None:
     """DVC asks for those that `dvc.yaml` names; keys may be left out."""
     given = YAML(typ="safe", pure=True).load(recipe(name))
-    assert set(given) == {field.alias or key for key, field in Params.model_fields.items()}
+    assert set(given) | OPTIONAL == {field.alias or key for key, field in Params.model_fields.items()}
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+Activation = Literal["relu", "tanh"]
 
 # The image models of keras.applications, and the smallest side in pixels that each of them takes without its top.
 BACKBONES: dict[str, int] = {
@@ -53,6 +54,7 @@ class Cnn(Structure):
     batch_norm_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
     block_dropout: tuple[Share, ...] = ()  # after each block; none where empty
     dense: tuple[Count, ...] = (128,)
+    activation: Activation = "relu"  # of the dense layers
     dropout: Share = 0.0  # after the dense layers
 
     @model_validator(mode="after")
@@ -72,9 +74,10 @@ class Backbone(Structure):
 
 
 class Dense(Structure):
-    """A dense layer of a head: ReLU, then batch normalisation, then dropout."""
+    """A dense layer of a head: its activation, then batch normalisation, then dropout."""
 
     units: Count
+    activation: Activation = "relu"
     batch_norm: bool = False
     dropout: Share = 0.0
 

@@ -126,7 +126,7 @@ def _head(head: Head, x: keras.KerasTensor) -> keras.KerasTensor:
     if head.dropout:
         x = keras.layers.Dropout(head.dropout)(x)
     for dense in head.dense:
-        x = keras.layers.Dense(dense.units, activation="relu")(x)
+        x = keras.layers.Dense(dense.units, activation=dense.activation)(x)
         if dense.batch_norm:
             x = keras.layers.BatchNormalization(momentum=0.9)(x)
         if dense.dropout:

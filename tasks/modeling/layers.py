@@ -30,7 +30,7 @@ def build_model(
         x = dropped(x, rate)
     x = keras.layers.Flatten()(x)
     for units in structure.dense:
-        x = keras.layers.Dense(units, activation="relu")(x)
+        x = keras.layers.Dense(units, activation=structure.activation)(x)
     x = dropped(x, structure.dropout)
     return keras.Model(inputs, answer(x, classes, binary))
 

@@ -21,7 +21,13 @@ from tasks.params import Train
 MEMORY = {"EarlyStopping": ("wait", "best", "best_epoch"), "ReduceLROnPlateau": ("wait", "best", "cooldown_counter")}
 PREDICT_BATCH = 64
 
+Measure = Callable[[np.ndarray, np.ndarray], dict[str, float]]  # of targets (images,) and probabilities (images, classes)
+
 log = logging.getLogger(__name__)
+
+
+class DivergedError(ValueError):
+    """The loss is not a number any more."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,14 @@ def fit(
     key: str,
     on_epoch: Callable[[dict[str, float]], None],
     best: float | None = None,
+    measure: Measure | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place to its best epoch on `validation`; return one row per epoch.
 
     A row has `epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds`; the training loss is weighted,
     the validation loss is not. A `checkpoint` of the same `key` is resumed. With `best`, the score of the weights that
-    `model` has, an epoch must beat it, else they come back. Raises `ValueError` when the loss is not a number any more.
+    `model` has, an epoch must beat it, else they come back. `measure` adds to each row what it makes of the answers to
+    `validation`. Raises `DivergedError` when the loss is not a number any more.
     """
     _compile(model, params, math.ceil(len(training.rows) / params.batch_size))
     callbacks = _callbacks(params, checkpoint.stem)
@@ -73,6 +81,8 @@ def fit(
         if model.stop_training:
             break
         row = _epoch(model, training, validation, params, epoch)
+        if measure is not None:
+            row |= measure(validation.targets, predict(model, validation))
         group.on_epoch_end(epoch, dict(row))
         history.append(row)
         _save(checkpoint, key, model, callbacks, history)
@@ -139,7 +149,7 @@ def _epoch(model: keras.Model, training: Images, validation: Images, params: Tra
     ).history
     row = {"epoch": epoch + 1} | {name: values[0] for name, values in logs.items()} | {"learning_rate": rate}
     if not all(math.isfinite(value) for value in row.values()):
-        raise ValueError(
+        raise DivergedError(
             f"epoch {epoch + 1}: the loss is {row['loss']}, the validation loss {row['val_loss']}: the training has diverged. "
             f"Lower learning_rate ({params.learning_rate:g}) in params.yaml."
         )

@@ -15,7 +15,7 @@ import keras
 
 from tasks.modeling import backbones, features
 from tasks.modeling.architectures import Phase, Transfer
-from tasks.modeling.training import Images, best_of, fit
+from tasks.modeling.training import Images, Measure, best_of, fit
 from tasks.params import Train
 
 Row = dict[str, float]
@@ -48,12 +48,13 @@ def fit_transfer(
     checkpoint: Path,
     key: str,
     on_epoch: Callable[[Row, int], None],
+    measure: Measure | None = None,
 ) -> tuple[keras.Model, list[Row], float]:
     """Return the plain model at its best epoch, the history, and the seconds spent on cached features.
 
     `answers` are the number of classes and whether they are one against the rest. Rows are those of `training.fit`, with
     a `phase` where there are several; `on_epoch` takes a row and the number of all epochs. Each phase has a checkpoint
-    of its own beside `checkpoint`. Raises `ValueError` for weights or layers that do not fit.
+    of its own beside `checkpoint`; `measure` is that of `training.fit`. Raises `ValueError` for weights or layers that do not fit.
     """
     pair = _build(structure, params, answers)
     phases = [_first(structure, params), *structure.phases]
@@ -68,7 +69,7 @@ def fit_transfer(
         file, placed = checkpoint.with_suffix(f".{number}.npz"), _placed(number, phases, len(history))
         rows = fit(
             trunk, inputs.training, inputs.validation, settings, file, f"{key} {number}",
-            lambda row, placed=placed: on_epoch(placed(row), epochs), best_of(history, params),
+            lambda row, placed=placed: on_epoch(placed(row), epochs), best_of(history, params), measure,
         )  # fmt: skip
         history += map(placed, rows)
     pair.plain.set_weights(pair.trained.get_weights())

@@ -1,0 +1,177 @@
+"""The section `tune` of `params.yaml`: which values the search may try for each architecture, and what it looks for.
+
+A value stands at a dotted path of the architecture's keys: `learning_rate`, `dense.0`, `head.dense.0.units`.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.modeling.architectures import Classical
+
+Count = Annotated[int, Field(ge=1)]
+Parts = Mapping[str, BaseModel]  # of an architecture: its structure, and how it is trained
+
+FIXED = {
+    "like": "it names another architecture: give that one a space of its own",
+    "positive": "models of other questions cannot be compared",
+    "labels": "models of other questions cannot be compared",
+    "seed": "a lucky seed is no better model",
+    "threads": "it changes nothing but the rounding",
+    "epochs": "the search finds their number by itself, up to tune.epochs",
+}
+OF_CLASSICAL = ("image_size", "channels")  # the training keys that scikit-learn's models know
+
+
+class Range(BaseModel):
+    """Numbers from `low` to `high`, both included, in steps or on a logarithmic scale; or a list of choices."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: Any = None
+    high: Any = None
+    step: Any = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, given: Any) -> Any:
+        if isinstance(given, list | tuple):
+            return {"choices": given}
+        if not isinstance(given, dict):
+            raise ValueError("expected a list of choices such as [relu, tanh], or a range such as {low: 32, high: 512, step: 32}")
+        known = ("low", "high", "step", "log")
+        if unknown := [str(key) for key in given if key not in known]:
+            raise ValueError(_unknown(unknown[0], known))
+        if wrong := [key for key in ("low", "high") if not _is_number(given.get(key))]:
+            raise ValueError(f"expected numbers low and high, received {wrong[0]}: {given.get(wrong[0])!r}")
+        return given
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "Range":
+        if self.low is None:
+            if not self.choices or any(value in self.choices[:place] for place, value in enumerate(self.choices)):
+                raise ValueError("expected at least one choice, each of them once")
+            return self
+        if not self.low < self.high:
+            raise ValueError("expected low below high")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log: expected low above 0, and no step")
+        if self.step is not None:
+            self._check_step()
+        return self
+
+    def _check_step(self) -> None:
+        if not _is_number(self.step) or self.step <= 0:
+            raise ValueError(f"step: expected a number above 0, received {self.step!r}")
+        steps = (self.high - self.low) / self.step
+        if not math.isclose(steps, round(steps), abs_tol=1e-9):
+            reached = self.low + math.floor(steps) * self.step
+            raise ValueError(f"expected a high that steps of {self.step} from {self.low} reach, such as {reached:.10g}")
+
+    @property
+    def whole(self) -> bool:
+        """Whether all its numbers are whole."""
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The choices, or the two ends."""
+        return self.choices if self.low is None else (self.low, self.high)
+
+
+class Tune(BaseModel):
+    """What the search looks for, how long it may train, and where it looks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    objective: Literal["val_accuracy", "val_macro_f1", "val_loss"] = "val_accuracy"
+    folds: Annotated[int, Field(ge=2)] | None = None  # of training and validation images; null scores the validation images
+    epochs: Count = 10  # of the longest trial
+    factor: Annotated[int, Field(ge=2)] = 3  # Hyperband lets one of so many trials go on at each halving
+    trials: Count = 30
+    seed: int = 42
+    space: dict[str, Annotated[dict[str, Range], Field(min_length=1)]]
+
+
+def varied(parts: Parts, values: Mapping[str, Any]) -> dict[str, BaseModel]:
+    """Return `parts`, such as structure and train, with other values at dotted paths.
+
+    Raises `ValueError` for an unknown path, and for a value that is not allowed there.
+    """
+    changed = dict(parts)
+    for path, value in values.items():
+        steps = path.split(".")
+        name = next((name for name, part in changed.items() if steps[0] in type(part).model_fields), None)
+        if name is None:
+            known = [key for part in parts.values() for key in type(part).model_fields]
+            raise ValueError(_unknown(steps[0], known))
+        try:
+            changed[name] = type(parts[name]).model_validate(_placed(changed[name], steps, value))
+        except ValidationError as error:
+            wanted = error.errors()[0]["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+            raise ValueError(f"received {value!r}, {wanted}") from error
+    return changed
+
+
+def mistakes(space: Mapping[str, Range], parts: Parts, vary: Callable[[dict[str, Any]], object]) -> Iterator[str]:
+    """Yield what is wrong with the space of an architecture, as `path: why`: keys that do not exist, ends that `vary` refuses."""
+    for path, values in space.items():
+        key = path.partition(".")[0]
+        fixed = "epochs" if path.endswith(".epochs") else key
+        if fixed in FIXED:
+            yield f"{path}: is not searched: {FIXED[fixed]}"
+            continue
+        if isinstance(parts["structure"], Classical) and key in type(parts["train"]).model_fields and key not in OF_CLASSICAL:
+            yield f"{path}: means nothing to a scikit-learn model; known here are {', '.join(Classical.model_fields)}"
+            continue
+        for end in values.ends:
+            try:
+                vary({path: end})
+            except ValueError as error:
+                yield f"{path}: {error}"
+                break
+
+
+def plain(value: Any) -> Any:
+    """Return a model, and all that it holds, as dictionaries, lists and scalars."""
+    if isinstance(value, BaseModel):
+        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _placed(held: Any, steps: list[str], value: Any) -> Any:
+    """Return what is `held`, plain, with `value` at the end of `steps`."""
+    if not steps:
+        return value
+    step, *rest = steps
+    if isinstance(held, list | tuple):
+        places = plain(held)
+        if step not in map(str, range(len(places))):
+            known = ", ".join(map(str, range(len(places)))) or "none, for it is empty"
+            raise ValueError(f"received the place {step}, expected one of {known}")
+        places[int(step)] = _placed(held[int(step)], rest, value)
+        return places
+    if isinstance(held, BaseModel):
+        known = list(type(held).model_fields)
+        if step not in known:
+            raise ValueError(_unknown(step, known))
+        return plain(held) | {step: _placed(getattr(held, step), rest, value)}
+    if held is None or isinstance(held, Mapping):
+        return plain(held or {}) | {step: _placed((held or {}).get(step), rest, value)}
+    raise ValueError(f"expected nothing after a plain value, received {step}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _unknown(received: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(received, list(known), n=1)
+    return f"unknown key {received}; {f'did you mean {close[0]}? ' if close else ''}known here are {', '.join(known)}"
