@@ -12,13 +12,15 @@ import tensorflow as tf
 from tasks.imaging.changes import Augmentation, Elastic
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
+COARSE = 4  # times smaller each side is where no fine structure is left
 
 
 def draw(augmentation: Augmentation, seed: int, epoch: int, count: int, size: tuple[int, int]) -> Drawn:
     """Draw the changes of `count` images of `size` (height, width), as `apply` takes them.
 
-    Returns `float32` transforms (count, 8), which map output to input pixel coordinates, brightness factors (count,) and
-    displacements (count, grid, grid, 2) in pixels, down and to the right; their grid is 0 without bending.
+    Returns `float32` transforms (count, 8), which map output to input pixel coordinates, tones (count, 3), which are factors
+    of brightness and of contrast and the share of fine structure that remains, and displacements (count, grid, grid, 2) in
+    pixels, down and to the right; their grid is 0 without bending.
     """
     uniform = np.random.default_rng([seed, epoch]).uniform(-1, 1, (count, 8)).T
     rotation, shear, shift_x, shift_y, zoom_x, zoom_y, flips, brightness = uniform
@@ -34,11 +36,12 @@ def draw(augmentation: Augmentation, seed: int, epoch: int, count: int, size: tu
         @ _translation(np.full(count, -(width - 1) / 2), np.full(count, -(height - 1) / 2))
     )  # fmt: skip
     transforms = matrix.reshape(count, 9)[:, :8].astype(np.float32)
-    factors = (1 + brightness * augmentation.brightness).astype(np.float32)
-    return transforms, factors, _displacements(augmentation.elastic, seed, epoch, count, size)
+    contrast, blur = np.random.default_rng([seed, epoch, 4]).uniform(-1, 1, (count, 2)).T  # apart, so that the others stay
+    tones = [1 + brightness * augmentation.brightness, 1 + contrast * augmentation.contrast, 1 - np.abs(blur) * augmentation.blur]
+    return transforms, np.stack(tones, axis=1).astype(np.float32), _displacements(augmentation.elastic, seed, epoch, count, size)
 
 
-def apply(images: tf.Tensor, transforms: tf.Tensor, brightness: tf.Tensor, displacements: tf.Tensor, fill: str) -> tf.Tensor:
+def apply(images: tf.Tensor, transforms: tf.Tensor, tones: tf.Tensor, displacements: tf.Tensor, fill: str) -> tf.Tensor:
     """Change a batch of `uint8` images (batch, height, width, channels); bilinear, rounded to `uint8` again."""
     pixels = tf.cast(images, tf.float32)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
@@ -49,7 +52,7 @@ def apply(images: tf.Tensor, transforms: tf.Tensor, brightness: tf.Tensor, displ
         interpolation="BILINEAR",
         fill_mode=fill.upper(),
     )
-    return _as_bytes(moved * brightness[:, tf.newaxis, tf.newaxis, tf.newaxis])
+    return _as_bytes(_toned(moved, *tf.unstack(tones[:, :, tf.newaxis, tf.newaxis, tf.newaxis], axis=1)))
 
 
 def draw_shares(augmentation: Augmentation, seed: int, epoch: int, count: int) -> np.ndarray:
@@ -94,6 +97,19 @@ def _bend(pixels: tf.Tensor, displacements: tf.Tensor) -> tf.Tensor:
     upper_left, upper_right, lower_left, lower_right = corners
     upper, lower = upper_left + beside * (upper_right - upper_left), lower_left + beside * (lower_right - lower_left)
     return upper + below * (lower - upper)
+
+
+def _toned(pixels: tf.Tensor, brightness: tf.Tensor, contrast: tf.Tensor, fine: tf.Tensor) -> tf.Tensor:
+    """Change brightness and contrast, and keep a share of the fine structure; nothing is computed for what no image changes."""
+    pixels *= brightness
+    if_any = tf.cond(tf.reduce_all(fine == 1), lambda: pixels, lambda: _coarse(pixels) + fine * (pixels - _coarse(pixels)))
+    mean = tf.reduce_mean(if_any, axis=(1, 2, 3), keepdims=True)
+    return tf.cond(tf.reduce_all(contrast == 1), lambda: if_any, lambda: mean + contrast * (if_any - mean))
+
+
+def _coarse(pixels: tf.Tensor) -> tf.Tensor:
+    size = tf.shape(pixels)[1:3]
+    return tf.image.resize(tf.image.resize(pixels, tf.maximum(size // COARSE, 1), "area"), size)
 
 
 def _place(index: tf.Tensor, move: tf.Tensor, side: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -40,6 +40,8 @@ class Augmentation(BaseModel):
     horizontal_flip: bool = False
     vertical_flip: bool = False
     brightness: Share = 0  # factor from 1 - brightness to 1 + brightness
+    contrast: Share = 0  # likewise, of the difference from the image's mean
+    blur: Annotated[float, Field(ge=0, le=1)] = 0  # share of the fine structure that is lost, from 0 to blur
     fill: Literal["nearest", "constant", "reflect", "wrap"] = "nearest"  # beyond the border
     elastic: Elastic | None = None
     mixup: Mixup | None = None
