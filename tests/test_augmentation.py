@@ -152,27 +152,51 @@ def test_shear_is_in_degrees() -> None:
 
 
 def test_brightness_is_a_factor() -> None:
-    transforms, factors, _ = draw(Augmentation(brightness=0.2), 0, 0, 4000, SIZE)
-    assert 0.8 <= factors.min() < 0.802 and 1.198 < factors.max() <= 1.2
+    transforms, tones, _ = draw(Augmentation(brightness=0.2), 0, 0, 4000, SIZE)
+    assert 0.8 <= tones[:, 0].min() < 0.802 and 1.198 < tones[:, 0].max() <= 1.2
+    assert (tones[:, 1:] == 1).all()
     images = pictures(2)
     expected = np.round(np.clip(images * np.array([0.8, 1.2], np.float32)[:, None, None, None], 0, 255))
-    assert np.array_equal(change(images, transforms[:2], np.array([0.8, 1.2], np.float32)), expected)
+    assert np.array_equal(change(images, transforms[:2], np.array([[0.8, 1, 1], [1.2, 1, 1]], np.float32)), expected)
+
+
+def test_contrast_is_a_factor_of_the_difference_from_the_mean() -> None:
+    transforms, tones, _ = draw(Augmentation(contrast=0.2), 0, 0, 4000, SIZE)
+    assert 0.8 <= tones[:, 1].min() < 0.802 and 1.198 < tones[:, 1].max() <= 1.2
+    assert (tones[:, [0, 2]] == 1).all()
+    images = pictures(2) // 2 + 60  # nothing is cut off
+    means = images.mean(axis=(1, 2, 3), keepdims=True)
+    expected = means + np.array([0.8, 1.2])[:, None, None, None] * (images - means)
+    changed = change(images, transforms[:2], np.array([[1, 0.8, 1], [1, 1.2, 1]], np.float32))
+    assert np.abs(changed - expected).max() < 0.51
+
+
+def test_blur_takes_fine_structure_and_leaves_coarse() -> None:
+    transforms, tones, _ = draw(Augmentation(blur=0.6), 0, 0, 4000, SIZE)
+    assert 0.4 <= tones[:, 2].min() < 0.402 and 0.998 < tones[:, 2].max() <= 1
+    assert (tones[:, :2] == 1).all()
+    noise, flat = pictures(1), np.full((1, *SIZE, 1), 77, np.uint8)
+    half, none = ([[1, 1, fine]] for fine in (0.5, 0))
+    spreads = [change(noise, transforms[:1], np.array(tones, np.float32)).std() for tones in (half, none)]
+    assert spreads[1] < spreads[0] < noise.std() and spreads[1] < 0.4 * noise.std()
+    assert abs(change(noise, transforms[:1], np.array(none, np.float32)).mean() - noise.mean()) < 1
+    assert np.array_equal(change(flat, transforms[:1], np.array(none, np.float32)), flat)
 
 
 def test_the_kinds_are_drawn_independently() -> None:
-    transforms, brightness, displacements = draw(EVERYTHING, 0, 0, 4000, SIZE)
+    transforms, tones, displacements = draw(EVERYTHING, 0, 0, 4000, SIZE)
     moves = moves_of_the_middle(transforms[:, :6].reshape(-1, 2, 3))
     turn = np.arctan2(transforms[:, 3], np.abs(transforms[:, 0]))
     bends = displacements[:, 1, 1]
     shares = draw_shares(EVERYTHING, 0, 0, 4000)
-    together = np.corrcoef(np.stack([moves[:, 0], moves[:, 1], turn, brightness, bends[:, 0], bends[:, 1], shares]))
-    assert np.abs(together - np.eye(7)).max() < 0.08
+    together = np.corrcoef(np.stack([moves[:, 0], moves[:, 1], turn, *tones.T, bends[:, 0], bends[:, 1], shares]))
+    assert np.abs(together - np.eye(9)).max() < 0.08
 
 
 def bend(images: np.ndarray, displacements: np.ndarray) -> np.ndarray:
     still = Augmentation()
-    transforms, factors, _ = draw(still, 0, 0, len(images), images.shape[1:3])
-    return apply(images, transforms, factors, displacements.astype(np.float32), still.fill).numpy()
+    transforms, tones, _ = draw(still, 0, 0, len(images), images.shape[1:3])
+    return apply(images, transforms, tones, displacements.astype(np.float32), still.fill).numpy()
 
 
 @pytest.mark.parametrize(("down", "right"), [(2, 0), (0, -3), (1, 2)])

@@ -89,7 +89,7 @@ def test_image_size_is_one_number_or_height_and_width(tmp_path: Path, given: str
         ),
         ("train: {augmentation: {mixup: {alpha: 0}}}", "train.augmentation.mixup.alpha: received 0, expected greater than 0"),
         ("train: 3", "train: received 3, expected a valid dictionary"),
-        ("split: {copies: drop}", "split.copies: received 'drop', expected 'withhold' or 'keep'"),
+        ("split: {copies: drop}", "split.copies: received 'drop', expected 'withhold', 'withhold_identical' or 'keep'"),
         ("split: {patients: {pattern: a, table: b}}", "give a pattern or a table, not both"),
         ("register: {model: a b}", "register.model: received 'a b'"),
         ("validate: {max_pixels: 200_000_000}", "validate.max_pixels: received 200000000"),
