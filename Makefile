@@ -17,7 +17,7 @@ data: .venv/installed  ## use your own images: make data FROM=<folder | s3://...
 	@python -m flows.source "$(FROM)"
 
 test: .venv/installed  ## run the test suite
-	@python -m pytest
+	@python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: .venv/installed  ## check style, the parameters and the workflows
 	@ruff check . && ruff format --check . && python -m tasks.params > /dev/null

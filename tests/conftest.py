@@ -41,8 +41,17 @@ STAGES = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of flows come last: Prefect's threads draw from Python's random numbers, which Keras takes its seeds from."""
-    items.sort(key=lambda item: "server" in getattr(item, "fixturenames", ()))
+    """Tests of flows come last: Prefect's threads draw from Python's random numbers, which Keras takes its seeds from.
+
+    Side by side, the tests of a file stay in one process, so that they share what they set up.
+    """
+    items.sort(key=with_server)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{' with a server' * with_server(item)}"))
+
+
+def with_server(item: pytest.Item) -> bool:
+    return "server" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,7 @@ TUMOURS = ["glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor"]
 KINDS = ["painting", "photo", "schematic", "sketch", "text"]
 FOLDERS = {
     "brain_mri": TUMOURS,
+    "brain_mri_best": TUMOURS,
     "brain_mri_plain": TUMOURS,
     "brain_mri_resnet50": TUMOURS,
     "brain_mri_vgg16": TUMOURS,
