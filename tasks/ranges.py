@@ -22,8 +22,9 @@ FIXED = {
     "seed": "a lucky seed is no better model",
     "threads": "it changes nothing but the rounding",
     "epochs": "the search finds their number by itself, up to tune.epochs",
+    "test_views": "trials are scored without them",
 }
-OF_CLASSICAL = ("image_size", "channels")  # the training keys that scikit-learn's models know
+OF_CLASSICAL = ("image_size", "channels", "dark_border", "detail")  # the training keys that scikit-learn's models know
 
 
 class Range(BaseModel):
