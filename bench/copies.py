@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from tasks.imaging.decode import Limits, decode_bytes, read_file
 from tasks.imaging.duplicates import find_copies, group
-from tasks.params import NearCopies, Split, Validate
+from tasks.sections import NearCopies, Split, Validate
 from tasks.split import WITHHELD, assign
 from tasks.validate import scan
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from bench.rounds import stopwatch, tell, time_rounds
 from tasks.imaging.decode import PARSER_ERRORS, ImageError, Limits, decode_bytes, read_file
-from tasks.params import Validate
+from tasks.sections import Validate
 from tasks.validate import scan, walk
 from tests.draw import LABELS, draw_set
 

@@ -38,11 +38,12 @@ from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGen
 from bench.rounds import stopwatch, tell, time_rounds
 from tasks.imaging import augmentation
 from tasks.imaging.arrays import load_pixels
+from tasks.imaging.changes import Augmentation
 from tasks.imaging.form import Form
 from tasks.modeling.architectures import ARCHITECTURES
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, fit
-from tasks.params import Augmentation, Train
+from tasks.sections import Train
 from tests.draw import LABELS, draw_set
 
 SEED = 42

@@ -42,7 +42,7 @@ from tasks.modeling import backbones
 from tasks.modeling.architectures import ARCHITECTURES, Transfer
 from tasks.modeling.training import Images, use_threads
 from tasks.modeling.transfer import Sets, fit_transfer
-from tasks.params import Schedule, Train
+from tasks.sections import Schedule, Train
 from tests.draw import LABELS, draw_set
 
 SEED, BATCH, RATE = 42, 32, 1e-4

@@ -20,9 +20,10 @@ from tasks.command import run
 from tasks.evaluate import bounds, score_part, tables
 from tasks.imaging.decode import Limits
 from tasks.imaging.duplicates import find_copies, group
-from tasks.params import NearCopies, load_params
+from tasks.params import load_params
 from tasks.reporting import assessment, page
 from tasks.scoring.thresholds import abstaining, alarms
+from tasks.sections import NearCopies
 from tasks.subject import Subject
 from tasks.tables import read_table, write_table
 from tasks.validate import scan, walk

@@ -20,9 +20,10 @@ from tasks.command import run
 from tasks.ensembles import Ensemble
 from tasks.modeling import ensemble, temperature, voting
 from tasks.modeling.ensemble import Committee
-from tasks.params import Evaluate, load_params
+from tasks.params import load_params
 from tasks.places import INDEX
 from tasks.scoring.predictions import arrays, class_names
+from tasks.sections import Evaluate
 from tasks.tables import read_table, write_table
 
 SUMS = ("train_seconds", "feature_seconds")

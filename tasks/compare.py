@@ -15,7 +15,7 @@ import pandas as pd
 
 from tasks.command import run
 from tasks.modeling.architectures import Classical, Cnn, Transfer
-from tasks.params import Params, load_params
+from tasks.params import load_params
 from tasks.places import INDEX, place
 from tasks.questions import ALL_CLASSES, Question
 from tasks.scoring.metrics import score, verdict
@@ -23,6 +23,7 @@ from tasks.scoring.pairs import pair
 from tasks.scoring.predictions import arrays, collapse, with_groups
 from tasks.scoring.review import shared_suspects
 from tasks.scoring.statistics import intervals
+from tasks.sections import Params
 from tasks.tables import read_table, write_table
 
 SCORES = [

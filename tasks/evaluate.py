@@ -15,12 +15,13 @@ import pandas as pd
 
 from tasks import tracking
 from tasks.command import run
-from tasks.params import Evaluate, load_params
+from tasks.params import load_params
 from tasks.scoring import figures, metrics, thresholds
 from tasks.scoring.calibration import before_scaling, brier, calibration, coverage
 from tasks.scoring.predictions import arrays, class_names, with_groups
 from tasks.scoring.review import errors, suspects
 from tasks.scoring.statistics import intervals
+from tasks.sections import Evaluate
 from tasks.tables import read_table, write_table
 
 PREFIXES = {"train": "training", "val": "validation", "test": "test"}

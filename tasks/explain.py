@@ -22,8 +22,9 @@ from tasks.imaging.decode import cut_dark_border, decode_file, render
 from tasks.imaging.form import Form
 from tasks.modeling import gradcam
 from tasks.modeling.training import use_threads
-from tasks.params import Explain, load_params
+from tasks.params import load_params
 from tasks.scoring.predictions import class_names
+from tasks.sections import Explain
 from tasks.tables import read_table, write_table
 
 COLUMNS = ["path", "label", "predicted", "confidence", "kind", "split"]

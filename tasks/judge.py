@@ -15,9 +15,9 @@ from mlflow.entities.model_registry import ModelVersion
 
 from tasks import evidence, promotions, registry
 from tasks.ask import ask
-from tasks.params import Gate
 from tasks.promotions import Line
 from tasks.scoring.gate import Check, check_scores, compare
+from tasks.sections import Gate
 from tasks.tables import read_table
 
 PROMOTED, REFUSED, UNDECIDED = "promoted", "refused", "undecided"  # verdicts of a look

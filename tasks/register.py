@@ -28,8 +28,9 @@ from tasks import evidence, promotions, registry, tracking
 from tasks.command import run
 from tasks.judge import PROMOTED, Candidate, Outcome, judge, settled
 from tasks.modeling import ensemble
-from tasks.params import Gate, Register, load_params
+from tasks.params import load_params
 from tasks.places import place
+from tasks.sections import Gate, Register
 from tasks.tables import read_table, write_table
 
 PACKAGES = (

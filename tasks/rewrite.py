@@ -16,8 +16,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from tasks.params import Params, load_params, varied
+from tasks.params import load_params, varied
 from tasks.ranges import plain
+from tasks.sections import Params
 
 PLAIN = re.compile(r"[A-Za-z][\w./-]*")
 NAMED = "augmentation"  # the key whose value may be a name, to start from

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tasks import tracking
 from tasks.modeling.architectures import Classical
-from tasks.params import Architecture, Params, varied
+from tasks.params import varied
 from tasks.ranges import Range, Tune
+from tasks.sections import Architecture, Params
 
 KINDS = ("hyperband", "random")
 

@@ -3,9 +3,9 @@
 Folders that the data bring (Training, Testing, validate, …) are kept as given; a missing part is carved from training.
 Copies of one picture (exact, near, mirrored) and images of one patient share a group, and a group never straddles two
 parts: where the given folders put copies on both sides, the training (or validation) copy is withheld, counted and
-listed (or the identical ones alone, as params say). A carved group's part is a hash of the seed and of the first of its images by path (of the patient, where
-patients are known), so adding images moves none that is already assigned; the exceptions are a new near copy that sorts
-before all other images of its group, and a new image that joins two groups.
+listed (or the identical ones alone, as params say). A carved group's part is a hash of the seed and of the first of its
+images by path (of the patient, where patients are known), so adding images moves none that is already assigned; the
+exceptions are a new near copy that sorts before all other images of its group, and a new image that joins two groups.
 Fails when a class lacks images in a part. Run by hand: `dvc repro --single-item split`.
 """
 
@@ -20,7 +20,8 @@ import pandas as pd
 
 from tasks.command import run
 from tasks.imaging.duplicates import find_copies, group
-from tasks.params import Patients, Split, load_params
+from tasks.params import load_params
+from tasks.sections import Patients, Split
 from tasks.tables import read_table, write_table
 
 PARTS = ("test", "validation", "training")  # by precedence: copies are withheld from the later ones

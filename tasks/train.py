@@ -32,7 +32,8 @@ from tasks.modeling import backbones, classical, familiar, features, saved, temp
 from tasks.modeling.architectures import Classical, Cnn, Transfer
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, Measure, fit, predict, use_threads
-from tasks.params import Architecture, load_params
+from tasks.params import load_params
+from tasks.sections import Architecture
 from tasks.tables import read_table, write_table
 
 CHECKPOINTS = Path(".cache/checkpoints")

@@ -30,8 +30,9 @@ from tasks import study, tracking
 from tasks.command import run
 from tasks.modeling.architectures import Classical, Transfer
 from tasks.modeling.training import DivergedError, use_threads
-from tasks.params import Architecture, load_params, varied
+from tasks.params import load_params, varied
 from tasks.search import Search, define
+from tasks.sections import Architecture
 from tasks.study import Claim
 from tasks.tables import read_table
 from tasks.train import CHECKPOINTS, Row, Watch, flatten, load_images, tell, train

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tasks.explain import COLUMNS, SIDE, choose
-from tasks.params import Explain
+from tasks.sections import Explain
 from tasks.tables import read_table
 from tests.conftest import CLASSES, run_stage
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bench.gate import CLASSES, Scenario, judge, simulate
-from tasks.params import Gate
 from tasks.scoring.gate import check_scores, compare
+from tasks.sections import Gate
 
 SCORES = {"test_macro_f1": 0.8, "test_recall_a": 0.9, "test_recall_b": 0.5, "test_calibration_error": 0.1, "val_macro_f1": 0.2}
 

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from tasks import evidence, registry, tracking
 from tasks.judge import PROMOTED, REFUSED, UNDECIDED, Candidate, Outcome, judge
-from tasks.params import Gate
+from tasks.sections import Gate
 from tests import toy_registry
 
 CLASSES = ["NA", "b"]

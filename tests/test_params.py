@@ -6,7 +6,8 @@ import pytest
 
 from tasks.imaging.changes import Augmentation, Elastic
 from tasks.modeling.architectures import ARCHITECTURES
-from tasks.params import Params, load_params
+from tasks.params import load_params
+from tasks.sections import Params
 from tests.conftest import ROOT
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.params import Params, load_params, varied
+from tasks.params import load_params, varied
 from tasks.ranges import Range
+from tasks.sections import Params
 
 ARCHITECTURES = """
 architectures:

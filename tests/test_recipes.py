@@ -8,7 +8,8 @@ from ruamel.yaml import YAML
 from tasks.imaging.changes import AUGMENTATIONS, Augmentation
 from tasks.modeling.architectures import ARCHITECTURES, Cnn
 from tasks.modeling.layers import build_model
-from tasks.params import Params, load_params
+from tasks.params import load_params
+from tasks.sections import Params
 from tests.conftest import ROOT
 
 # The class folders of the images that each recipe is for.

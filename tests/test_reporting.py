@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from tasks.modeling.architectures import Backbone, Classical, Cnn, Transfer
-from tasks.params import Architecture, Report, Train
 from tasks.reporting import card, data
 from tasks.reporting.comparison import say_test
 from tasks.reporting.models import SHOWN, choose_images
 from tasks.reporting.numbers import breakable, interval, number, setting, told
+from tasks.sections import Architecture, Report, Train
 
 
 @pytest.mark.parametrize(

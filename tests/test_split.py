@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tasks.imaging.duplicates import perceptual_hash
-from tasks.params import NearCopies, Patients, Split
+from tasks.sections import NearCopies, Patients, Split
 from tasks.split import PARTS, WITHHELD, assign, check, find_patients, main
 from tasks.tables import read_table, write_table
 from tests import draw

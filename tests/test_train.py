@@ -16,7 +16,8 @@ from tasks.modeling import backbones, classical, saved, temperature
 from tasks.modeling.architectures import Backbone, Classical, Cnn, Head, Phase, Transfer
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images
-from tasks.params import Architecture, Train, load_params
+from tasks.params import load_params
+from tasks.sections import Architecture, Train
 from tasks.tables import read_table
 from tasks.tracking import PREDICTIONS, file_sha256
 from tests.conftest import CLASSES, run_stage

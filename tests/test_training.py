@@ -11,7 +11,7 @@ from tasks.imaging.changes import Augmentation, Elastic, Mixup
 from tasks.modeling.architectures import Cnn
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, fit, predict, use_threads
-from tasks.params import EarlyStopping, Schedule, Train
+from tasks.sections import EarlyStopping, Schedule, Train
 
 SIZE, CHANNELS, CLASSES = (12, 10), 3, 3
 STRUCTURE = Cnn(filters=(4,), dense=(8,), dropout=0.3)

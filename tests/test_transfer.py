@@ -13,7 +13,7 @@ from tasks.modeling import backbones, features, transfer
 from tasks.modeling.architectures import Dense, Head, Phase, Transfer
 from tasks.modeling.training import Images, fit, predict
 from tasks.modeling.transfer import Sets, fit_transfer
-from tasks.params import Schedule, Train
+from tasks.sections import Schedule, Train
 
 SIZE, CLASSES = (32, 32), 3
 HEAD = Head(dropout=0.2, dense=(Dense(units=8, batch_norm=True, dropout=0.3),))

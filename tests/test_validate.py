@@ -11,7 +11,7 @@ from PIL import Image
 
 from tasks.imaging.decode import Limits
 from tasks.imaging.expectations import RULES, judge
-from tasks.params import Expectations
+from tasks.sections import Expectations
 from tasks.tables import read_table
 from tasks.validate import COLUMNS, find_subsets, main, scan
 from tests.conftest import CLASSES

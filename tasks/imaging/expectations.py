@@ -9,7 +9,7 @@ import great_expectations.expectations as gxe
 import pandas as pd
 from PIL import Image
 
-from tasks.params import Expectations
+from tasks.sections import Expectations
 
 NAMED = 10  # how many offenders a message names; validation.json has all
 

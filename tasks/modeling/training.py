@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tasks.imaging import augmentation
-from tasks.params import Train
+from tasks.sections import Train
 
 # What these callbacks remember from epoch to epoch, besides the best weights.
 MEMORY = {"EarlyStopping": ("wait", "best", "best_epoch"), "ReduceLROnPlateau": ("wait", "best", "cooldown_counter")}

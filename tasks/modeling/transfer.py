@@ -16,7 +16,7 @@ import keras
 from tasks.modeling import backbones, features
 from tasks.modeling.architectures import Phase, Transfer
 from tasks.modeling.training import Images, Measure, best_of, fit
-from tasks.params import Train
+from tasks.sections import Train
 
 Row = dict[str, float]
 

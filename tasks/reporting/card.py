@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks import tracking
 from tasks.modeling.architectures import Backbone, Classical
-from tasks.params import Architecture, Report
+from tasks.sections import Architecture, Report
 
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "pandas", "pillow", "great-expectations", "mlflow", "dvc", "prefect")
 
