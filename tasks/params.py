@@ -1,6 +1,6 @@
 """Read `params.yaml`: a wrong key, type or value stops at once and is named. `sections.py` says what is allowed.
 
-`python -m tasks.params` checks the file and prints what each architecture will be trained with.
+`python -m tasks.params` checks the file and prints what each architecture and ensemble will be made of.
 """
 
 import difflib
@@ -194,9 +194,10 @@ def _keys_beside(model: type[BaseModel], steps: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Check the file of the current folder, and print what it says of each architecture."""
-    for name, architecture in load_params().architectures.items():
-        print(f"{name}: {architecture.model_dump_json(indent=2)}")
+    """Check the file of the current folder, and print what it says of each architecture and ensemble."""
+    params = load_params()
+    for name, section in (params.architectures | params.ensembles).items():
+        print(f"{name}: {section.model_dump_json(indent=2)}")
 
 
 if __name__ == "__main__":
