@@ -41,7 +41,8 @@ def kept(
     folder: Path, content: Sequence[object], shape: tuple[int, ...], dtype: np.dtype, make: Callable[[], Iterator[np.ndarray]]
 ) -> np.ndarray:
     """Return the read-only array of this `content` from `folder`, after making it block by block where it is not there."""
-    file = folder / f"{hashlib.sha256(chr(10).join(map(str, content)).encode()).hexdigest()[:32]}.npy"
+    key = chr(10).join(map(str, [shape, dtype, *content]))
+    file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
         if not _is_whole(file, shape, dtype):
