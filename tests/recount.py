@@ -162,6 +162,7 @@ def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
         "groups": lambda: (splits.group.value_counts() > 1).sum(),
         "withheld": lambda: (splits.split == "withheld").sum(),
         "test_with_copies": lambda: test.group.isin(given).sum(),
+        "test_with_trained_copies": lambda: len(test[test.group.isin(splits.group[splits.split == "training"])]),
         "label_conflicts": lambda: len(split["label_conflicts"]),
         "suspects": lambda: len(table(root, "suspects.csv")),
         "suspects_shown": lambda: min(24, table(root, "suspects.csv").path.map(splits.set_index("path").group).nunique()),

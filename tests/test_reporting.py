@@ -95,3 +95,12 @@ def test_imbalance_is_that_of_training() -> None:
     counts = data.count_images({"images": images})
     assert (counts["imbalance"], counts["largest"], counts["smallest"]) == (3.0, "a", "b")
     assert list(counts["parts"]) == ["training", "test"] and counts["totals"] == {"a": 31, "b": 15}
+
+
+def test_the_report_knows_whether_copies_trained() -> None:
+    """Of one test image a copy trained, of another it was withheld, the third has none."""
+    rows = [("a", "test", "1"), ("b", "training", "1"), ("c", "test", "2"), ("d", "withheld", "2"), ("e", "test", "3")]
+    splits = pd.DataFrame(rows, columns=["path", "split", "group"]).assign(label="x")
+    split = {"pairs": {}, "groups": 2, "withheld": ["d"], "label_conflicts": []}
+    copies = data.describe_copies(split, splits, Path(), pictures=False)
+    assert (copies["test"], copies["test_with_copies"], copies["test_with_trained_copies"]) == (3, 2, 1)

@@ -8,7 +8,7 @@ from tasks.imaging.thumbnails import thumbnail
 
 SAMPLES = 16
 SHOWN = 24  # pictures of a list; what is left is in the table that the text names
-UNSEEN = ("training", "withheld")  # parts that make a test image of the same group a copy
+GIVEN = ("training", "withheld")  # parts that make a test image of the same group a copy
 
 
 def count_images(split: dict) -> dict[str, object]:
@@ -63,7 +63,7 @@ def describe_quarantine(quarantine: pd.DataFrame, folder: Path, pictures: bool) 
 
 def describe_copies(split: dict, splits: pd.DataFrame, clean: Path, pictures: bool) -> dict[str, object]:
     """Return what `split.json` says of copies, how many test images have one in training, and the pairs of two classes."""
-    trained = set(splits.group[splits.split.isin(UNSEEN)])
+    given, trained = (set(splits.group[splits.split.isin(parts)]) for parts in (GIVEN, ["training"]))
     test = splits[splits.split == "test"]
     labels = dict(zip(splits.path, splits.label, strict=True))
     conflicts = [
@@ -78,7 +78,8 @@ def describe_copies(split: dict, splits: pd.DataFrame, clean: Path, pictures: bo
         "groups": split["groups"],
         "withheld": len(split["withheld"]),
         "test": len(test),
-        "test_with_copies": int(test.group.isin(trained).sum()),
+        "test_with_copies": int(test.group.isin(given).sum()),
+        "test_with_trained_copies": int(test.group.isin(trained).sum()),
         "conflicts": conflicts,
         "conflicts_in_all": len(split["label_conflicts"]),
     }
