@@ -151,7 +151,7 @@ def fit_classical(section: Architecture, sets: transfer.Sets, splits: pd.DataFra
     if structure.features is not None:
         network = backbones.build_features(structure.features, structure.pooling, settings.image_size, settings.channels)
         backbones.load_weights(network, structure.features, settings.image_size)
-    inputs = classical_inputs(network, structure, sets.every)
+    inputs, _ = classical_inputs(network, structure, sets.every)
     feature_seconds = time.perf_counter() - start
     start = time.perf_counter()
     training, validation = sets.training, sets.validation
@@ -171,9 +171,12 @@ def fit_classical(section: Architecture, sets: transfer.Sets, splits: pd.DataFra
     return Fitted(model, [row], classical.parameters(model), feature_seconds, network)
 
 
-def classical_inputs(network: keras.Model | None, structure: Classical, images: Images) -> np.ndarray:
-    """Return what a classical model sees of the images: shape (images, d)."""
-    return classical.flatten(images.pixels) if network is None else features.plain(network, structure.features, images)
+def classical_inputs(network: keras.Model | None, structure: Classical, images: Images) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what a classical model sees of the images, shape (images, d), and the statistics of the network's last feature map."""
+    if network is None:
+        return classical.flatten(images.pixels), None
+    both = features.plain(familiar.joined(network), structure.features, images)  # one pass for both, kept for the answers
+    return both[:, : network.output.shape[1]], both[:, network.output.shape[1] :]
 
 
 def select(images: Images, chosen: pd.Series) -> Images:
@@ -223,8 +226,7 @@ def answers(models: Path, structure: Cnn | Transfer | Classical, images: Images)
     """
     if isinstance(structure, Classical):
         network = saved.load_keras(models / "features.keras") if structure.features else None
-        statistics = None if network is None else features.plain(familiar.reading(network), structure.features, images)
-        inputs = classical_inputs(network, structure, images)
+        inputs, statistics = classical_inputs(network, structure, images)
         return classical.probabilities(classical.load(models / "model.skops"), inputs), statistics
     model = saved.load_keras(models / "model.keras")
     parts = transfer.cut_where_cached(model, structure) if isinstance(structure, Transfer) else None

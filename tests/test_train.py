@@ -145,7 +145,7 @@ def untrained(structure: Cnn | Transfer | Classical, size: tuple[int, int], imag
     if isinstance(structure, Transfer):
         return backbones.build_transfer(structure, size, 1, 3), None
     network = backbones.build_features(structure.features, structure.pooling, size, 1) if structure.features else None
-    inputs = stage.classical_inputs(network, structure, images)
+    inputs = stage.classical_inputs(network, structure, images)[0]
     return classical.fit(structure, inputs, images.targets, images.weights, 0, 1), network
 
 

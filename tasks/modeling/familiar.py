@@ -36,6 +36,13 @@ def reading(model: Any) -> Any:
     return keras.Model(model.input, _statistics(model))
 
 
+def joined(model: Any) -> Any:
+    """Return a Keras model from pixels to the features of `model` (images, d) and behind them these statistics, in one array."""
+    import keras
+
+    return keras.Model(model.input, keras.ops.concatenate([model.output, _statistics(model)], axis=1))
+
+
 def last_map(model: Any) -> Any:
     """Return the last layer of a Keras model that still has places: output (images, height, width, channels)."""
     return next(layer for layer in reversed(model.layers) if len(layer.output.shape) == 4)
