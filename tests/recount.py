@@ -211,7 +211,7 @@ def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
     test, label = rows[rows.split == "test"], about.get("label")
     of_class = test[test.label == label]
     if metric == "weight":
-        return ensemble(root, model)[about["member"]]
+        return float(f"{ensemble(root, model)[about['member']]:.4g}")  # as comparison.csv says it
     history = None if model in ensembles(root) else table(root, f"results/{model}/history.csv").set_index("epoch")
     if "part" in about:
         return of_threshold(root, metric, model, rows[rows.split == about["part"]])
