@@ -21,7 +21,7 @@ from tasks.scoring.calibration import before_scaling, brier, calibration, covera
 from tasks.scoring.predictions import arrays, class_names, with_groups
 from tasks.scoring.review import errors, suspects
 from tasks.scoring.statistics import intervals
-from tasks.sections import Evaluate
+from tasks.sections import Evaluate, Train
 from tasks.tables import read_table, write_table
 
 PREFIXES = {"train": "training", "val": "validation", "test": "test"}
@@ -35,8 +35,8 @@ def main(
 ) -> None:
     """Write metrics.json and the tables that `tables` names."""
     params = load_params()
-    stopping, history = params.architectures[architecture].train.early_stopping, pd.read_csv(history_csv)
-    best = best_epoch(history, stopping.monitor if stopping else "val_loss")
+    history = pd.read_csv(history_csv)
+    best = best_epoch(history, params.architectures[architecture].train)
     files = (splits_csv, predictions_csv, results)
     evaluate(architecture, *files, read_temperature(calibration_json), params.evaluate, {"best_epoch": best}, history)
 
@@ -76,8 +76,11 @@ def read_temperature(calibration_json: Path) -> float:
     return float(temperature)
 
 
-def best_epoch(history: pd.DataFrame, monitor: str) -> int:
-    """Return the epoch whose weights training kept: the first of the best value of what early stopping watches."""
+def best_epoch(history: pd.DataFrame, train: Train) -> int:
+    """Return the epoch whose weights training kept: the first of the best value of what early stopping watches, or the last."""
+    if train.keep == "last":
+        return int(history.epoch.iloc[-1])
+    monitor = train.early_stopping.monitor if train.early_stopping else "val_loss"
     scores = history[monitor]
     return int(history.epoch[scores.idxmax() if monitor == "val_accuracy" else scores.idxmin()])
 

@@ -122,6 +122,7 @@ class Train(Section):
     learning_rate: Positive = 1e-4
     schedule: Schedule = Schedule()
     early_stopping: EarlyStopping | None = EarlyStopping()
+    keep: Literal["best", "last"] = "best"  # which epoch's weights: the best of what early stopping watches, or the last one's
     augmentation: Augmentation | None = None
 
     @model_validator(mode="before")

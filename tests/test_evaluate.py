@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from tasks.evaluate import best_epoch, read_temperature, score, tables
 from tasks.scoring.predictions import with_groups
+from tasks.sections import EarlyStopping, Train
 from tasks.tables import read_table, write_table
 from tests.conftest import CLASSES, ROOT, run_stage
 
@@ -138,7 +139,8 @@ def test_a_missing_temperature_is_an_error(text: str | None, tmp_path: Path) -> 
 
 def test_the_best_epoch_is_the_first_of_the_best() -> None:
     history = pd.DataFrame({"epoch": [1, 2, 3, 4], "val_loss": [0.9, 0.5, 0.5, 0.6], "val_accuracy": [0.1, 0.5, 0.7, 0.7]})
-    assert (best_epoch(history, "val_loss"), best_epoch(history, "val_accuracy")) == (2, 3)
+    by_accuracy = Train(early_stopping=EarlyStopping(monitor="val_accuracy"))
+    assert (best_epoch(history, Train()), best_epoch(history, by_accuracy), best_epoch(history, Train(keep="last"))) == (2, 3, 4)
 
 
 @pytest.mark.parametrize("architecture", ["tiny", "plain"])

@@ -159,6 +159,19 @@ def test_without_early_stopping_the_best_epoch_is_kept_too(whole: tuple, tmp_pat
     assert cross_entropy(model, VALIDATION) == pytest.approx(min(losses), rel=1e-5)
 
 
+def test_the_last_epoch_is_kept_where_params_say_so(tmp_path: Path) -> None:
+    params = STOPPING.model_copy(update={"keep": "last"})
+    model, history, _ = train(params, tmp_path / "whole.npz")
+    losses = [row["val_loss"] for row in history]
+    assert len(history) < params.epochs and losses[-1] > min(losses)
+    assert cross_entropy(model, VALIDATION) == pytest.approx(losses[-1], rel=1e-5)
+    with pytest.raises(KilledError):
+        train(params, tmp_path / "killed.npz", kill_after=len(history) - 1)
+    resumed, again, _ = train(params, tmp_path / "killed.npz")
+    assert again == history
+    assert equal_weights(resumed, model)
+
+
 def cross_entropy(model: keras.Model, chosen: Images, weights: np.ndarray | float = 1.0) -> float:
     probabilities = predict(model, chosen)
     return float(np.mean(-np.log(probabilities[np.arange(len(chosen.targets)), chosen.targets]) * weights))

@@ -63,7 +63,7 @@ def fit(
     best: float | None = None,
     measure: Measure | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place to its best epoch on `validation`; return one row per epoch.
+    """Train `model` in place to the epoch that `params.keep` names; return one row per epoch.
 
     A row has `epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds`; the training loss is weighted,
     the validation loss is not. A `checkpoint` of the same `key` is resumed. With `best`, the score of the weights that
@@ -92,7 +92,9 @@ def fit(
 
 
 def best_of(history: list[dict[str, float]], params: Train) -> float | None:
-    """Return the best score so far of what early stopping watches."""
+    """Return the best score so far of what early stopping watches; none where later epochs take its place anyhow."""
+    if params.keep == "last":
+        return None
     monitor = _monitor(params)
     scores = [row[monitor] for row in history]
     return (max(scores) if monitor == "val_accuracy" else min(scores)) if scores else None
@@ -120,7 +122,7 @@ def _callbacks(params: Train, name: str) -> list[keras.callbacks.Callback]:
     best = keras.callbacks.EarlyStopping(
         monitor=_monitor(params),
         patience=stopping.patience if stopping else params.epochs,
-        restore_best_weights=True,
+        restore_best_weights=params.keep == "best",
     )
     schedule = params.schedule
     callbacks: list[keras.callbacks.Callback] = [best]
@@ -220,7 +222,7 @@ def _save(file: Path, key: str, model: keras.Model, callbacks: list, history: li
     memory = [{name: getattr(callback, name) for name in MEMORY.get(type(callback).__name__, ())} for callback in callbacks]
     state = {"key": key, "history": history, "memory": memory, "stopped": bool(model.stop_training)}
     arrays = {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
-    arrays |= {f"best_{i}": weights for i, weights in enumerate(callbacks[0].best_weights)}
+    arrays |= {f"best_{i}": weights for i, weights in enumerate(callbacks[0].best_weights or ())}
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     try:
@@ -247,7 +249,7 @@ def _restore(file: Path, key: str, model: keras.Model, callbacks: list) -> list[
     for callback, memory in zip(callbacks, state["memory"], strict=False):  # TensorBoard may have come or gone
         for name, value in memory.items():
             setattr(callback, name, value)
-    callbacks[0].best_weights = [saved[f"best_{i}"] for i in range(len(model.weights))]
+    callbacks[0].best_weights = [saved[f"best_{i}"] for i in range(len(model.weights)) if f"best_{i}" in saved] or None
     model.stop_training = state["stopped"]
     log.info("resuming after epoch %d", len(state["history"]))
     return state["history"]
