@@ -159,13 +159,13 @@ def track(
     with tracking.continue_run(name, predictions_csv):
         mlflow.log_metrics({tracking.metric_name(metric): value for metric, value in scores.items()})
         if history is not None:
-            mlflow.log_figure(figures.history(history), "history.png")
+            mlflow.log_figure(figures.history(history, scores["best_epoch"]), "history.png")
         mlflow.log_figure(figures.confusion(confusion), "confusion.png")
 
 
 def tell(name: str, scores: dict[str, float], per_class: pd.DataFrame) -> None:
     """Log what a person wants to know."""
-    epoch = f"best epoch {scores['best_epoch']}, " if "best_epoch" in scores else ""
+    epoch = f"epoch {scores['best_epoch']} kept, " if "best_epoch" in scores else ""
     log.info("%s %stemperature %.3g", name, epoch, scores["temperature"])
     for prefix in PREFIXES:
         log.info(

@@ -26,15 +26,15 @@ def titles(figure: Figure) -> list[str]:
 
 @pytest.mark.parametrize("rows", [EPOCHS, EPOCHS.assign(phase=[0, 0, 1]), EPOCHS.assign(phase=["head", "head", "block5"])])
 def test_accuracy_loss_and_learning_rate(rows: pd.DataFrame) -> None:
-    figure = figures.history(rows)
+    figure = figures.history(rows, 3)
     assert titles(figure) == ["accuracy", "loss", "learning rate"]
-    training, validation, best = figure.axes[0].lines
+    training, validation, kept = figure.axes[0].lines
     assert training.get_ydata().tolist() == [0.5, 0.6, 0.7] and validation.get_ydata().tolist() == [0.4, 0.6, 0.5]
-    assert set(best.get_xdata()) == {2}
+    assert set(kept.get_xdata()) == {3}
 
 
 def test_a_model_without_epochs_has_points_and_no_learning_rate() -> None:
-    figure = figures.history(CLASSICAL)
+    figure = figures.history(CLASSICAL, 1)
     assert titles(figure) == ["accuracy", "loss"]
     assert [line.get_marker() for line in figure.axes[0].lines[:2]] == ["o", "o"]
     assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
@@ -42,7 +42,7 @@ def test_a_model_without_epochs_has_points_and_no_learning_rate() -> None:
 
 def test_one_curve_marks_the_epoch_that_was_kept() -> None:
     axes = figures.curve(EPOCHS, "loss", 3).axes[0]
-    assert set(axes.lines[-1].get_xdata()) == {3} and axes.lines[-1].get_label() == "best epoch: 3"
+    assert set(axes.lines[-1].get_xdata()) == {3} and axes.lines[-1].get_label() == "epoch kept: 3"
 
 
 def test_a_class_keeps_its_colour_where_another_has_no_curve() -> None:
@@ -77,7 +77,7 @@ def test_costs_have_ticks_on_whatever_scale(costs: list[float]) -> None:
 
 @pytest.mark.parametrize("rows", [EPOCHS, CLASSICAL])
 def test_equal_figures_are_equal_text(rows: pd.DataFrame) -> None:
-    texts = [figures.svg(figures.history(rows)) for _ in range(2)]
+    texts = [figures.svg(figures.history(rows, 1)) for _ in range(2)]
     assert texts[0] == texts[1] and "<svg" in texts[0] and "<dc:date>" not in texts[0]
 
 

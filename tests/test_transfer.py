@@ -108,6 +108,13 @@ def train(structure: Transfer, params: Train = PARAMS, kill_after: int = 0) -> T
     return model, [{name: value for name, value in row.items() if name != "seconds"} for row in rows], told
 
 
+def cross_entropy(model: keras.Model) -> float:
+    validation = sets().validation
+    shares = predict(model, validation)
+    own = shares[np.arange(len(validation.targets)), validation.targets]
+    return float(np.mean(-np.log(own)))
+
+
 def equal(one: keras.Model, other: keras.Model) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
 
@@ -162,6 +169,19 @@ def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given(frozen: tuple
     after, wild_rows, _ = train(wild)
     assert min(row["val_loss"] for row in wild_rows[3:]) > min(row["val_loss"] for row in rows)
     assert equal(before, after)
+
+
+def test_with_keep_last_such_a_phase_stands_and_resumes(frozen: tuple[Trained, Path]) -> None:
+    wild = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_pw_13", epochs=2, learning_rate=0.3, views=1),)})
+    params = PARAMS.model_copy(update={"keep": "last"})
+    (before, rows, _), cache = frozen
+    shutil.copytree(cache, features.CACHE)
+    with pytest.raises(KilledError):
+        train(wild, params, kill_after=4)
+    after, wild_rows, told = train(wild, params)
+    assert wild_rows[:3] == [{"phase": 1} | row for row in rows] and told == [5]
+    assert not equal(before, after)
+    np.testing.assert_allclose(cross_entropy(after), wild_rows[-1]["val_loss"], rtol=1e-4)
 
 
 def test_what_is_frozen_stays_as_it_was_and_what_is_unfrozen_moves() -> None:

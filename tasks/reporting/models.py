@@ -180,7 +180,7 @@ def _curve(history: pd.DataFrame, name: str, best: int) -> Drawn:
     column = f"val_{name}" if f"val_{name}" in history else name
     first, last = history[column].iloc[0], history[column].iloc[-1]
     of = "validation " if column != name else ""
-    words = f"{name.replace('_', ' ')} by epoch, best epoch {best}; {of}{first:.3g} at first, {last:.3g} at last"
+    words = f"{name.replace('_', ' ')} by epoch, kept epoch {best}; {of}{first:.3g} at first, {last:.3g} at last"
     return Drawn(figures.curve(history, name, best), words)
 
 

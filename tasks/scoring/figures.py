@@ -71,20 +71,20 @@ def in_style(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 @in_style
-def history(rows: pd.DataFrame) -> Figure:
-    """Accuracy, loss and, where there is one, learning rate by epoch, side by side; columns as in `history.csv`."""
+def history(rows: pd.DataFrame, kept: int) -> Figure:
+    """Accuracy, loss and, where there is one, learning rate by epoch, side by side, as `curve` draws them."""
     names = [name for name in CURVES if name in rows]
     figure = Figure(figsize=(10, 2.8), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
-        _draw_curve(axes, rows, name, int(rows.epoch[rows.val_loss.idxmin()]))
+        _draw_curve(axes, rows, name, kept)
     return figure
 
 
 @in_style
-def curve(rows: pd.DataFrame, name: str, best: int) -> Figure:
-    """One of `CURVES` by epoch, the best epoch marked; columns as in `history.csv`."""
+def curve(rows: pd.DataFrame, name: str, kept: int) -> Figure:
+    """One of `CURVES` by epoch, the epoch whose weights were kept marked; columns as in `history.csv`."""
     figure, axes = _panel()
-    _draw_curve(axes, rows, name, best)
+    _draw_curve(axes, rows, name, kept)
     return figure
 
 
@@ -223,12 +223,12 @@ def _panel(title: str = "", x: str = "", y: str = "", size: tuple[float, float] 
     return figure, axes
 
 
-def _draw_curve(axes: Axes, rows: pd.DataFrame, name: str, best: int) -> None:
+def _draw_curve(axes: Axes, rows: pd.DataFrame, name: str, kept: int) -> None:
     marker = "o" if len(rows) == 1 else ""  # one point makes no line
     axes.plot(rows.epoch, rows[name], color=colour(0), marker=marker, label="training")
     if f"val_{name}" in rows:
         axes.plot(rows.epoch, rows[f"val_{name}"], color=colour(1), linestyle=DASHES[1], marker=marker, label="validation")
-    axes.axvline(best, color=colour(7), linewidth=1, linestyle=":", label=f"best epoch: {best}")
+    axes.axvline(kept, color=colour(7), linewidth=1, linestyle=":", label=f"epoch kept: {kept}")
     axes.set(title=name.replace("_", " "), xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend()
