@@ -62,7 +62,7 @@ class Watcher:
     trial: optuna.Trial
     search: Search
     fold: int
-    before: list[float]  # the best scores of the folds before
+    before: list[float]  # the scores of the folds before
     deadline: float
     since: float
 
@@ -155,7 +155,7 @@ def run_trial(shared: optuna.Study, search: Search, claim: Claim, data: Data, pa
 
 
 def scored(search: Search, claim: Claim, data: Data, deadline: float) -> tuple[float, int | None]:
-    """Return the mean over the folds of the best epoch's objective, and how many epochs training needs for it."""
+    """Return the mean over the folds of the objective at the epoch that counts, and how many epochs training needs for it."""
     classical = isinstance(search.section.structure, Classical)
     section = varied(search.section, claim.values if classical else claim.values | {"epochs": search.tune.epochs})
     images = load_images(data.clean, data.splits, data.weights, section)
@@ -166,8 +166,15 @@ def scored(search: Search, claim: Claim, data: Data, deadline: float) -> tuple[f
         watch = Watch(watcher.after, macro_f1 if objective == "val_macro_f1" else None)
         file = checkpoint(search, claim.trial, fold)
         history = train(section, images, splits, file, f"{file.stem} {keras.__version__}", watch).history
-        best.append((max if search.maximizes else min)(history, key=lambda row: row[objective]))
+        best.append(counting(history, search, section))
     return statistics.fmean(row[objective] for row in best), None if classical else needed([row["epoch"] for row in best], section)
+
+
+def counting(history: list[Row], search: Search, section: Architecture) -> Row:
+    """Return the epoch that a trial is worth: the last where training keeps that, or else the best."""
+    if section.train.keep == "last":
+        return history[-1]
+    return (max if search.maximizes else min)(history, key=lambda row: row[search.tune.objective])
 
 
 def needed(epochs: list[float], section: Architecture) -> int:

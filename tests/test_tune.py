@@ -249,6 +249,14 @@ def test_a_trial_that_cannot_be_trained_ends_the_search_and_names_its_values(roo
     assert [one.state for one in study.find(defined("small"))] == ["failed"]
 
 
+def test_a_trial_is_worth_the_epoch_that_a_training_would_keep(root: Path) -> None:
+    what = defined("small")  # its objective is the loss
+    history, train = [{"val_loss": 0.5}, {"val_loss": 0.2}, {"val_loss": 0.4}], what.section.train
+    assert tune.counting(history, what, what.section) == history[1]
+    last = what.section.model_copy(update={"train": train.model_copy(update={"keep": "last"})})
+    assert tune.counting(history, what, last) == history[2]
+
+
 def test_macro_f1_is_that_of_the_classes_with_images() -> None:
     probabilities = np.eye(3)[[0, 1, 1, 0]]
     assert tune.macro_f1(np.array([0, 1, 1, 1]), probabilities) == {"val_macro_f1": pytest.approx((2 / 3 + 0.8) / 2)}
