@@ -1,8 +1,8 @@
 """Fit one architecture: `data/models/<architecture>`, and its history and predictions in `data/results/<architecture>`.
 
-Training images train, validation images choose the epoch and the temperature of the probabilities, test images are
-predicted once, at the end, by the saved model. Each image's distance from the training images stands with it. Killed, it
-resumes at the epoch; finished, it gives the same bytes again. Fails when the loss diverges.
+Training images train, validation images choose the epoch, unless params keep the last, and the temperature of the
+probabilities; test images are predicted once, at the end, by the saved model. Each image's distance from the training images
+stands with it. Killed, it resumes at the epoch; finished, it gives the same bytes again. Fails when the loss diverges.
 Run by hand: `dvc repro --single-item train@cnn_a`.
 """
 
@@ -118,7 +118,7 @@ def train(
 def fit_cnn(
     section: Architecture, sets: transfer.Sets, answers: tuple[int, bool], checkpoint: Path, key: str, watch: Watch
 ) -> Fitted:
-    """Train on images, with fused batch normalisation; return the plain model at its best epoch."""
+    """Train on images, with fused batch normalisation; return the plain model at the epoch that was kept."""
     settings = section.train
     classes, binary = answers
     arguments = (section.structure, settings.image_size, settings.channels, classes)

@@ -159,15 +159,16 @@ def scored(search: Search, claim: Claim, data: Data, deadline: float) -> tuple[f
     classical = isinstance(search.section.structure, Classical)
     section = varied(search.section, claim.values if classical else claim.values | {"epochs": search.tune.epochs})
     images = load_images(data.clean, data.splits, data.weights, section)
-    objective, best = search.tune.objective, []
+    objective, counted = search.tune.objective, []
     for fold, splits in enumerate(parts(data.splits, search)):
-        before = [row[objective] for row in best]
+        before = [row[objective] for row in counted]
         watcher = Watcher(claim.trial, search, fold, before, deadline, time.monotonic())
         watch = Watch(watcher.after, macro_f1 if objective == "val_macro_f1" else None)
         file = checkpoint(search, claim.trial, fold)
         history = train(section, images, splits, file, f"{file.stem} {keras.__version__}", watch).history
-        best.append(counting(history, search, section))
-    return statistics.fmean(row[objective] for row in best), None if classical else needed([row["epoch"] for row in best], section)
+        counted.append(counting(history, search, section))
+    epochs = None if classical else needed([row["epoch"] for row in counted], section)
+    return statistics.fmean(row[objective] for row in counted), epochs
 
 
 def counting(history: list[Row], search: Search, section: Architecture) -> Row:

@@ -50,7 +50,7 @@ def fit_transfer(
     on_epoch: Callable[[Row, int], None],
     measure: Measure | None = None,
 ) -> tuple[keras.Model, list[Row], float]:
-    """Return the plain model at its best epoch, the history, and the seconds spent on cached features.
+    """Return the plain model at the epoch that was kept, the history, and the seconds spent on cached features.
 
     `answers` are the number of classes and whether they are one against the rest. Rows are those of `training.fit`, with
     a `phase` where there are several; `on_epoch` takes a row and the number of all epochs. Each phase has a checkpoint

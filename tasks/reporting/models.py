@@ -126,9 +126,9 @@ def read_scores(path: Path) -> pd.DataFrame:
     return table.assign(**{column: pd.to_numeric(table[column]) for column in table if column not in TEXT})
 
 
-def draw_training(history: pd.DataFrame, best: int) -> dict[str, Drawn]:
+def draw_training(history: pd.DataFrame, kept: int) -> dict[str, Drawn]:
     """Return the curves of a training by name, each with its words."""
-    return {name: _curve(history, name, best) for name in CURVES if name in history}
+    return {name: _curve(history, name, kept) for name in CURVES if name in history}
 
 
 def draw_answers(
@@ -176,12 +176,12 @@ def show(pictures: bool, *paths: Path) -> list[str]:
     return [thumbnail(path) for path in paths] if pictures else []
 
 
-def _curve(history: pd.DataFrame, name: str, best: int) -> Drawn:
+def _curve(history: pd.DataFrame, name: str, kept: int) -> Drawn:
     column = f"val_{name}" if f"val_{name}" in history else name
     first, last = history[column].iloc[0], history[column].iloc[-1]
     of = "validation " if column != name else ""
-    words = f"{name.replace('_', ' ')} by epoch, kept epoch {best}; {of}{first:.3g} at first, {last:.3g} at last"
-    return Drawn(figures.curve(history, name, best), words)
+    words = f"{name.replace('_', ' ')} by epoch, epoch {kept} kept; {of}{first:.3g} at first, {last:.3g} at last"
+    return Drawn(figures.curve(history, name, kept), words)
 
 
 def _say_areas(per_class: pd.DataFrame, column: str) -> str:
