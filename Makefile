@@ -14,7 +14,7 @@ run: .venv/installed  ## bring the images up to date, run every stage that is st
 	@python -m flows.retrain $(ARGS)
 
 data: .venv/installed  ## use your own images: make data FROM=<folder | s3://... | git+repository#folder | sklearn:digits>
-	@python -m flows.source "$(FROM)"
+	@python -m flows.import_images "$(FROM)"
 
 test: .venv/installed  ## run the test suite
 	@python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder

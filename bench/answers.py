@@ -29,10 +29,10 @@ from mlflow.entities.model_registry import ModelVersion
 
 from flows.process import start
 from flows.server import free_port
-from serving import models
-from tasks import registry, tracking
-from tasks.places import place
+from tasks.registry import load, versions
+from tasks.results import place
 from tasks.tables import read_table
+from tasks.tracking.hashes import folder_sha256
 
 CLEAN, MODELS, RESULTS, ENSEMBLES = Path("data/clean"), Path("data/models"), Path("data/results"), Path("data/ensembles")
 TOLERANCE = 1e-5
@@ -44,7 +44,7 @@ STARTUP = 120  # seconds
 def trained(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """What the training wrote into predictions.csv. Raises `ValueError` where it is another training's."""
     model = place(version.tags["architecture"], MODELS, ENSEMBLES)
-    if tracking.folder_sha256(model) != version.tags[registry.SHA256]:
+    if folder_sha256(model) != version.tags[versions.SHA256]:
         raise ValueError(f"{model} is not what version {version.version} was made of: take another version")
     table = predictions(version).set_index("path")
     return table.loc[[file.relative_to(CLEAN).as_posix() for file in files]]
@@ -161,11 +161,11 @@ def compare(version: ModelVersion, files: Sequence[Path]) -> bool:
 def main() -> None:
     """Compare the images of predictions.csv, spread over it evenly."""
     parser = argparse.ArgumentParser(description="Compare the answers of every way to ask a registered model.")
-    parser.add_argument("--model", default=registry.CHAMPION, help="an alias or a version (champion)")
+    parser.add_argument("--model", default=versions.CHAMPION, help="an alias or a version (champion)")
     parser.add_argument("--name", help="of the registered model (register.model of params.yaml)")
     parser.add_argument("--images", type=int, default=200, help="how many (200)")
     arguments = parser.parse_args()
-    version = models.find(arguments.model, arguments.name)
+    version = load.find(arguments.model, arguments.name)
     paths = predictions(version).path.tolist()
     chosen = np.linspace(0, len(paths) - 1, min(arguments.images, len(paths))).astype(int)
     sys.exit(not compare(version, [CLEAN / paths[index] for index in chosen]))

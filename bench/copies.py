@@ -22,11 +22,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from tasks.imaging.decode import Limits, decode_bytes, read_file
-from tasks.imaging.duplicates import find_copies, group
-from tasks.sections import NearCopies, Split, Validate
+from tasks.imaging.decode import decode_bytes, read_file
+from tasks.imaging.picture import Limits
+from tasks.params.split import NearCopies, Split
+from tasks.params.validate import Validate
+from tasks.quality.duplicates import find_copies, group
+from tasks.quality.scan import scan
 from tasks.split import WITHHELD, assign
-from tasks.validate import scan
 
 LIMITS = Limits(Validate().max_bytes, Validate().max_pixels)
 NEAR = NearCopies()

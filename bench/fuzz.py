@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.predictor import Predictor
-from tasks.imaging.form import Form
-from tests.test_decode import samples
+from tasks.inference.predictor import Predictor
+from tasks.params.model_input import Form
+from tests.imaging.test_decode import samples
 
 PATIENCE = 30  # seconds that one file may take
 MEMORY = 8 * 2**30  # bytes of address space of the process that decodes

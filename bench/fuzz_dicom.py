@@ -1,6 +1,6 @@
 """Whether every damaged DICOM file gets pixels or a reason, and how long and how much memory that takes.
 
-Small whole files of every kind (`tests/dicoms.py`) are damaged in ten ways each, again and again: cut off, bits flipped
+Small whole files of every kind (`tests/support/dicoms.py`) are damaged in ten ways each, again and again: cut off, bits flipped
 anywhere or in the header, a part lost, and the elements that are read given other kinds, lengths, values and tags. Ends
 with an error that names the file where anything but an `ImageError` comes out, or where a file takes too long.
 
@@ -18,8 +18,9 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
-from tasks.imaging.decode import ImageError, Limits, decode
-from tests import dicoms
+from tasks.imaging.decode import decode
+from tasks.imaging.picture import ImageError, Limits
+from tests.support import dicoms
 
 LIMITS = Limits(max_bytes=10_000_000, max_pixels=10_000_000)
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest, norm
 
+from tasks.params.register import Gate
 from tasks.scoring.gate import compare
-from tasks.sections import Gate
 
 CLASSES = ["glioma", "meningioma", "none", "pituitary"]
 SHARES = np.array([0.29, 0.29, 0.14, 0.28])

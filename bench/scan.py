@@ -22,10 +22,11 @@ import tensorflow as tf
 from PIL import Image
 
 from bench.rounds import stopwatch, tell, time_rounds
-from tasks.imaging.decode import PARSER_ERRORS, ImageError, Limits, decode_bytes, read_file
-from tasks.sections import Validate
-from tasks.validate import scan, walk
-from tests.draw import LABELS, draw_set
+from tasks.imaging.decode import decode_bytes, read_file
+from tasks.imaging.picture import PARSER_ERRORS, ImageError, Limits
+from tasks.params.validate import Validate
+from tasks.quality.scan import scan, walk
+from tests.support.draw import LABELS, draw_set
 
 THREADS = 8  # of the notebook's decoding
 LIMITS = Limits(Validate().max_bytes, Validate().max_pixels)

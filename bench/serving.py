@@ -31,12 +31,13 @@ import numpy as np
 import psutil
 
 from bench.rounds import tell, time_rounds
-from serving.predictor import Answer, from_folder
-from tasks.imaging.form import Form
-from tasks.modeling import familiar, saved
-from tasks.modeling.architectures import ARCHITECTURES
+from tasks.inference.predictor import Answer, from_folder
+from tasks.modeling import out_of_distribution as ood
+from tasks.modeling import saved
 from tasks.modeling.layers import build_model
-from tests.draw import LABELS, draw_set
+from tasks.params.architectures import ARCHITECTURES
+from tasks.params.model_input import Form
+from tests.support.draw import LABELS, draw_set
 
 TOLERANCE = 1e-4  # of a probability: a batch adds up in another order than one image
 FILES = 32  # in a request of many
@@ -189,7 +190,7 @@ def _random_model(folder: Path) -> Path:
     keras.utils.set_random_seed(0)
     model, grey = build_model(ARCHITECTURES["cnn_a"], (224, 224), 3, len(LABELS)), np.full((1, 224, 224, 3), 99, np.uint8)
     saved.save(model, None, list(LABELS), Form((224, 224), 3), (), folder)
-    saved.complete(folder, 1.0, familiar.describe(grey, familiar.reading(model).predict(grey, verbose=0)))
+    saved.complete(folder, 1.0, ood.describe(grey, ood.reading(model).predict(grey, verbose=0)))
     return folder
 
 

@@ -38,13 +38,13 @@ from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGen
 from bench.rounds import stopwatch, tell, time_rounds
 from tasks.imaging import augmentation
 from tasks.imaging.arrays import load_pixels
-from tasks.imaging.changes import Augmentation
-from tasks.imaging.form import Form
-from tasks.modeling.architectures import ARCHITECTURES
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, fit
-from tasks.sections import Train
-from tests.draw import LABELS, draw_set
+from tasks.params.architectures import ARCHITECTURES
+from tasks.params.augmentation import Augmentation
+from tasks.params.model_input import Form
+from tasks.params.train import Train
+from tests.support.draw import LABELS, draw_set
 
 SEED = 42
 LEARNING_RATE = 1e-4

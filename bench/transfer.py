@@ -37,13 +37,13 @@ from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGen
 
 from bench.train_step import CHANGES, CLASSIC
 from tasks.imaging.arrays import load_pixels
-from tasks.imaging.form import Form
 from tasks.modeling import backbones
-from tasks.modeling.architectures import ARCHITECTURES, Transfer
 from tasks.modeling.training import Images, use_threads
 from tasks.modeling.transfer import Sets, fit_transfer
-from tasks.sections import Schedule, Train
-from tests.draw import LABELS, draw_set
+from tasks.params.architectures import ARCHITECTURES, Transfer
+from tasks.params.model_input import Form
+from tasks.params.train import Schedule, Train
+from tests.support.draw import LABELS, draw_set
 
 SEED, BATCH, RATE = 42, 32, 1e-4
 SIZES = {"resnet50": 224, "vgg16": 128}

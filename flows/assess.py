@@ -1,4 +1,4 @@
-"""Score a model on a foreign folder of labelled images, as a run of Prefect: `python -m tasks.assess`, watched and ended.
+"""Score a model on a foreign folder of labelled images: `python -m tasks.assessment.assess` as a run of Prefect.
 
 python -m flows.assess --images /data/other_hospital --model champion --classes classes.yaml
 prefect deployment run assess/labelled --param images=/data/other_hospital
@@ -15,7 +15,8 @@ from prefect.states import Completed, Failed, State
 
 from flows.process import EndedError, ended_together
 from flows.server import connected
-from flows.verdict import hear, reason
+from flows.stage_outcome import hear, reason
+from tasks.errors import exit_with_message
 
 ASSESSMENTS = Path("data/assessments")
 
@@ -40,7 +41,9 @@ def assess(
         time_limit: Seconds after which the run is ended.
     """
     folder = Path(output) if output else default_output(images, model)
-    command = [sys.executable, "-m", "tasks.assess", images, model, name or "", classes or "", str(folder)]
+    command = [sys.executable, "-m", "tasks.assessment.assess", "--images", images, "--model", model, "--output", str(folder)]
+    for option, value in (("--name", name), ("--classes", classes)):
+        command += [option, value] if value else []
     try:
         with ended_together():
             status, lines = hear(command, get_run_logger().info, time_limit)
@@ -63,10 +66,8 @@ def main() -> None:
     """Run the flow once, and print its short report."""
     arguments = parse()
     try:
-        with connected():
+        with exit_with_message(), connected():
             state = assess(**arguments, return_state=True)
-    except OSError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)

@@ -7,18 +7,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
 from flows.process import environment
+from tasks.errors import UserError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
 
 
-class DvcError(RuntimeError):
+class DvcError(UserError):
     """DVC refused, in its own words."""
 
 
@@ -40,7 +42,7 @@ def read_graph() -> dict[str, list[str]]:
 def read_status() -> dict[str, list]:
     """Return {stage: what changed} of every stage that DVC would run again. Raises `DvcError`.
 
-    An import whose source changed is no stage: `flows.source` sees to it.
+    An import whose source changed is no stage: `flows.import_images` sees to it.
     """
     with open_project() as project:
         return {name: changes for name, changes in project.status().items() if not name.endswith(".dvc")}
@@ -53,10 +55,11 @@ def read_files(stage: str) -> tuple[list[str], list[str]]:
         return [dep.def_path for dep in found.deps], [out.def_path for out in found.outs if not out.use_cache]
 
 
-def read_command(stage: str) -> list[str]:
-    """Return the words of a stage's command."""
+def read_arguments(stage: str) -> dict[str, str]:
+    """Return {option: value} of a stage's command, such as {"--clean": "data/clean"}."""
     with open_project() as project:
-        return project.stage.get_target(stage).cmd.split()
+        words = project.stage.get_target(stage).cmd.split()
+    return {word: value for word, value in pairwise(words) if word.startswith("--")}
 
 
 def read_inputs(stage: str) -> tuple[list[str], dict[str, str]]:
@@ -92,10 +95,10 @@ def open_project() -> Iterator["Repo"]:
 
 
 def upstream(stages: list[str], graph: dict[str, list[str]]) -> set[str]:
-    """Return `stages` and all they need, over any number of steps. Raises `ValueError` for an unknown stage."""
+    """Return `stages` and all they need, over any number of steps. Raises `UserError` for an unknown stage."""
     unknown = [stage for stage in stages if stage not in graph]
     if unknown:
-        raise ValueError(f"unknown stages {', '.join(unknown)}; known are {', '.join(graph)}")
+        raise UserError(f"unknown stages {', '.join(unknown)}; known are {', '.join(graph)}")
     wanted = set(stages)
     for stage in reversed(graph):
         if stage in wanted:

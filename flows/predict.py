@@ -9,7 +9,7 @@ from prefect import flow, get_run_logger
 from prefect.states import Completed, Failed, State
 
 from flows.process import EndedError, ended_together
-from flows.verdict import hear, reason
+from flows.stage_outcome import hear, reason
 
 SOME_UNANSWERED = 3  # as the command line ends
 

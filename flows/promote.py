@@ -16,9 +16,12 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from tasks import promotions, registry, tracking
-from tasks.params import load_params
-from tasks.promotions import Line
+from tasks.errors import UserError, exit_with_message
+from tasks.params.whole import load_params
+from tasks.registry import promotions, versions
+from tasks.registry.promotions import Line
+from tasks.tracking import runs
+from tasks.tracking.hashes import file_sha256
 
 PROMOTIONS = Path("data/promotions.jsonl")
 RECEIPT = Path("data/registration.json")
@@ -27,23 +30,23 @@ DEFAULT_STORE = Path("mlflow.db")
 
 
 def promote(client: MlflowClient, name: str, number: int, reason: str) -> str:
-    """Make a version champion; return in words what was done. Raises `ValueError`, and changes nothing, where that cannot be."""
+    """Make a version champion; return in words what was done. Raises `UserError`, and changes nothing, where that cannot be."""
     return _change(client, promotions.PROMOTION, _version(client, name, number), reason)
 
 
 def roll_back(client: MlflowClient, name: str, reason: str) -> str:
-    """Make the champion before champion again. Raises `ValueError`, and changes nothing, where that cannot be."""
-    lines = registry.history(client, name, PROMOTIONS)
-    champion = registry.find_champion(client, name)
+    """Make the champion before champion again. Raises `UserError`, and changes nothing, where that cannot be."""
+    lines = versions.history(client, name, PROMOTIONS)
+    champion = versions.find_champion(client, name)
     if champion is None:
-        raise ValueError(f"{name} has no champion to roll back from: name one with --version")
+        raise UserError(f"{name} has no champion to roll back from: name one with --version")
     change = promotions.last_change(lines)
-    told = change is not None and change["champion_sha256"] == champion.tags.get(registry.SHA256)
+    told = change is not None and change["champion_sha256"] == champion.tags.get(versions.SHA256)
     sha256 = promotions.champion_before(lines) if told or change is None else change["champion_sha256"]
-    version = sha256 and registry.find_version(client, name, sha256)
+    version = sha256 and versions.find_version(client, name, sha256)
     if not version:
         lacking = f"model {sha256[:8]} is in {PROMOTIONS}, but not in this registry" if sha256 else f"{PROMOTIONS} knows none"
-        raise ValueError(f"no champion before version {champion.version}: {lacking}. Name one with --version")
+        raise UserError(f"no champion before version {champion.version}: {lacking}. Name one with --version")
     return _change(client, promotions.ROLLBACK, version, reason)
 
 
@@ -57,7 +60,7 @@ def tell_history(lines: Sequence[Line], champion: ModelVersion | None) -> Iterat
     for line, following in zip(changes, [*changes[1:], None], strict=True):
         until = following["when"][:16].replace("T", " ") if following else "now"
         yield f"{_named(line['champion'], line['champion_sha256']):<15} {line['when'][:16].replace('T', ' ')}  {until}"
-    now = champion and champion.tags.get(registry.SHA256)
+    now = champion and champion.tags.get(versions.SHA256)
     if champion is not None and (not changes or changes[-1]["champion_sha256"] != now):
         yield f"{_named(champion.version, now):<15} champion in the registry today, by something that left no line"
     yield ""
@@ -70,27 +73,27 @@ def tell_history(lines: Sequence[Line], champion: ModelVersion | None) -> Iterat
 
 
 def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str) -> str:
-    champion = registry.find_champion(client, version.name)
+    champion = versions.find_champion(client, version.name)
     number, before = int(version.version), int(champion.version) if champion else None
     if before == number:
-        raise ValueError(f"version {before} is the champion of {version.name} already")
-    with registry.fetched(version):
+        raise UserError(f"version {before} is the champion of {version.name} already")
+    with versions.fetched(version):
         pass  # raises where the files are not those that were registered
     line = promotions.new_line(
         event,
         version.name,
         reason,
-        {"splits": tracking.file_sha256(SPLITS)} if SPLITS.exists() else {},
+        {"splits": file_sha256(SPLITS)} if SPLITS.exists() else {},
         version=number,
         architecture=version.tags.get("architecture"),
-        model_sha256=version.tags[registry.SHA256],
+        model_sha256=version.tags[versions.SHA256],
         champion_before=before,
-        champion_before_sha256=champion.tags.get(registry.SHA256) if champion else None,
+        champion_before_sha256=champion.tags.get(versions.SHA256) if champion else None,
         champion=number,
-        champion_sha256=version.tags[registry.SHA256],
+        champion_sha256=version.tags[versions.SHA256],
         numbers={name: float(value) for name, value in version.tags.items() if name.startswith(("val_", "test_"))},
     )
-    registry.record(client, version, line, PROMOTIONS)
+    versions.record(client, version, line, PROMOTIONS)
     if RECEIPT.exists():  # DVC sees it changed, so the next run tells this in the report
         receipt = json.loads(RECEIPT.read_text())
         RECEIPT.write_text(json.dumps(receipt | {"champion": number, "champion_before": before}, indent=2) + "\n")
@@ -100,7 +103,7 @@ def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str
 def _version(client: MlflowClient, name: str, number: int) -> ModelVersion:
     known = {int(version.version): version for version in client.search_model_versions(f"name = '{name}'")}
     if number not in known:
-        raise ValueError(f"{name} has no version {number}; known are {', '.join(map(str, sorted(known))) or 'none'}")
+        raise UserError(f"{name} has no version {number}; known are {', '.join(map(str, sorted(known))) or 'none'}")
     return known[number]
 
 
@@ -125,31 +128,35 @@ def _client() -> MlflowClient | None:
     """Return the registry; None where the default one is not there, and must not be made by asking for it."""
     if "MLFLOW_TRACKING_URI" not in os.environ and not DEFAULT_STORE.exists():
         return None
-    tracking.open_store()
+    runs.open_store()
     return MlflowClient()
 
 
 def main() -> None:
-    """Do what the command line says, and print what was done."""
+    """Read the command line and decide."""
     logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stdout)
     logging.getLogger("tasks").setLevel("INFO")
     arguments = parse()
     try:
-        name = load_params().register_.model
-        client = _client()
-        if arguments.history:
-            lines = registry.history(client, name, PROMOTIONS) if client else promotions.read(PROMOTIONS)
-            print("\n".join(tell_history(lines, registry.find_champion(client, name) if client else None)))
-        elif client is None:
-            raise ValueError(
-                f"{DEFAULT_STORE} is missing, so there is no registry here; make run fills one, or set MLFLOW_TRACKING_URI"
-            )
-        elif arguments.rollback:
-            print(roll_back(client, name, arguments.reason))
-        else:
-            print(promote(client, name, arguments.version, arguments.reason))
-    except (ValueError, OSError, MlflowException) as error:
+        with exit_with_message():
+            decide(arguments)
+    except MlflowException as error:  # the registry's own words, such as that its server does not answer
         sys.exit(f"error: {error}")
+
+
+def decide(arguments: argparse.Namespace) -> None:
+    """Do what the command line says, and print what was done."""
+    name = load_params().register_.model
+    client = _client()
+    if arguments.history:
+        lines = versions.history(client, name, PROMOTIONS) if client else promotions.read(PROMOTIONS)
+        print("\n".join(tell_history(lines, versions.find_champion(client, name) if client else None)))
+    elif client is None:
+        raise UserError(f"{DEFAULT_STORE} is missing, so there is no registry here; make run fills one, or set MLFLOW_TRACKING_URI")
+    elif arguments.rollback:
+        print(roll_back(client, name, arguments.reason))
+    else:
+        print(promote(client, name, arguments.version, arguments.reason))
 
 
 def parse() -> argparse.Namespace:

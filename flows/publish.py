@@ -13,7 +13,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 
 from flows.process import EndedError, environment
-from flows.verdict import PASSING, hear, trouble
+from flows.stage_outcome import PASSING, hear, trouble
+from tasks.errors import UserError
 
 POINTERS = ("dvc.lock", "data/raw.dvc", "data/promotions.jsonl")
 
@@ -26,20 +27,20 @@ def publish() -> State:
     """Push objects and run cache, commit the pointers where they changed, and push the branch if there is a remote."""
     try:
         hand_on(get_run_logger().info)
-    except (EndedError, ValueError) as error:
+    except (EndedError, UserError) as error:
         return Failed(name="Unavailable" if PASSING.search(str(error)) else None, message=f"publishing failed: {error}")
     return Completed(message=f"published on branch {branch()}")
 
 
 def hand_on(say: Callable[[str], None]) -> None:
-    """Do it, without Prefect. Raises `ValueError` with the words of the command that failed."""
+    """Do it, without Prefect. Raises `UserError` with the words of the command that failed."""
     for command in commands():
         if why := trouble(*hear(command, say)):
-            raise ValueError(f"{' '.join(command[-3:])}: {why}")
+            raise UserError(f"{' '.join(command[-3:])}: {why}")
 
 
 def commands() -> list[list[str]]:
-    """Return what is to be run, in order. Raises `ValueError` where no branch is checked out."""
+    """Return what is to be run, in order. Raises `UserError` where no branch is checked out."""
     name = branch()
     todo = [[sys.executable, "-m", "dvc", "push", "--run-cache"]]
     present = [path for path in POINTERS if Path(path).exists()]
@@ -54,15 +55,15 @@ def branch() -> str:
     """Return the branch that is checked out."""
     name = git("branch", "--show-current")
     if not name:
-        raise ValueError("no branch is checked out, so nothing can be committed: git switch -c retrain")
+        raise UserError("no branch is checked out, so nothing can be committed: git switch -c retrain")
     return name
 
 
 def git(*arguments: str) -> str:
-    """Return what Git prints. Raises `ValueError` with its error output."""
+    """Return what Git prints. Raises `UserError` with its error output."""
     result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, env=environment())
     if result.returncode != 0:
-        raise ValueError(f"git {' '.join(arguments)}: {result.stderr.strip()}")
+        raise UserError(f"git {' '.join(arguments)}: {result.stderr.strip()}")
     return result.stdout.strip()
 
 
@@ -70,7 +71,7 @@ def main() -> None:
     """Hand on what is here."""
     try:
         hand_on(print)
-    except ValueError as error:
+    except UserError as error:
         sys.exit(f"error: publishing failed: {error}")
 
 

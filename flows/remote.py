@@ -27,7 +27,8 @@ from prefect.states import Cancelling, Completed, Crashed, Failed, State, StateT
 from flows.graph import read_files, read_inputs
 from flows.process import EndedError, ending
 from flows.publish import git
-from flows.verdict import PASSING, dvc, hear, judge, trouble
+from flows.stage_outcome import PASSING, dvc, hear, judge, trouble
+from tasks.errors import UserError
 
 FLOW = "stage"
 LINES = f"prefect.flow_runs.{FLOW}"  # the logger of what a worker's run itself says
@@ -54,12 +55,12 @@ class Elsewhere:
 def prepare(remote: dict[str, str], graph: dict[str, list[str]], wanted: set[str]) -> dict[str, Elsewhere]:
     """Return {stage: where it runs} of the `wanted` stages that `remote`, {verb or stage: work pool}, sends elsewhere.
 
-    Raises `ValueError` where workers could not run them: unknown names, results that DVC does not keep, code or parameters
+    Raises `UserError` where workers could not run them: unknown names, results that DVC does not keep, code or parameters
     that are not committed, a commit that is not pushed, a pool that does not exist.
     """
     known = {*graph, *(stage.partition("@")[0] for stage in graph)}
     if unknown := [name for name in remote if name not in known]:
-        raise ValueError(f"remote: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        raise UserError(f"remote: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     pools = {stage: remote.get(stage, remote.get(stage.partition("@")[0], "")) for stage in graph if stage in wanted}
     pools = {stage: pool for stage, pool in pools.items() if pool}
     if not pools:
@@ -78,15 +79,15 @@ def refuse_unready(stages: list[str]) -> None:
     for stage in stages:
         read, uncached = read_files(stage)
         if uncached:
-            raise ValueError(f"remote: {stage} has to run here, its output {', '.join(uncached)} is kept out of DVC's cache")
+            raise UserError(f"remote: {stage} has to run here, its output {', '.join(uncached)} is kept out of DVC's cache")
         files |= set(read)
     changed = git("status", "--porcelain", "--untracked-files=all", "--", *sorted(files)).splitlines()
     if changed:
         listed = "\n  ".join(changed)
-        raise ValueError(f"workers see only what is committed, and this is not:\n  {listed}\ncommit and push it")
+        raise UserError(f"workers see only what is committed, and this is not:\n  {listed}\ncommit and push it")
     git("fetch", "--quiet", "origin")
     if not git("for-each-ref", "--contains", "HEAD", "refs/remotes/origin"):
-        raise ValueError(f"workers cannot fetch commit {git('rev-parse', '--short', 'HEAD')}: origin does not have it; git push it")
+        raise UserError(f"workers cannot fetch commit {git('rev-parse', '--short', 'HEAD')}: origin does not have it; git push it")
 
 
 def deploy(client: SyncPrefectClient, pool: str) -> None:
@@ -94,7 +95,7 @@ def deploy(client: SyncPrefectClient, pool: str) -> None:
     try:
         found = client.read_work_pool(pool)
     except ObjectNotFound:
-        raise ValueError(
+        raise UserError(
             f"{client.api_url} has no work pool {pool}: start a worker, `make worker POOL={pool}` in its clone"
         ) from None
     if found.status != WorkPoolStatus.READY:

@@ -18,9 +18,9 @@ from prefect.states import Completed, Failed, State
 from prefect.utilities.annotations import opaque
 
 from flows import remote
-from flows.artefacts import Progress
+from flows.artifacts import Progress
 from flows.process import EndedError
-from flows.verdict import dvc, hear, judge
+from flows.stage_outcome import dvc, hear, judge
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,19 @@ def submit(plan: Plan) -> dict[str, State]:
     for future in plan.futures.values():
         future.wait()
     return {stage: future.state for stage, future in plan.futures.items()}
+
+
+def conclude(states: dict[str, State]) -> State:
+    """Return the state of the whole run: which stages failed and why, which did not run because of it."""
+    if not states:
+        return Completed(name="Unchanged", message="nothing changed")
+    not_run = [stage for stage, state in states.items() if state.name == "NotRun"]
+    failures = [state.message for stage, state in states.items() if not state.is_completed() and stage not in not_run]
+    if failures:
+        because = [f"not run because of it: {', '.join(not_run)}"] if not_run else []
+        return Failed(message="\n".join([*failures, *because, "what is finished is kept: run again to go on from here"]))
+    ran = [stage for stage, state in states.items() if state.name != "Skipped"]
+    return Completed(message=f"{len(ran)} of {len(states)} stages ran: {', '.join(ran)}" if ran else "nothing changed")
 
 
 def slots(verbs: set[str]) -> dict[str, threading.Semaphore]:

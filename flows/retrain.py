@@ -5,36 +5,24 @@
 """
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-from prefect import flow, get_run_logger
-from prefect.states import Cancelled, Completed, Failed, State
+from prefect import flow
+from prefect.states import Cancelled, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artefacts, source
-from flows.graph import DvcError, downstream, read_graph, read_status, upstream
-from flows.process import EndedError, ended_together, stream
+from flows import artifacts, import_images
+from flows.graph import downstream, read_graph, read_status, upstream
+from flows.process import EndedError, ended_together
+from flows.project_lock import OverlapError, hold_lock
 from flows.publish import publish as publish_results
 from flows.remote import prepare
-from flows.reproduce import Plan, submit
+from flows.reproduce import Plan, conclude, submit
 from flows.server import connected
-from flows.verdict import reason
-from tasks.params import load_params
-
-LOCK = Path(".dvc/tmp/retrain.lock")
-DEFAULT_STORE = Path("mlflow.db")
-RECEIPT = Path("data/registration.json")
-TRACKING = Path("tasks/tracking.py")
-
-
-class OverlapError(Exception):
-    """Another run is at work in this folder, and this one was told not to wait."""
+from flows.store import forget_lost_registry, open_store
+from tasks.errors import UserError, exit_with_message
+from tasks.params.whole import load_params
 
 
 # The pool holds a thread for every stage; how many of them work is a matter of slots (flows/reproduce.py).
@@ -63,18 +51,18 @@ def retrain(
         remote: Which stages workers of which Prefect work pool run, by verb or stage, such as {"train": "gpu"}.
     """
     try:
-        with alone(overlap), ended_together():
+        with hold_lock(overlap), ended_together():
             return work(update, force, publish, stages or [], time_limit, remote or {})
     except OverlapError as error:
         return Cancelled(name="Refused", message=str(error))
-    except (ValueError, OSError, DvcError, EndedError) as error:
+    except (UserError, EndedError) as error:
         return Failed(message=str(error))
 
 
 def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit: float | None, remote: dict[str, str]) -> State:
     """Do what `retrain` promises; nobody else is at work in this folder."""
     load_params()
-    images = source.update() if update else ""
+    images = import_images.update() if update else ""
     forget_lost_registry()
     changed = read_status()
     states: dict[str, State] = {}
@@ -86,74 +74,27 @@ def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit
             plan.elsewhere = prepare(remote, graph, wanted if force else wanted & plan.stale)
             open_store()
         states = submit(plan)
-        artefacts.tell(states, plan.seconds, changed, images)
+        artifacts.tell(states, plan.seconds, changed, images)
     if publish and all(state.is_completed() for state in states.values()):
         states["publish"] = publish_results(return_state=True)
     return conclude(states)
-
-
-def conclude(states: dict[str, State]) -> State:
-    """Return the state of the whole run: which stages failed and why, which did not run because of it."""
-    if not states:
-        return Completed(name="Unchanged", message="nothing changed")
-    not_run = [stage for stage, state in states.items() if state.name == "NotRun"]
-    failures = [state.message for stage, state in states.items() if not state.is_completed() and stage not in not_run]
-    if failures:
-        because = [f"not run because of it: {', '.join(not_run)}"] if not_run else []
-        return Failed(message="\n".join([*failures, *because, "what is finished is kept: run again to go on from here"]))
-    ran = [stage for stage, state in states.items() if state.name != "Skipped"]
-    return Completed(message=f"{len(ran)} of {len(states)} stages ran: {', '.join(ran)}" if ran else "nothing changed")
-
-
-@contextmanager
-def alone(overlap: str) -> Iterator[None]:
-    """Hold this folder's lock, which the operating system gives back however the run ends."""
-    lock = FileLock(LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        if overlap == "refuse":
-            raise OverlapError("another run is at work in this folder, and this one does not wait") from None
-        get_run_logger().info("another run is at work in this folder; waiting for it to end")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def forget_lost_registry() -> None:
-    """Remove the receipt of a default registry that is gone, so that DVC registers again."""
-    if "MLFLOW_TRACKING_URI" not in os.environ and RECEIPT.exists() and not DEFAULT_STORE.exists():
-        get_run_logger().info("%s is gone: the winner is registered again", DEFAULT_STORE)
-        RECEIPT.unlink()
-
-
-def open_store() -> None:
-    """Have MLflow create its store once, before stages that log to it run side by side."""
-    if not TRACKING.exists() or ("MLFLOW_TRACKING_URI" not in os.environ and DEFAULT_STORE.exists()):
-        return
-    lines: list[str] = []
-    if stream([sys.executable, "-c", "from tasks import tracking; tracking.open_store()"], lines.append) != 0:
-        raise ValueError(f"MLflow's store cannot be opened: {reason(lines)}")
 
 
 def main() -> None:
     """Run the flow once and print where everything is."""
     arguments = parse()
     try:
-        load_params()  # the most frequent mistake, told before a server starts
-        with connected():
-            state = retrain(**arguments, return_state=True)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        with exit_with_message():
+            load_params()  # the most frequent mistake, told before a server starts
+            with connected():
+                state = retrain(**arguments, return_state=True)
     except KeyboardInterrupt:
         print("\ninterrupted; what is finished is kept: run again to go on from here", file=sys.stderr)
         sys.exit(130)
     if not state.is_completed():
         sys.exit(f"\nerror: {state.message}")
-    print(f"\n{artefacts.REPORT.read_text() if artefacts.REPORT.exists() else ''}\n{state.message}")
-    for what, where in artefacts.places().items():
+    print(f"\n{artifacts.REPORT.read_text() if artifacts.REPORT.exists() else ''}\n{state.message}")
+    for what, where in artifacts.places().items():
         print(f"{what:>17}: {where}")
 
 

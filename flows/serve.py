@@ -16,6 +16,7 @@ from prefect.settings import get_current_settings
 from flows.process import Keeper, environment, start
 from flows.remote import FOLDER
 from flows.server import HOME, answers, launch
+from tasks.errors import UserError, exit_with_message
 
 POOL = "images"  # as in prefect.yaml
 MLFLOW = "http://127.0.0.1:5000"
@@ -23,7 +24,7 @@ PREFECT = [sys.executable, "-m", "prefect"]
 
 
 def serve() -> Keeper:
-    """Have a server, deploy what prefect.yaml says, and return the worker. Raises `OSError` when one does not start."""
+    """Have a server, deploy what prefect.yaml says, and return the worker. Raises `UserError` when one does not start."""
     address = have_server()
     variables = {"PREFECT_API_URL": address}
     for command in (
@@ -32,7 +33,7 @@ def serve() -> Keeper:
     ):
         done = subprocess.run(command, env=environment() | variables, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise OSError(f"{' '.join(command[3:])} failed:\n{done.stdout}{done.stderr}")
+            raise UserError(f"{' '.join(command[3:])} failed:\n{done.stdout}{done.stderr}")
     print(f"schedules of prefect.yaml are on; runs: {address.removesuffix('/api')}", flush=True)
     return start([*PREFECT, "worker", "start", "--pool", POOL, "--type", "process"], variables)
 
@@ -47,9 +48,9 @@ def pages() -> Keeper:
 
 
 def worker(pool: str) -> Keeper:
-    """Return a worker of a pool for this clone, one stage at a time. Raises `OSError` where no server is known."""
+    """Return a worker of a pool for this clone, one stage at a time. Raises `UserError` where no server is known."""
     if not get_current_settings().api.url and not answers(HOME):
-        raise OSError("which Prefect server has the work pool? export PREFECT_API_URL=http://<driver or server>:4200/api")
+        raise UserError("which Prefect server has the work pool? export PREFECT_API_URL=http://<driver or server>:4200/api")
     variables = {"PREFECT_API_URL": get_current_settings().api.url or HOME, FOLDER: str(Path.cwd())}
     return start([*PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--limit", "1"], variables)
 
@@ -69,12 +70,11 @@ def main() -> None:
     """Show the lines of what was started until it ends; then end with its status, so that a supervisor starts it again."""
     try:
         what, *names = sys.argv[1:] or ["schedules"]
-        keeper = {"schedules": serve, "pages": pages, "worker": worker}[what](*names)
+        with exit_with_message():
+            keeper = {"schedules": serve, "pages": pages, "worker": worker}[what](*names)
         for line in keeper.process.stdout:
             print(line, end="", flush=True)
         sys.exit(keeper.process.wait())
-    except OSError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("\nended")
 

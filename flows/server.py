@@ -14,6 +14,7 @@ import prefect
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, get_current_settings, temporary_settings
 
 from flows.process import Keeper, start
+from tasks.errors import UserError
 
 HOME = "http://127.0.0.1:4200/api"  # where `make serve` and `make ui` put theirs
 STARTUP = 120.0  # seconds; the first start creates the database
@@ -44,14 +45,14 @@ def connected(say: Callable[[str], None] = print) -> Iterator[None]:
 
 
 def launch(command: list[str], address: str, variables: Mapping[str, str] = MappingProxyType({})) -> Keeper:
-    """Start a server that ends with this process, and return when it answers. Raises `OSError` with its last words."""
+    """Start a server that ends with this process, and return when it answers. Raises `UserError` with its last words."""
     keeper = start(command, variables)
     words: deque[str] = deque(maxlen=20)
     threading.Thread(target=words.extend, args=(keeper.process.stdout,), daemon=True).start()
     deadline = time.monotonic() + STARTUP
     while not answers(address):
         if keeper.process.poll() is not None or time.monotonic() > deadline:
-            raise OSError(f"the Prefect server did not start within {STARTUP:.0f} s:\n{''.join(words)}")
+            raise UserError(f"the Prefect server did not start within {STARTUP:.0f} s:\n{''.join(words)}")
         time.sleep(0.1)
     return keeper
 

@@ -1,4 +1,4 @@
-"""Search better values for an architecture, by workers side by side: `python -m tasks.tune`, watched and ended.
+"""Search better values for an architecture, by workers side by side: `python -m tasks.tuning.trials`, watched and ended.
 
 python -m flows.tune cnn_a                       # Hyperband over the ranges in params.yaml; run again, it goes on
 python -m flows.tune cnn_a --workers 2 --minutes 60
@@ -17,19 +17,23 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artefacts import Progress, key
-from flows.graph import DvcError, downstream, read_command, read_graph, read_status, upstream
+from flows.artifacts import Progress, key
+from flows.graph import downstream, read_arguments, read_graph, read_status, upstream
 from flows.process import EndedError, ended_together
-from flows.reproduce import Plan, submit
-from flows.retrain import alone, conclude, open_store
+from flows.project_lock import hold_lock
+from flows.reproduce import Plan, conclude, submit
 from flows.server import connected
-from flows.verdict import hear, reason
-from tasks import study
-from tasks.params import PARAMS, load_params
-from tasks.rewrite import rewrite, scalar
-from tasks.search import KINDS, Search, define, searched
+from flows.stage_outcome import hear, reason
+from flows.store import open_store
+from tasks.errors import UserError, exit_with_message
+from tasks.params.read import PARAMS
+from tasks.params.whole import load_params
+from tasks.tuning import study
+from tasks.tuning.search import KINDS, Search, define, searched
+from tasks.tuning.write_back import rewrite, scalar
 
 SHOWN = 10  # trials in the table
+INPUTS = ("--architecture", "--clean", "--splits-csv", "--class-weights")
 
 
 @flow(name="tune", task_runner=ThreadPoolTaskRunner(), persist_result=False)
@@ -56,7 +60,7 @@ def tune(
             return work(architecture, search, trials, minutes, workers, write)
     except EndedError as error:
         return Failed(name="Ended", message=str(error))
-    except (ValueError, OSError, DvcError) as error:
+    except UserError as error:
         return Failed(message=str(error))
 
 
@@ -64,16 +68,18 @@ def work(architecture: str, kind: str, trials: int | None, minutes: float | None
     """Do what `tune` promises."""
     for name, value, least in (("trials", trials, 1), ("minutes", minutes, 0), ("workers", workers, 1)):
         if value is not None and value < least:
-            raise ValueError(f"{name}: received {value:g}, expected at least {least}")
+            raise UserError(f"{name}: received {value:g}, expected at least {least}")
     searched(load_params(), architecture)
     prepared = prepare(architecture)
     if not prepared.is_completed():
         return prepared
-    inputs = words(architecture)
-    told = ["" if value is None else str(value) for value in (trials, minutes)]
-    command = [sys.executable, "-m", "tasks.tune", architecture, *inputs, kind, *told]
-    states = [] if minutes == 0 else run(command, workers)
-    searches = {name: define(load_params(), architecture, name, *map(Path, inputs[1:])) for name in KINDS}
+    inputs = inputs_of(architecture)
+    given = inputs | {"--kind": kind, "--trials": trials, "--minutes": minutes}
+    words = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
+    command = [sys.executable, "-m", "tasks.tuning.trials", *words]
+    states = [] if minutes == 0 else run(architecture, command, workers)
+    files = Path(inputs["--splits-csv"]), Path(inputs["--class-weights"])
+    searches = {name: define(load_params(), architecture, name, *files) for name in KINDS}
     text = summary(searches, kind)
     get_run_logger().info("\n%s", text)
     create_markdown_artifact(text, key=key(f"tune-{architecture}"), description=f"The search for {architecture}")
@@ -85,7 +91,7 @@ def work(architecture: str, kind: str, trials: int | None, minutes: float | None
 
 def prepare(architecture: str) -> State:
     """Bring up to date what the training of the architecture reads."""
-    with alone("wait"):
+    with hold_lock("wait"):
         graph = read_graph()
         wanted = upstream(graph[f"train@{architecture}"], graph)
         stale = downstream(set(read_status()), graph) & wanted
@@ -94,15 +100,16 @@ def prepare(architecture: str) -> State:
     return conclude(states)
 
 
-def words(architecture: str) -> list[str]:
-    """Return the clean images, the splits and the class weights, as the training is given them."""
-    return read_command(f"train@{architecture}")[4:7]
+def inputs_of(architecture: str) -> dict[str, str]:
+    """Return the options of the training that say what it reads: architecture, images, splits, class weights."""
+    given = read_arguments(f"train@{architecture}")
+    return {option: given[option] for option in INPUTS}
 
 
-def run(command: list[str], workers: int) -> list[State]:
+def run(architecture: str, command: list[str], workers: int) -> list[State]:
     """Run so many workers side by side; return how each of them ended."""
     futures = [
-        worker.with_options(task_run_name=f"worker {number}").submit(command, number if workers > 1 else 0)
+        worker.with_options(task_run_name=f"worker {number}").submit(architecture, command, number if workers > 1 else 0)
         for number in range(1, workers + 1)
     ]
     for future in futures:
@@ -111,9 +118,9 @@ def run(command: list[str], workers: int) -> list[State]:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def worker(command: list[str], number: int) -> State:
+def worker(architecture: str, command: list[str], number: int) -> State:
     """Run one worker; its lines go to the log, with its number where there are several."""
-    log, progress = get_run_logger(), Progress(f"tune-{command[3]}{f'-{number}' if number else ''}")
+    log, progress = get_run_logger(), Progress(f"tune-{architecture}{f'-{number}' if number else ''}")
 
     def show(line: str) -> None:
         log.info("%s%s", f"[{number}] " if number else "", line)
@@ -178,11 +185,10 @@ def main() -> None:
     """Run the flow once, and print what was found."""
     arguments = parse()
     try:
-        searched(load_params(), arguments["architecture"])  # the most frequent mistakes, told before a server starts
-        with connected():
-            state = tune(**arguments, return_state=True)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        with exit_with_message():
+            searched(load_params(), arguments["architecture"])  # the most frequent mistakes, told before a server starts
+            with connected():
+                state = tune(**arguments, return_state=True)
     except KeyboardInterrupt:
         print("\ninterrupted; finished trials are kept: run again to go on from here", file=sys.stderr)
         sys.exit(130)

@@ -17,10 +17,11 @@ from prefect import flow, get_run_logger
 from prefect.states import Failed, State
 
 from flows.process import EndedError, ended_together
+from flows.project_lock import LOCK
 from flows.publish import POINTERS, git
 from flows.remote import FLOW
-from flows.retrain import LOCK
-from flows.verdict import PASSING, dvc, hear, judge, trouble
+from flows.stage_outcome import PASSING, dvc, hear, judge, trouble
+from tasks.errors import UserError
 
 PACKAGES = Path("requirements.txt")
 NAMED = 10  # packages that a message lists
@@ -49,7 +50,7 @@ def stage(name: str, revision: str, inputs: list[str], pointers: dict[str, str],
         return Failed(name="Unavailable", message=f"{name} failed: {message}")
     except EndedError as error:
         return Failed(name="Ended", message=f"{name} was {error}")
-    except (ValueError, OSError) as error:
+    except UserError as error:
         unavailable = PASSING.search(str(error))
         return Failed(name="Unavailable" if unavailable else None, message=f"{name} failed in {here}: {error}")
 
@@ -61,27 +62,27 @@ def work(name: str, revision: str, inputs: list[str], pointers: dict[str, str], 
     for path, text in pointers.items():
         Path(path).write_text(text)
     if inputs and (why := trouble(*hear(dvc("pull", "--force", *inputs), log.info))):
-        raise ValueError(f"its inputs could not be pulled from DVC's remote: {why}")
+        raise UserError(f"its inputs could not be pulled from DVC's remote: {why}")
     state = judge(name, *hear(dvc("repro", "--single-item", *(["--force"] if force else []), name), log.info))
     if state.is_completed() and (why := trouble(*hear(dvc("push", "--run-cache", name), log.info))):
-        raise ValueError(f"what it made is kept there, but could not be pushed to DVC's remote: {why}")
+        raise UserError(f"what it made is kept there, but could not be pushed to DVC's remote: {why}")
     return state
 
 
 def check_out(revision: str) -> None:
-    """Check out a commit of `origin`. Raises `ValueError` for one it does not have, and in a folder somebody works in."""
+    """Check out a commit of `origin`. Raises `UserError` for one it does not have, and in a folder somebody works in."""
     if git("branch", "--show-current"):  # never used by a worker before: this is a clone's first run
         changed = git("status", "--porcelain", "--untracked-files=no")
         if changed:
-            raise ValueError(f"a worker needs a clone of its own, and this one has uncommitted changes:\n{changed}")
+            raise UserError(f"a worker needs a clone of its own, and this one has uncommitted changes:\n{changed}")
     else:
         forget_records()
     git("fetch", "--quiet", "origin")
     try:
         git("cat-file", "-e", f"{revision}^{{commit}}")
-    except ValueError:
+    except UserError:
         address = git("remote", "get-url", "origin")
-        raise ValueError(f"revision {revision} is not in {address}, where this worker looks: git push it there") from None
+        raise UserError(f"revision {revision} is not in {address}, where this worker looks: git push it there") from None
     git("checkout", "--quiet", "--detach", revision)
 
 
@@ -107,4 +108,4 @@ def refuse_other_packages(lock: Path) -> None:
     if differing:
         more = [f"… and {len(differing) - NAMED} more"] if len(differing) > NAMED else []
         listed = "\n  ".join([*differing[:NAMED], *more])
-        raise ValueError(f"installed packages differ from {lock} of this revision:\n  {listed}\n`make worker` again installs them")
+        raise UserError(f"installed packages differ from {lock} of this revision:\n  {listed}\n`make worker` again installs them")

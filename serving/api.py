@@ -13,7 +13,6 @@ import io
 import logging
 import os
 import secrets
-import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,11 +29,12 @@ from PIL import Image
 from serving import schemas, settings, upload
 from serving.batching import Batcher
 from serving.current import Current, Model
-from serving.predictor import Predictor
 from serving.schemas import Answers, ModelCard, Refusal, State, Unanswered
 from serving.settings import Settings
 from serving.upload import Lease, Room
-from tasks.modeling import gradcam
+from tasks.errors import exit_with_message
+from tasks.inference import gradcam
+from tasks.inference.predictor import Predictor
 
 SIDE = 768  # pixels of the longer side of an explained picture, at most
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -239,11 +239,9 @@ def main() -> None:
     for library in ("mlflow", "alembic", "absl", "h5py"):
         logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of what clients send; they are told
-    try:
+    with exit_with_message():
         chosen = settings.read(os.environ, **vars(parse()))
         current = Current(chosen.model, chosen.name, chosen.limits, chosen.poll_seconds)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     log.info("%s answers on http://%s:%s (settings: %s)", current.model.predictor.name, chosen.host, chosen.port, chosen)
     if chosen.host not in LOOPBACK and chosen.key is None:
         log.warning("warn: whoever reaches %s may ask: API_KEY=… asks them for a key", chosen.host)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from serving.predictor import THREADS, Answer, Decoded, Predictor
+from tasks.inference.predictor import THREADS, Answer, Decoded, Predictor
 
 Result = TypeVar("Result")
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from mlflow.exceptions import MlflowException
 
-from serving import models
-from serving.predictor import Predictor
-from tasks import registry
-from tasks.imaging.decode import Limits
-from tasks.modeling import gradcam
-from tasks.params import load_params
+from tasks.errors import UserError
+from tasks.imaging.picture import Limits
+from tasks.inference import gradcam
+from tasks.inference.predictor import Predictor
+from tasks.params.whole import load_params
+from tasks.registry import load, versions
 
 INTERVAL = 10.0  # seconds between two looks at the registry
 RETRY = 60.0  # seconds in which a version that was refused is not fetched again
@@ -62,7 +62,7 @@ class Current:
 
     def __post_init__(self) -> None:
         if self.model is None:
-            self.model = load(self.asked, self.name, self.limits)
+            self.model = load_model(self.asked, self.name, self.limits)
             if self.model.registered:
                 self.name = self.name or load_params().register_.model  # once: the file may be edited meanwhile
 
@@ -86,18 +86,18 @@ class Current:
     def look(self) -> None:
         """Take the version that is wanted now, if it is another one and can be loaded."""
         try:
-            version = models.find(self.asked, self.name)
-            if (models.named(version), version.tags.get(registry.SHA256)) == (
+            version = load.find(self.asked, self.name)
+            if (load.named(version), version.tags.get(versions.SHA256)) == (
                 self.model.predictor.name,
                 self.model.predictor.sha256,
             ):
                 self._tell(None)
             elif str(version.version) != self._refused[0] or time.monotonic() >= self._refused[1]:
                 self._refused = str(version.version), time.monotonic() + RETRY
-                self.model = load(str(version.version), self.name, self.limits)
+                self.model = load_model(str(version.version), self.name, self.limits)
                 log.info("%s answers now", self.model.predictor.name)
                 self._tell(None)
-        except (ValueError, OSError, MlflowException) as error:
+        except (UserError, OSError, MlflowException) as error:
             self._tell(str(error))
 
     def _tell(self, problem: str | None) -> None:
@@ -109,9 +109,9 @@ class Current:
         self.problem = problem
 
 
-def load(asked: str, name: str | None, limits: Limits) -> Model:
-    """Load what `asked` names, as `serving.models` says. Raises `ValueError` and `OSError` in words for the user."""
+def load_model(asked: str, name: str | None, limits: Limits) -> Model:
+    """Load what `asked` names, as `tasks.registry.load` says. Raises `UserError` in words for the user."""
     try:
-        return Model(models.load(asked, name, limits, explain=True))
+        return Model(load.load_predictor(asked, name, limits, explain=True))
     except gradcam.NoHeatMapError as reason:
-        return Model(models.load(asked, name, limits), str(reason))
+        return Model(load.load_predictor(asked, name, limits), str(reason))

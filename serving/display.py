@@ -18,9 +18,10 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from serving import rows
-from serving.predictor import Answer, Predictor
-from tasks.imaging.decode import REASONS, decode_bytes
-from tasks.modeling.gradcam import COLOURS
+from tasks.imaging.decode import decode_bytes
+from tasks.imaging.picture import REASONS
+from tasks.inference.gradcam import COLOURS
+from tasks.inference.predictor import Answer, Predictor
 
 SHOWN = 8  # classes with a bar
 SIDE = 640  # pixels of the longer side of a shown picture, at most

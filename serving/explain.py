@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from serving.predictor import Predictor, Source, read
+from tasks.inference.predictor import Predictor, Source, read
 
 SIDE = 1024  # pixels of the longer side, at most
 QUALITY = 85  # of JPEG
@@ -16,7 +16,7 @@ def picture(predictor: Predictor, source: Source, label: str) -> np.ndarray:
 
     The predictor must be loaded with `explain=True`. Raises `ImageError` for what cannot be decoded.
     """
-    from tasks.modeling.gradcam import overlay  # imports TensorFlow
+    from tasks.inference.gradcam import overlay  # imports TensorFlow
 
     content = source if isinstance(source, bytes) else read(source, predictor.limits)
     shown = predictor.picture(content).convert("RGB")

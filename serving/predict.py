@@ -23,10 +23,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from serving import explain, models, rows
-from serving.predictor import BATCH, PLACES, THREADS, Answer, Predictor
-from tasks import command
-from tasks.tracking import file_sha256
+from serving import explain, rows
+from tasks.errors import UserError, describe_error
+from tasks.inference.predictor import BATCH, PLACES, THREADS, Answer, Predictor
+from tasks.registry import load
+from tasks.tracking.hashes import file_sha256
 
 OK, MISTAKE, UNANSWERED, INTERRUPTED = 0, 1, 3, 130
 STATUS = "exit status: 0 all have an answer; 1 nothing could be done; 2 wrong usage; 3 some have an error; 130 interrupted"
@@ -35,10 +36,10 @@ WIDEST = 60  # characters of a path on the terminal
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the command line says and return the exit status. Raises `ValueError` and `OSError` for a user's mistake."""
+    """Do what the command line says and return the exit status. Raises `UserError` for a user's mistake."""
     files = listed(arguments.images, [path for path in (arguments.output, arguments.explain) if path])
     with _without_noise():
-        predictor = models.load(arguments.model, arguments.name, explain=arguments.explain is not None)
+        predictor = load.load_predictor(arguments.model, arguments.name, explain=arguments.explain is not None)
     if arguments.output is None:
         counts = show(predictor, files, arguments.explain)
     else:
@@ -50,13 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
 def listed(images: Sequence[Path], outputs: Sequence[Path] = ()) -> list[Path]:
     """Return the files that are meant, each once: those named, and those below each folder, sorted; never what we write.
 
-    Raises `FileNotFoundError` where there is none.
+    Raises `UserError` where there is none.
     """
     found = {file: None for image in images for file in (sorted(walk(image), key=Path.as_posix) if image.is_dir() else [image])}
     ours = [output.absolute() for output in outputs]
     files = [file for file in found if not any(file.absolute().is_relative_to(output) for output in ours)]
     if not files:
-        raise FileNotFoundError(f"{', '.join(map(str, images))}: expected image files, found none")
+        raise UserError(f"{', '.join(map(str, images))}: expected image files, found none")
     return files
 
 
@@ -139,7 +140,7 @@ def main() -> None:
         print("\ninterrupted: run again to go on from here", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        message = command.explain(error)
+        message = describe_error(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)

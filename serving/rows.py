@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from tasks.errors import UserError
+
 FIRST, LAST = ("path", "sha256"), ("model",)  # columns before and behind those of an answer
 
 Row = list[str]
@@ -51,7 +53,7 @@ class Rows:
 def opened(file: Path, columns: Sequence[str]) -> Iterator[Rows]:
     """Open a file to append to, made where needed; a half-written end is cut off. No other process may write it meanwhile.
 
-    Raises `ValueError` for a file with other columns, and where another process writes it.
+    Raises `UserError` for a file with other columns, and where another process writes it.
     """
     header = [*FIRST, *columns, *LAST]
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -59,11 +61,11 @@ def opened(file: Path, columns: Sequence[str]) -> Iterator[Rows]:
         try:
             fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{file} is being written by another run: wait for it, or name another --output") from None
+            raise UserError(f"{file} is being written by another run: wait for it, or name another --output") from None
         target.seek(0)
         content, first = target.read(), _text([header])
         if not content.startswith(first) and not first.startswith(content):
-            raise ValueError(
+            raise UserError(
                 f"{file} is no output of this model: expected the columns {first.strip()}, received "
                 f"{content[:200].splitlines()[0]!r}. Name another --output, or remove that file"
             )

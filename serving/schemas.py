@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from serving.current import Current
-from serving.predictor import Answer, Predictor
+from tasks.inference.predictor import Answer, Predictor
 
 
 class Refusal(BaseModel):

@@ -5,8 +5,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from tasks import registry
-from tasks.imaging.decode import Limits
+from tasks.errors import UserError
+from tasks.imaging.picture import Limits
+from tasks.registry import versions
 
 PREFIX = "API_"
 
@@ -19,7 +20,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = registry.CHAMPION  # as `serving/models.py` takes it
+    model: str = versions.CHAMPION  # as `tasks/registry/load.py` takes it
     name: str | None = None  # of the registered model; None: what params.yaml says
     poll_seconds: Seconds = 10  # between two looks whether the alias has moved
     host: str = "127.0.0.1"
@@ -41,9 +42,7 @@ class Settings(BaseModel):
     def _a_request_fits(self) -> "Settings":
         for one, all_ in (("request_files", "waiting_files"), ("request_bytes", "waiting_bytes")):
             if getattr(self, one) > getattr(self, all_):
-                raise ValueError(
-                    f"{PREFIX}{one.upper()} is larger than {PREFIX}{all_.upper()}: such a request would never be taken"
-                )
+                raise UserError(f"{PREFIX}{one.upper()} is larger than {PREFIX}{all_.upper()}: such a request would never be taken")
         return self
 
     @property
@@ -53,12 +52,12 @@ class Settings(BaseModel):
 
 
 def read(environment: Mapping[str, str], **given: object) -> Settings:
-    """Return the settings of an environment, `given` ones going before. Raises `ValueError` that names the variables."""
+    """Return the settings of an environment, `given` ones going before. Raises `UserError` that names the variables."""
     values = {name: environment[PREFIX + name.upper()] for name in Settings.model_fields if PREFIX + name.upper() in environment}
     try:
         return Settings.model_validate(values | {name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        raise ValueError("\n".join(map(_explain, error.errors()))) from error
+        raise UserError("\n".join(map(_explain, error.errors()))) from error
 
 
 def _explain(detail: Mapping) -> str:

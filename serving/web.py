@@ -11,7 +11,6 @@ import asyncio
 import html
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from serving import display
 from serving.current import Current
 from serving.settings import Settings
 from serving.upload import File, Late, Lease, Room, read_files
-from tasks.command import explain
-from tasks.params import load_params
+from tasks.errors import exit_with_message
+from tasks.params.whole import load_params
 from tasks.tables import read_table
 
 SETTINGS = Settings(request_files=50)  # what one question, and all that wait, may bring
@@ -133,14 +132,9 @@ def main() -> None:
     for library in ("mlflow", "alembic", "absl", "h5py", "httpx"):
         logging.getLogger(library).setLevel(logging.WARNING)
     asked = parse()
-    try:
+    with exit_with_message():
         current = Current(asked.model, asked.name, SETTINGS.limits)
         app = serve(current, examples(SPLITS, CLEAN))
-    except Exception as error:
-        message = explain(error)
-        if message is None:
-            raise
-        sys.exit(f"error: {message}")
     log.info("%s answers on http://%s:%s until Ctrl-C", current.model.predictor.name, asked.host, asked.port)
     if asked.host not in LOOPBACK:
         log.warning("warn: whoever reaches %s may ask; the page asks for no password", asked.host)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from tasks.command import run
+from tasks.errors import UserError
+from tasks.stage import run
 from tasks.tables import read_table, write_table
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def copy(paths: pd.Series, source: Path, target: Path) -> None:
         try:
             shutil.copyfile(source / path, target / path)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{source / path} is listed but gone: run the validate stage again") from error
+            raise UserError(f"{source / path} is listed but gone: run the validate stage again") from error
 
 
 def tell(usable: int, rejected: pd.DataFrame) -> None:

@@ -16,15 +16,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasks.command import run
-from tasks.ensembles import Ensemble
-from tasks.modeling import ensemble, temperature, voting
-from tasks.modeling.ensemble import Committee
-from tasks.params import load_params
-from tasks.places import INDEX
+from tasks.errors import UserError
+from tasks.inference import ensemble, voting
+from tasks.inference.ensemble import Committee
+from tasks.modeling import temperature
+from tasks.params.ensembles import Ensemble, read_ensembles
+from tasks.params.evaluate import Evaluate
+from tasks.params.read import read_section
+from tasks.results import INDEX
 from tasks.scoring.predictions import arrays, class_names
-from tasks.sections import Evaluate
+from tasks.stage import run
 from tasks.tables import read_table, write_table
+from tasks.tracking.hashes import file_sha256, git_revision
 
 SUMS = ("train_seconds", "feature_seconds")
 
@@ -33,31 +36,31 @@ log = logging.getLogger(__name__)
 
 def main(splits_csv: Path, models: Path, results: Path, ensembles: Path) -> None:
     """Write the model and the results of each ensemble, and the list of them."""
-    params = load_params()
+    sections, wanted = read_ensembles(), read_section("evaluate", Evaluate)
     shutil.rmtree(ensembles, ignore_errors=True)
     ensembles.mkdir(parents=True)
     weights = {}
-    for name, section in params.ensembles.items():
+    for name, section in sections.items():
         predictions = read_predictions(section.members, results)
         weights[name] = weigh(section, predictions)
         places = ensembles / models.name / name, ensembles / results.name / name
         degrees = build(Committee(section.vote, asked(weights[name])), predictions, models, *places)
         write_costs(section.members, asked(weights[name]), results, places[1])
         tell(name, section, weights[name])
-        score(name, section, weights[name], splits_csv, places[1], degrees, params.evaluate)
-    listed = {name: {"vote": section.vote, "weights": weights[name]} for name, section in params.ensembles.items()}
+        score(name, section, weights[name], splits_csv, places[1], degrees, wanted)
+    listed = {name: {"vote": section.vote, "weights": weights[name]} for name, section in sections.items()}
     (ensembles / INDEX).write_text(json.dumps(listed, indent=2) + "\n")
     if not listed:
         log.info("params name no ensembles")
 
 
 def read_predictions(members: Sequence[str], results: Path) -> dict[str, pd.DataFrame]:
-    """Return each member's predictions. Raises `ValueError` where they are of different images or classes."""
+    """Return each member's predictions. Raises `UserError` where they are of different images or classes."""
     tables = {member: read_table(results / member / "predictions.csv") for member in members}
     first = tables[members[0]]
     for member, table in tables.items():
         if list(table) != list(first) or not table[["path", "label", "split"]].equals(first[["path", "label", "split"]]):
-            raise ValueError(
+            raise UserError(
                 f"{results / member}/predictions.csv has other images or classes than that of {members[0]}: expected the same, "
                 "since their answers are put together; run dvc repro"
             )
@@ -132,7 +135,8 @@ def score(
     """Evaluate an ensemble as an architecture is, in an MLflow run of its own."""
     import mlflow
 
-    from tasks import evaluate, tracking  # cost seconds, which a run without ensembles does without
+    from tasks.scoring.evaluation import evaluate
+    from tasks.tracking import runs  # cost seconds, which a run without ensembles does without
 
     predictions_csv = results / "predictions.csv"
     described = {
@@ -141,10 +145,10 @@ def score(
         "members": " ".join(weights),
         "weights": " ".join(f"{weight:.4g}" for weight in weights.values()),
     }
-    with tracking.continue_run(name, predictions_csv):
-        mlflow.set_tags({"git_revision": tracking.git_revision(), "data_sha256": tracking.file_sha256(splits_csv)})
-        tracking.attempt(lambda: mlflow.log_params(described))
-    evaluate.evaluate(name, splits_csv, predictions_csv, results, degrees, wanted, {}, None)
+    with runs.continue_run(name, predictions_csv):
+        mlflow.set_tags({"git_revision": git_revision(), "data_sha256": file_sha256(splits_csv)})
+        runs.attempt(lambda: mlflow.log_params(described))
+    evaluate(name, splits_csv, predictions_csv, results, degrees, wanted, {}, None)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.command import run
-from tasks.modeling.architectures import Classical, Cnn, Transfer
-from tasks.params import load_params
-from tasks.places import INDEX, place
-from tasks.questions import ALL_CLASSES, Question
+from tasks.errors import UserError
+from tasks.params.architectures import Architecture, Classical, Cnn, Transfer, read_architectures
+from tasks.params.compare import Compare
+from tasks.params.ensembles import read_ensembles
+from tasks.params.questions import ALL_CLASSES, Question
+from tasks.params.read import read_section
+from tasks.results import INDEX, place
 from tasks.scoring.metrics import score, verdict
 from tasks.scoring.pairs import pair
 from tasks.scoring.predictions import arrays, collapse, with_groups
 from tasks.scoring.review import shared_suspects
 from tasks.scoring.statistics import intervals
-from tasks.sections import Params
+from tasks.stage import run
 from tasks.tables import read_table, write_table
 
 SCORES = [
@@ -51,41 +53,41 @@ log = logging.getLogger(__name__)
 
 
 def main(
-    splits_csv: Path, results: Path, ensembles: Path, comparison_csv: Path, comparison_json: Path, shared_csv: Path,
-    paired_csv: Path, suspects_csv: Path,
+    splits_csv: Path, results: Path, ensembles: Path, comparison_csv: Path, comparison_json: Path,
+    shared_questions_csv: Path, paired_tests_csv: Path, suspects_csv: Path,
 ) -> None:  # fmt: skip
     """Write one row per model, the winner, the scores on shared questions, the paired tests, and the suspects."""
-    params = load_params()
-    rank_by, gap = params.compare.rank_by, params.compare.overfitting_gap
+    architectures, combined, wanted = read_architectures(), read_ensembles(), read_section("compare", Compare)
+    rank_by = wanted.rank_by
     splits = read_table(splits_csv)
-    questions = {name: section.question for name, section in params.architectures.items()}
-    questions |= {name: questions[section.members[0]] for name, section in params.ensembles.items()}
-    columns = describe_structures(params, ensembles)
+    questions = {name: section.question for name, section in architectures.items()}
+    questions |= {name: questions[section.members[0]] for name, section in combined.items()}
+    columns = describe_structures(architectures, ensembles)
     places = {name: place(name, results, ensembles) for name in questions}
-    rows = [describe(name, questions[name].name, columns[name], places[name], gap) for name in questions]
-    table = rank(pd.DataFrame(rows), rank_by, params.compare.question)
+    rows = [describe(name, questions[name].name, columns[name], places[name], wanted.overfitting_gap) for name in questions]
+    table = rank(pd.DataFrame(rows), rank_by, wanted.question)
     write_table(table, comparison_csv)
     comparison = summarise(table, rank_by)
     comparison_json.write_text(json.dumps(comparison, indent=2) + "\n")
     predictions = read_predictions(places, splits)
     shared = share(questions, predictions, sorted(set(splits.label)), rank_by)
-    write_table(shared, shared_csv)
+    write_table(shared, shared_questions_csv)
     paired = pair(dict(list(table.groupby("question", sort=False).architecture)), predictions)
-    write_table(paired, paired_csv)
+    write_table(paired, paired_tests_csv)
     suspects = shared_suspects([predictions[name].query("split != 'training'") for name in comparison["architectures"]])
     write_table(suspects, suspects_csv)
     tell(table, comparison, shared, paired, suspects)
 
 
 def read_predictions(places: dict[str, Path], splits: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the predictions of each name, sorted by path, with groups. Raises `ValueError` for other images than in splits."""
+    """Return the predictions of each name, sorted by path, with groups. Raises `UserError` for other images than in splits."""
     wanted = sorted(splits.path[splits.split != "withheld"])
     found = {}
     for name, results in places.items():
         file = results / "predictions.csv"
         found[name] = with_groups(read_table(file), splits).sort_values("path", ignore_index=True)
         if list(found[name].path) != wanted:
-            raise ValueError(f"{file} has {len(found[name])} images, expected the {len(wanted)} of splits.csv: run dvc repro")
+            raise UserError(f"{file} has {len(found[name])} images, expected the {len(wanted)} of splits.csv: run dvc repro")
     return found
 
 
@@ -107,10 +109,10 @@ def describe(name: str, question: str, columns: dict[str, object], results: Path
     }
 
 
-def describe_structures(params: Params, ensembles: Path) -> dict[str, dict[str, object]]:
+def describe_structures(architectures: dict[str, Architecture], ensembles: Path) -> dict[str, dict[str, object]]:
     """Return what is said in `STRUCTURE` of each architecture and ensemble, of this its members and their weights, in one order."""
-    columns = {name: columns_of(section.structure) for name, section in params.architectures.items()}
-    for name, section in params.architectures.items():
+    columns = {name: columns_of(section.structure) for name, section in architectures.items()}
+    for name, section in architectures.items():
         if not isinstance(section.structure, Classical):
             columns[name]["batch_size"] = section.train.batch_size
     for name, listed in json.loads((ensembles / INDEX).read_text()).items():

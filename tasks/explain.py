@@ -17,14 +17,17 @@ import pandas as pd
 from PIL import Image, ImageOps
 from scipy.stats import spearmanr
 
-from tasks.command import run
+from tasks.errors import UserError
 from tasks.imaging.decode import cut_dark_border, decode_file, render
-from tasks.imaging.form import Form
-from tasks.modeling import gradcam
+from tasks.inference import gradcam
 from tasks.modeling.training import use_threads
-from tasks.params import load_params
+from tasks.params.architectures import read_architecture
+from tasks.params.explain import Explain
+from tasks.params.model_input import Form
+from tasks.params.read import read_section
+from tasks.params.report import Report
 from tasks.scoring.predictions import class_names
-from tasks.sections import Explain
+from tasks.stage import run
 from tasks.tables import read_table, write_table
 
 COLUMNS = ["path", "label", "predicted", "confidence", "kind", "split"]
@@ -35,18 +38,17 @@ DRAWS = 3  # of random weights
 log = logging.getLogger(__name__)
 
 
-def main(architecture: str, clean: Path, splits_csv: Path, predictions_csv: Path, model: Path, explanations: Path) -> None:
+def main(architecture: str, clean: Path, splits_csv: Path, predictions_csv: Path, models: Path, explanations: Path) -> None:
     """Write explanations.csv, sanity.json, and a picture and its overlay for each row."""
-    params = load_params()
-    training = params.architectures[architecture].train
+    training = read_architecture(architecture).train
     use_threads(training.threads)
     keras.utils.set_random_seed(training.seed)
     predictions = read_table(predictions_csv)
-    chosen = choose(predictions, read_table(splits_csv), params.explain)
-    heats, sanity = explain(model, clean, chosen, class_names(predictions), training.form)
+    chosen = choose(predictions, read_table(splits_csv), read_section("explain", Explain))
+    heats, sanity = explain(models, clean, chosen, class_names(predictions), training.form)
     explanations.mkdir(parents=True, exist_ok=True)
     shown = chosen[: len(heats)].assign(picture="", overlay="")  # none without feature maps
-    if params.report.thumbnails:
+    if read_section("report", Report).thumbnails:
         names = [f"{number:03}" for number in range(1, len(shown) + 1)]
         shown = shown.assign(picture=[f"{name}.jpg" for name in names], overlay=[f"{name}_overlay.jpg" for name in names])
         for row, heat in zip(shown.itertuples(), heats, strict=True):
@@ -75,7 +77,7 @@ def explain(model: Path, clean: Path, chosen: pd.DataFrame, classes: list[str], 
     """Return the heat map of each chosen image, and what random weights leave of it; without feature maps none, and why."""
     try:
         explainer = gradcam.load(model)
-    except ValueError as error:
+    except UserError as error:
         return np.empty((0, 1, 1)), {"reason": str(error), "images": 0}
     if chosen.empty:
         return np.empty((0, 1, 1)), {"reason": "params.yaml asks for no image (explain.right, explain.wrong)", "images": 0}

@@ -24,14 +24,17 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from tasks import evidence, promotions, registry, tracking
-from tasks.command import run
-from tasks.judge import PROMOTED, Candidate, Outcome, judge, settled
-from tasks.modeling import ensemble
-from tasks.params import load_params
-from tasks.places import place
-from tasks.sections import Gate, Register
+from tasks.inference import ensemble
+from tasks.params.read import read_section
+from tasks.params.register import Gate, Register
+from tasks.params.split import Split
+from tasks.registry import promotions, unseen_images, versions
+from tasks.registry.champion_gate import PROMOTED, Candidate, Outcome, judge, settled
+from tasks.results import place
+from tasks.stage import run
 from tasks.tables import read_table, write_table
+from tasks.tracking import runs
+from tasks.tracking.hashes import file_sha256, folder_sha256
 
 PACKAGES = (
     "joblib", "keras", "mlflow", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml", "scikit-learn", "scipy", "skops",
@@ -45,33 +48,33 @@ log = logging.getLogger(__name__)
 
 def main(
     clean: Path, files_csv: Path, splits_csv: Path, comparison_json: Path, models: Path, results: Path, ensembles: Path,
-    receipt_json: Path, promotions_jsonl: Path,
+    registration_json: Path, promotions_jsonl: Path,
 ) -> None:  # fmt: skip
     """Register the winner, judge it, and write the receipt."""
-    params = load_params()
+    wanted, near_copies = read_section("register", Register), read_section("split", Split).near_copies
     winner = json.loads(comparison_json.read_text())["winner"]
     model, results = place(winner, models, ensembles), place(winner, results, ensembles)
     splits, files = read_table(splits_csv), read_table(files_csv)
-    seen = evidence.images_given(splits, files)
-    tracking.open_store()
+    seen = unseen_images.images_given(splits, files)
+    runs.open_store()
     client = MlflowClient()
-    version = find_or_create(client, params.register_.model, winner, model, results, seen)
-    test = evidence.judging_images(read_table(results / "predictions.csv"), splits, files)
+    version = find_or_create(client, wanted.model, winner, model, results, seen)
+    test = unseen_images.judging_images(read_table(results / "predictions.csv"), splits, files)
     candidate = Candidate(
         version=version,
         architecture=winner,
         classes=json.loads((model / "classes.json").read_text()),
         scores=json.loads((results / "metrics.json").read_text()),
         test=test,
-        test_sha256=evidence.images_sha256(test),
+        test_sha256=unseen_images.images_sha256(test),
         splits=splits,
         seen=seen,
         clean=clean,
-        hash_distance=params.split.near_copies.hash_distance,
+        hash_distance=near_copies.hash_distance,
     )
-    decided = decide(client, candidate, params.register_, tracking.file_sha256(splits_csv), promotions_jsonl)
-    receipt_json.write_text(json.dumps(decided, indent=2, ensure_ascii=False) + "\n")
-    tell(decided, params.register_.gate)
+    decided = decide(client, candidate, wanted, file_sha256(splits_csv), promotions_jsonl)
+    registration_json.write_text(json.dumps(decided, indent=2, ensure_ascii=False) + "\n")
+    tell(decided, wanted.gate)
 
 
 def find_or_create(client: MlflowClient, name: str, winner: str, model: Path, results: Path, seen: pd.DataFrame) -> ModelVersion:
@@ -79,15 +82,15 @@ def find_or_create(client: MlflowClient, name: str, winner: str, model: Path, re
 
     The thresholds of one that is registered already are replaced by today's.
     """
-    sha256 = tracking.folder_sha256(model)
-    version = registry.find_version(client, name, sha256)
+    sha256 = folder_sha256(model)
+    version = versions.find_version(client, name, sha256)
     if version is None:
         version = create_version(name, winner, model, results, seen, sha256)
         log.info("registered %s as version %s of %s", winner, version.version, name)
     else:
-        registry.replace_artifact(client, version, results / THRESHOLDS)
+        versions.replace_artifact(client, version, results / THRESHOLDS)
         log.info("%s is registered already, as version %s of %s", winner, version.version, name)
-    client.set_registered_model_alias(name, registry.CHALLENGER, version.version)
+    client.set_registered_model_alias(name, versions.CHALLENGER, version.version)
     return version
 
 
@@ -95,18 +98,18 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
     """Log the model to its training's run as a pyfunc that takes image bytes, with the images it has seen, and register it."""
     classes = json.loads((model / "classes.json").read_text())
     scores = json.loads((results / "metrics.json").read_text())
-    with tracking.continue_run(architecture, results / "predictions.csv"), tempfile.TemporaryDirectory() as scratch:
+    with runs.continue_run(architecture, results / "predictions.csv"), tempfile.TemporaryDirectory() as scratch:
         write_table(seen, Path(scratch, "seen.csv"))
         logged = mlflow.pyfunc.log_model(
             name="model",
-            python_model="serving/pyfunc.py",
+            python_model="tasks/registry/pyfunc.py",
             artifacts={"model": str(model), "seen": str(Path(scratch, "seen.csv")), "thresholds": str(results / THRESHOLDS)},
-            code_paths=["serving", "tasks"],
-            model_config={registry.SHA256: sha256},  # so that it is checked wherever it is loaded
+            code_paths=["tasks"],
+            model_config={versions.SHA256: sha256},  # so that it is checked wherever it is loaded
             signature=signature(classes),
             pip_requirements=requirements(),
         )
-        tags = {"architecture": architecture, registry.SHA256: sha256, "classes": json.dumps(classes)}
+        tags = {"architecture": architecture, versions.SHA256: sha256, "classes": json.dumps(classes)}
         if ensemble.is_one(model):
             tags["members"] = json.dumps(ensemble.committee(model).weights)
         tags |= {score: str(value) for score, value in scores.items() if score.startswith(("val_", "test_"))}
@@ -120,7 +123,7 @@ def requirements() -> list[str]:
 
 
 def signature(classes: list[str]) -> ModelSignature:
-    """Image bytes to what `serving/pyfunc.py` answers."""
+    """Image bytes to what `tasks/registry/pyfunc.py` answers."""
     columns = {"predicted": "string", "confidence": "double", "abstained": "boolean", "unfamiliar": "boolean", "distance": "double"}
     columns |= {f"p_{label}": "double" for label in classes} | {"error": "string"}
     outputs = Schema([ColSpec(kind, name, required=False) for name, kind in columns.items()])
@@ -130,16 +133,16 @@ def signature(classes: list[str]) -> ModelSignature:
 def decide(client: MlflowClient, candidate: Candidate, params: Register, splits_sha256: str, path: Path) -> dict[str, object]:
     """Let the gate judge the candidate, unless that is settled; record the look, and return the receipt."""
     name = params.model
-    lines = registry.history(client, name, path)
-    registry.settle(client, name, lines)
-    champion = registry.find_champion(client, name)
-    with registry.fetched(champion) if champion else nullcontext() as folder:
+    lines = versions.history(client, name, path)
+    versions.settle(client, name, lines)
+    champion = versions.find_champion(client, name)
+    with versions.fetched(champion) if champion else nullcontext() as folder:
         outcome = settled(candidate, champion, lines, params.gate)
         look = outcome is None
         outcome = outcome or judge(candidate, champion, folder, params.gate)
     if look:
         line = describe(candidate, champion, outcome, params, splits_sha256)
-        registry.record(client, candidate.version, line, path)
+        versions.record(client, candidate.version, line, path)
         lines.append(line)
     return receipt(candidate, champion, outcome, lines)
 
@@ -148,7 +151,7 @@ def describe(
     candidate: Candidate, champion: ModelVersion | None, outcome: Outcome, params: Register, splits_sha256: str
 ) -> promotions.Line:
     """Return the line of `promotions.jsonl` that a look is."""
-    before = (int(champion.version), champion.tags[registry.SHA256]) if champion else (None, None)
+    before = (int(champion.version), champion.tags[versions.SHA256]) if champion else (None, None)
     after = (int(candidate.version.version), candidate.sha256) if outcome.verdict == PROMOTED else before
     return promotions.new_line(
         promotions.LOOK,

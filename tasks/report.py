@@ -12,14 +12,17 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from tasks import tracking
-from tasks.command import run
-from tasks.params import load_params
-from tasks.places import place
+from tasks.params.architectures import read_architectures
+from tasks.params.ensembles import read_ensembles
+from tasks.params.read import read_section
+from tasks.params.report import Report
 from tasks.reporting import card, comparison, data, page
 from tasks.reporting.models import Model, describe_model
+from tasks.results import place
 from tasks.scoring import figures
+from tasks.stage import run
 from tasks.tables import read_table
+from tasks.tracking import runs
 
 VERDICTS = {"promoted": "promoted", "refused": "refused", "undecided": "left to a person", "stands": "nothing changes"}
 
@@ -36,13 +39,14 @@ log = logging.getLogger(__name__)
 
 
 def main(
-    clean: Path, files_csv: Path, quarantine: Path, quarantine_csv: Path, validation_json: Path, splits_csv: Path, split_json: Path,
-    comparison_csv: Path, comparison_json: Path, shared_csv: Path, paired_csv: Path, suspects_csv: Path, models: Path,
+    clean: Path, files_csv: Path, quarantine: Path, quarantine_csv: Path, validation_json: Path, splits_csv: Path,
+    split_json: Path, comparison_csv: Path, comparison_json: Path, shared_questions_csv: Path, paired_tests_csv: Path,
+    suspects_csv: Path, models: Path,
     results: Path, ensembles: Path, explanations: Path, registration_json: Path, report: Path,
 ) -> None:  # fmt: skip
     """Fill the templates, and hand figures and tables to MLflow."""
-    params = load_params()
-    asked, pictures = params.architectures, params.report.thumbnails
+    wanted = read_section("report", Report)
+    pictures = wanted.thumbnails
     splits, split = read_table(splits_csv), read_json(split_json)
     groups = dict(zip(splits.path, splits.group, strict=True))
     rows = read_scores(comparison_csv).to_dict("records")
@@ -55,9 +59,9 @@ def main(
     ]
     compared = read_json(comparison_json)
     facts = {
-        "title": params.report.title,
+        "title": wanted.title,
         "pictures": pictures,
-        "stated": card.statements(params.report),
+        "stated": card.statements(wanted),
         "counts": data.count_images(split),
         "sizes": data.describe_sizes(read_table(files_csv)),
         "samples": data.choose_samples(splits, clean, pictures),
@@ -67,16 +71,16 @@ def main(
         "suspects": data.describe_suspects(read_table(suspects_csv), groups, clean, pictures),
         "compared": compared,
         "ranked_by": RANKED_BY[compared["ranked_by"]],
-        "shared": by_question(read_scores(shared_csv)),
-        "paired": by_question(read_scores(paired_csv)),
+        "shared": by_question(read_scores(shared_questions_csv)),
+        "paired": by_question(read_scores(paired_tests_csv)),
         "models": described,
-        "ensembles": params.ensembles,
+        "ensembles": read_ensembles(),
         "winner": described[0],
         "questions": {one.question: [model for model in described if model.question == one.question] for one in described},
         "costs": comparison.draw_costs(described),
         "intervals": comparison.draw_intervals(described),
         "registration": read_json(registration_json),
-        "weights": card.weights_of(asked, params.report),
+        "weights": card.weights_of(read_architectures(), wanted),
         "versions": card.versions(),
         "hashes": card.hashes(folders[described[0].name][0], splits_csv),
         "verdicts": VERDICTS,
@@ -106,7 +110,7 @@ def by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 def track(model: Model, results: Path, explanations: Path, pictures: bool) -> None:
     """Add figures and tables to the MLflow run of the training, and pictures of images where they may be shown."""
-    with tracking.continue_run(model.name, results / "predictions.csv"):
+    with runs.continue_run(model.name, results / "predictions.csv"):
         for name, drawn in model.figures.items():
             mlflow.log_text(figures.svg(drawn.figure), f"figures/{name}.svg")
         for path in sorted(results.glob("*.csv")) + sorted(results.glob("*.json")):

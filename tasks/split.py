@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.command import run
-from tasks.imaging.duplicates import find_copies, group
-from tasks.params import load_params
-from tasks.sections import Patients, Split
+from tasks.errors import UserError
+from tasks.params.read import read_section
+from tasks.params.split import Patients, Split
+from tasks.quality.duplicates import find_copies, group
+from tasks.stage import run
 from tasks.tables import read_table, write_table
 
 PARTS = ("test", "validation", "training")  # by precedence: copies are withheld from the later ones
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 def main(raw: Path, clean: Path, files_csv: Path, splits_csv: Path, split_json: Path) -> None:
     """Write each image's part and group, and a summary of counts, copies and withheld images."""
-    params = load_params().split
+    params = read_section("split", Split)
     files = read_table(files_csv).query("status == 'usable'").reset_index(drop=True)
     near = params.near_copies
     copies = find_copies(files, clean, near.hash_distance, near.correlation)
@@ -47,7 +48,7 @@ def main(raw: Path, clean: Path, files_csv: Path, splits_csv: Path, split_json: 
 
 
 def find_patients(paths: Sequence[str], params: Patients, raw: Path) -> list[str]:
-    """Return each image's patient, "" where none is known. Raises `ValueError` for a pattern or table that fits nothing."""
+    """Return each image's patient, "" where none is known. Raises `UserError` for a pattern or table that fits nothing."""
     if params.pattern is not None:
         pattern = _compile(params.pattern)
         found = [match[1] if (match := pattern.search(path)) else "" for path in paths]
@@ -57,7 +58,7 @@ def find_patients(paths: Sequence[str], params: Patients, raw: Path) -> list[str
     else:
         return [""] * len(paths)
     if not any(found):
-        raise ValueError(f"split.patients names no patient of any image, such as {paths[0]!r}: received {params}")
+        raise UserError(f"split.patients names no patient of any image, such as {paths[0]!r}: received {params}")
     return found
 
 
@@ -86,7 +87,7 @@ def check(splits: pd.DataFrame) -> None:
     counts = pd.crosstab(splits.label, splits.split).reindex(columns=list(PARTS), fill_value=0)
     lacking = [f"{label} has no {part} image" for label, row in counts.iterrows() for part in PARTS if row[part] == 0]
     if lacking:
-        raise ValueError(
+        raise UserError(
             f"every class needs images in each part, but {'; '.join(lacking)}. Add images of it, "
             "or raise split.validation or split.test, or change split.seed in params.yaml."
         )
@@ -128,18 +129,18 @@ def _compile(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"split.patients.pattern: {pattern!r} is no regular expression: {error}") from error
+        raise UserError(f"split.patients.pattern: {pattern!r} is no regular expression: {error}") from error
     if compiled.groups != 1:
-        raise ValueError(f"split.patients.pattern: {pattern!r} has {compiled.groups} groups, expected one around the patient")
+        raise UserError(f"split.patients.pattern: {pattern!r} has {compiled.groups} groups, expected one around the patient")
     return compiled
 
 
 def _read_patients(path: Path) -> dict[str, str]:
     if not path.is_file():
-        raise FileNotFoundError(f"split.patients.table: {path} is missing, expected a CSV file with columns path and patient")
+        raise UserError(f"split.patients.table: {path} is missing, expected a CSV file with columns path and patient")
     table = read_table(path)
     if not {"path", "patient"} <= set(table.columns):
-        raise ValueError(f"split.patients.table: {path} has columns {list(table.columns)}, expected path and patient")
+        raise UserError(f"split.patients.table: {path} has columns {list(table.columns)}, expected path and patient")
     return dict(zip(table.path, table.patient, strict=True))
 
 

@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.class_weight import compute_class_weight
 
-from tasks.command import run
-from tasks.params import load_params
-from tasks.questions import Question
+from tasks.errors import UserError
+from tasks.params.architectures import read_architectures
+from tasks.params.questions import Question
+from tasks.params.read import PARAMS, list_problems, read_section
+from tasks.params.weigh import Weigh
+from tasks.stage import run
 from tasks.tables import read_table
 
 log = logging.getLogger(__name__)
@@ -23,16 +26,16 @@ log = logging.getLogger(__name__)
 
 def main(splits_csv: Path, class_weights: Path) -> None:
     """Write {class: weight} for every architecture."""
-    params = load_params()
     splits = read_table(splits_csv)
     folders = sorted(set(splits.label))
     training = splits[splits.split == "training"].label
-    questions = {name: section.question for name, section in params.architectures.items()}
+    method = read_section("weigh", Weigh).method
+    questions = {name: section.question for name, section in read_architectures().items()}
     check(questions, folders)
     class_weights.mkdir(parents=True, exist_ok=True)
     told: dict[str, dict[str, float]] = {}
     for name, question in questions.items():
-        weights = weigh(training.map(question.answers(folders)), question.classes(folders), params.weigh.method)
+        weights = weigh(training.map(question.answers(folders)), question.classes(folders), method)
         (class_weights / f"{name}.json").write_text(json.dumps(weights, indent=2) + "\n")
         told[question.name] = weights
     for question, weights in told.items():
@@ -49,7 +52,7 @@ def check(questions: dict[str, Question], folders: list[str]) -> None:
             wrong = [f"labels: another architecture groups other folders as {question.name}; give one class another name"]
         problems += [f"architectures.{architecture}.{problem}" for problem in wrong]
     if problems:
-        raise ValueError("\n  ".join([f"params.yaml has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]))
+        raise UserError(list_problems(PARAMS, problems))
 
 
 def weigh(labels: pd.Series, classes: list[str], method: str) -> dict[str, float]:

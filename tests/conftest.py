@@ -1,7 +1,6 @@
 """What many tests share: stages run as `dvc.yaml` words them, and one tiny set that went through all of them."""
 
 import importlib
-import inspect
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,8 @@ import mlflow
 import pytest
 from ruamel.yaml import YAML
 
-from tests import draw
+from tasks.stage import read_arguments
+from tests.support import draw
 
 ROOT = Path(__file__).parents[1]
 TINY_PARAMS = """
@@ -86,8 +86,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pipeline")
     draw_tiny(root / "data/raw")
     (root / "params.yaml").write_text(TINY_PARAMS)
-    for package in ("tasks", "serving"):
-        (root / package).symlink_to(ROOT / package)
+    (root / "tasks").symlink_to(ROOT / "tasks")  # what is registered takes its code along
     with pytest.MonkeyPatch.context() as monkeypatch:
         enter(root, monkeypatch)
         for stage in STAGES:
@@ -131,7 +130,7 @@ def run_stage(name: str) -> None:
     stage = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"][verb]
     _, _, module, *words = stage.get("do", stage)["cmd"].replace("${key}", key).split()
     main = importlib.import_module(module).main
+    arguments = read_arguments(main, words)
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()  # a stage has a process of its own, so its layers are numbered from one
-    parameters = inspect.signature(main).parameters.values()
-    main(*[Path(word) if parameter.annotation is Path else word for word, parameter in zip(words, parameters, strict=True)])
+    main(**arguments)

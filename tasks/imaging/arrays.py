@@ -17,8 +17,9 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from tasks.errors import UserError
 from tasks.imaging import decode as decoder
-from tasks.imaging.form import Form
+from tasks.params.model_input import Form
 
 CACHE = Path(".cache/arrays")
 BLOCK = 256  # images held in memory while decoding
@@ -96,7 +97,7 @@ def _is_whole(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
 def _make_room(folder: Path, wanted: int) -> None:
     cap = float(os.environ.get("ARRAY_CACHE_GB", "20")) * 1e9
     if wanted > cap:
-        raise ValueError(
+        raise UserError(
             f"an array of the images needs {wanted / 1e9:.1f} GB in {folder}, allowed are {cap / 1e9:.1f} GB: "
             "set ARRAY_CACHE_GB higher, or image_size lower"
         )

@@ -1,7 +1,7 @@
 """Random changes of training images: one fused affine transform, a brightness factor, bending, and blending of pairs.
 
 What happens to an image is a function of (seed, epoch, index) alone, so a resumed training sees the same images as an
-uninterrupted one; only whom it is blended with depends on its batch. Units are those of `tasks/imaging/changes.py`.
+uninterrupted one; only whom it is blended with depends on its batch. Units are those of `tasks/params/augmentation.py`.
 Bending is our own: that of Keras 3.15 moves both axes by one field, and where the batch size is unknown returns the first
 image in place of all.
 """
@@ -9,7 +9,7 @@ image in place of all.
 import numpy as np
 import tensorflow as tf
 
-from tasks.imaging.changes import Augmentation, Elastic
+from tasks.params.augmentation import Augmentation, Elastic
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 COARSE = 4  # times smaller each side is where no fine structure is left

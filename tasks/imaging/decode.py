@@ -6,81 +6,22 @@ grey is scaled by the full range of its type, animations give their first frame.
 """
 
 import io
-import math
 import re
-import struct
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from tasks.imaging.form import Form
+from tasks.imaging.picture import FORMATS, NO_LIMITS, PARSER_ERRORS, Decoded, ImageError, Limits
+from tasks.params.model_input import Form
 
 VERSION = 2  # raise when the same bytes would give other pixels: caches are keyed by it
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # JPEG covers MPO, the cameras' two-picture files
-REASONS = {
-    "empty": "the file holds no bytes",
-    "too_many_bytes": "the file is larger than max_bytes",
-    "not_an_image": "the content is in none of the image formats " + ", ".join((*FORMATS, "DICOM")),
-    "too_many_pixels": "width times height is larger than max_pixels",
-    "truncated": "the file ends before the picture does",
-    "corrupt": "the picture cannot be decoded",
-    "unsupported_mode": "the pixels are of a kind without a fixed meaning, such as 32-bit floats",
-    "unsupported_compression": "the pixels are packed in a way that is not read here",
-    "missing_package": "a package that this format needs is not installed",
-    "outside_class_folder": "the file does not lie in the folder of a class",
-    "unreadable": "the operating system refuses to read the file",
-}
 JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # but those without bytes of their own
 SPECKS = 0.02  # share of bright pixels, such as noise, that a dark row or column may have
 MAX_SCANS = 100  # as libtiff allows: every one may take as long as the whole picture, and needs few bytes
-# What Pillow's parsers raise on damaged files.
-PARSER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    EOFError,
-    NotImplementedError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
 
 
-class ImageError(ValueError):
-    """An image file that cannot be used; `reason` is a key of `REASONS`, `detail` what was found."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail} ({REASONS[reason]})")
-        self.reason = reason
-        self.detail = detail
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a file may cost before it is refused unread; without arguments, no limit of ours."""
-
-    max_bytes: float = math.inf
-    max_pixels: float = math.inf
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A picture in Pillow's mode L or RGB, and what its file said of it."""
-
-    picture: Image.Image
-    format: str
-    mode: str
-
-
-def decode(source: Path | bytes, channels: int, size: tuple[int, int] | None = None, limits: Limits = Limits()) -> np.ndarray:
+def decode(source: Path | bytes, channels: int, size: tuple[int, int] | None = None, limits: Limits = NO_LIMITS) -> np.ndarray:
     """Return the pixels of an image file as `uint8`, shape (height, width, channels).
 
     `channels` is 1 (ITU-R 601 luma) or 3 (RGB). `size` is (height, width): the picture is stretched to it with an
@@ -89,7 +30,7 @@ def decode(source: Path | bytes, channels: int, size: tuple[int, int] | None = N
     return _to_pixels(decode_file(source, limits).picture, channels, size)
 
 
-def decode_file(source: Path | bytes, limits: Limits = Limits()) -> Decoded:
+def decode_file(source: Path | bytes, limits: Limits = NO_LIMITS) -> Decoded:
     """Decode a whole file, given by path or as bytes. Raises `ImageError`."""
     return decode_bytes(source if isinstance(source, bytes) else read_file(source, limits), limits)
 
@@ -116,7 +57,7 @@ def cut_dark_border(picture: Image.Image, darkest: int | None) -> Image.Image:
     return picture.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
 
 
-def read_file(path: Path, limits: Limits = Limits()) -> bytes:
+def read_file(path: Path, limits: Limits = NO_LIMITS) -> bytes:
     """Return the bytes of a file, unread where it is too large. Raises `ImageError`."""
     try:
         size = path.stat().st_size
@@ -127,7 +68,7 @@ def read_file(path: Path, limits: Limits = Limits()) -> bytes:
         raise ImageError("unreadable", error.strerror or str(error)) from error
 
 
-def decode_bytes(content: bytes, limits: Limits = Limits()) -> Decoded:
+def decode_bytes(content: bytes, limits: Limits = NO_LIMITS) -> Decoded:
     """Decode a whole file, upright, to a picture of mode L or RGB. Raises `ImageError`."""
     if not content:
         raise ImageError("empty", "0 bytes")

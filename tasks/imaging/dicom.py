@@ -24,8 +24,8 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, UID_dictionary
 from scipy.special import expit
 
-from tasks.imaging.decode import PARSER_ERRORS, Decoded, ImageError, Limits
 from tasks.imaging.dicom_header import BIG_ENDIAN, DEFLATED, IMPLICIT, Elements, decimal, element, integer, item, read_header, text
+from tasks.imaging.picture import PARSER_ERRORS, Decoded, ImageError, Limits
 
 GREY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
 SAMPLES = dict.fromkeys((*GREY, PALETTE), 1) | dict.fromkeys(("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"), 3)

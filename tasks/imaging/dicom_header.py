@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tasks.imaging.decode import ImageError
+from tasks.imaging.picture import ImageError
 
 TAGS = {
     0x00020010: "TransferSyntaxUID",

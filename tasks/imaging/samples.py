@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from tasks.imaging import augmentation
-from tasks.imaging.changes import Augmentation
+from tasks.params.augmentation import Augmentation
 
 ROWS = 4
 COUNT = ROWS * ROWS

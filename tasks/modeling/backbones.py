@@ -17,8 +17,9 @@ import h5py
 import keras
 import numpy as np
 
-from tasks.modeling.architectures import Backbone, Head, Transfer
+from tasks.errors import UserError
 from tasks.modeling.layers import answer
+from tasks.params.architectures import Backbone, Head, Transfer
 
 POOLING = {
     "average": keras.layers.GlobalAveragePooling2D,
@@ -44,7 +45,7 @@ def build_features(structure: Backbone, pooling: str, image_size: tuple[int, int
 def load_weights(model: keras.Model, structure: Backbone, image_size: tuple[int, int]) -> None:
     """Give the backbone in `model` its pretrained weights; `weights: null` leaves it at random.
 
-    Raises `ValueError` for a file of other weights or a damaged one, and where Keras cannot download its own.
+    Raises `UserError` for a file of other weights or a damaged one, and where Keras cannot download its own.
     """
     if structure.weights is None:
         return
@@ -60,14 +61,14 @@ def backbone_layers(model: keras.Model) -> list[keras.Layer]:
 
 
 def position(model: keras.Model, trainable_from: str | None) -> int:
-    """Return which of the model's layers is the first to be trained. Raises `ValueError` for an unknown name."""
+    """Return which of the model's layers is the first to be trained. Raises `UserError` for an unknown name."""
     names = [layer.name for layer in backbone_layers(model)]
     if trainable_from is None:
         return len(names) + 1  # the pooling has nothing to train
     if trainable_from not in names:
         close = difflib.get_close_matches(trainable_from, names, n=3)
         known = f"did you mean {' or '.join(close)}?" if close else f"its last layers are {', '.join(names[-6:])}"
-        raise ValueError(f"trainable_from: the backbone has no layer {trainable_from!r}; {known}")
+        raise UserError(f"trainable_from: the backbone has no layer {trainable_from!r}; {known}")
     return names.index(trainable_from)
 
 
@@ -138,7 +139,7 @@ def _build(structure: Backbone, **arguments: object) -> keras.Model:
     try:
         return _application(structure.backbone)(include_top=False, **structure.options, **arguments)
     except TypeError as error:
-        raise ValueError(f"options: {structure.backbone} does not take {structure.options}: {error}") from error
+        raise UserError(f"options: {structure.backbone} does not take {structure.options}: {error}") from error
 
 
 def _application(backbone: str) -> Callable[..., keras.Model]:
@@ -150,13 +151,13 @@ def _imagenet(structure: Backbone, image_size: tuple[int, int]) -> keras.Model:
     try:
         return _build(structure, weights="imagenet", input_shape=(*image_size, 3))
     except ValueError as error:
-        raise ValueError(f"weights: imagenet of {structure.backbone} {structure.options or ''} cannot be had: {error}") from error
+        raise UserError(f"weights: imagenet of {structure.backbone} {structure.options or ''} cannot be had: {error}") from error
     except Exception as error:  # Keras raises just that when the network fails
         address = re.search(r"URL fetch failure on (\S+):", str(error))
         if address is None:
             raise
         name, cache = address[1].rpartition("/")[2], Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
-        raise ValueError(
+        raise UserError(
             f"weights: the ImageNet weights of {structure.backbone} could not be downloaded ({error})\n"
             f"  Fetch {address[1]} on a machine with a network and put it into {cache},\n"
             f"  or anywhere and say weights: /path/to/{name}; weights: null would start at random."
@@ -167,19 +168,19 @@ def _from_file(structure: Backbone, image_size: tuple[int, int]) -> keras.Model:
     """Build with the weights of a file, which must be of this backbone without its top."""
     file, name = Path(structure.weights).expanduser(), f"{structure.backbone} {structure.options or ''}".strip()
     if not file.is_file():
-        raise ValueError(f"weights: {file} is no file; expected imagenet, or a file of the weights of {name} without its top")
+        raise UserError(f"weights: {file} is no file; expected imagenet, or a file of the weights of {name} without its top")
     model = _build(structure, weights=None, input_shape=(*image_size, 3))
     try:
         arrays = _arrays(file)
         surplus = Counter(array.shape for array in arrays) - Counter(weight.shape for weight in model.weights)
         if surplus or len(arrays) != len(model.weights):
             shapes = f", among them of shape {next(iter(surplus))}" if surplus else ""
-            raise ValueError(f"it holds {len(arrays)} arrays{shapes}; expected {len(model.weights)} of other shapes")
+            raise UserError(f"it holds {len(arrays)} arrays{shapes}; expected {len(model.weights)} of other shapes")
         model.load_weights(file)
     except (ValueError, OSError, KeyError) as error:
-        raise ValueError(f"weights: {file} does not fit {name} without its top at {list(image_size)} pixels: {error}") from error
+        raise UserError(f"weights: {file} does not fit {name} without its top at {list(image_size)} pixels: {error}") from error
     if Counter(map(_digest, arrays)) != Counter(map(_digest, model.get_weights())):  # Keras leaves a layer random with a warning
-        raise ValueError(f"weights: {file} did not give every layer of {name} its weights: expected those of this architecture")
+        raise UserError(f"weights: {file} did not give every layer of {name} its weights: expected those of this architecture")
     return model
 
 

@@ -30,7 +30,8 @@ from sklearn.tree._tree import Tree
 from skops.io.exceptions import UntrustedTypesFoundException
 from threadpoolctl import threadpool_limits
 
-from tasks.modeling.architectures import Classical
+from tasks.errors import UserError
+from tasks.params.architectures import Classical
 
 FOLDS = 5  # of the calibration, as libsvm's own has
 STEPS = 5000  # at most, of logistic regression
@@ -69,7 +70,7 @@ def fit(
     `SVC(probability=True)`: https://scikit-learn.org/stable/modules/generated/sklearn.svm.SVC.html. With many classes
     they are too modest; a temperature was closer there, and far too sure where the folds held no error. Images of equal
     `groups` stay in one fold, else copies would make the sigmoids too sure. Equal arguments give an equal classifier.
-    Raises `ValueError` where a class has too few images.
+    Raises `UserError` where a class has too few images.
     """
     _check_targets(targets)
     model = _model(structure, seed)
@@ -125,16 +126,16 @@ def save(estimator: Pipeline, file: Path) -> None:
 
 
 def load(file: Path) -> Pipeline:
-    """Read what `save` wrote. Raises `FileNotFoundError`, and `ValueError` for anything else than such a classifier."""
+    """Read what `save` wrote. Raises `UserError` for anything else than such a classifier."""
     try:
         estimator = skops.io.load(file, trusted=TRUSTED)
     except UntrustedTypesFoundException as error:
         found = str(error).splitlines()[0]
-        raise ValueError(f"{file} is refused: {found} Expected a classifier that training wrote; train it again") from error
+        raise UserError(f"{file} is refused: {found} Expected a classifier that training wrote; train it again") from error
     except DAMAGES as error:
-        raise ValueError(f"{file} is no whole skops file ({error!r}): expected what training wrote; train it again") from error
+        raise UserError(f"{file} is no whole skops file ({error!r}): expected what training wrote; train it again") from error
     if not isinstance(estimator, Pipeline) or not isinstance(estimator[-1], KINDS):
-        raise ValueError(f"{file} holds a {type(estimator).__name__}: expected a classifier that training wrote; train it again")
+        raise UserError(f"{file} holds a {type(estimator).__name__}: expected a classifier that training wrote; train it again")
     if isinstance(estimator[-1], RandomForestClassifier):
         _check_trees(estimator[-1], file)
     return estimator
@@ -143,7 +144,7 @@ def load(file: Path) -> Pipeline:
 def _check_targets(targets: np.ndarray) -> None:
     found = np.unique(targets).tolist()
     if len(found) < 2 or found != list(range(len(found))):
-        raise ValueError(f"expected training images of every class, at least two, received those of the class indices {found}")
+        raise UserError(f"expected training images of every class, at least two, received those of the class indices {found}")
 
 
 def _model(structure: Classical, seed: int) -> RandomForestClassifier | LogisticRegression | SVC:
@@ -160,7 +161,7 @@ def _folds(features: np.ndarray, targets: np.ndarray, groups: np.ndarray | None,
     groups = np.arange(len(targets)) if groups is None else groups
     least = min(len(np.unique(groups[targets == target])) for target in np.unique(targets))
     if least < 2:
-        raise ValueError("an SVM needs at least two training images of each class that are no copies: its calibration parts them")
+        raise UserError("an SVM needs at least two training images of each class that are no copies: its calibration parts them")
     return list(StratifiedGroupKFold(min(FOLDS, least), shuffle=True, random_state=seed).split(features, targets, groups))
 
 
@@ -168,7 +169,7 @@ def _check_trees(forest: RandomForestClassifier, file: Path) -> None:
     """Refuse a node that points out of its tree, or back: prediction follows it unchecked."""
     for tree in (estimator.tree_ for estimator in forest.estimators_):
         if not (tree.node_count and tree.n_features == forest.n_features_in_ and _is_closed(tree)):
-            raise ValueError(f"{file} is refused: a tree has a node that points nowhere; train it again")
+            raise UserError(f"{file} is refused: a tree has a node that points nowhere; train it again")
 
 
 def _is_closed(tree: Tree) -> bool:

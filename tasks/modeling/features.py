@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from tasks.imaging import augmentation
 from tasks.imaging.arrays import kept
-from tasks.imaging.changes import Augmentation
-from tasks.modeling.architectures import Backbone
 from tasks.modeling.training import Images
+from tasks.params.architectures import Backbone
+from tasks.params.augmentation import Augmentation
 
 CACHE = Path(".cache/features")
 BATCH = 64

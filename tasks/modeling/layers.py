@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from tasks.modeling.architectures import Cnn
+from tasks.errors import UserError
+from tasks.params.architectures import Cnn
 
 
 def build_model(
@@ -14,7 +15,7 @@ def build_model(
     """Return a model from raw `uint8` pixels (batch, height, width, channels) to probabilities (batch, classes).
 
     `fused` trains batch normalisation with TensorFlow's fused kernel; the weights are the same, in the same order, as
-    those of the plain model that is saved. `binary` answers with one sigmoid. Raises `ValueError` where the image is
+    those of the plain model that is saved. `binary` answers with one sigmoid. Raises `UserError` where the image is
     too small for the blocks.
     """
     normalization = FusedBatchNormalization if fused else keras.layers.BatchNormalization
@@ -39,12 +40,12 @@ def answer(x: keras.KerasTensor, classes: int, binary: bool = False) -> keras.Ke
     """Return `float32` probabilities (batch, classes) of features (batch, units).
 
     `binary` is one sigmoid p, answered as the two columns 1 - p and p: their cross-entropy is the binary one, and all
-    that reads probabilities finds a column for each class. Raises `ValueError` where there are other than two classes.
+    that reads probabilities finds a column for each class. Raises `UserError` where there are other than two classes.
     """
     if not binary:
         return keras.layers.Dense(classes, activation="softmax", name="probabilities", dtype="float32")(x)
     if classes != 2:
-        raise ValueError(f"a sigmoid tells two classes apart, received {classes}")
+        raise UserError(f"a sigmoid tells two classes apart, received {classes}")
     positive = keras.layers.Dense(1, activation="sigmoid", name="positive", dtype="float32")(x)
     negative = keras.layers.Rescaling(-1, offset=1, name="negative", dtype="float32")(positive)
     return keras.layers.Concatenate(name="probabilities", dtype="float32")([negative, positive])
@@ -84,7 +85,7 @@ def _blocks(structure: Cnn) -> Iterator[tuple[int, bool, float]]:
 def _check_room(structure: Cnn, pool: bool, x: keras.KerasTensor, image_size: tuple[int, int]) -> None:
     least = (structure.kernel if structure.padding == "valid" else 1) + pool
     if min(x.shape[1:3]) < least:
-        raise ValueError(
+        raise UserError(
             f"image_size {list(image_size)} is too small for {len(structure.filters)} blocks of convolution and pooling: "
             "set image_size higher, or filters shorter"
         )

@@ -17,8 +17,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from tasks.imaging.form import Form, View
-from tasks.modeling import familiar, temperature, views
+from tasks.errors import UserError
+from tasks.modeling import out_of_distribution as ood
+from tasks.modeling import temperature
+from tasks.modeling import test_time_augmentation as tta
+from tasks.params.model_input import Form, View
 
 BATCH = 64  # images at a time, as while training
 # What reading a damaged or foreign file raises, in Keras, HDF5 and zip.
@@ -82,7 +85,7 @@ def complete(folder: Path, degrees: float, usual: np.ndarray) -> None:
 
 
 def load(folder: Path) -> Saved:
-    """Return the model of `folder`. Raises `FileNotFoundError`, and `ValueError` where its files do not fit together."""
+    """Return the model of `folder`. Raises `UserError` where its files do not fit together."""
     classes = read(folder / "classes.json")
     form, test_views = _form(folder / "input.json")
     shape = form.shape
@@ -91,17 +94,17 @@ def load(folder: Path) -> Saved:
     elif (folder / "model.skops").exists():
         raw, inputs, outputs = _classical(folder, shape)
     else:
-        raise FileNotFoundError(f"{folder} holds no model: expected model.keras or model.skops; train it again")
+        raise UserError(f"{folder} holds no model: expected model.keras or model.skops; train it again")
     if inputs != shape:
-        raise ValueError(f"{folder}: the model takes pixels of shape {inputs}, input.json says {shape}; train it again")
+        raise UserError(f"{folder}: the model takes pixels of shape {inputs}, input.json says {shape}; train it again")
     if outputs != len(classes):
-        raise ValueError(f"{folder}: the model has {outputs} outputs, classes.json has {len(classes)} classes; train it again")
+        raise UserError(f"{folder}: the model has {outputs} outputs, classes.json has {len(classes)} classes; train it again")
     degrees, usual = read_temperature(folder / "calibration.json"), _usual(folder / "familiar.npz")
 
     def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         check_pixels(pixels, shape)
-        probabilities, statistics = views.averaged(raw, pixels, test_views)
-        distances = familiar.distances(familiar.describe(pixels, statistics), usual)
+        probabilities, statistics = tta.averaged(raw, pixels, test_views)
+        distances = ood.distances(ood.describe(pixels, statistics), usual)
         return temperature.apply(probabilities, degrees), distances
 
     return Saved(classes, (form,), answer)
@@ -110,18 +113,18 @@ def load(folder: Path) -> Saved:
 def check_pixels(pixels: np.ndarray, shape: tuple[int, ...]) -> None:
     """Raise `ValueError` where these are no images of that shape."""
     if pixels.shape[1:] != shape or pixels.dtype != np.uint8:
-        raise ValueError(f"expected uint8 pixels of shape (images, {', '.join(map(str, shape))}), "
+        raise UserError(f"expected uint8 pixels of shape (images, {', '.join(map(str, shape))}), "
                          f"received {pixels.dtype} of shape {pixels.shape}")  # fmt: skip
 
 
 def load_keras(file: Path) -> Any:
-    """Return a Keras model of plain layers. Raises `ValueError` for one that would run code of its own, or is damaged."""
+    """Return a Keras model of plain layers. Raises `UserError` for one that would run code of its own, or is damaged."""
     import keras
 
     try:
         return keras.saving.load_model(file, safe_mode=True, compile=False)
     except DAMAGES as error:
-        raise ValueError(
+        raise UserError(
             f"{file} is refused: expected a Keras archive of plain layers, as training wrote it, received "
             f"{_received(file, error)}; train it again, or bring it back from a back-up"
         ) from error
@@ -161,13 +164,13 @@ def _received(file: Path, error: Exception) -> str:
 
 
 def read(file: Path) -> list | dict:
-    """Return what a JSON file beside a model holds. Raises `FileNotFoundError`, and `ValueError` where it is damaged."""
+    """Return what a JSON file beside a model holds. Raises `UserError` where it is damaged."""
     try:
         return json.loads(file.read_text())
     except FileNotFoundError:
-        raise FileNotFoundError(f"{file} is missing: expected beside the model, where training wrote it; train it again") from None
+        raise UserError(f"{file} is missing: expected beside the model, where training wrote it; train it again") from None
     except ValueError as error:
-        raise ValueError(f"{file} is damaged: expected JSON as training wrote it, received {error}; train it again") from error
+        raise UserError(f"{file} is damaged: expected JSON as training wrote it, received {error}; train it again") from error
 
 
 def _form(file: Path) -> tuple[Form, tuple[View, ...]]:
@@ -179,9 +182,9 @@ def _form(file: Path) -> tuple[Form, tuple[View, ...]]:
         form = Form((height, width), int(content["channels"]), **optional)
         test_views = tuple(content.get("test_views", ()))
         if not set(test_views) <= set(get_args(View)):
-            raise ValueError(f"unknown views {test_views}")
+            raise UserError(f"unknown views {test_views}")
     except (AttributeError, TypeError, KeyError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{file}: expected image_size and channels, as training wrote them, received {content}; train it again"
         ) from error
     return form, test_views
@@ -193,22 +196,22 @@ def read_temperature(file: Path) -> float:
     try:
         return float(content["temperature"])
     except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{file}: expected a temperature, as training wrote it, received {content}; train it again") from error
+        raise UserError(f"{file}: expected a temperature, as training wrote it, received {content}; train it again") from error
 
 
 def _usual(file: Path) -> np.ndarray:
     try:
         return np.load(file, allow_pickle=False)["usual"]
     except FileNotFoundError:
-        raise FileNotFoundError(f"{file} is missing: expected beside the model, where training wrote it; train it again") from None
+        raise UserError(f"{file} is missing: expected beside the model, where training wrote it; train it again") from None
     except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}): expected what training wrote; train it again") from error
+        raise UserError(f"{file} is damaged ({error!r}): expected what training wrote; train it again") from error
 
 
 def _keras(file: Path) -> tuple[Raw, tuple[int, ...], int]:
     """Return a Keras model as a function, the shape of one input, and the number of outputs."""
     model = load_keras(file)
-    both = familiar.answering(model)
+    both = ood.answering(model)
 
     def raw(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # As `predict` would say, bit by bit, but that costs a tenth of a second a call, and a server calls for one image.
@@ -231,7 +234,7 @@ def _classical(folder: Path, shape: tuple[int, ...]) -> tuple[Raw, tuple[int, ..
     if (folder / "features.keras").exists():
         features, shape, count = _keras(folder / "features.keras")
     if count != estimator.n_features_in_:
-        raise ValueError(f"{folder}: the model takes {estimator.n_features_in_} features, received {count}; train it again")
+        raise UserError(f"{folder}: the model takes {estimator.n_features_in_} features, received {count}; train it again")
 
     def raw(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         blocks = [features(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]

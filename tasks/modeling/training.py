@@ -6,7 +6,7 @@ import math
 import os
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,19 +14,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tasks.errors import UserError
 from tasks.imaging import augmentation
-from tasks.sections import Train
+from tasks.params.train import Train, select_epoch
 
-# What these callbacks remember from epoch to epoch, besides the best weights.
+# What these callbacks remember from epoch to epoch.
 MEMORY = {"EarlyStopping": ("wait", "best", "best_epoch"), "ReduceLROnPlateau": ("wait", "best", "cooldown_counter")}
 PREDICT_BATCH = 64
 
+Row = dict[str, float]
 Measure = Callable[[np.ndarray, np.ndarray], dict[str, float]]  # of targets (images,) and probabilities (images, classes)
 
 log = logging.getLogger(__name__)
 
 
-class DivergedError(ValueError):
+class DivergedError(UserError):
     """The loss is not a number any more."""
 
 
@@ -59,24 +61,25 @@ def fit(
     params: Train,
     checkpoint: Path,
     key: str,
-    on_epoch: Callable[[dict[str, float]], None],
-    best: float | None = None,
+    on_epoch: Callable[[Row], None],
+    before: Sequence[Row] = (),
     measure: Measure | None = None,
-) -> list[dict[str, float]]:
+) -> list[Row]:
     """Train `model` in place to the epoch that `params.keep` names; return one row per epoch.
 
     A row has `epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds`; the training loss is weighted,
-    the validation loss is not. A `checkpoint` of the same `key` is resumed. With `best`, the score of the weights that
-    `model` has, an epoch must beat it, else they come back. `measure` adds to each row what it makes of the answers to
-    `validation`. Raises `DivergedError` when the loss is not a number any more.
+    the validation loss is not. A `checkpoint` of the same `key` is resumed. `before` is the history that led to the
+    weights that `model` has: an epoch must be better than all of it, else they come back. `measure` adds to each row what
+    it makes of the answers to `validation`. Raises `DivergedError` when the loss is not a number any more.
     """
     _compile(model, params, math.ceil(len(training.rows) / params.batch_size))
     callbacks = _callbacks(params, checkpoint.stem)
     group = keras.callbacks.CallbackList(callbacks, model=model)
     group.on_train_begin()
-    if best is not None:
-        callbacks[0].best, callbacks[0].best_weights = best, model.get_weights()
-    history = _restore(checkpoint, key, model, callbacks)
+    kept = None
+    if before and params.keep == "best":
+        kept, callbacks[0].best = model.get_weights(), before[select_epoch(before, params)][params.monitor]
+    history, kept = _restore(checkpoint, key, model, callbacks, kept)
     for epoch in range(len(history), params.epochs):
         if model.stop_training:
             break
@@ -85,19 +88,15 @@ def fit(
             row |= measure(validation.targets, predict(model, validation))
         group.on_epoch_end(epoch, dict(row))
         history.append(row)
-        _save(checkpoint, key, model, callbacks, history)
+        every = [*before, *history]
+        if params.keep == "best" and select_epoch(every, params) == len(every) - 1:
+            kept = model.get_weights()
+        _save(checkpoint, key, model, callbacks, history, kept)
         on_epoch(row)
     group.on_train_end()
+    if kept is not None:
+        model.set_weights(kept)
     return history
-
-
-def best_of(history: list[dict[str, float]], params: Train) -> float | None:
-    """Return the best score so far of what early stopping watches; none where later epochs take its place anyhow."""
-    if params.keep == "last":
-        return None
-    monitor = _monitor(params)
-    scores = [row[monitor] for row in history]
-    return (max(scores) if monitor == "val_accuracy" else min(scores)) if scores else None
 
 
 def predict(model: keras.Model, images: Images) -> np.ndarray:
@@ -119,13 +118,10 @@ def _compile(model: keras.Model, params: Train, steps: int) -> None:
 
 def _callbacks(params: Train, name: str) -> list[keras.callbacks.Callback]:
     stopping = params.early_stopping
-    best = keras.callbacks.EarlyStopping(
-        monitor=_monitor(params),
-        patience=stopping.patience if stopping else params.epochs,
-        restore_best_weights=params.keep == "best",
-    )
+    callbacks: list[keras.callbacks.Callback] = [
+        keras.callbacks.EarlyStopping(params.monitor, patience=stopping.patience if stopping else params.epochs)
+    ]
     schedule = params.schedule
-    callbacks: list[keras.callbacks.Callback] = [best]
     if schedule.kind == "plateau":
         callbacks.append(keras.callbacks.ReduceLROnPlateau("val_loss", schedule.factor, schedule.patience, min_lr=schedule.minimum))
     if "TENSORBOARD_DIR" in os.environ:
@@ -134,11 +130,7 @@ def _callbacks(params: Train, name: str) -> list[keras.callbacks.Callback]:
     return callbacks
 
 
-def _monitor(params: Train) -> str:
-    return params.early_stopping.monitor if params.early_stopping else "val_loss"
-
-
-def _epoch(model: keras.Model, training: Images, validation: Images, params: Train, epoch: int) -> dict[str, float]:
+def _epoch(model: keras.Model, training: Images, validation: Images, params: Train, epoch: int) -> Row:
     start = time.perf_counter()
     rate = float(model.optimizer.learning_rate)
     classes, unchanged = model.output_shape[-1], _batches(validation, PREDICT_BATCH)
@@ -218,11 +210,11 @@ def _signature(pixels: np.ndarray) -> tuple[tf.TensorSpec, ...]:
     return inputs, tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.float32)
 
 
-def _save(file: Path, key: str, model: keras.Model, callbacks: list, history: list[dict[str, float]]) -> None:
+def _save(file: Path, key: str, model: keras.Model, callbacks: list, history: list[Row], kept: Sequence[np.ndarray] | None) -> None:
     memory = [{name: getattr(callback, name) for name in MEMORY.get(type(callback).__name__, ())} for callback in callbacks]
     state = {"key": key, "history": history, "memory": memory, "stopped": bool(model.stop_training)}
     arrays = {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
-    arrays |= {f"best_{i}": weights for i, weights in enumerate(callbacks[0].best_weights or ())}
+    arrays |= {f"best_{i}": weights for i, weights in enumerate(kept or ())}
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     try:
@@ -233,26 +225,28 @@ def _save(file: Path, key: str, model: keras.Model, callbacks: list, history: li
         part.unlink(missing_ok=True)
 
 
-def _restore(file: Path, key: str, model: keras.Model, callbacks: list) -> list[dict[str, float]]:
+def _restore(
+    file: Path, key: str, model: keras.Model, callbacks: list, kept: list[np.ndarray] | None
+) -> tuple[list[Row], list[np.ndarray] | None]:
+    """Return the history of a checkpoint, and the weights that were kept by then; none, and `kept`, where it is not this one's."""
     try:
         saved = np.load(file, allow_pickle=False)
         state = json.loads(str(saved["state"]))
     except FileNotFoundError:
-        return []
+        return [], kept
     except (zipfile.BadZipFile, EOFError, KeyError, ValueError):
         log.info("%s is damaged, starting over", file)
-        return []
+        return [], kept
     if state["key"] != key:
-        return []
+        return [], kept
     for i, variable in enumerate(_variables(model)):
         variable.assign(saved[f"variable_{i}"])
     for callback, memory in zip(callbacks, state["memory"], strict=False):  # TensorBoard may have come or gone
         for name, value in memory.items():
             setattr(callback, name, value)
-    callbacks[0].best_weights = [saved[f"best_{i}"] for i in range(len(model.weights)) if f"best_{i}" in saved] or None
     model.stop_training = state["stopped"]
     log.info("resuming after epoch %d", len(state["history"]))
-    return state["history"]
+    return state["history"], [saved[f"best_{i}"] for i in range(len(model.weights)) if f"best_{i}" in saved] or None
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import keras
 
+from tasks.errors import UserError
 from tasks.modeling import backbones, features
-from tasks.modeling.architectures import Phase, Transfer
-from tasks.modeling.training import Images, Measure, best_of, fit
-from tasks.sections import Train
-
-Row = dict[str, float]
+from tasks.modeling.training import Images, Measure, Row, fit
+from tasks.params.architectures import Phase, Transfer
+from tasks.params.train import Train
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ def fit_transfer(
 
     `answers` are the number of classes and whether they are one against the rest. Rows are those of `training.fit`, with
     a `phase` where there are several; `on_epoch` takes a row and the number of all epochs. Each phase has a checkpoint
-    of its own beside `checkpoint`; `measure` is that of `training.fit`. Raises `ValueError` for weights or layers that do not fit.
+    of its own beside `checkpoint`; `measure` is that of `training.fit`. Raises `UserError` for weights or layers that do not fit.
     """
     pair = _build(structure, params, answers)
     phases = [_first(structure, params), *structure.phases]
@@ -69,7 +68,7 @@ def fit_transfer(
         file, placed = checkpoint.with_suffix(f".{number}.npz"), _placed(number, phases, len(history))
         rows = fit(
             trunk, inputs.training, inputs.validation, settings, file, f"{key} {number}",
-            lambda row, placed=placed: on_epoch(placed(row), epochs), best_of(history, params), measure,
+            lambda row, placed=placed: on_epoch(placed(row), epochs), tuple(history), measure,
         )  # fmt: skip
         history += map(placed, rows)
     pair.plain.set_weights(pair.trained.get_weights())
@@ -104,11 +103,11 @@ def _first(structure: Transfer, params: Train) -> Phase:
 
 
 def _starts(model: keras.Model, phases: list[Phase]) -> list[int]:
-    """Return the first trained layer of each phase. Raises `ValueError` where a phase would freeze what was trained."""
+    """Return the first trained layer of each phase. Raises `UserError` where a phase would freeze what was trained."""
     starts = [backbones.position(model, phase.trainable_from) for phase in phases]
     for before, after, phase in zip(starts, starts[1:], phases[1:], strict=False):
         if after > before:
-            raise ValueError(f"phases: {phase.trainable_from} lies above what the phase before trained; expected a lower layer")
+            raise UserError(f"phases: {phase.trainable_from} lies above what the phase before trained; expected a lower layer")
     return starts
 
 
@@ -127,7 +126,7 @@ def _prepare(
     training, validation = (replace(part, pixels=every.pixels) for part in (sets.training, sets.validation))
     if params.augmentation is not None:
         if params.augmentation.mixup is not None:
-            raise ValueError("augmentation.mixup blends the images of a batch, and cached views know none: say views: null with it")
+            raise UserError("augmentation.mixup blends the images of a batch, and cached views know none: say views: null with it")
         changes = (features.view(below, structure, sets.training, params.augmentation, params.seed, n) for n in range(phase.views))
         training = replace(training, views=tuple(changes))
     return above, params.model_copy(update={"augmentation": None}), Sets(every, training, validation)

@@ -5,9 +5,9 @@ import platform
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks import tracking
-from tasks.modeling.architectures import Backbone, Classical
-from tasks.sections import Architecture, Report
+from tasks.params.architectures import Architecture, Backbone, Classical
+from tasks.params.report import Report
+from tasks.tracking.hashes import file_sha256, folder_sha256
 
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "pandas", "pillow", "great-expectations", "mlflow", "dvc", "prefect")
 
@@ -45,7 +45,7 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 def hashes(model: Path, splits_csv: Path) -> dict[str, str]:
     """Return the SHA-256 of what the winner is and was made of."""
-    return {"model": tracking.folder_sha256(model), "splits": tracking.file_sha256(splits_csv)}
+    return {"model": folder_sha256(model), "splits": file_sha256(splits_csv)}
 
 
 def _licence(weights: str | None, report: Report) -> str:

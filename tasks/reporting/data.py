@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.imaging.thumbnails import thumbnail
+from tasks.reporting.thumbnails import thumbnail
 
 SAMPLES = 16
 SHOWN = 24  # pictures of a list; what is left is in the table that the text names

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.imaging.thumbnails import thumbnail
 from tasks.reporting.numbers import Score, told
+from tasks.reporting.thumbnails import thumbnail
 from tasks.scoring import figures
 from tasks.scoring.figures import CURVES, Drawn
 from tasks.tables import read_table

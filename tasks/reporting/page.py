@@ -10,7 +10,7 @@ from markupsafe import Markup
 from tasks.reporting.numbers import breakable, interval, number, setting, told, told_interval
 from tasks.scoring import figures
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 PAGE, SHORT = "report.html", "report.md"
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
+from tasks.params.register import Gate
 from tasks.scoring.statistics import McNemar, bootstrap_macro_f1, mcnemar, recall_differences
-from tasks.sections import Gate
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from tasks.errors import UserError
+
 TRAINING = ("training", "withheld")
 
 
@@ -21,11 +23,11 @@ def arrays(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def with_groups(predictions: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
     """Add the `group` of each image, and `copied`: whether it has a copy (or its patient an image) in training.
 
-    An image that was withheld from training counts as in training. Raises `ValueError` for images that splits.csv lacks.
+    An image that was withheld from training counts as in training. Raises `UserError` for images that splits.csv lacks.
     """
     group = predictions.path.map(splits.set_index("path").group)
     if unknown := list(predictions.path[group.isna()]):
-        raise ValueError(
+        raise UserError(
             f"predictions.csv has {len(unknown)} images that splits.csv lacks, such as {unknown[0]}: they are of different runs; "
             "run dvc repro"
         )

@@ -1,0 +1,78 @@
+"""The graph and the status of a real, small DVC project."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.graph import DvcError, ask_dvc, downstream, read_graph, read_status, upstream
+from tests.support import toy_pipeline as toy
+
+GRAPH = {
+    "prepare": [],
+    "train@a": ["prepare"],
+    "evaluate@a": ["train@a"],
+    "train@b": ["prepare"],
+    "evaluate@b": ["train@b"],
+    "join": ["evaluate@a", "evaluate@b"],
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = toy.make(tmp_path_factory.mktemp("graph") / "project")
+    (root / "images").mkdir()
+    (root / "images" / "one").write_text("1")
+    toy.dvc(root, "import-url", "images", "raw")
+    toy.dvc(root, "repro", "--quiet")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def here(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+
+
+def test_the_graph_is_that_of_dvc_yaml_in_execution_order_without_the_import() -> None:
+    graph = read_graph()
+    assert graph == GRAPH
+    order = list(graph)
+    assert all(order.index(needed) < order.index(stage) for stage in graph for needed in graph[stage])
+
+
+def test_the_status_names_what_changed_and_nothing_else(project: Path) -> None:
+    assert read_status() == {}
+    (project / "images" / "two").write_text("2")  # an import's source is no stage
+    assert read_status() == {}
+    before = (project / "work/train@b").read_text()
+    toy.instruct(project, "train@b", "say something else")
+    assert list(read_status()) == ["train@b"]
+    (project / "work/train@b").write_text(before)
+    assert read_status() == {}
+
+
+def test_upstream_is_what_a_stage_needs_and_downstream_what_needs_it() -> None:
+    assert upstream(["evaluate@b"], GRAPH) == {"evaluate@b", "train@b", "prepare"}
+    assert upstream([], GRAPH) == set()
+    assert downstream({"train@a"}, GRAPH) == {"train@a", "evaluate@a", "join"}
+    assert downstream(set(), GRAPH) == set()
+
+
+def test_an_unknown_stage_is_told_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"unknown stages train@c, merge; known are prepare, train@a, .*join"):
+        upstream(["train@c", "join", "merge"], GRAPH)
+
+
+def test_what_dvc_refuses_comes_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DvcError, match="not inside of a DVC repository"):
+        read_status()
+    with pytest.raises(DvcError, match=r"dvc status: .*not inside of a DVC repository"):
+        ask_dvc("status")
+
+
+def test_a_broken_dvc_yaml_is_told_with_its_place(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = toy.make(tmp_path / "broken")
+    monkeypatch.chdir(root)
+    (root / "dvc.yaml").write_text("stages: {prepare: {command: ls}}\n")
+    with pytest.raises(DvcError, match=r"dvc\.yaml"):
+        read_graph()

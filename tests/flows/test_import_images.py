@@ -1,0 +1,231 @@
+"""Where the images come from: imports looked at first, nothing lost, and a failed one that leaves all as it was."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+from sklearn.datasets import load_digits
+
+from flows import import_images
+from tests.support import toy_pipeline as toy
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DVC project that imported its folder `images`."""
+    root = tmp_path_factory.mktemp("source")
+    (root / "data").mkdir(parents=True)
+    toy.git(root, "init", "--quiet")
+    toy.dvc(root, "init", "--quiet")
+    add_images(root / "images", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(root)
+        import_images.replace("images")
+    return root
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `template` as the current folder."""
+    root = tmp_path / "project"
+    shutil.copytree(template, root, symlinks=True)
+    monkeypatch.chdir(root)
+    return root
+
+
+def add_images(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{folder} {name}")
+    return folder
+
+
+def raw() -> list[str]:
+    return sorted(str(path.relative_to("data/raw")) for path in Path("data/raw").rglob("*") if path.is_file())
+
+
+def state() -> tuple[bytes, list[str]]:
+    return Path("data/raw.dvc").read_bytes(), raw()
+
+
+def test_a_local_folder_is_imported_and_replaced(project: Path, tmp_path: Path) -> None:
+    assert raw() == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"]
+    assert "path: ../images\n" in Path("data/raw.dvc").read_text()  # right for every clone
+    add_images(tmp_path / "others", "bird/1.jpg")
+    import_images.replace("../others")
+    assert raw() == ["bird/1.jpg"]
+    assert sorted(path.name for path in Path("data").iterdir()) == [".gitignore", "raw", "raw.dvc"]
+
+
+def test_a_folder_of_a_git_repository_is_imported_and_followed(project: Path, tmp_path: Path) -> None:
+    origin = add_images(tmp_path / "origin", "set/cat/1.jpg")
+    toy.git(origin, "init", "--quiet", "--initial-branch=main")
+    toy.git(origin, "add", ".")
+    toy.git(origin, "commit", "--quiet", "--message", "one")
+    import_images.replace(f"git+{origin}#set")
+    assert raw() == ["cat/1.jpg"]
+    assert import_images.update() == ""
+    add_images(origin, "set/cat/2.jpg")
+    toy.git(origin, "add", ".")
+    toy.git(origin, "commit", "--quiet", "--message", "two")
+    assert import_images.update() == "data/raw: 2 files, 1 before"
+    assert raw() == ["cat/1.jpg", "cat/2.jpg"]
+
+
+def test_an_import_asks_its_source(project: Path) -> None:
+    assert import_images.update() == ""
+    add_images(project / "images", "dog/2.jpg")
+    assert import_images.update() == "data/raw: 4 files, 3 before"
+    assert raw() == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg"]
+
+
+def test_a_missing_copy_is_fetched(project: Path) -> None:
+    shutil.rmtree("data/raw")
+    shutil.rmtree(".dvc/cache")
+    import_images.update()
+    assert raw() == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"]
+
+
+def test_a_folder_tracked_by_dvc_add_records_what_changed(project: Path) -> None:
+    Path("data/raw.dvc").unlink()
+    toy.dvc(project, "add", "data/raw")
+    assert import_images.update() == ""
+    add_images(project / "data/raw", "cat/3.jpg")
+    assert import_images.update() == "data/raw: 4 files, 3 before"
+    assert YAML(typ="safe").load(Path("data/raw.dvc"))["outs"][0]["nfiles"] == 4
+    assert raw() == ["cat/1.jpg", "cat/2.jpg", "cat/3.jpg", "dog/1.jpg"]
+
+
+def test_the_digits_of_scikit_learn_are_written_and_tracked(project: Path) -> None:
+    import_images.replace("sklearn:digits")
+    counts = {folder.name: len(list(folder.glob("*.png"))) for folder in sorted(Path("data/raw").iterdir())}
+    assert counts == dict(zip("0123456789", (178, 182, 177, 183, 181, 182, 181, 179, 174, 180), strict=True))
+    with Image.open("data/raw/0/0000.png") as image:
+        assert (image.mode, image.size) == ("L", (8, 8))
+        assert (np.asarray(image) == np.round(load_digits().images[0] * 255 / 16)).all()
+    assert "deps" not in YAML(typ="safe").load(Path("data/raw.dvc"))
+    assert import_images.update() == ""
+    import_images.replace("images")
+    assert raw() == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"]
+
+
+def test_digits_that_could_not_be_written_leave_all_as_it_was(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = state()
+
+    def fail(folder: Path) -> None:
+        add_images(folder, "0/half.png")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(import_images, "write_digits", fail)
+    with pytest.raises(OSError, match="no space left"):
+        import_images.replace("sklearn:digits")
+    assert state() == before
+
+
+@pytest.mark.parametrize("act", [import_images.update, lambda: import_images.replace("images")], ids=["update", "replace"])
+def test_unrecorded_files_are_refused_listed_and_kept(project: Path, act: Callable[[], object]) -> None:
+    add_images(project / "data/raw", "cat/dropped.jpg", "new/1.jpg")
+    (project / "data/raw/dog/1.jpg").unlink()  # an imported file may be a link to a shared cache
+    (project / "data/raw/dog/1.jpg").write_text("edited")
+    before = state()
+    with pytest.raises(ValueError, match="3 files in data/raw are new or changed there") as refused:
+        act()
+    assert all(name in str(refused.value) for name in ("cat/dropped.jpg", "new/1.jpg", "dog/1.jpg", "Move them"))
+    assert state() == before
+
+
+def test_every_offender_of_a_folder_is_named_at_once(project: Path, tmp_path: Path) -> None:
+    images = project / "images"
+    before = state()
+    (images / "cat/dangling").symlink_to("nowhere")
+    (images / "cat/leaving").symlink_to(add_images(tmp_path / "elsewhere", "x.jpg") / "x.jpg")
+    (images / "cat/leaving_folder").symlink_to(tmp_path / "elsewhere")
+    (images / "cat/within").symlink_to("1.jpg")
+    os.mkfifo(images / "dog/pipe")
+    Path(os.fsdecode(os.fsencode(images / "dog") + b"/caf\xe9.jpg")).write_text("x")
+    with pytest.raises(ValueError, match="5 entries cannot be versioned") as refused:
+        import_images.replace("images")
+    for line in (
+        "cat/dangling: a link to nowhere, which does not exist",
+        "cat/leaving: a link out of the folder",
+        "cat/leaving_folder: a link out of the folder",
+        "dog/pipe: neither a file nor a folder",
+        r"dog/caf\xe9.jpg: the name is not UTF-8",
+    ):
+        assert line in str(refused.value)
+    assert state() == before
+
+
+def test_unreadable_files_and_folders_are_named() -> None:
+    """Root reads everything, so a child that gave up its rights looks."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        images = add_images(Path(folder) / "images", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg")
+        (images / "cat/2.jpg").chmod(0)
+        (images / "dog").chmod(0)
+        code = "import os, sys\nfrom flows.import_images import check\nos.getuid() or os.setuid(65534)\ncheck(sys.argv[1])"
+        child = subprocess.run([sys.executable, "-c", code, str(images)], cwd=ROOT, capture_output=True, text=True, check=False)
+        (images / "dog").chmod(0o755)
+    assert "2 entries cannot be versioned" in child.stderr
+    assert "cat/2.jpg: not readable: permission denied" in child.stderr
+    assert "dog: the folder cannot be opened (Permission denied)" in child.stderr
+
+
+def test_a_failed_import_leaves_all_as_it_was(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    before = state()
+    for address, message in {
+        "nothing": "no such folder",
+        "images/cat/1.jpg": "expected a folder of images in class folders, received a file",
+        "https://example.org/images": "cannot be listed over HTTP",
+        "../empty": "is empty",
+        "data/raw": "is the copy itself",
+        "sklearn:faces": "no such set; known is sklearn:digits",
+        "git+images": "received no folder",
+        "git+images#set": "could not be imported, the images are as before",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            import_images.replace(address)
+        assert state() == before
+        assert sorted(path.name for path in Path("data").iterdir()) == [".gitignore", "raw", "raw.dvc"]
+
+
+def test_an_interrupted_import_leaves_all_as_it_was(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = state()
+
+    def interrupt(*command: str) -> str:
+        add_images(Path("data/raw"), "half.jpg")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_images, "ask_dvc", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        import_images.replace("images")
+    assert state() == before
+
+
+def test_no_pointer_says_how_to_bring_images(project: Path) -> None:
+    Path("data/raw.dvc").unlink()
+    with pytest.raises(ValueError, match="make data FROM="):
+        import_images.update()
+
+
+def test_the_command_ends_in_one_message(project: Path) -> None:
+    for arguments, message in ((["nothing"], "error: nothing: no such folder"), ([], "usage: make data FROM=")):
+        child = subprocess.run(
+            [sys.executable, "-m", "flows.import_images", *arguments],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert child.returncode == 1
+        assert child.stderr.startswith(message)
+        assert "Traceback" not in child.stderr

@@ -1,0 +1,47 @@
+"""The flow runs the command line, ends with it, and its state says how it went."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prefect.states import State
+
+from flows.predict import predict
+from tests.conftest import ROOT
+from tests.support import toy_model
+from tests.support.draw import LABELS, draw_set
+
+
+@pytest.fixture
+def run(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., State]:
+    """The flow, for eight drawn images in `images` and a model of random weights."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    draw_set(Path("images"), {"": dict.fromkeys(LABELS, 2)}, size=24)
+    toy_model.write(Path("models/random"), 1)
+    return lambda **arguments: predict(**{"images": ["images"], "model": "models/random"} | arguments, return_state=True)
+
+
+def test_a_folder_is_answered(run: Callable[..., State]) -> None:
+    state = run(explain="seen")
+    assert state.is_completed() and state.message == "8 files, 8 answered by models/random"
+    rows = list(csv.DictReader(Path("predictions.csv").read_text().splitlines()))
+    assert len(rows) == 8 and all((Path("seen") / row["path"]).exists() for row in rows)
+
+
+def test_files_without_an_answer_are_told(run: Callable[..., State]) -> None:
+    Path("images/notes.txt").write_text("notes")
+    state = run(output="out.csv")
+    assert state.is_completed() and state.name == "Incomplete"
+    assert state.message == "9 files, 8 answered by models/random, 1 without an answer"
+
+
+def test_a_mistake_fails_in_words(run: Callable[..., State]) -> None:
+    state = run(model="models/none")
+    assert state.is_failed() and state.message.startswith("error: models/none is no folder: expected what training wrote")
+
+
+def test_a_time_limit_ends_it(run: Callable[..., State]) -> None:
+    state = run(time_limit=1)
+    assert state.is_failed() and state.name == "Ended" and "time limit of 1 seconds; run again" in state.message

@@ -1,0 +1,272 @@
+"""The flow on a toy pipeline with a real server, and once on the real pipeline."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from ruamel.yaml import YAML
+
+from flows import reproduce, retrain, serve
+from flows.reproduce import Settings
+from tests.conftest import TINY_PARAMS, draw_tiny
+from tests.support import toy_pipeline as toy
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy pipeline that ran once."""
+    root = toy.make(tmp_path_factory.mktemp("toy") / "template")
+    toy.dvc(root, "repro", "--quiet")
+    toy.git(root, "add", ".")
+    toy.git(root, "commit", "--quiet", "--message", "first run")
+    toy.ran(root)
+    return root
+
+
+@pytest.fixture
+def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> Path:
+    """A copy of the pipeline as the current folder; failures that may pass are tried again at once."""
+    copy = toy.copy(template, tmp_path / "toy")
+    monkeypatch.chdir(copy)
+    monkeypatch.setattr(reproduce, "Settings", lambda **given: Settings(**({"delays": (0.1, 0.1)} | given)))
+    monkeypatch.setattr(reproduce, "SETTINGS", {})
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@example.org")
+    return copy
+
+
+def run(**parameters: object) -> tuple[str, str, dict[str, str]]:
+    """Run the flow here; return its state's name and message, and the states of its task runs by `task: run`."""
+    state = retrain.retrain(**({"update": False} | parameters), return_state=True)
+    with get_client(sync_client=True) as client:
+        run_id = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        runs = client.read_task_runs(flow_run_filter=run_id)
+    return state.name, state.message, {task_run.name: task_run.state.name for task_run in runs}
+
+
+def artefact(key: str) -> str:
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), limit=200)
+    newest = max(found, key=lambda one: one.created)
+    return newest.data if isinstance(newest.data, str) else json.dumps(newest.data)
+
+
+def test_nothing_changed_is_said_and_that_is_all(root: Path) -> None:
+    assert run() == ("Unchanged", "nothing changed", {})
+    assert toy.ran(root) == []
+
+
+def test_only_what_is_stale_runs_one_task_run_a_stage(root: Path) -> None:
+    toy.instruct(root, "train@b", "say epoch  1/4  loss 1", "say epoch  2/4  loss 0.5", "say done")
+    name, message, states = run()
+    assert (name, message) == ("Completed", "3 of 6 stages ran: train@b, evaluate@b, join")
+    assert states == {"prepare": "Skipped", "train@a": "Skipped", "evaluate@a": "Skipped"} | dict.fromkeys(
+        ["train@b", "evaluate@b", "join"], "Completed"
+    )
+    assert sorted(toy.ran(root)) == ["evaluate@b", "join", "train@b"]
+    assert "train@b: work/train@b modified" in artefact("retrain")
+    assert json.loads(artefact("stages"))[3]["state"] == "Completed"
+    assert artefact("train-b") in ("50", "50.0")
+    assert run()[0] == "Unchanged"
+
+
+def test_what_the_run_cache_holds_is_not_run_again(root: Path) -> None:
+    before = (root / "work/train@a").read_text()
+    toy.instruct(root, "train@a", "say other")
+    run()
+    (root / "work/train@a").write_text(before)
+    toy.ran(root)
+    assert run()[2]["train@a"] == "Cached"
+    assert toy.ran(root) == []
+
+
+def test_force_and_stages_choose_what_runs(root: Path) -> None:
+    name, _, states = run(force=True, stages=["train@a"])
+    assert (name, set(states)) == ("Completed", {"prepare", "train@a"})
+    assert toy.ran(root) == ["prepare", "train@a"]
+    name, message, _ = run(stages=["train@c"])
+    assert (name, message.partition(";")[0]) == ("Failed", "unknown stages train@c")
+
+
+def test_siblings_finish_when_one_fails_and_the_next_run_goes_on(root: Path) -> None:
+    toy.instruct(root, "train@a", "say before", "fail the loss is not a number: lower learning_rate")
+    toy.instruct(root, "train@b", "say other")
+    name, message, states = run()
+    assert name == "Failed"
+    assert "train@a failed: error: the loss is not a number: lower learning_rate" in message
+    assert "not run because of it: evaluate@a, join" in message
+    assert states["evaluate@b"] == "Completed"
+    assert (states["evaluate@a"], states["join"]) == ("NotRun", "NotRun")
+    assert sorted(toy.ran(root)) == ["evaluate@b", "train@a", "train@b"]  # a stage's own verdict is not tried again
+    assert "**train@a** Failed" in artefact("retrain")
+    toy.instruct(root, "train@a", "say mended")
+    assert run()[1] == "3 of 6 stages ran: train@a, evaluate@a, join"
+
+
+def test_a_passing_failure_is_tried_again(root: Path) -> None:
+    toy.instruct(root, "train@a", "once connection refused by the store")
+    name, _, states = run()
+    assert (name, states["train@a"]) == ("Completed", "Completed")
+    assert toy.ran(root).count("train@a") == 2
+
+
+def test_independent_stages_run_side_by_side_within_their_slots(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in ("train@a", "train@b"):
+        toy.instruct(root, stage, "stamp", "sleep 2", "stamp")
+    run()
+    assert toy.overlap(root, "train@a", "train@b") > 0
+    monkeypatch.setenv("PIPELINE_WORKERS_TRAIN", "1")
+    for stage in ("train@a", "train@b"):
+        toy.instruct(root, stage, "stamp", "sleep 1", "stamp")
+    run()
+    assert toy.overlap(root, "train@a", "train@b") <= 0
+
+
+def test_a_second_run_in_the_folder_waits_or_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with FileLock(retrain.LOCK):
+        assert run(overlap="refuse")[0] == "Refused"
+        waiting = toy.start_flow(root)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(8)
+    output = waiting.communicate(timeout=60)[0]
+    assert "waiting for it to end" in output
+    assert waiting.returncode == 0
+
+
+def test_publishing_pushes_commits_and_can_be_made_up_for(root: Path, tmp_path: Path) -> None:
+    toy.git(root, "switch", "--quiet", "--create", "retrain")
+    toy.instruct(root, "join", "say published")
+    name, message, _ = run(publish=True)
+    assert name == "Failed"
+    assert message.startswith("publishing failed: dvc push --run-cache: ERROR: ")
+    toy.dvc(root, "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
+    subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "origin")], check=True)
+    toy.git(root, "remote", "add", "origin", str(tmp_path / "origin"))
+    assert run(publish=True)[2]["publish"] == "Completed"
+    assert toy.git(root, "show", "--name-only", "--format=%s", "origin/retrain").split() == ["Retrain", "dvc.lock"]
+    assert any((tmp_path / "store").rglob("*"))
+
+
+def test_a_lost_registry_is_filled_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (root / "data").mkdir()
+    retrain.RECEIPT.write_text("{}")
+    run()
+    assert not retrain.RECEIPT.exists()
+    retrain.RECEIPT.write_text("{}")
+    retrain.DEFAULT_STORE.touch()
+    run()
+    assert retrain.RECEIPT.exists()
+
+
+def test_a_schedule_fires_a_run_of_the_deployed_flow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedules = (ROOT / "prefect.yaml").read_text()
+    schedules = schedules.replace("interval: 300", "interval: 10").replace("{overlap: refuse}", "{overlap: refuse, update: false}")
+    (root / "prefect.yaml").write_text(schedules)
+    (root / "flows").symlink_to(ROOT / "flows")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    before = unchanged_runs()
+    worker = serve.serve()
+    try:
+        toy.until(lambda: len(unchanged_runs() - before) >= 1, 90)
+    finally:
+        worker.end("the test is over")
+        worker.process.wait()
+    toy.until(lambda: not toy.processes(root), 20)
+
+
+def unchanged_runs() -> set[str]:
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(limit=200)
+    return {str(run.id) for run in runs if run.deployment_id and run.state_name == "Unchanged"}
+
+
+def interrupt(flow: subprocess.Popen) -> None:
+    os.killpg(flow.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("end", "arguments", "status"),
+    [
+        (interrupt, [], 130),
+        (subprocess.Popen.kill, [], -signal.SIGKILL),
+        (subprocess.Popen.terminate, [], -signal.SIGTERM),
+        (lambda flow: None, ["--time-limit", "5"], 1),
+    ],
+    ids=["interrupt", "kill -9", "terminate", "time limit"],
+)
+def test_an_ended_run_leaves_no_process_and_no_lock(
+    root: Path, end: Callable[[subprocess.Popen], None], arguments: list[str], status: int
+) -> None:
+    toy.instruct(root, "train@a", "stubborn", "spawn 120", "sleep 120")
+    toy.instruct(root, "train@b", "spawn 120", "sleep 120")
+    flow = toy.start_flow(root, *arguments)
+    toy.until(lambda: toy.at_work(root, "train@a") and toy.at_work(root, "train@b"))
+    ended = time.monotonic()
+    end(flow)
+    toy.until(lambda: not toy.processes(root), 20)
+    assert time.monotonic() - ended < 10 + (5 if arguments else 0)
+    output = flow.communicate()[0]
+    assert flow.returncode == status, output
+    locks = json.loads((root / ".dvc/tmp/rwlock").read_text())
+    assert not locks.get("read") and not locks.get("write")
+    for stage in ("train@a", "train@b"):
+        toy.instruct(root, stage, "say again")
+    assert "Running stage 'train@a'" in toy.dvc(root, "repro")
+
+
+def test_wrong_input_ends_in_one_message(root: Path) -> None:
+    (root / "params.yaml").write_text("train: {epochs: 0}\narchitectures: {a: {like: plain_cnn}}\n")
+    output = (flow := toy.start_flow(root)).communicate()[0]
+    assert flow.returncode == 1
+    assert output.startswith("error: params.yaml has 1 mistake:\n  train.epochs")
+    assert "Traceback" not in output
+
+
+def test_a_missing_import_ends_in_one_message(root: Path) -> None:
+    output = (flow := toy.start_flow(root, "--update")).communicate()[0]
+    assert flow.returncode == 1
+    assert "\nerror: data/raw.dvc is missing: bring images with `make data FROM=<folder>`\n" in output
+    assert "Traceback" not in output
+
+
+def test_flow_and_dvc_repro_train_and_evaluate_to_the_same_bytes(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real pipeline on a tiny set, once each way, up to the evaluation of a training."""
+    locks = []
+    for name in ("flow", "dvc"):
+        root = tiny_project(tmp_path / name)
+        monkeypatch.chdir(root)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+        if name == "flow":
+            name, message, _ = run(stages=["evaluate@tiny"])
+            assert name == "Completed", message
+        else:
+            toy.dvc(root, "repro", "evaluate@tiny")
+        lock = YAML(typ="safe").load(root / "dvc.lock")["stages"]
+        locks.append({stage: lock[stage]["outs"] for stage in ("train@tiny", "evaluate@tiny")})
+    for outs in zip(*(lock["train@tiny"] + lock["evaluate@tiny"] for lock in locks), strict=True):
+        assert outs[0]["path"].endswith("timing.json") or outs[0] == outs[1]
+
+
+def tiny_project(root: Path) -> Path:
+    """A Git and DVC project of the real stages, its params and images those of the other tests."""
+    draw_tiny(root / "data/raw")
+    for name in ("dvc.yaml", "prefect.toml", "tasks", "serving"):
+        (root / name).symlink_to(ROOT / name)
+    (root / "params.yaml").write_text(TINY_PARAMS + "weigh: {method: balanced}\n")
+    toy.git(root, "init", "--quiet")
+    toy.dvc(root, "init", "--quiet")
+    return root

@@ -1,0 +1,81 @@
+"""The flow of the search on a real DVC project, with a real server: workers side by side, the table, the way back to params."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from flows import tune as flow
+from tasks.params.whole import load_params
+from tests.conftest import ROOT, enter
+from tests.support import toy_pipeline, toy_search
+
+DVC_YAML = """
+stages:
+  weigh:
+    cmd: mv given data/class_weights
+    outs: [data/class_weights]
+  train:
+    foreach: ${architectures}
+    do:
+      cmd: >-
+        python -m tasks.train ${key} data/clean data/splits.csv data/class_weights/${key}.json
+        data/models/${key} data/results/${key}
+      params: ["architectures.${key}"]
+      deps: ["data/class_weights/${key}.json"]
+      outs: ["data/models/${key}", "data/results/${key}"]
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> Path:
+    """A DVC project whose class weights are not there yet."""
+    root = toy_search.make(tmp_path / "project")
+    (root / "data/class_weights").rename(root / "given")
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    toy_pipeline.git(root, "init", "--quiet")
+    toy_pipeline.dvc(root, "init", "--quiet")
+    enter(root, monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return root
+
+
+def test_workers_share_a_search_and_the_best_values_go_back_to_params(root: Path) -> None:
+    before = Path("params.yaml").read_text()
+    state = flow.tune("forest", trials=6, workers=2, return_state=True)
+    assert state.is_completed(), state.message
+    assert Path("data/class_weights/forest.json").exists()
+    assert "next: python -m flows.tune forest --minutes 0 --write" in state.message
+    with get_client(sync_client=True) as client:
+        key = ArtifactFilter(key=ArtifactFilterKey(any_=["tune-forest"]))
+        table = client.read_artifacts(artifact_filter=key)[0].data
+    assert "the best of 6 trials" in table and "hyperband: 6 trials (6 finished)" in table
+    assert Path("params.yaml").read_text() == before
+    written = flow.tune("forest", minutes=0, write=True, return_state=True)
+    trees = load_params().architectures["forest"].structure.trees
+    assert "best values, of trial" in written.message and f"trees: {trees}" in written.message
+    assert Path("params.yaml").read_text() == before.replace(
+        "forest: {like: random_forest}", f"forest: {{like: random_forest, trees: {trees}}}"
+    )
+    assert "train@forest:" in toy_pipeline.dvc(root, "status")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"architecture": "smal"}, "unknown architecture 'smal', known are small, head, forest"),
+        ({"architecture": "forest", "workers": 0}, "workers: received 0, expected at least 1"),
+    ],
+)
+def test_a_wrong_parameter_is_named(root: Path, parameters: dict, expected: str) -> None:
+    state = flow.tune(**parameters, return_state=True)
+    assert state.is_failed() and state.message == expected
+
+
+def test_the_command_line_refuses_an_architecture_without_ranges(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("params.yaml").write_text(toy_search.PARAMS.partition("tune:")[0])
+    monkeypatch.setattr(sys, "argv", ["tune", "forest"])
+    with pytest.raises(SystemExit, match="error: params.yaml has no ranges for forest: received tune.space of nothing, expected\n"):
+        flow.main()

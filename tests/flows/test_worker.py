@@ -1,0 +1,122 @@
+"""One stage at a worker: what is checked out, what is refused, and that nothing is lost when DVC's remote fails."""
+
+import hashlib
+import logging
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flows import worker
+from flows.graph import read_inputs
+from tests.support import toy_pipeline as toy
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy pipeline that made `prepare` after its commit, a Git and a DVC remote that have both."""
+    folder = tmp_path_factory.mktemp("template")
+    root = toy.make(folder / "driver")
+    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(folder / "origin")], check=True)
+    toy.git(root, "remote", "add", "origin", "../origin")
+    toy.dvc(root, "remote", "add", "--quiet", "--default", "store", "../store")
+    packages = f"pytest=={pytest.__version__} \\\n    --hash=sha256:0\nabsent==1 ; sys_platform == 'win32'\n"
+    (root / "requirements.txt").write_text(packages)
+    publish(root)
+    toy.dvc(root, "repro", "--quiet", "prepare")
+    toy.dvc(root, "push", "--quiet")
+    return folder
+
+
+@pytest.fixture
+def driver(template: Path, tmp_path: Path) -> Path:
+    """A copy of it all, beside which a test finds `origin` and `store`."""
+    shutil.copytree(template, tmp_path, symlinks=True, dirs_exist_ok=True)
+    return tmp_path / "driver"
+
+
+@pytest.fixture
+def clone(driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A worker's clone, made the current folder."""
+    subprocess.run(["git", "clone", "--quiet", str(tmp_path / "origin"), str(tmp_path / "clone")], check=True)
+    monkeypatch.chdir(tmp_path / "clone")
+    return tmp_path / "clone"
+
+
+def publish(root: Path) -> str:
+    """Commit, push, and return the commit."""
+    toy.git(root, "add", ".")
+    toy.git(root, "commit", "--quiet", "--message", "next")
+    toy.git(root, "push", "--quiet", "origin", "HEAD:main")
+    return toy.git(root, "rev-parse", "HEAD").strip()
+
+
+def work(driver: Path, monkeypatch: pytest.MonkeyPatch, name: str = "train@a") -> str:
+    """Have a stage done here as the driver would ask for it; return the name of the state."""
+    here = Path.cwd()
+    monkeypatch.chdir(driver)
+    inputs, pointers = read_inputs(name)
+    monkeypatch.chdir(here)
+    revision = toy.git(driver, "rev-parse", "HEAD").strip()
+    return worker.work(name, revision, inputs, pointers, False, logging.getLogger("stage")).name
+
+
+@pytest.mark.parametrize("refusing", ["files", "runs"])
+def test_a_remote_that_takes_no_more_is_named_and_the_next_try_pushes_what_was_made(
+    driver: Path, clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusing: str
+) -> None:
+    made = hashlib.md5((driver / "work/train@a").read_bytes() + (driver / "out/prepare").read_bytes()).hexdigest()
+    wall = tmp_path / "store" / {"files": f"files/md5/{made[:2]}", "runs": "runs"}[refusing]
+    wall.write_text("a file where DVC needs a folder")
+    with pytest.raises(ValueError, match="what it made is kept there, but could not be pushed to DVC's remote: ERROR: "):
+        work(driver, monkeypatch)
+    wall.unlink()
+    assert work(driver, monkeypatch) == "Cached"
+    assert toy.ran(clone) == ["train@a"]
+    toy.dvc(driver, "repro", "--quiet", "--pull", "--single-item", "train@a")
+    assert toy.ran(driver) == ["prepare"]
+
+
+def test_a_remote_that_is_gone_is_named_before_anything_runs(
+    driver: Path, clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").rename(tmp_path / "gone")
+    with pytest.raises(ValueError, match="(?s)its inputs could not be pulled from DVC's remote: ERROR: .*out/prepare"):
+        work(driver, monkeypatch)
+    assert toy.ran(clone) == []
+
+
+def test_the_drivers_commit_is_checked_out_and_the_records_of_the_run_before_are_forgotten(
+    driver: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert work(driver, monkeypatch) == "Completed"
+    toy.instruct(driver, "train@a", "say newer")
+    publish(driver)  # with a dvc.lock, where the worker's own is untracked
+    assert work(driver, monkeypatch) == "Completed"
+    assert "say newer" in (clone / "out/train@a").read_text()
+    toy.git(driver, "rm", "--quiet", "--cached", "dvc.lock")
+    toy.git(driver, "commit", "--quiet", "--message", "without a lock")
+    toy.git(driver, "push", "--quiet", "origin", "HEAD:main")
+    assert work(driver, monkeypatch, "train@b") == "Completed"
+
+
+def test_a_commit_that_origin_does_not_have_is_refused(driver: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.git(driver, "commit", "--quiet", "--allow-empty", "--message", "not pushed")
+    with pytest.raises(ValueError, match="revision [0-9a-f]{40} is not in .*origin, where this worker looks: git push it there"):
+        work(driver, monkeypatch)
+
+
+def test_a_folder_in_which_somebody_works_is_refused(driver: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy.instruct(clone, "join", "say edited")
+    with pytest.raises(ValueError, match="a worker needs a clone of its own, and this one has uncommitted changes:\nM work/join"):
+        work(driver, monkeypatch)
+    assert (clone / "work/join").read_text() == "say edited\n"
+
+
+def test_other_packages_are_refused_by_name(driver: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (driver / "requirements.txt").write_text("pytest==0.1\nabsent==1\n")
+    publish(driver)
+    with pytest.raises(ValueError, match=f"pytest {pytest.__version__}, expected ==0.1\n  absent is missing, expected ==1\n"):
+        work(driver, monkeypatch)
+    assert toy.ran(clone) == []

@@ -1,0 +1,400 @@
+"""Every kind of image file gives the pixels that a viewer shows; every other file gives an `ImageError` with a reason."""
+
+import io
+import os
+import resource
+import stat
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.imaging.decode import MAX_SCANS, cut_dark_border, decode, decode_bytes, read_file, render
+from tasks.imaging.picture import FORMATS, REASONS, ImageError, Limits  # fmt: skip
+from tasks.params.model_input import Form, shape_of
+
+ORIENTATION = 0x0112
+NO_LIMITS = Limits()
+LOSSLESS = {"BMP", "JPEG2000", "PNG", "PPM", "TIFF"}
+
+
+def picture(seed: int = 0, width: int = 32, height: int = 24) -> Image.Image:
+    """Smooth random colours: they survive lossy formats."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encode(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def refuse(content: bytes, limits: Limits = NO_LIMITS) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode(content, 3, limits=limits)
+    assert REASONS[caught.value.reason] in str(caught.value)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_is_read(form: str) -> None:
+    image = picture()
+    pixels = decode(encode(image, form), 3)
+    assert (pixels.shape, pixels.dtype) == ((24, 32, 3), np.uint8)
+    difference = np.abs(pixels.astype(int) - np.asarray(image, dtype=int))
+    assert difference.max() == 0 if form in LOSSLESS else difference.mean() < 8
+    assert decode_bytes(encode(image, form)).format == form
+
+
+def test_the_content_decides_and_not_the_name(tmp_path: Path) -> None:
+    (tmp_path / "picture.jpg").write_bytes(encode(picture(), "PNG"))
+    assert np.array_equal(decode(tmp_path / "picture.jpg", 3), np.asarray(picture()))
+
+
+def test_grey_is_the_luma_of_the_colours() -> None:
+    pixels = decode(encode(picture(), "PNG"), 1)
+    red, green, blue = np.moveaxis(np.asarray(picture(), dtype=float), 2, 0)
+    assert pixels.shape == (24, 32, 1)
+    assert np.abs(pixels[:, :, 0] - (0.299 * red + 0.587 * green + 0.114 * blue)).max() <= 1
+
+
+def test_a_grey_file_gives_three_equal_channels() -> None:
+    grey = picture().convert("L")
+    pixels = decode(encode(grey, "PNG"), 3)
+    assert np.array_equal(pixels, np.repeat(np.asarray(grey)[:, :, np.newaxis], 3, axis=2))
+    assert decode_bytes(encode(grey, "PNG")).picture.mode == "L"
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize(
+    ("value", "upright"),
+    [
+        (1, lambda stored: stored),
+        (2, lambda stored: stored[:, ::-1]),
+        (3, lambda stored: stored[::-1, ::-1]),
+        (4, lambda stored: stored[::-1]),
+        (5, lambda stored: stored.swapaxes(0, 1)),
+        (6, lambda stored: np.rot90(stored, -1)),
+        (7, lambda stored: stored[::-1, ::-1].swapaxes(0, 1)),
+        (8, lambda stored: np.rot90(stored)),
+    ],
+)
+def test_exif_orientation_is_applied(form: str, value: int, upright) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = value
+    options = {"lossless": True} if form == "WEBP" else {}
+    stored = decode(encode(picture(), form, **options), 3)
+    assert np.array_equal(decode(encode(picture(), form, exif=exif, **options), 3), upright(stored))
+
+
+def test_a_palette_gives_its_colours() -> None:
+    image = Image.new("P", (4, 2), 1)
+    image.putpalette([0, 0, 0, 250, 20, 30])
+    for form in ("PNG", "GIF", "BMP", "TIFF"):
+        assert np.array_equal(np.unique(decode(encode(image, form), 3).reshape(-1, 3), axis=0), [[250, 20, 30]])
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF"])
+def test_a_transparent_palette_entry_becomes_white(form: str) -> None:
+    image = Image.new("P", (4, 2), 1)
+    image.putpixel((3, 0), 2)
+    image.putpalette([0, 0, 0, 250, 20, 30, 1, 2, 3])
+    pixels = decode(encode(image, form, transparency=1), 3)
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[0, 3].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_laid_over_white(form: str) -> None:
+    image = Image.new("RGBA", (3, 1))
+    for x, alpha in enumerate((0, 51, 255)):
+        image.putpixel((x, 0), (200, 100, 0, alpha))
+    pixels = decode(encode(image, form, **({"lossless": True, "exact": True} if form == "WEBP" else {})), 3)
+    assert pixels[0].tolist() == [[255, 255, 255], [244, 224, 204], [200, 100, 0]]
+
+
+def test_grey_with_alpha_is_laid_over_white() -> None:
+    image = Image.new("LA", (2, 1), (100, 0))
+    image.putpixel((1, 0), (100, 255))
+    assert decode(encode(image, "PNG"), 1)[0].tolist() == [[255], [100]]
+
+
+@pytest.mark.parametrize(("mode", "value"), [("L", 7), ("1", 0), ("RGB", (7, 8, 9))])
+def test_a_transparent_colour_becomes_white(mode: str, value: int | tuple[int, int, int]) -> None:
+    content = encode(Image.new(mode, (2, 2), value), "PNG", transparency=value)
+    assert np.unique(decode(content, 1)).tolist() == np.unique(decode(content, 3)).tolist() == [255]
+
+
+def test_one_bit_is_black_and_white() -> None:
+    image = Image.new("1", (9, 1))
+    image.putpixel((8, 0), 1)
+    for form in ("PNG", "TIFF", "BMP", "PPM"):
+        assert decode(encode(image, form), 1)[0, :, 0].tolist() == [0] * 8 + [255]
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_are_scaled_by_their_full_range(form: str) -> None:
+    values = np.array([[0, 255, 256, 4095, 32768, 65535]], dtype=np.uint16)
+    content = encode(Image.fromarray(values), form)
+    assert decode(content, 1)[0, :, 0].tolist() == [0, 0, 1, 15, 128, 255]
+    assert decode(content, 3)[0, -1].tolist() == [255, 255, 255]
+
+
+def test_sixteen_bits_do_not_depend_on_what_else_the_image_holds() -> None:
+    dark = np.full((4, 4), 1000, dtype=np.uint16)
+    bright = dark.copy()
+    bright[0, 0] = 65535
+    assert decode(encode(Image.fromarray(dark), "PNG"), 1)[3, 3] == decode(encode(Image.fromarray(bright), "PNG"), 1)[3, 3]
+
+
+def test_cmyk_jpeg_gives_its_colours() -> None:
+    """Pure cyan, magenta and yellow ink on white paper."""
+    image = Image.new("CMYK", (24, 8))
+    for x, ink in enumerate([(255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0)]):
+        image.paste(ink, (8 * x, 0, 8 * x + 8, 8))
+    pixels = decode(encode(image, "JPEG", quality=95), 3).astype(int)
+    expected = [[0, 255, 255], [255, 0, 255], [255, 255, 0]]
+    assert np.abs(pixels[4, [4, 12, 20]] - expected).max() < 12
+    assert decode_bytes(encode(image, "JPEG")).mode == "CMYK"
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    for form in ("GIF", "WEBP", "PNG", "TIFF"):
+        options = {"lossless": True} if form == "WEBP" else {}
+        content = encode(frames[0], form, save_all=True, append_images=frames[1:], **options)
+        assert np.unique(decode(content, 3).reshape(-1, 3), axis=0).tolist() == [[255, 0, 0]]
+
+
+def test_a_two_picture_file_of_a_camera_gives_the_first() -> None:
+    content = encode(picture(0), "MPO", save_all=True, append_images=[picture(1)])
+    decoded = decode_bytes(content)
+    assert decoded.format == "MPO"
+    assert np.array_equal(np.asarray(decoded.picture), decode(encode(picture(0), "JPEG"), 3))
+
+
+def test_size_is_height_and_width() -> None:
+    content = encode(picture(), "PNG")
+    assert decode(content, 3, (10, 50)).shape == (10, 50, 3)
+    assert decode(content, 1, (10, 50)).shape == (10, 50, 1)
+    assert np.array_equal(decode(content, 3, (24, 32)), np.asarray(picture()))
+
+
+def test_shrinking_averages() -> None:
+    """One white pixel in 16 leaves a sixteenth of white wherever it lies: nothing falls between the samples."""
+    checks = np.zeros((64, 64), dtype=np.uint8)
+    checks[2::4, 1::4] = 255
+    small = decode(encode(Image.fromarray(checks), "PNG"), 1, (4, 4))
+    assert np.abs(small[1:3, 1:3].astype(int) - 255 / 16).max() < 3
+
+
+@pytest.mark.parametrize("source", ["path", "bytes"])
+def test_too_many_bytes(tmp_path: Path, source: str) -> None:
+    content = encode(picture(), "PNG")
+    (tmp_path / "a.png").write_bytes(content)
+    given = tmp_path / "a.png" if source == "path" else content
+    assert decode(given, 3, limits=Limits(max_bytes=len(content))).shape == (24, 32, 3)
+    with pytest.raises(ImageError, match=f"too_many_bytes: {len(content):,} bytes, allowed are 10") as caught:
+        decode(given, 3, limits=Limits(max_bytes=10))
+    assert caught.value.reason == "too_many_bytes"
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(10**12)  # a hole: takes no room
+    with pytest.raises(ImageError, match="too_many_bytes"):
+        read_file(tmp_path / "huge.png", Limits(max_bytes=100_000_000))
+
+
+def test_too_many_pixels() -> None:
+    content = encode(picture(), "PNG")
+    assert decode(content, 3, limits=Limits(max_pixels=24 * 32)).shape == (24, 32, 3)
+    assert refuse(content, Limits(max_pixels=24 * 32 - 1)) == "too_many_pixels"
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(max_pixels=100_000_000)])
+def test_a_decompression_bomb_is_refused_fast_and_without_memory(limits: Limits) -> None:
+    content = bomb(30_000)
+    assert len(content) < 200_000
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    assert refuse(content, limits) == "too_many_pixels"
+    assert time.perf_counter() - start < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kilobytes; the picture holds 112,500
+
+
+def bomb(side: int) -> bytes:
+    """A whole, valid 1-bit PNG of `side` x `side` black pixels."""
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (side + 7) // 8)
+    data = b"".join([packer.compress(row) for _ in range(side)]) + packer.flush()
+    header = side.to_bytes(4) + side.to_bytes(4) + bytes([1, 0, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG that ends in a thumbnail and a film, as phones append, with its last scan so many times."""
+    content = encode(picture(), "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xc4", 0, content.rindex(b"\xff\xda")) : -2]
+    return content[:-2] + last * (count - content.count(b"\xff\xda")) + content[-2:] + b"\xff\xda\x00\x08" * 200
+
+
+def test_a_picture_that_is_gone_over_without_end_is_refused() -> None:
+    assert decode(with_scans(MAX_SCANS), 3).shape == (24, 32, 3)
+    with pytest.raises(ImageError, match="corrupt: a JPEG of 101 scans, allowed are 100"):
+        decode(with_scans(MAX_SCANS + 1), 3)
+
+
+def test_the_bomb_is_a_valid_picture() -> None:
+    assert np.array_equal(decode(bomb(100), 1), np.zeros((100, 100, 1)))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"A text file.\n", "not_an_image"),
+        (b"\x89PNG\r\n\x1a\n", "not_an_image"),
+        (b"\xff\xd8\xff", "not_an_image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
+        (bytes(1000), "not_an_image"),
+    ],
+)
+def test_what_is_no_image(content: bytes, reason: str) -> None:
+    assert refuse(content) == reason
+
+
+def test_formats_that_are_not_listed_are_refused() -> None:
+    assert refuse(encode(picture(), "ICO")) == "not_an_image"
+    assert refuse(encode(picture(), "PDF")) == "not_an_image"
+
+
+@pytest.mark.parametrize("form", ["BMP", "GIF", "JPEG", "PNG", "PPM"])
+@pytest.mark.parametrize("share", [0.4, 0.8])
+def test_a_truncated_file(form: str, share: float) -> None:
+    content = encode(picture(width=160, height=120), form)
+    assert refuse(content[: int(len(content) * share)]) == "truncated"
+
+
+@pytest.mark.parametrize("form", ["JPEG2000", "TIFF", "WEBP"])
+def test_a_truncated_file_of_other_formats_is_refused_too(form: str) -> None:
+    content = encode(picture(width=160, height=120), form)
+    assert refuse(content[: len(content) // 2]) in ("truncated", "corrupt", "not_an_image")
+
+
+def test_damaged_data_is_corrupt() -> None:
+    content = bytearray(encode(picture(), "PNG"))
+    start = content.index(b"IDAT") + 4
+    content[start : start + 30] = bytes(30)
+    assert refuse(bytes(content)) == "corrupt"
+
+
+def test_floats_have_no_fixed_meaning() -> None:
+    assert refuse(encode(Image.new("F", (4, 4), 0.5), "TIFF")) == "unsupported_mode"
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_integers_beyond_sixteen_bits_have_no_fixed_meaning(value: int) -> None:
+    assert refuse(encode(Image.new("I", (4, 4), value), "TIFF")) == "unsupported_mode"
+
+
+def test_what_the_system_refuses_to_read(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.png", tmp_path):
+        with pytest.raises(ImageError, match="unreadable") as caught:
+            read_file(path)
+        assert caught.value.reason == "unreadable"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to the superuser")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode(picture(), "PNG"))
+    (tmp_path / "a.png").chmod(stat.S_IWUSR)
+    with pytest.raises(ImageError, match="unreadable: Permission denied"):
+        decode(tmp_path / "a.png", 3)
+
+
+def samples() -> dict[str, bytes]:
+    """Small files of every format and kind."""
+    image = picture()
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    others = {
+        "animation": encode(image.convert("P"), "GIF", save_all=True, append_images=[picture(1).convert("P")]),
+        "palette": encode(image.convert("P"), "PNG", transparency=3),
+        "cmyk": encode(image.convert("CMYK"), "JPEG"),
+        "alpha": encode(image.convert("RGBA"), "PNG"),
+        "sixteen bits": encode(Image.fromarray(np.arange(768, dtype=np.uint16).reshape(24, 32)), "PNG"),
+        "one bit": encode(image.convert("1"), "PNG"),
+        "float": encode(image.convert("F"), "TIFF"),
+        "packed": encode(image, "TIFF", compression="tiff_lzw"),
+        "mpo": encode(image, "MPO", save_all=True, append_images=[picture(1)]),
+        "orientation": encode(image, "JPEG", exif=exif),
+    }
+    return {form: encode(image, form) for form in FORMATS} | others
+
+
+def mutations(content: bytes, rng: np.random.Generator) -> Iterator[bytes]:
+    """Cut off, hit in many places, hit in the header, and with a part lost."""
+    yield content[: rng.integers(len(content))]
+    for reach in (len(content), min(80, len(content))):
+        hit = bytearray(content)
+        for place in rng.integers(reach, size=rng.integers(1, 8)):
+            hit[place] = rng.integers(256)
+        yield bytes(hit)
+    place = rng.integers(len(content))
+    yield content[:place] + content[place + rng.integers(1, 40) :]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("name", samples())
+def test_a_damaged_file_gives_pixels_or_a_reason(name: str) -> None:
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for damaged in (one for _ in range(15) for one in mutations(samples()[name], rng)):
+        try:
+            pixels = decode(damaged, 3, (8, 8), Limits(max_pixels=10_000_000))
+        except ImageError as error:
+            outcomes.add(error.reason)
+        else:
+            assert (pixels.shape, pixels.dtype) == ((8, 8, 3), np.uint8)
+    assert outcomes and outcomes <= set(REASONS)
+
+
+def framed(border: int = 6, width: int = 30, height: int = 20) -> np.ndarray:
+    """A bright picture of this size in the middle of black."""
+    pixels = np.zeros((height + 2 * border, width + 2 * border), np.uint8)
+    pixels[border:-border, border:-border] = np.random.default_rng(0).integers(100, 256, (height, width))
+    return pixels
+
+
+def test_the_dark_border_is_cut_off_and_nothing_else() -> None:
+    pixels = framed()
+    assert np.array_equal(np.asarray(cut_dark_border(Image.fromarray(pixels), 20)), pixels[6:-6, 6:-6])
+    assert np.array_equal(np.asarray(cut_dark_border(Image.fromarray(pixels), None)), pixels)
+    off_centre = np.pad(pixels, ((9, 0), (0, 3)))
+    assert np.array_equal(np.asarray(cut_dark_border(Image.fromarray(off_centre), 20)), pixels[6:-6, 6:-6])
+
+
+def test_noise_in_the_border_goes_with_it_and_a_dark_picture_stays_whole() -> None:
+    noisy = framed(border=60)
+    noisy[np.random.default_rng(1).random(noisy.shape) < 0.002] = 255
+    noisy[::50, 0] = 20  # not brighter than what is asked for
+    assert cut_dark_border(Image.fromarray(noisy), 20).size == (30, 20)
+    assert cut_dark_border(Image.fromarray(np.full((5, 7), 20, np.uint8)), 20).size == (7, 5)
+
+
+def test_a_picture_in_several_forms_lies_flat_in_their_order() -> None:
+    image, forms = Image.fromarray(framed()).convert("RGB"), (Form((8, 6), 3), Form((4, 4), 1, dark_border=20))
+    flat = render(image, *forms)
+    assert flat.shape == shape_of(forms) == (8 * 6 * 3 + 4 * 4,)
+    assert np.array_equal(flat[: 8 * 6 * 3].reshape(8, 6, 3), decode(encode(image, "PNG"), 3, (8, 6)))
+    assert np.array_equal(flat[8 * 6 * 3 :].reshape(4, 4, 1), render(cut_dark_border(image, 20), Form((4, 4), 1)))
+    assert render(image, forms[0]).shape == shape_of(forms[:1]) == (8, 6, 3)

@@ -1,0 +1,39 @@
+"""The picture shows what the first epoch trains on."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.imaging import augmentation
+from tasks.imaging.samples import SIDE, draw_samples
+from tasks.params.augmentation import Augmentation
+
+CHANGES = Augmentation.model_validate({"like": "comparison", "elastic": {}})
+
+
+def cut(sheet: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the sixteen places of a picture as images of `shape`."""
+    height, width, channels = shape
+    return np.asarray(sheet).reshape(4, height, 4, width, channels).swapaxes(1, 2).reshape(16, *shape)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_images_as_the_first_epoch_changes_them(channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 12, 10, channels), dtype=np.uint8)
+    drawn = augmentation.draw(CHANGES, 3, 0, 20, (12, 10))
+    trained = augmentation.apply(pixels, *drawn, CHANGES.fill).numpy()
+    assert np.array_equal(cut(draw_samples(pixels, CHANGES, seed=3), (12, 10, channels)), trained[:16])
+
+
+def test_without_augmentation_they_are_as_they_are() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 12, 10, 1), dtype=np.uint8)
+    assert np.array_equal(cut(draw_samples(pixels, None, seed=3), (12, 10, 1)), pixels)
+
+
+def test_fewer_images_leave_places_black() -> None:
+    shown = cut(draw_samples(np.full((3, 8, 8, 1), 200, np.uint8), None, seed=0), (8, 8, 1))
+    assert [int(image.mean()) for image in shown] == [200] * 3 + [0] * 13
+
+
+def test_large_images_become_small() -> None:
+    assert draw_samples(np.zeros((16, 600, 300, 3), np.uint8), None, seed=0).size == (2 * SIDE, 4 * SIDE)

@@ -1,0 +1,80 @@
+"""Pretrained classifiers by name: their own preprocessing and class names, and what to fetch where there is no network."""
+
+import io
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras.src.legacy.saving import legacy_h5_format
+from PIL import Image
+
+from tasks.inference import imagenet
+from tasks.inference.predictor import LIMITS, Predictor
+from tests.imaging.test_decode import encode, picture
+
+NAMES = {str(number): [f"n{number:08}", "crane" if number in (134, 517) else f"thing_{number}"] for number in range(1000)}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keras's folder of downloads, empty, and no network: addresses are answered by nobody."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def mobilenet(cache: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Predictor, keras.Model]:
+    """MobileNet from a file of random weights where Keras looks for its own, which it does not check for this one."""
+    model = keras.applications.MobileNet(weights=None)
+    last, rng = model.get_layer("conv_preds"), np.random.default_rng(0)
+    last.set_weights([rng.normal(0, 10, array.shape) for array in last.get_weights()])  # else all classes are about equal
+    cache.mkdir()
+    with h5py.File(cache / "mobilenet_1_0_224_tf.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)  # as Keras's own are kept
+    monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", NAMES)
+    return imagenet.load("MobileNet", LIMITS), model
+
+
+def test_the_best_three_of_a_thousand_classes(mobilenet: tuple[Predictor, keras.Model]) -> None:
+    predictor, model = mobilenet
+    image = encode(picture(3, 300, 200), "PNG")
+    (answer,) = predictor.predict([image])
+    resized = Image.open(io.BytesIO(image)).resize((224, 224), Image.Resampling.BILINEAR)
+    prepared = keras.applications.mobilenet.preprocess_input(np.asarray(resized, np.float32))
+    probabilities = model.predict(prepared[np.newaxis], verbose=0)
+    (expected,) = keras.applications.imagenet_utils.decode_predictions(probabilities, top=3)
+    record = predictor.record(answer)
+    assert [record["predicted"], record["second"], record["third"]] == [name for _, name, _ in expected]
+    assert [record["confidence"], record["p_second"], record["p_third"]] == pytest.approx([float(score) for *_, score in expected])
+    assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_equal_names_are_told_apart(mobilenet: tuple[Predictor, keras.Model]) -> None:
+    predictor, _ = mobilenet
+    assert len(set(predictor.classes)) == 1000
+    assert predictor.classes[133:135] == ["thing_133", "crane (n00000134)"] and predictor.classes[517] == "crane (n00000517)"
+
+
+def test_without_a_network_it_says_what_to_fetch(cache: Path) -> None:
+    with pytest.raises(ValueError) as caught:
+        imagenet.load("VGG16", LIMITS)
+    told = str(caught.value)
+    assert told.startswith("imagenet:VGG16 could not be downloaded. On a machine with a network fetch")
+    assert "/imagenet_class_index.json\n" in told and "/vgg16_weights_tf_dim_ordering_tf_kernels.h5\n" in told
+    assert told.endswith(f"put it into {cache}")
+
+
+def test_an_unknown_name_tells_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="no such classifier; did you mean ResNet50 or"):
+        imagenet.load("resnet50", LIMITS)
+    with pytest.raises(ValueError, match="no such classifier; known are ConvNeXtBase, .*VGG16"):
+        imagenet.load("zzz", LIMITS)
+
+
+def test_a_classifier_without_a_dense_layer_is_not_explained(mobilenet: tuple[Predictor, keras.Model]) -> None:
+    with pytest.raises(ValueError, match="imagenet:MobileNet ends in no dense layer"):
+        imagenet.load("MobileNet", LIMITS, explain=True)

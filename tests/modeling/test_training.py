@@ -1,0 +1,261 @@
+"""A training that was killed goes on and ends equal, bit for bit; the history says what happened."""
+
+import logging
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tasks.modeling.layers import build_model
+from tasks.modeling.training import Images, fit, predict, use_threads
+from tasks.params.architectures import Cnn
+from tasks.params.augmentation import Augmentation, Elastic, Mixup
+from tasks.params.train import EarlyStopping, Schedule, Train
+
+SIZE, CHANNELS, CLASSES = (12, 10), 3, 3
+STRUCTURE = Cnn(filters=(4,), dense=(8,), dropout=0.3)
+CHANGES = Augmentation(rotation=20, width_shift=0.1, zoom=0.1, horizontal_flip=True, brightness=0.2)
+STOPPING = Train(
+    seed=44,
+    epochs=12,
+    batch_size=8,
+    learning_rate=0.02,
+    schedule=Schedule(kind="plateau", patience=1),
+    early_stopping=EarlyStopping(patience=3),
+    augmentation=CHANGES,
+)
+PLAIN = Train(epochs=3, batch_size=8, schedule=Schedule(kind="cosine"), early_stopping=None)
+
+
+class KilledError(Exception):
+    """What ends a training in these tests."""
+
+
+def images(count: int, seed: int, weights: np.ndarray | None = None) -> Images:
+    """Random pixels with random targets, at odd rows of a larger array: a network can only learn them by heart."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (2 * count, *SIZE, CHANNELS), dtype=np.uint8)
+    targets = rng.integers(0, CLASSES, count).astype(np.int32)
+    return Images(pixels, np.arange(1, 2 * count, 2), targets, np.ones(count, np.float32) if weights is None else weights)
+
+
+TRAINING, VALIDATION = images(30, seed=1), images(20, seed=2)
+
+
+def new_model(params: Train) -> keras.Model:
+    keras.utils.set_random_seed(params.seed)
+    return build_model(STRUCTURE, SIZE, CHANNELS, CLASSES, fused=True)
+
+
+def train(params: Train, checkpoint: Path, kill_after: int = 0, key: str = "key", training: Images = TRAINING):
+    """Return the model, the history without its times, and the epochs that this call trained."""
+    model, told = new_model(params), []
+
+    def on_epoch(row: dict[str, float]) -> None:
+        told.append(row["epoch"])
+        if row["epoch"] == kill_after:
+            raise KilledError
+
+    history = fit(model, training, VALIDATION, params, checkpoint, key, on_epoch)
+    return model, [{name: value for name, value in row.items() if name != "seconds"} for row in history], told
+
+
+def equal_weights(one: keras.Model, other: keras.Model) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, list[dict[str, float]]]:
+    """The model and the history of an uninterrupted training that stops early."""
+    model, history, _ = train(STOPPING, tmp_path_factory.mktemp("whole") / "a.npz")
+    return model, history
+
+
+def test_the_uninterrupted_training_has_a_state_to_lose(whole: tuple) -> None:
+    """The rate was lowered and the training stopped early, at an epoch that was not the best."""
+    _, history = whole
+    assert len(history) < STOPPING.epochs
+    assert len({row["learning_rate"] for row in history}) > 2
+    assert 1 < 1 + best(history) == len(history) - STOPPING.early_stopping.patience
+
+
+def best(history: list[dict[str, float]]) -> int:
+    return min(range(len(history)), key=lambda index: history[index]["val_loss"])
+
+
+@pytest.mark.parametrize("place", ["first", "before the last"])
+def test_a_killed_training_ends_like_an_uninterrupted_one(
+    place: str, whole: tuple, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, history = whole
+    end = 1 if place == "first" else len(history) - 1
+    with pytest.raises(KilledError):
+        train(STOPPING, tmp_path / "a.npz", kill_after=end)
+    with caplog.at_level(logging.INFO):
+        resumed, resumed_history, told = train(STOPPING, tmp_path / "a.npz")
+    assert f"resuming after epoch {end}" in caplog.text
+    assert told == list(range(end + 1, len(history) + 1))
+    assert resumed_history == history
+    assert equal_weights(resumed, model)
+
+
+def test_a_training_that_was_killed_at_its_end_trains_no_more(whole: tuple, tmp_path: Path) -> None:
+    model, history = whole
+    with pytest.raises(KilledError):
+        train(STOPPING, tmp_path / "a.npz", kill_after=len(history))
+    resumed, resumed_history, told = train(STOPPING, tmp_path / "a.npz")
+    assert told == []
+    assert resumed_history == history
+    assert equal_weights(resumed, model)
+
+
+def test_a_training_without_a_state_may_be_killed_again_and_again(tmp_path: Path) -> None:
+    """No augmentation, no early stopping, and a rate that only the optimizer's count of steps remembers."""
+    model, history, _ = train(PLAIN, tmp_path / "whole.npz")
+    for end in (1, 2):
+        with pytest.raises(KilledError):
+            train(PLAIN, tmp_path / "killed.npz", kill_after=end)
+    resumed, resumed_history, told = train(PLAIN, tmp_path / "killed.npz")
+    assert told == [3]
+    assert resumed_history == history
+    assert equal_weights(resumed, model)
+
+
+def test_a_training_with_bent_and_blended_images_may_be_killed(tmp_path: Path) -> None:
+    changes = Augmentation(rotation=20, elastic=Elastic(), mixup=Mixup(alpha=0.4))
+    params = STOPPING.model_copy(update={"augmentation": changes, "epochs": 3, "early_stopping": None})
+    model, history, _ = train(params, tmp_path / "whole.npz")
+    with pytest.raises(KilledError):
+        train(params, tmp_path / "killed.npz", kill_after=1)
+    resumed, resumed_history, _ = train(params, tmp_path / "killed.npz")
+    assert resumed_history == history
+    assert equal_weights(resumed, model)
+    assert cross_entropy(model, VALIDATION) == pytest.approx(min(row["val_loss"] for row in history), rel=1e-5)
+    other, _, _ = train(params.model_copy(update={"augmentation": changes.model_copy(update={"mixup": None})}), tmp_path / "a.npz")
+    assert not equal_weights(other, model)
+
+
+def test_a_checkpoint_of_another_training_is_ignored(whole: tuple, tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        train(STOPPING.model_copy(update={"seed": 7}), tmp_path / "a.npz", kill_after=2, key="another")
+    model, history, told = train(STOPPING, tmp_path / "a.npz")
+    assert told[0] == 1
+    assert history == whole[1]
+    assert equal_weights(model, whole[0])
+
+
+def test_the_model_is_that_of_the_best_epoch(whole: tuple) -> None:
+    model, history = whole
+    assert cross_entropy(model, VALIDATION) == pytest.approx(min(row["val_loss"] for row in history), rel=1e-5)
+
+
+def test_without_early_stopping_the_best_epoch_is_kept_too(whole: tuple, tmp_path: Path) -> None:
+    params = STOPPING.model_copy(update={"early_stopping": None, "epochs": len(whole[1]) + 1})
+    model, history, _ = train(params, tmp_path / "a.npz")
+    assert len(history) == params.epochs
+    losses = [row["val_loss"] for row in history]
+    assert losses[-1] > min(losses)
+    assert cross_entropy(model, VALIDATION) == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_the_last_epoch_is_kept_where_params_say_so(tmp_path: Path) -> None:
+    params = STOPPING.model_copy(update={"keep": "last"})
+    model, history, _ = train(params, tmp_path / "whole.npz")
+    losses = [row["val_loss"] for row in history]
+    assert len(history) < params.epochs and losses[-1] > min(losses)
+    assert cross_entropy(model, VALIDATION) == pytest.approx(losses[-1], rel=1e-5)
+    with pytest.raises(KilledError):
+        train(params, tmp_path / "killed.npz", kill_after=len(history) - 1)
+    resumed, again, _ = train(params, tmp_path / "killed.npz")
+    assert again == history
+    assert equal_weights(resumed, model)
+
+
+def cross_entropy(model: keras.Model, chosen: Images, weights: np.ndarray | float = 1.0) -> float:
+    probabilities = predict(model, chosen)
+    return float(np.mean(-np.log(probabilities[np.arange(len(chosen.targets)), chosen.targets]) * weights))
+
+
+def test_the_training_loss_is_weighted_and_the_validation_loss_is_not(tmp_path: Path) -> None:
+    """One epoch at a rate of almost nothing, without dropout and normalisation: both losses are those of the new model."""
+    weights = np.linspace(0, 4, 30, dtype=np.float32)
+    training = images(30, seed=1, weights=weights)
+    validation = images(20, seed=2, weights=np.linspace(0, 4, 20, dtype=np.float32))
+    params = Train(epochs=1, batch_size=30, optimizer="sgd", learning_rate=1e-12)
+    keras.utils.set_random_seed(0)
+    model = build_model(Cnn(filters=(4,), batch_norm=False, dense=(8,)), SIZE, CHANNELS, CLASSES)
+    (row,) = fit(model, training, validation, params, tmp_path / "a.npz", "key", lambda row: None)
+    assert row["loss"] == pytest.approx(cross_entropy(model, training, weights), rel=1e-4)
+    assert row["val_loss"] == pytest.approx(cross_entropy(model, validation), rel=1e-4)
+    right = predict(model, validation).argmax(axis=1) == validation.targets
+    assert row["val_accuracy"] == pytest.approx(right.mean())
+
+
+def test_a_row_says_what_an_epoch_was(tmp_path: Path) -> None:
+    rows = []
+    history = fit(new_model(PLAIN), TRAINING, VALIDATION, PLAIN, tmp_path / "a.npz", "key", rows.append)
+    assert history == rows
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    names = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"}
+    assert all(set(row) == names and row["seconds"] > 0 for row in history)
+    assert history[0]["learning_rate"] == pytest.approx(PLAIN.learning_rate)
+
+
+def test_the_cosine_goes_down_step_by_step_and_ends_at_its_minimum(tmp_path: Path) -> None:
+    """An epoch has as many steps as it has batches, the last and smaller one included."""
+    params = Train(epochs=4, batch_size=8, learning_rate=0.01, schedule=Schedule(kind="cosine", minimum=0.002), early_stopping=None)
+    model, history, _ = train(params, tmp_path / "a.npz")
+    expected = [0.002 + 0.008 * (1 + np.cos(np.pi * share)) / 2 for share in (0, 1 / 4, 1 / 2, 3 / 4, 1)]
+    rates = [row["learning_rate"] for row in history] + [float(model.optimizer.learning_rate)]
+    assert rates == pytest.approx(expected, rel=1e-5)
+    assert int(model.optimizer.iterations) == 4 * 4  # 30 images
+
+
+@pytest.mark.parametrize("change", [{"seed": 43}, {"augmentation": CHANGES}, {"optimizer": "rmsprop"}])
+def test_params_change_the_training(change: dict, tmp_path: Path) -> None:
+    params = Train(epochs=1, batch_size=8, learning_rate=0.01)
+    model, _, _ = train(params, tmp_path / "a.npz")
+    other, _, _ = train(params.model_copy(update=change), tmp_path / "b.npz")
+    assert not equal_weights(model, other)
+
+
+def test_a_training_that_diverges_says_what_to_do(tmp_path: Path) -> None:
+    params = Train(epochs=3, batch_size=8, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(ValueError, match=r"epoch \d: the loss is .*diverged. Lower learning_rate \(1e\+30\) in params.yaml"):
+        train(params, tmp_path / "a.npz")
+
+
+def test_a_small_set_can_be_learnt_by_heart(tmp_path: Path) -> None:
+    structure = Cnn(filters=(8,), dense=(32,))
+    params = Train(epochs=8, batch_size=3, learning_rate=0.01, schedule=Schedule(kind="constant"), early_stopping=None)
+    keras.utils.set_random_seed(0)
+    model = build_model(structure, SIZE, CHANNELS, CLASSES, fused=True)
+    fit(model, TRAINING, TRAINING, params, tmp_path / "a.npz", "key", lambda row: None)
+    assert (predict(model, TRAINING).argmax(axis=1) == TRAINING.targets).all()
+
+
+def test_predictions_come_in_the_order_of_the_rows() -> None:
+    model = new_model(STOPPING)
+    many = images(150, seed=3)  # more than one batch
+    probabilities = predict(model, many)
+    assert probabilities.shape == (150, CLASSES)
+    chosen = Images(many.pixels, many.rows[[140, 2]], many.targets[[140, 2]], many.weights[[140, 2]])
+    assert np.allclose(predict(model, chosen), probabilities[[140, 2]], atol=1e-6)
+    assert np.allclose(model.predict(many.pixels[many.rows], verbose=0), probabilities, atol=1e-6)
+
+
+def test_threads_may_be_set_again() -> None:
+    use_threads(2)
+    use_threads(2)
+
+
+def test_tensorboard_gets_its_logs_on_request_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, without, _ = train(PLAIN, tmp_path / "a.npz")
+    monkeypatch.setenv("TENSORBOARD_DIR", str(tmp_path / "logs"))
+    with pytest.raises(KilledError):
+        train(PLAIN, tmp_path / "b.npz", kill_after=1)
+    _, resumed, told = train(PLAIN, tmp_path / "b.npz")
+    assert told == [2, 3]
+    assert resumed == without
+    assert list((tmp_path / "logs/b").rglob("events.out.tfevents.*"))

@@ -1,0 +1,282 @@
+"""The head trains on features that were computed once, phases unfreeze more, and a killed training ends equal."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tasks.modeling import backbones, features, transfer
+from tasks.modeling.training import Images, fit, predict
+from tasks.modeling.transfer import Sets, fit_transfer
+from tasks.params.architectures import Dense, Head, Phase, Transfer
+from tasks.params.augmentation import Augmentation
+from tasks.params.train import Schedule, Train
+
+SIZE, CLASSES = (32, 32), 3
+HEAD = Head(dropout=0.2, dense=(Dense(units=8, batch_norm=True, dropout=0.3),))
+FROZEN = Transfer(backbone="MobileNet", options={"alpha": 0.25}, weights="small.weights.h5", views=2, head=HEAD)
+PHASED = FROZEN.model_copy(
+    update={
+        "phases": (
+            Phase(trainable_from="conv_pw_13", epochs=2, learning_rate=0.001, views=1),
+            Phase(trainable_from="conv_dw_12", epochs=2, learning_rate=0.0005),
+        )
+    }
+)
+CHANGES = Augmentation(rotation=10, horizontal_flip=True, brightness=0.1)
+PARAMS = Train(
+    image_size=SIZE, channels=1, batch_size=8, epochs=3, learning_rate=0.01, augmentation=CHANGES, early_stopping=None,
+    schedule=Schedule(kind="plateau"),
+)  # fmt: skip
+
+
+class KilledError(Exception):
+    """What ends a training in these tests."""
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backbone whose batch normalisation has seen noise: at random its activations would die out from layer to layer."""
+    return pretend(tmp_path_factory.mktemp("pretrained") / "small.weights.h5", seed=1)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(pretrained, FROZEN.weights)
+
+
+Trained = tuple[keras.Model, list[dict], list[int]]
+
+
+@pytest.fixture(scope="module")
+def frozen(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+    """`FROZEN`, trained once, and the folder of its cached features."""
+    return elsewhere(FROZEN, pretrained, tmp_path_factory.mktemp("frozen"))
+
+
+@pytest.fixture(scope="module")
+def phased(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+    """`PHASED` likewise."""
+    return elsewhere(PHASED, pretrained, tmp_path_factory.mktemp("phased"))
+
+
+def elsewhere(structure: Transfer, pretrained: Path, root: Path) -> tuple[Trained, Path]:
+    shutil.copy(pretrained, root / FROZEN.weights)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(root)
+        return train(structure), root / features.CACHE
+
+
+def pretend(file: Path, seed: int) -> Path:
+    keras.utils.set_random_seed(seed)
+    model = keras.applications.MobileNet(include_top=False, weights=None, alpha=0.25, input_shape=(*SIZE, 3))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(np.random.default_rng(seed).uniform(-1, 1, (64, *SIZE, 3)), training=True)
+    model.save_weights(file)
+    return file
+
+
+def sets(count: int = 36) -> Sets:
+    """Noise with a bright square whose place is the class; every third image validates."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, CLASSES, count).astype(np.int32)
+    pixels = rng.integers(0, 100, (count, *SIZE, 1), dtype=np.uint8)
+    for image, target in zip(pixels, targets, strict=True):
+        image[10 * target : 10 * target + 10, :16] = 250
+    rows = np.arange(count)
+    chosen = (rows, rows[rows % 3 > 0], rows[rows % 3 == 0])
+    return Sets(*(Images(pixels, part, targets[part], np.ones(len(part), np.float32)) for part in chosen))
+
+
+def train(structure: Transfer, params: Train = PARAMS, kill_after: int = 0) -> Trained:
+    told: list[int] = []
+
+    def on_epoch(row: dict[str, float], epochs: int) -> None:
+        assert epochs == params.epochs + sum(phase.epochs for phase in structure.phases)
+        told.append(row["epoch"])
+        if row["epoch"] == kill_after:
+            raise KilledError
+
+    keras.utils.set_random_seed(params.seed)
+    model, rows, _ = fit_transfer(structure, params, sets(), (CLASSES, False), Path("checkpoints/a.npz"), "key", on_epoch)
+    return model, [{name: value for name, value in row.items() if name != "seconds"} for row in rows], told
+
+
+def cross_entropy(model: keras.Model) -> float:
+    validation = sets().validation
+    shares = predict(model, validation)
+    own = shares[np.arange(len(validation.targets)), validation.targets]
+    return float(np.mean(-np.log(own)))
+
+
+def equal(one: keras.Model, other: keras.Model) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+
+
+def cached() -> list[Path]:
+    return sorted(features.CACHE.glob("*.npy"))
+
+
+def test_without_augmentation_cached_features_train_as_the_whole_network_does() -> None:
+    structure = FROZEN.model_copy(update={"head": Head(dense=(Dense(units=8, batch_norm=True),))})
+    params = PARAMS.model_copy(update={"augmentation": None})
+    _, rows, _ = train(structure, params)
+    keras.utils.set_random_seed(params.seed)
+    whole = backbones.build_transfer(structure, SIZE, 1, CLASSES)
+    backbones.load_weights(whole, structure, SIZE)
+    backbones.freeze(whole, backbones.position(whole, None))
+    whole_rows = fit(whole, sets().training, sets().validation, params, Path("whole.npz"), "key", lambda row: None)
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose([row[name] for row in rows], [row[name] for row in whole_rows], rtol=1e-4)
+
+
+def test_training_twice_gives_equal_weights_and_rows(phased: tuple[Trained, Path]) -> None:
+    (first, rows, _), _ = phased
+    second, again, _ = train(PHASED)
+    assert equal(first, second)
+    assert rows == again
+
+
+@pytest.mark.parametrize("kill_after", [2, 4])
+def test_a_killed_training_ends_as_one_that_was_never_killed(kill_after: int, phased: tuple[Trained, Path]) -> None:
+    (whole, rows, _), cache = phased
+    shutil.copytree(cache, features.CACHE)
+    with pytest.raises(KilledError):
+        train(PHASED, kill_after=kill_after)
+    resumed, again, told = train(PHASED)
+    assert told == list(range(kill_after + 1, 8))
+    assert again == rows
+    assert equal(whole, resumed)
+
+
+def test_phases_are_numbered_and_their_epochs_go_on(frozen: tuple[Trained, Path], phased: tuple[Trained, Path]) -> None:
+    (_, rows, _), _ = phased
+    assert [(row["phase"], row["epoch"]) for row in rows] == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (3, 6), (3, 7)]
+    assert [row["learning_rate"] for row in rows[3:]] == pytest.approx([0.001, 0.001, 0.0005, 0.0005])
+    assert "phase" not in frozen[0][1][0]
+
+
+def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given(frozen: tuple[Trained, Path]) -> None:
+    wild = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_pw_13", epochs=2, learning_rate=3.0, views=1),)})
+    (before, rows, _), cache = frozen
+    shutil.copytree(cache, features.CACHE)
+    after, wild_rows, _ = train(wild)
+    assert min(row["val_loss"] for row in wild_rows[3:]) > min(row["val_loss"] for row in rows)
+    assert equal(before, after)
+
+
+def test_with_keep_last_such_a_phase_stands_and_resumes(frozen: tuple[Trained, Path]) -> None:
+    wild = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_pw_13", epochs=2, learning_rate=0.3, views=1),)})
+    params = PARAMS.model_copy(update={"keep": "last"})
+    (before, rows, _), cache = frozen
+    shutil.copytree(cache, features.CACHE)
+    with pytest.raises(KilledError):
+        train(wild, params, kill_after=4)
+    after, wild_rows, told = train(wild, params)
+    assert wild_rows[:3] == [{"phase": 1} | row for row in rows] and told == [5]
+    assert not equal(before, after)
+    np.testing.assert_allclose(cross_entropy(after), wild_rows[-1]["val_loss"], rtol=1e-4)
+
+
+def test_what_is_frozen_stays_as_it_was_and_what_is_unfrozen_moves() -> None:
+    structure = FROZEN.model_copy(update={"trainable_from": "conv_pw_13"})
+    keras.utils.set_random_seed(PARAMS.seed)
+    start = backbones.build_transfer(structure, SIZE, 1, CLASSES)
+    backbones.load_weights(start, structure, SIZE)
+    end, _, _ = train(structure)
+    moved = [
+        layer.name
+        for layer, other in zip(backbones.backbone_layers(start), backbones.backbone_layers(end), strict=True)
+        if not all(np.array_equal(a, b) for a, b in zip(layer.get_weights(), other.get_weights(), strict=True))
+    ]
+    assert moved == ["conv_pw_13"]
+
+
+def test_a_second_head_computes_no_features(frozen: tuple[Trained, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(frozen[1], features.CACHE)
+    before = cached()
+    assert len(before) == 1 + FROZEN.views
+    monkeypatch.setattr(features, "_compute", None)
+    train(FROZEN.model_copy(update={"head": Head(dense=(Dense(units=5),))}), PARAMS.model_copy(update={"learning_rate": 0.02}))
+    assert cached() == before
+
+
+def test_other_weights_in_the_same_file_are_noticed(frozen: tuple[Trained, Path]) -> None:
+    shutil.copytree(frozen[1], features.CACHE)
+    before = len(cached())
+    pretend(Path(FROZEN.weights), seed=2)
+    train(FROZEN, PARAMS.model_copy(update={"epochs": 1}))
+    assert len(cached()) == 2 * before
+
+
+@pytest.mark.parametrize(
+    ("keys", "changed"),
+    [
+        ({"trainable_from": "conv_pw_13"}, {}),
+        ({"precision": "bfloat16"}, {}),
+        ({}, {"augmentation": Augmentation(rotation=20)}),
+    ],
+    ids=["cut", "precision", "augmentation"],
+)
+def test_other_features_are_computed(keys: dict, changed: dict, frozen: tuple[Trained, Path]) -> None:
+    shutil.copytree(frozen[1], features.CACHE)
+    before = len(cached())
+    train(FROZEN.model_copy(update=keys), PARAMS.model_copy(update={"epochs": 1} | changed))
+    assert len(cached()) > before
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[: len(content) // 2], lambda content: content[:-40] + b"x" * 8 + content[-32:]]
+)
+def test_damaged_features_are_noticed_and_computed_again(damage, frozen: tuple[Trained, Path], caplog) -> None:
+    (whole, _, _), cache = frozen
+    shutil.copytree(cache, features.CACHE)
+    kept = {file: file.read_bytes() for file in cached()}
+    for file, content in kept.items():
+        file.write_bytes(damage(content))
+    with caplog.at_level(logging.INFO):
+        again, _, _ = train(FROZEN)
+    assert caplog.text.count("is damaged, making it again") == len(kept)
+    assert equal(whole, again)
+    assert {file: file.read_bytes() for file in cached()} == kept
+
+
+def test_the_saved_model_predicts_as_its_upper_part_does_on_cached_features(frozen: tuple[Trained, Path]) -> None:
+    (model, _, _), cache = frozen
+    shutil.copytree(cache, features.CACHE)
+    model.save("model.keras")
+    loaded = keras.saving.load_model("model.keras", safe_mode=True, compile=False)
+    below, above = transfer.cut_where_cached(loaded, FROZEN)
+    every, count = sets().every, len(cached())
+    plain = features.plain(below, FROZEN, every)
+    assert len(cached()) == count  # the saved weights are those that the cached features were made with
+    np.testing.assert_allclose(above.predict(plain, verbose=0), predict(loaded, every), atol=1e-5)
+
+
+def test_a_phase_may_not_freeze_again() -> None:
+    structure = FROZEN.model_copy(
+        update={"trainable_from": "conv_pw_12", "phases": (Phase(trainable_from="conv_pw_13", epochs=1, learning_rate=0.1),)}
+    )
+    with pytest.raises(ValueError, match="conv_pw_13 lies above what the phase before trained"):
+        train(structure)
+
+
+def test_mixup_asks_for_images() -> None:
+    changes = Augmentation.model_validate({"mixup": {"alpha": 0.2}})
+    with pytest.raises(ValueError, match="say views: null"):
+        train(FROZEN, PARAMS.model_copy(update={"augmentation": changes}))
+    fresh = FROZEN.model_copy(update={"views": None})
+    _, rows, _ = train(fresh, PARAMS.model_copy(update={"augmentation": changes, "epochs": 1}))
+    assert np.isfinite(rows[0]["loss"])
+
+
+def test_half_precision_trains_close_to_full_and_keeps_float32_weights(frozen: tuple[Trained, Path]) -> None:
+    half, rows, _ = train(FROZEN.model_copy(update={"precision": "bfloat16"}))
+    assert {weight.dtype for weight in half.weights} == {"float32"}
+    assert rows[0]["loss"] == pytest.approx(frozen[0][1][0]["loss"], rel=0.2)

@@ -1,0 +1,76 @@
+"""The section `ensembles` of params: what cannot be put together is refused in words."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.params.whole import load_params
+
+ARCHITECTURES = """
+architectures:
+  cnn_a: {}
+  cnn_b: {}
+  binary: {like: cnn_a, positive: photo}
+  coarse: {like: cnn_a, labels: {sick: [x, y], well: [z]}}
+  same: {like: cnn_b, labels: {well: [z], sick: [y, x]}}
+  other: {like: cnn_a, labels: {sick: [x], well: [y, z]}}
+ensembles:
+  """
+
+
+def write(folder: Path, ensemble: str) -> Path:
+    (folder / "params.yaml").write_text(ARCHITECTURES + ensemble)
+    return folder / "params.yaml"
+
+
+def test_the_shortest_one_is_a_soft_vote_with_weights_from_validation(tmp_path: Path) -> None:
+    (committee,) = load_params(write(tmp_path, "committee: {members: [cnn_a, cnn_b]}")).ensembles.values()
+    assert (committee.members, committee.vote, committee.weights) == (("cnn_a", "cnn_b"), "soft", "validation")
+
+
+@pytest.mark.parametrize(
+    ("weights", "read"),
+    [
+        ("equal", "equal"),
+        ("{cnn_a: 3, cnn_b: 1.5}", {"cnn_a": 3, "cnn_b": 1.5}),
+        ("{cnn_a: 0, cnn_b: 1}", {"cnn_a": 0, "cnn_b": 1}),
+    ],
+)
+def test_weights_may_be_said(tmp_path: Path, weights: str, read: object) -> None:
+    params = load_params(write(tmp_path, f"e: {{members: [cnn_a, cnn_b], vote: majority, weights: {weights}}}"))
+    assert params.ensembles["e"].weights == read
+
+
+def test_without_the_section_there_are_none(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("architectures: {cnn_a: {}}")
+    assert load_params(tmp_path / "params.yaml").ensembles == {}
+
+
+def test_equal_questions_are_equal_in_whatever_order(tmp_path: Path) -> None:
+    assert load_params(write(tmp_path, "e: {members: [coarse, same]}")).ensembles
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "words"),
+    [
+        ("e: {members: [cnn_a, cnnb]}", "ensembles.e: unknown member 'cnnb'; did you mean cnn_b? architectures here are cnn_a,"),
+        ("e: {members: [cnn_a, zzz]}", "ensembles.e: unknown member 'zzz'; architectures here are cnn_a, cnn_b, binary,"),
+        ("e: {members: [cnn_a]}", "ensembles.e.members: received ['cnn_a'], expected at least two architectures"),
+        ("e: {members: [cnn_a, cnn_b, cnn_a]}", "cnn_a is named twice: weights say how much a member counts"),
+        ("cnn_b: {members: [cnn_a, cnn_b]}", "ensembles.cnn_b: an architecture has this name already"),
+        ("../e: {members: [cnn_a, cnn_b]}", "ensembles.../e: expected a name of letters, digits and underscores"),
+        ("e: {members: [cnn_a, binary]}", "their answers cannot be put together (cnn_a: all classes; binary: photo or not)"),
+        ("e: {members: [coarse, other]}", "(coarse: sick (x, y), well (z); other: sick (x), well (y, z))"),
+        ("e: {members: [cnn_a, cnn_b], vote: loud}", "ensembles.e.vote: received 'loud', expected 'soft' or 'majority'"),
+        ("e: {members: [cnn_a, cnn_b], weight: equal}", "ensembles.e.weight: unknown key; did you mean weights? known here"),
+        ("e: {members: [cnn_a, cnn_b], weights: best}", "ensembles.e.weights: received 'best', expected validation or equal, or"),
+        ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: 1}}", "weights are of cnn_a, expected one for each of cnn_a, cnn_b"),
+        ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: -1, cnn_b: 2}}", "none below 0 and not all of them 0"),
+        ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: 0, cnn_b: 0}}", "none below 0 and not all of them 0"),
+        ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: .nan, cnn_b: 1}}", "none below 0 and not all of them 0"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(tmp_path: Path, ensemble: str, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        load_params(write(tmp_path, ensemble))
+    assert words in str(caught.value)

@@ -1,0 +1,208 @@
+"""A wrong key, type or value in params.yaml stops at once, is named, and comes with what is allowed there."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.params.architectures import ARCHITECTURES
+from tasks.params.augmentation import Augmentation, Elastic
+from tasks.params.whole import Params, load_params
+from tests.conftest import ROOT
+
+
+def load(tmp_path: Path, text: str) -> Params:
+    (tmp_path / "params.yaml").write_text(text)
+    return load_params(tmp_path / "params.yaml")
+
+
+def complaint(tmp_path: Path, text: str) -> str:
+    with pytest.raises(ValueError) as caught:
+        load(tmp_path, text)
+    return str(caught.value)
+
+
+def test_the_file_of_the_project_is_whole() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert set(params.architectures) <= set(ARCHITECTURES)
+    assert params.architectures["cnn_b"].structure == ARCHITECTURES["cnn_b"]
+
+
+def test_the_shortest_file(tmp_path: Path) -> None:
+    params = load(tmp_path, "architectures: {cnn_a: {}}")
+    assert params.train == params.architectures["cnn_a"].train
+    assert params.validate_.max_pixels == 100_000_000
+    assert params.register_.model == "image_classifier"
+
+
+def test_an_empty_architecture_is_taken_as_it_is_in_the_table(tmp_path: Path) -> None:
+    assert load(tmp_path, "architectures:\n  cnn_c:").architectures["cnn_c"].structure == ARCHITECTURES["cnn_c"]
+
+
+def test_an_architecture_overrides_the_defaults_and_the_table(tmp_path: Path) -> None:
+    params = load(
+        tmp_path,
+        """
+        train: {epochs: 7, batch_size: 8, schedule: {kind: plateau, patience: 9}, augmentation: {rotation: 10, zoom: 0.1}}
+        architectures:
+          cnn_a: {batch_size: 64, dropout: 0.25, schedule: {patience: 2}, augmentation: {rotation: 20}}
+          cnn_b: {}
+          bare: {like: cnn_b, augmentation: null, early_stopping: null}
+        """,
+    )
+    changed, untouched, bare = params.architectures.values()
+    assert (changed.train.epochs, changed.train.batch_size, changed.structure.dropout) == (7, 64, 0.25)
+    assert (changed.train.schedule.kind, changed.train.schedule.patience) == ("plateau", 2)
+    assert (changed.train.augmentation.rotation, changed.train.augmentation.zoom) == (20, 0.1)
+    assert (untouched.train.batch_size, untouched.train.schedule.patience) == (8, 9)
+    assert bare.structure == ARCHITECTURES["cnn_b"]
+    assert (bare.train.augmentation, bare.train.early_stopping) == (None, None)
+
+
+@pytest.mark.parametrize(("given", "size"), [("64", (64, 64)), ("[48, 64]", (48, 64))])
+def test_image_size_is_one_number_or_height_and_width(tmp_path: Path, given: str, size: tuple[int, int]) -> None:
+    params = load(tmp_path, f"train: {{image_size: {given}}}\narchitectures: {{cnn_a: {{}}, cnn_b: {{image_size: 32}}}}")
+    assert params.architectures["cnn_a"].train.image_size == size
+    assert params.architectures["cnn_b"].train.image_size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("trian: {}", "trian: unknown key; did you mean train?"),
+        ("train: {learnin_rate: 1}", "train.learnin_rate: unknown key; did you mean learning_rate? known here are seed"),
+        ("split: {seeds: 1}", "split.seeds: unknown key; did you mean seed? known here are seed, validation, test"),
+        ("validate: {expectations: {sides: {}}}", "validate.expectations.sides: unknown key; did you mean side?"),
+        ("train: {epochs: 0}", "train.epochs: received 0, expected greater than or equal to 1"),
+        ("train: {epochs: many}", "train.epochs: received 'many', expected a valid integer"),
+        ("train: {optimizer: adams}", "train.optimizer: received 'adams', expected 'adam', 'adamw', 'rmsprop' or 'sgd'"),
+        ("train: {channels: 2}", "train.channels: received 2, expected 1 or 3"),
+        ("train: {image_size: [1, 2, 3]}", "train.image_size: received [1, 2, 3]"),
+        ("train: {augmentation: {zoom: 1}}", "train.augmentation.zoom: received 1, expected less than 1"),
+        (
+            "train: {augmentation: lite}",
+            "train.augmentation: received 'lite', unknown augmentation; known are comparison, photo_filter",
+        ),
+        ("train: {augmentation: {like: light, rotate: 1}}", "train.augmentation.rotate: unknown key; did you mean rotation?"),
+        (
+            "train: {augmentation: {elastic: {sigma: 1}}}",
+            "train.augmentation.elastic.sigma: unknown key; known here are scale, grid",
+        ),
+        ("train: {augmentation: {mixup: {alpha: 0}}}", "train.augmentation.mixup.alpha: received 0, expected greater than 0"),
+        ("train: 3", "train: received 3, expected a valid dictionary"),
+        ("split: {copies: drop}", "split.copies: received 'drop', expected 'withhold', 'withhold_identical' or 'keep'"),
+        ("split: {patients: {pattern: a, table: b}}", "give a pattern or a table, not both"),
+        ("register: {model: a b}", "register.model: received 'a b'"),
+        ("validate: {max_pixels: 200_000_000}", "validate.max_pixels: received 200000000"),
+        ("compare: {rank_by: test_accuracy}", "compare.rank_by: received 'test_accuracy', expected 'val_macro_f1'"),
+    ],
+)
+def test_a_mistake_in_a_section_is_named(tmp_path: Path, text: str, expected: str) -> None:
+    message = complaint(tmp_path, f"{text}\narchitectures: {{cnn_a: {{}}}}")
+    assert expected in message
+    assert "has 1 mistake:" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "architectures: received None, expected at least one of plain_cnn, cnn_a"),
+        ("{}", "architectures: received {}, expected at least one of"),
+        ("[cnn_a]", "architectures: received ['cnn_a'], expected at least one of"),
+        (
+            "{cnn_x: {}}",
+            "architectures.cnn_x: unknown architecture 'cnn_x'; did you mean cnn_c? known are plain_cnn",
+        ),
+        ("{new: {like: cnn_x}}", "architectures.new: unknown architecture 'cnn_x'"),
+        ("{new: {like: [cnn_a]}}", "architectures.new: unknown architecture ['cnn_a']"),
+        ("{cnn-a: {like: cnn_a}}", "architectures.cnn-a: received 'cnn-a', expected a text of letters"),
+        ("{1: {like: cnn_a}}", "architectures.1: received 1, expected a text of letters"),
+        ("{cnn_a: 3}", "architectures.cnn_a: received 3, expected a mapping such as"),
+        ("{cnn_a: {filter: [1]}}", "architectures.cnn_a.filter: unknown key; did you mean filters? known here are like, filters"),
+        ("{cnn_a: {epoch: 1}}", "architectures.cnn_a.epoch: unknown key; did you mean epochs?"),
+        ("{cnn_a: {filters: [0]}}", "architectures.cnn_a.filters.0: received 0, expected greater than or equal to 1"),
+        ("{cnn_a: {pool: [true]}}", "architectures.cnn_a: pool: expected 3 entries, one for each of filters, received 1"),
+        ("{cnn_a: {positive: a, labels: {b: [c], d: [e]}}}", "architectures.cnn_a: give positive or labels, not both"),
+        ("{cnn_a: {labels: {b: [c]}}}", "architectures.cnn_a.labels: received {'b': ['c']}, expected at least two classes"),
+        ("{cnn_a: {labels: {b: [c], d: []}}}", "architectures.cnn_a.labels: received {'b': ['c'], 'd': []}, expected at least one"),
+        ("{EfficentNetB0: {}}", "architectures.EfficentNetB0: unknown architecture 'EfficentNetB0'; did you mean EfficientNetB0?"),
+        (
+            "{transfer: {backbone: MobilNet}}",
+            "architectures.transfer.backbone: received 'MobilNet', expected an image model",
+        ),
+        ("{transfer: {head: {dropuot: 0}}}", "architectures.transfer.head.dropuot: unknown key; did you mean dropout?"),
+        (
+            "{InceptionV3: {image_size: 64}}",
+            "architectures.InceptionV3: image_size: received [64, 64], expected at least 75",
+        ),
+        ("{random_forest: {tree: 1}}", "architectures.random_forest.tree: unknown key; did you mean trees?"),
+        ("{cnn_a: {augmentation: lite}}", "architectures.cnn_a.augmentation: received 'lite', unknown augmentation; known are"),
+        ("{cnn_a: {dropout: 1}}", "architectures.cnn_a.dropout: received 1, expected less than 1"),
+        ("{cnn_a: {schedule: {kinds: cosine}}}", "architectures.cnn_a.schedule.kinds: unknown key; did you mean kind?"),
+    ],
+)
+def test_a_mistake_in_an_architecture_is_named(tmp_path: Path, text: str, expected: str) -> None:
+    message = complaint(tmp_path, f"train: {{}}\narchitectures: {text}")
+    assert expected in message
+    assert "has 1 mistake:" in message
+
+
+@pytest.mark.parametrize("question", ["null", "all classes", "a or not"])
+def test_a_question_that_is_asked_may_be_the_main_one(tmp_path: Path, question: str) -> None:
+    load(tmp_path, f"compare: {{question: {question}}}\narchitectures: {{cnn_a: {{}}, binary: {{like: cnn_a, positive: a}}}}")
+
+
+def test_a_main_question_that_nobody_asks_is_a_mistake(tmp_path: Path) -> None:
+    text = "compare: {question: b or not}\narchitectures: {cnn_a: {}, binary: {like: cnn_a, positive: a}, cnn_b: {}}"
+    expected = "compare.question: received 'b or not', expected 'all classes' or 'a or not'"
+    assert complaint(tmp_path, text).endswith(f"has 1 mistake:\n  {expected}")
+    assert "compare.question" not in complaint(tmp_path, text.replace("positive: a", "positives: b"))
+
+
+def test_all_mistakes_are_told_at_once_and_each_one_once(tmp_path: Path) -> None:
+    message = complaint(tmp_path, "train: {epochs: 0}\nsplit: {test: 2}\narchitectures: {cnn_a: {}, cnn_b: {dropout: 3}, x: {}}")
+    assert "has 4 mistakes:" in message
+    for key in ("train.epochs", "split.test", "architectures.cnn_b.dropout", "architectures.x"):
+        assert message.count(key) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [", "is not valid YAML"),
+        ("train: {}\ntrain: {}", "duplicate key"),
+        ("- a", "expected a mapping of sections, received list"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in complaint(tmp_path, text)
+
+
+def test_a_missing_file_says_where_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="copy one from recipes/"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_params_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_params(ROOT / "params.yaml").train.epochs = 3
+
+
+def test_an_augmentation_by_name_is_replaced_by_another_and_changed_by_keys(tmp_path: Path) -> None:
+    params = load(
+        tmp_path,
+        """
+        train: {augmentation: comparison}
+        architectures:
+          cnn_a: {}
+          named: {like: cnn_a, augmentation: photo_filter}
+          keys: {like: cnn_a, augmentation: {rotation: 5, elastic: {grid: 4}}}
+          started: {like: cnn_a, augmentation: {like: light, rotation: 5}}
+          none: {like: cnn_a, augmentation: null}
+        """,
+    )
+    default, named, keys, started, none = (one.train.augmentation for one in params.architectures.values())
+    assert params.train.augmentation == default == Augmentation.model_validate("comparison")
+    assert named == Augmentation.model_validate("photo_filter")
+    assert keys == default.model_copy(update={"rotation": 5, "elastic": Elastic(grid=4)})
+    assert started == Augmentation.model_validate("light").model_copy(update={"rotation": 5})
+    assert none is None

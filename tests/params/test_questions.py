@@ -1,0 +1,102 @@
+"""A question says of every class folder which class it counts as, or why it cannot be asked of these folders."""
+
+import pytest
+
+from tasks.params.questions import ALL_CLASSES, Question
+
+TUMORS = ["glioma", "meningioma", "no_tumor", "pituitary"]
+PHOTOS = ["paintings", "photos", "sketches"]
+TUMOR = Question(labels={"tumor": ("glioma", "meningioma", "pituitary"), "no_tumor": ("no_tumor",)})
+PHOTO = Question(positive="photos")
+
+
+def test_all_classes() -> None:
+    question = Question()
+    assert question.name == ALL_CLASSES
+    assert question.answers(reversed(PHOTOS)) == {folder: folder for folder in PHOTOS}
+    assert question.classes(reversed(PHOTOS)) == PHOTOS
+
+
+def test_one_against_the_rest_has_the_rest_first() -> None:
+    assert PHOTO.name == "photos or not"
+    assert PHOTO.answers(PHOTOS) == {"paintings": "not_photos", "photos": "photos", "sketches": "not_photos"}
+    assert PHOTO.classes(PHOTOS) == ["not_photos", "photos"]
+    assert Question(positive="a").classes(["a", "b"]) == ["not_a", "a"]
+
+
+def test_groups_are_in_alphabetical_order() -> None:
+    assert TUMOR.name == "no_tumor, tumor"
+    assert TUMOR.answers(TUMORS) == {"glioma": "tumor", "meningioma": "tumor", "no_tumor": "no_tumor", "pituitary": "tumor"}
+    assert TUMOR.classes(TUMORS) == ["no_tumor", "tumor"]
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ({"positive": "photo"}, ["positive: received 'photo', expected one of not_a, paintings, photos; did you mean photos?"]),
+        ({"positive": "a"}, ["positive: received 'a', expected one of not_a, paintings, photos"]),
+        (
+            {"labels": {"real": ["photos", "photos"], "drawn": ["painting"]}},
+            [
+                "labels: the folder 'photos' is given twice; it counts as one class",
+                "labels: received 'painting', expected one of not_a, paintings, photos; did you mean paintings?",
+                "labels: the folder 'not_a' counts as no class; add it to one of real, drawn",
+                "labels: the folder 'paintings' counts as no class; add it to one of real, drawn",
+            ],
+        ),
+    ],
+)
+def test_all_problems_are_told_at_once(question: dict, expected: list[str]) -> None:
+    asked = Question(**question)
+    assert asked.problems(["photos", "paintings", "not_a"]) == expected
+    for call in (asked.answers, asked.classes):
+        with pytest.raises(ValueError) as caught:
+            call(["photos", "paintings", "not_a"])
+        assert str(caught.value) == "; ".join(expected)
+
+
+def test_a_folder_in_two_groups_is_given_twice() -> None:
+    question = Question(labels={"x": ("a", "b"), "y": ("b",)})
+    assert question.problems(["a", "b"]) == ["labels: the folder 'b' is given twice; it counts as one class"]
+
+
+def test_a_folder_may_not_have_the_name_of_the_rest() -> None:
+    (problem,) = Question(positive="a").problems(["a", "b", "not_a"])
+    assert "count as 'not_a', and a folder has that name already" in problem
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ({"positive": "a", "labels": {"b": ["c"], "d": ["e"]}}, "give positive or labels, not both"),
+        ({"labels": {"b": ["c"]}}, "expected at least two classes"),
+        ({"labels": {"b": ["c"], "d": [], "e": []}}, "expected at least one folder for d, e"),
+    ],
+)
+def test_what_is_no_question(question: dict, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        Question(**question)
+
+
+def test_all_classes_are_finer_than_every_question() -> None:
+    everything = Question()
+    assert everything.coarsen(TUMOR, TUMORS) == TUMOR.answers(TUMORS)
+    assert everything.coarsen(PHOTO, PHOTOS) == PHOTO.answers(PHOTOS)
+    assert TUMOR.coarsen(everything, TUMORS) is None
+
+
+def test_groups_are_coarsened_where_they_nest() -> None:
+    fine = Question(labels={"x": ("a", "b"), "y": ("c",), "z": ("d",)})
+    coarse = Question(labels={"p": ("a", "b", "c"), "q": ("d",)})
+    across = Question(labels={"p": ("a", "c"), "q": ("b", "d")})
+    assert fine.coarsen(coarse, "abcd") == {"x": "p", "y": "p", "z": "q"}
+    assert coarse.coarsen(fine, "abcd") is None
+    assert fine.coarsen(across, "abcd") is None and across.coarsen(coarse, "abcd") is None
+
+
+def test_one_against_the_rest_is_a_question_of_groups_too() -> None:
+    groups = Question(labels={"real": ("photos",), "drawn": ("paintings", "sketches")})
+    assert PHOTO.coarsen(groups, PHOTOS) == {"not_photos": "drawn", "photos": "real"}
+    assert groups.coarsen(PHOTO, PHOTOS) == {"drawn": "not_photos", "real": "photos"}
+    assert PHOTO.coarsen(PHOTO, PHOTOS) == {"not_photos": "not_photos", "photos": "photos"}
+    assert PHOTO.coarsen(Question(positive="sketches"), PHOTOS) is None

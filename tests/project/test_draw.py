@@ -1,0 +1,148 @@
+"""The drawn images are deterministic, learnable in principle, and the committed demo set is what the code draws."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tests.support import draw
+
+COMMITTED = Path(__file__).parents[2] / "data/demo"
+COPIES = {
+    "Training/glioma_tumor/exact_copy_of_testing_0003.jpg": "Testing/glioma_tumor/glioma_tumor_0003.jpg",
+    "Training/meningioma_tumor/mirrored_copy_of_testing_0005.jpg": "Testing/meningioma_tumor/meningioma_tumor_0005.jpg",
+    "Training/pituitary_tumor/reencoded_copy_of_testing_0007.jpg": "Testing/pituitary_tumor/pituitary_tumor_0007.jpg",
+}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("demo")
+    draw.draw_demo(root)
+    return root
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def pixels(path: Path, mirror: bool = False) -> np.ndarray:
+    with Image.open(path) as image:
+        upright = ImageOps.mirror(image) if mirror else image.copy()
+    return np.asarray(upright.resize((64, 64)), dtype=float)
+
+
+def likeness(first: np.ndarray, second: np.ndarray) -> float:
+    return np.corrcoef(first.ravel(), second.ravel())[0, 1]
+
+
+@pytest.mark.parametrize("label", draw.LABELS)
+@pytest.mark.parametrize("size", [32, 128])
+def test_head_is_grey_on_black(label: str, size: int) -> None:
+    head = draw.draw_head(label, np.random.default_rng(1), size)
+    assert (head.mode, head.size) == ("L", (size, size))
+    values = np.asarray(head)
+    assert values[0].mean() < 30 < values[size // 4 : -size // 4, size // 4 : -size // 4].mean()
+
+
+def test_unknown_label_is_named_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="no_tumor.*received 'cat'"):
+        draw.draw_head("cat", np.random.default_rng(0))
+
+
+def test_folders_of_any_name_get_the_labels_in_turn(tmp_path: Path) -> None:
+    folders = ["paintings", "photos", "b", "a", "text"]
+    draw.draw_folders(tmp_path, {"": dict.fromkeys(folders, 1)}, seed=3, size=48)
+    assert {path.name for path in tmp_path.iterdir()} == set(folders)
+    rng = draw._generator(3, "", "text", 0)
+    assert (tmp_path / "text/text_0000.jpg").read_bytes() == draw._jpeg(draw.draw_head(draw.LABELS[0], rng, 48))
+
+
+def test_drawing_more_changes_nothing_drawn_before(tmp_path: Path) -> None:
+    draw.draw_set(tmp_path / "few", {"Training": {"no_tumor": 2}}, seed=3, size=48)
+    draw.draw_set(tmp_path / "many", {"Testing": {"no_tumor": 1}, "Training": dict.fromkeys(draw.LABELS, 4)}, 3, 48)
+    few, many = contents(tmp_path / "few"), contents(tmp_path / "many")
+    assert len(few) == 2 and few.items() <= many.items()
+
+
+def test_seed_subset_label_and_index_all_matter(tmp_path: Path) -> None:
+    counts = {subset: dict.fromkeys(draw.LABELS, 2) for subset in ("", "Training", "Testing")}
+    draw.draw_set(tmp_path / "a", counts, seed=0, size=32)
+    draw.draw_set(tmp_path / "b", counts, seed=1, size=32)
+    images = contents(tmp_path)
+    assert len(images) == len(set(images.values())) == 2 * 3 * 4 * 2
+
+
+def test_an_empty_subset_name_puts_classes_under_the_root(tmp_path: Path) -> None:
+    draw.draw_set(tmp_path, {"": {"glioma_tumor": 1}}, size=32)
+    assert list(contents(tmp_path)) == ["glioma_tumor/glioma_tumor_0000.jpg"]
+
+
+def test_lesions_show(tmp_path: Path) -> None:
+    """The mean picture of a class with a tumour differs from the mean picture without one where the tumour sits."""
+    draw.draw_set(tmp_path, {"": dict.fromkeys(draw.LABELS, 40)}, size=64)
+    mean = {label: np.mean([pixels(path) for path in (tmp_path / label).iterdir()], axis=0) for label in draw.LABELS}
+    sella = (slice(44, 54), slice(28, 36))
+    gain = {label: mean[label][sella].mean() - mean["no_tumor"][sella].mean() for label in draw.LABELS}
+    assert gain["pituitary_tumor"] == max(gain.values()) > 20
+    for label in set(draw.LABELS) - {"no_tumor"}:
+        assert np.abs(mean[label] - mean["no_tumor"]).max() > 15
+
+
+def test_demo_twice_is_equal_and_small(demo: Path, tmp_path: Path) -> None:
+    draw.draw_demo(tmp_path)
+    assert contents(demo) == contents(tmp_path)
+    assert sum(map(len, contents(demo).values())) < 2_000_000
+
+
+def test_committed_demo_is_what_the_code_draws(demo: Path) -> None:
+    drawn, committed = contents(demo), contents(COMMITTED)
+    different = sorted(path for path in drawn | committed if drawn.get(path) != committed.get(path))
+    assert not different, "remove data/demo and run: python -m tests.support.draw data/demo"
+
+
+def test_demo_counts_shapes_and_modes(demo: Path) -> None:
+    for subset, labels in draw.DEMO_COUNTS.items():
+        for label, count in labels.items():
+            assert len(list((demo / subset / label).glob(f"{label}_*.jpg"))) == count
+    sizes = [Image.open(path).size for path in demo.rglob("*_tumor_0*.jpg")]
+    assert min(map(min, sizes)) < 125 and max(map(max, sizes)) > 185
+    assert any(width < height for width, height in sizes) and any(width > height for width, height in sizes)
+
+
+def test_demo_holds_unusable_files(demo: Path) -> None:
+    training = demo / "Training"
+    assert (training / "no_tumor/empty.jpg").read_bytes() == b""
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(training / "glioma_tumor/notes.txt")
+    with pytest.raises(OSError, match="truncated"):
+        Image.open(training / "meningioma_tumor/truncated.jpg").load()
+
+
+def test_demo_holds_misleading_names(demo: Path) -> None:
+    training = demo / "Training"
+    with Image.open(training / "pituitary_tumor/png_named_jpg.jpg") as image:
+        image.load()
+        assert image.format == "PNG"
+    twins = [training / label / "same_name_in_two_classes.jpg" for label in ("glioma_tumor", "meningioma_tumor")]
+    assert likeness(pixels(twins[0]), pixels(twins[1])) < 0.97
+
+
+@pytest.mark.parametrize(("copy", "original"), COPIES.items())
+def test_demo_copies_resemble_their_originals(demo: Path, copy: str, original: str) -> None:
+    copied = pixels(demo / copy, mirror="mirrored" in copy)
+    assert likeness(copied, pixels(demo / original)) > 0.99
+    assert ((demo / copy).read_bytes() == (demo / original).read_bytes()) == ("exact" in copy)
+
+
+def test_main_refuses_a_folder_that_holds_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["draw", str(tmp_path), "--per-class", "1"])
+    draw.main()
+    assert len(contents(tmp_path)) == 4
+    with pytest.raises(SystemExit):
+        draw.main()
+    assert "expected an empty or missing folder" in capsys.readouterr().err

@@ -1,0 +1,130 @@
+"""CI and schedules: what the YAML files name exists, and the make targets that CI runs do what they say, here."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prefect import Flow
+from ruamel.yaml import YAML
+
+from flows import serve
+from flows.assess import assess
+from flows.predict import predict
+from flows.retrain import retrain
+from tests.support import toy_pipeline as toy
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+def load(path: Path) -> dict:
+    return YAML(typ="safe").load(path)
+
+
+def steps(workflow: Path) -> list[str]:
+    """Return what the steps of a workflow run."""
+    return [step["run"] for job in load(workflow)["jobs"].values() for step in job["steps"] if "run" in step]
+
+
+def test_the_workflows_are_valid() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    subprocess.run([*command, *map(str, WORKFLOWS)], check=True)
+    assert "vendor.github-workflows" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_step_is_a_make_target(workflow: Path) -> None:
+    targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert steps(workflow)
+    for step in steps(workflow):
+        assert re.fullmatch(r'make ([a-z]+)( ARGS="\$ARGUMENTS")?', step)[1] in targets
+
+
+def test_secrets_come_from_the_store_alone() -> None:
+    for workflow in WORKFLOWS:
+        for line in workflow.read_text().splitlines():
+            if re.search(r"(KEY|TOKEN|PASSWORD|SECRET)\w*:", line):
+                assert re.search(r"\$\{\{ (secrets\.\w+|github\.token) }}$", line), line
+
+
+def test_the_deployments_name_the_flow_its_parameters_and_the_pool() -> None:
+    deployments = load(ROOT / "prefect.yaml")["deployments"]
+    flows = {"flows/retrain.py:retrain": retrain, "flows/predict.py:predict": predict, "flows/assess.py:assess": assess}
+    assert [deployment["name"] for deployment in deployments] == ["nightly", "on-change", "by-hand", "folder", "labelled"]
+    for deployment in deployments:
+        flow = flows[deployment["entrypoint"]]
+        assert deployment["work_pool"]["name"] == serve.POOL
+        given = dict(deployment.get("parameters") or {})
+        for trigger in deployment.get("triggers", []):
+            given |= trigger["parameters"]
+        flow.validate_parameters(given | {predict: {"images": []}, assess: {"images": "/scans"}}.get(flow, {}))
+        assert set(given) <= set(inspect.signature(flow.fn).parameters)
+
+
+@pytest.mark.parametrize("flow", [retrain, predict, assess])
+def test_the_pages_of_prefect_document_every_parameter(flow: Flow) -> None:
+    properties = flow.parameters.properties
+    assert set(properties) == set(inspect.signature(flow.fn).parameters)
+    assert all(described.get("description") for described in properties.values()), properties
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy pipeline that ran, on a branch, with a Git and a DVC remote beside it."""
+    folder = tmp_path_factory.mktemp("team")
+    root = toy.make(folder / "toy")
+    subprocess.run(["git", "init", "--quiet", "--bare", str(folder / "origin")], check=True)
+    toy.git(root, "remote", "add", "origin", str(folder / "origin"))
+    toy.git(root, "push", "--quiet", "origin", "main")
+    toy.dvc(root, "remote", "add", "--quiet", "--default", "store", str(folder / "store"))
+    (root / "data/report").mkdir(parents=True)
+    (root / "data/report/report.md").write_text("### a wins\n")
+    toy.git(root, "add", ".")
+    toy.git(root, "commit", "--quiet", "--message", "remote")
+    toy.git(root, "switch", "--quiet", "--create", "change")
+    params = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(params + "train: {epochs: 7}\n")
+    toy.dvc(root, "repro", "--quiet")
+    return root
+
+
+def make(root: Path, *arguments: str, path: str = "") -> str:
+    """Run a make target of the project in another folder, with this environment in place of the one it would set up."""
+    variables = {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "PATH": os.pathsep.join([path, str(Path(sys.executable).parent), os.environ["PATH"]]),
+    } | {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    command = ["make", "--file", str(ROOT / "Makefile"), "--old-file", ".venv/installed", *arguments]
+    done = subprocess.run(command, cwd=root, env=os.environ | variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_push_hands_on_objects_and_pointers_and_pull_brings_them_back(team: Path, tmp_path: Path) -> None:
+    make(team, "push")
+    assert toy.git(team, "show", "--name-only", "--format=%s", "origin/change").split() == ["Retrain", "dvc.lock"]
+    assert "params.yaml" in toy.git(team, "status", "--porcelain")  # only the pointers are committed
+    make(team, "push")  # again changes nothing
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--branch", "change", str(team.parent / "origin"), str(clone)], check=True)
+    make(clone, "pull")
+    assert (clone / "out/join").read_text() == (team / "out/join").read_text()
+
+
+def test_the_comment_has_report_metrics_and_parameters(team: Path) -> None:
+    make(team, "comment", "BASE=main")
+    comment = (team / "comment.md").read_text()
+    assert comment.startswith("### a wins\n")
+    assert "#### Metrics against main" in comment
+    assert re.search(r"\| params\.yaml\s*\| train\.epochs\s*\| -\s*\| 7", comment)
+
+
+def test_the_comment_is_posted_on_its_pull_request(team: Path, tmp_path: Path) -> None:
+    (tmp_path / "gh").write_text('#!/bin/sh\necho "$@" > posted\n')
+    (tmp_path / "gh").chmod(0o755)
+    make(team, "post", "PR=12", "BASE=main", path=str(tmp_path))
+    assert (team / "posted").read_text() == "pr comment 12 --edit-last --create-if-none --body-file comment.md\n"

@@ -1,0 +1,70 @@
+"""The gate lets nothing pass that is not shown to be better, and says by which numbers; how seldom it errs is simulated."""
+
+import numpy as np
+import pytest
+
+from bench.gate import CLASSES, Scenario, judge, simulate
+from tasks.params.register import Gate
+from tasks.scoring.gate import check_scores, compare
+
+SCORES = {"test_macro_f1": 0.8, "test_recall_a": 0.9, "test_recall_b": 0.5, "test_calibration_error": 0.1, "val_macro_f1": 0.2}
+
+
+def promoted(scenario: Scenario, draws: int, gate: Gate) -> float:
+    """Return the share of simulated challengers that meet all criteria against the champion."""
+    generator = np.random.default_rng(5)
+    passed = 0
+    for _ in range(draws):
+        labels, challenger, champion, groups = simulate(scenario, generator)
+        passed += all(judge(labels, challenger, champion, groups, gate))
+    return passed / draws
+
+
+@pytest.mark.parametrize(
+    ("gate", "failed"),
+    [
+        (Gate(macro_f1=0.8, worst_recall=0.5, calibration_error=0.1), []),
+        (Gate(macro_f1=0.81, worst_recall=0.5, calibration_error=0.1), ["macro_f1"]),
+        (Gate(macro_f1=0.8, worst_recall=0.51, calibration_error=0.09), ["worst_recall", "calibration_error"]),
+        (Gate(macro_f1=None, worst_recall=None, calibration_error=None), []),
+    ],
+)
+def test_its_own_scores(gate: Gate, failed: list[str]) -> None:
+    checks, numbers = check_scores(SCORES, gate)
+    assert [check.name for check in checks if not check.met] == failed
+    assert numbers == {"macro_f1": 0.8, "worst_recall": 0.5, "calibration_error": 0.1}
+
+
+def test_a_criterion_tells_its_numbers() -> None:
+    checks, _ = check_scores(SCORES, Gate(worst_recall=0.6))
+    assert [check.text for check in checks if not check.met] == ["recall of b, the worst class, 0.500, wanted at least 0.6"]
+
+
+def test_the_same_answers_are_refused() -> None:
+    labels, challenger, _, _ = simulate(Scenario("", 400), np.random.default_rng(0))
+    assert judge(labels, challenger, challenger, None, Gate(recall_margin=0.5)) == [False, False, True]
+
+
+def test_one_class_lost_is_refused_however_much_the_others_gain() -> None:
+    labels = np.repeat(CLASSES, 100)
+    champion = np.where(np.arange(400) % 100 < 60, labels, np.roll(labels, 100))
+    challenger = np.where((np.arange(400) % 100 < 40) | (np.arange(400) >= 100), labels, np.roll(labels, 100))
+    checks, numbers = compare(labels, challenger, champion, CLASSES, None, Gate())
+    assert [check.met for check in checks] == [True, True, False]
+    assert "recall of glioma 0.400 against 0.600 on 100 images" in checks[2].text
+    assert numbers["gains"] == 120 and numbers["losses"] == 20
+
+
+def test_an_equal_model_passes_no_more_often_than_stated() -> None:
+    strict = promoted(Scenario("", 400), 80, Gate())
+    assert strict <= 0.025
+    assert promoted(Scenario("", 400), 40, Gate(confidence=0.6, recall_margin=None)) > 0.1  # a lax gate would be found out
+
+
+def test_patients_are_counted_once() -> None:
+    assert promoted(Scenario("", 400, of_patient=4), 40, Gate(recall_margin=None)) <= 0.025
+
+
+def test_a_better_model_passes() -> None:
+    better = (0.03, 0.03, 0.03, 0.03)
+    assert promoted(Scenario("", 4000, better), 10, Gate()) > 0.9

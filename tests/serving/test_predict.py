@@ -1,0 +1,259 @@
+"""The command line: which files, a table or a CSV file, and that an interrupted run leaves the same bytes as one that was not."""
+
+import csv
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving import predict
+from tasks.imaging.decode import decode
+from tasks.inference import gradcam
+from tasks.inference.predictor import BATCH, Predictor, Thresholds, from_folder
+from tests.conftest import ROOT
+from tests.support import toy_model
+from tests.support.draw import LABELS, draw_set
+from tests.support.toy_model import CLASSES, SIZE
+from tests.support.toy_pipeline import until
+
+BROKEN = {"b/text.txt": b"text", "empty.jpg": b""}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_model.write(tmp_path_factory.mktemp("project") / "models/random", 1)
+
+
+@pytest.fixture(scope="module")
+def predictor(model: Path) -> Predictor:
+    return from_folder(model, "random", "0" * 64)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three batches of images, and two files that are none."""
+    root = tmp_path_factory.mktemp("drawn")
+    draw_set(root, {"": dict.fromkeys(LABELS, 3 * BATCH // 4 - 2)}, size=24)
+    for name, content in BROKEN.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(predictor: Predictor, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What an uninterrupted run writes."""
+    output = tmp_path_factory.mktemp("whole") / "predictions.csv"
+    predict.write(predictor, predict.listed([drawn]), output)
+    return output.read_bytes()
+
+
+def counting(predictor: Predictor, asked: list[int], until: int | None = None) -> Predictor:
+    """The same predictor, which notes how many images each batch has, and is interrupted after `until` batches."""
+
+    def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if len(asked) == until:
+            raise KeyboardInterrupt
+        asked.append(len(pixels))
+        return predictor.answer(pixels)
+
+    return replace(predictor, answer=answer)
+
+
+def table(content: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(content.decode().splitlines()))
+
+
+def command(*words: str) -> int:
+    return predict.run(predict.parse(words))
+
+
+def test_every_file_has_a_row(predictor: Predictor, drawn: Path, whole: bytes) -> None:
+    rows = table(whole)
+    assert [row["path"] for row in rows] == sorted(path.as_posix() for path in drawn.rglob("*") if path.is_file())
+    assert list(rows[0]) == ["path", "sha256", *predictor.columns, "model"]
+    assert {row["path"].removeprefix(f"{drawn}/"): row["error"].partition(":")[0] for row in rows if row["error"]} == {
+        "b/text.txt": "not_an_image",
+        "empty.jpg": "empty",
+    }
+    for row in [row for row in rows if not row["error"]]:
+        probabilities = [float(row[f"p_{label}"]) for label in CLASSES]
+        assert float(row["confidence"]) == max(probabilities) and row["predicted"] == CLASSES[np.argmax(probabilities)]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5) and float(row["distance"]) > 0
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2])
+def test_an_interrupted_run_goes_on(batches: int, predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path) -> None:
+    output, asked = tmp_path / "predictions.csv", []
+    with pytest.raises(KeyboardInterrupt):
+        predict.write(counting(predictor, [], until=batches), predict.listed([drawn]), output)
+    assert len(table(output.read_bytes())) == batches * BATCH
+    predict.write(counting(predictor, asked), predict.listed([drawn]), output)
+    assert output.read_bytes() == whole and len(asked) == 3 - batches
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.5, 0.7, 0.99])
+def test_a_half_written_line_is_made_again(share: float, predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path) -> None:
+    output, asked = tmp_path / "predictions.csv", []
+    output.write_bytes(whole[: int(share * len(whole))])
+    predict.write(counting(predictor, asked), predict.listed([drawn]), output)
+    assert output.read_bytes() == whole and len(asked) == 3 - int(share * 3)
+
+
+def test_what_is_done_is_not_done_again(predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path) -> None:
+    output, asked = tmp_path / "predictions.csv", []
+    output.write_bytes(whole)
+    predict.write(counting(predictor, asked), predict.listed([drawn]), output)
+    assert output.read_bytes() == whole and not asked
+
+
+def test_a_killed_run_goes_on(model: Path, drawn: Path, whole: bytes, tmp_path: Path) -> None:
+    output = tmp_path / "predictions.csv"
+    words = [sys.executable, "-m", "serving.predict", str(drawn), "--model", str(model), "--output", str(output)]
+    killed = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
+    until(lambda: output.exists() and output.stat().st_size > 0, 100)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == predict.UNANSWERED
+    assert again.stderr.splitlines()[-1].endswith(f"186 files, 184 answered by {model}, 2 without an answer")
+    strip = [{**row, "model": ""} for row in table(whole)]
+    assert [{**row, "model": ""} for row in table(output.read_bytes())] == strip
+
+
+def test_another_model_answers_anew(predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path) -> None:
+    output, asked = tmp_path / "predictions.csv", []
+    output.write_bytes(whole)
+    other = replace(counting(predictor, asked), thresholds=Thresholds(confidence=2.0))
+    counts = predict.write(other, predict.listed([drawn]), output)
+    rows = table(output.read_bytes())
+    assert len(asked) == 3 and len(rows) == 186 and len({row["model"] for row in rows}) == 1
+    assert counts["abstained"] == 184 == [row["abstained"] for row in rows].count("true")
+
+
+def test_a_changed_file_is_answered_anew_and_other_rows_stay(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.png", "b.png")]
+    for seed, file in enumerate(files):
+        Image.fromarray(np.random.default_rng(seed).integers(0, 255, (30, 30, 3), np.uint8)).save(file)
+    output, asked = tmp_path / "predictions.csv", []
+    predict.write(predictor, files, output)
+    files[1].write_bytes(files[0].read_bytes())
+    predict.write(counting(predictor, asked), files[1:], output)
+    first, second = table(output.read_bytes())
+    assert asked == [1] and first["sha256"] == second["sha256"] and first["path"] != second["path"]
+
+
+def test_what_could_not_be_read_is_tried_again(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "image.jpg", tmp_path / "predictions.csv"
+    predict.write(predictor, [file], output)
+    assert table(output.read_bytes())[0]["error"] == "unreadable: No such file or directory"
+    file.write_bytes(next(drawn.rglob("*_0000.jpg")).read_bytes())
+    assert not predict.write(predictor, [file], output) and not table(output.read_bytes())[0]["error"]
+
+
+def test_a_file_of_something_else_is_refused_untouched(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
+    output = tmp_path / "notes.csv"
+    output.write_text("my notes\n1,2,3\n")
+    with pytest.raises(ValueError, match=r"(?s)notes.csv is no output of this model: expected the columns path,sha256.*'my notes'"):
+        predict.write(predictor, predict.listed([drawn]), output)
+    assert output.read_text() == "my notes\n1,2,3\n"
+
+
+def test_two_runs_do_not_write_one_file(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
+    with (tmp_path / "predictions.csv").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match=r"predictions.csv is being written by another run"):
+            predict.write(predictor, predict.listed([drawn]), tmp_path / "predictions.csv")
+
+
+def test_a_folder_gives_every_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b/2.jpg", "b/1.jpg", "a.txt", ".hidden", ".git/x", "out.csv", "seen/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b/loop").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    files = predict.listed([Path("b/2.jpg"), tmp_path, Path("b/2.jpg"), Path("nowhere.jpg")], [Path("out.csv"), Path("seen")])
+    assert files == [Path("b/2.jpg"), *(tmp_path / name for name in ("a.txt", "b/1.jpg", "b/2.jpg")), Path("nowhere.jpg")]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty: expected image files, found none"):
+        predict.listed([tmp_path / "empty"])
+
+
+def test_a_name_that_is_no_text_stays_one_line(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
+    strange = Path(os.fsdecode(os.fsencode(tmp_path) + b'/na\xffme\n,".jpg'))
+    strange.write_bytes(next(drawn.rglob("*_0000.jpg")).read_bytes())
+    output = tmp_path / "predictions.csv"
+    for _ in range(2):
+        predict.write(predictor, [strange], output)
+    (row,) = table(output.read_bytes())
+    assert row["path"] == f'{tmp_path}/na\\udcffme\\n,".jpg' and row["predicted"] in CLASSES
+
+
+def test_a_table_on_the_terminal(model: Path, drawn: Path, whole: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    image, text = next(drawn.rglob("glioma*_0000.jpg")), drawn / "b/text.txt"
+    assert command(str(image), str(text), "--model", str(model)) == predict.UNANSWERED
+    printed = capsys.readouterr()
+    head, first, second = printed.out.splitlines()
+    assert head.split() == ["path", "predicted", "confidence", "p_zebra", "p_NA", "p_tumeur", "née"]
+    row = next(row for row in table(whole) if row["path"] == str(image))
+    assert first.split()[0] == str(image) and f"{row['predicted']}  " in first and f"{float(row['confidence']):.3f}" in first
+    assert second.split(maxsplit=1) == [str(text), "not_an_image: it begins with b'text'"]
+    assert printed.err == f"2 files, 1 answered by {model}, 1 without an answer\n"
+
+
+def test_the_table_tells_what_not_to_believe(predictor: Predictor, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return predictor.answer(pixels)[0], np.zeros(len(pixels))
+
+    strict = replace(predictor, thresholds=Thresholds(1.1, -1.0), answer=answer)
+    counts = predict.show(strict, [next(drawn.rglob("*_0000.jpg"))])
+    assert capsys.readouterr().out.splitlines()[1].endswith("  abstained, unfamiliar")
+    told = predict.told(counts, 1, strict)
+    assert told == "1 file, 1 answered by random, 1 too unsure to be believed, 1 unlike the training images"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["image.jpg", "--model", "data/nowhere"], "data/nowhere is no folder: expected what training wrote"),
+        (["image.jpg", "--name", "heads"], "is missing, so there is no registry here"),
+        (["image.jpg", "--model", "imagenet:VGG"], "did you mean VGG19 or VGG16?"),
+    ],
+)
+def test_a_mistake_is_told_in_words(
+    words: Sequence[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "argv", ["predict", *words])
+    with pytest.raises(SystemExit) as ended:
+        predict.main()
+    assert ended.value.code == predict.MISTAKE
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and message in told and not list(tmp_path.iterdir())
+
+
+def test_pictures_show_where_it_looked(model: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(drawn)
+    words = [LABELS[0], "b", "--model", str(model), "--output", str(tmp_path / "out.csv"), "--explain", str(tmp_path / "seen")]
+    assert command(*words) == predict.UNANSWERED
+    images = sorted(drawn.glob(f"{LABELS[0]}/*.jpg"))
+    pictures = [tmp_path / "seen" / image.relative_to(drawn) for image in images]
+    assert sorted((tmp_path / "seen").rglob("*.*")) == pictures
+    content = pictures[0].read_bytes()
+    row = next(row for row in table((tmp_path / "out.csv").read_bytes()) if row["path"].endswith(images[0].name))
+    explainer = gradcam.load(model)
+    heat = explainer.heatmaps(decode(images[0], 1, SIZE)[np.newaxis], [CLASSES.index(row["predicted"])])[0]
+    expected = gradcam.overlay(np.asarray(Image.open(images[0]).convert("RGB")), heat)
+    assert np.abs(np.asarray(Image.open(pictures[0]), int) - expected).mean() < 8  # JPEG
+    pictures[0].unlink()
+    command(*words)
+    assert pictures[0].read_bytes() == content

@@ -1,0 +1,60 @@
+"""What the code of a stage needs, read with `ast`: nothing has to run."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# What can stop a stage and never change a result: the check of the whole of params.yaml (`tasks/stage.py`).
+NO_DEPENDENCY = {Path("tasks/stage.py"): Path("tasks/params/whole.py")}
+FLAT = (Path("tasks"), Path("tasks/params"))  # where files are depended on one by one; other rooms as folders
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    """Return the syntax tree of a file of the project."""
+    return ast.parse((ROOT / path).read_text(), str(path))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Return all modules that a file imports, at any level of its code, in dotted form; of `from a import b` also `a.b`."""
+    found = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports are not followed here"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(found)
+
+
+def local_imports(path: Path) -> set[Path]:
+    """Return the files of this project that a file imports; packages are only folders here."""
+    candidates = {Path(*name.split(".")).with_suffix(".py") for name in imports(path)}
+    return {candidate for candidate in candidates if (ROOT / candidate).is_file()} - {NO_DEPENDENCY.get(path)}
+
+
+def needs(*paths: Path) -> set[Path]:
+    """Return files and every file that they import, and those import, and so on."""
+    seen: set[Path] = set()
+    waiting = list(paths)
+    while waiting:
+        current = waiting.pop()
+        if current not in seen:
+            seen.add(current)
+            waiting += local_imports(current)
+    return seen
+
+
+def code_of(stage: str) -> list[str]:
+    """Return what a stage has to depend on: rooms as folders, schemas and what lies flat in `tasks/` as files."""
+    entry = [Path(f"tasks/{stage}.py")]
+    if stage == "register":
+        entry.append(Path("tasks/registry/pyfunc.py"))  # MLflow reads it
+    return sorted({str(path if path.parent in FLAT else path.parent) for path in needs(*entry)})
+
+
+def python_files(folder: str) -> list[Path]:
+    """Return the Python files below a folder of the project."""
+    return sorted(path.relative_to(ROOT) for path in (ROOT / folder).rglob("*.py"))

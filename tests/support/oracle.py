@@ -1,0 +1,308 @@
+"""Every number of the report a second time: from the images' tables and predictions, by scikit-learn, SciPy or counting.
+
+`check` goes through a page. `recount` takes the folder of a run, the metric that the page marks, and what the number is
+about. What has no second route, the ends of bootstrap intervals and measured times, is read from the table that the page
+took it from.
+"""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+from scipy.optimize import minimize
+from scipy.stats import binomtest
+from sklearn import metrics
+
+from tests.support.page import Page
+
+PARTS = {"train": "training", "val": "validation", "test": "test", "test_without_copies": "test"}
+OF_PART = re.compile(r"(train|val|test_without_copies|test)_(.*?)(_before)?(_low|_high)?")
+OF_TABLES = ("epochs", "parameters", "seconds", "predict_seconds_per_image", "macro_f1_difference_low", "macro_f1_difference_high")
+
+
+def check(root: Path, page: Page, bins: int) -> None:
+    """Compare every marked number of the page with what comes out here, and with what is shown."""
+    for attributes, text in page.numbers:
+        about = {name.removeprefix("data-"): value for name, value in attributes.items() if name.startswith("data-")}
+        metric = about.pop("metric")
+        expected = recount(root, metric, about, bins)
+        if isinstance(expected, str):
+            assert attributes["value"] == text == expected, (metric, about)
+            continue
+        assert float(attributes["value"]) == pytest.approx(float(expected), rel=2e-6, abs=1e-6), (metric, about)
+        plain = re.fullmatch(r"[+-]?[\d,]+(\.\d+)?", text)
+        if plain and plain[0].replace(",", "") != attributes["value"]:
+            decimals = len(plain[1] or ".") - 1
+            assert float(text.replace(",", "")) == pytest.approx(float(expected), abs=0.51 * 10**-decimals), (metric, about)
+
+
+@cache
+def table(root: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(root / "data" / name, dtype=str, keep_default_na=False)
+
+
+@cache
+def document(root: Path, name: str) -> dict:
+    return json.loads((root / "data" / name).read_text())
+
+
+@cache
+def ensembles(root: Path) -> dict[str, dict]:
+    """The section of params."""
+    return YAML(typ="safe", pure=True).load(root / "params.yaml").get("ensembles", {})
+
+
+def place(root: Path, kind: str, model: str) -> str:
+    """Where an architecture or an ensemble has its `models` or its `results`."""
+    return f"ensembles/{kind}/{model}" if model in ensembles(root) else f"{kind}/{model}"
+
+
+@cache
+def ensemble(root: Path, model: str) -> dict[str, float]:
+    """The weights of an ensemble's members; those that validation chose lose hardly more than the best that SciPy finds."""
+    section = ensembles(root)[model]
+    members, given = section["members"], section.get("weights", "validation")
+    if given != "validation":
+        raw = {member: 1 if given == "equal" else given[member] for member in members}
+        return {member: weight / sum(raw.values()) for member, weight in raw.items()}
+    chosen = document(root, "ensembles/ensembles.json")[model]["weights"]
+    assert list(chosen) == members
+    rows = [predictions(root, member).query("split == 'validation'") for member in members]
+    said = np.array([[row[f"p_{row.label}"] for _, row in table.iterrows()] for table in rows])
+
+    def loss(weights: np.ndarray) -> float:
+        return -np.log(np.maximum(weights, 0) @ said).mean()
+
+    together = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
+    best = minimize(loss, np.full(len(members), 1 / len(members)), bounds=[(0, 1)] * len(members), constraints=together)
+    assert loss(np.array(list(chosen.values()))) <= best.fun + 1e-6
+    return chosen
+
+
+@cache
+def predictions(root: Path, model: str) -> pd.DataFrame:
+    """predictions.csv by path with probabilities as numbers, each image's group, and whether training was given one of it."""
+    splits = table(root, "splits.csv")
+    rows = (
+        table(root, f"{place(root, 'results', model)}/predictions.csv")
+        .merge(splits[["path", "group"]], on="path")
+        .sort_values("path")
+    )
+    shares = rows.filter(regex="^p_").astype(float)
+    given = set(splits.group[splits.split.isin(["training", "withheld"])])
+    return rows.assign(**shares, confidence=shares.max(axis=1), copied=rows.group.isin(given)).set_index("path")
+
+
+def collapsed(root: Path, model: str, question: str) -> pd.DataFrame:
+    """The model's predictions as answers to a coarser question; a model that was asked it knows what it calls each image."""
+    asked = table(root, "comparison.csv").set_index("architecture").question
+    if asked[model] == question:
+        return predictions(root, model)
+    rows, truth = predictions(root, model), predictions(root, asked.index[asked == question][0]).label
+    coarse = dict(zip(rows.label, truth[rows.index], strict=True))
+    sums = {label: sum(rows[f"p_{fine}"] for fine in coarse if coarse[fine] == label) for label in sorted(set(truth))}
+    return pd.DataFrame(
+        {"split": rows.split, "label": truth[rows.index], "predicted": pd.DataFrame(sums).idxmax(axis=1), "copied": rows.copied}
+        | {f"p_{label}": share for label, share in sums.items()}
+    )
+
+
+def recount(root: Path, metric: str, about: dict[str, str], bins: int) -> float:
+    """Return what the page should say. Raises `KeyError` for a number that nobody counts a second time."""
+    if metric in OF_TABLES:
+        return from_tables(root, metric, about)
+    if "other" in about:
+        return paired(root, metric, about["model"], about["other"])
+    if "model" not in about:
+        return of_data(root, metric, about)
+    if (found := OF_PART.fullmatch(metric)) and "epoch" not in about:
+        return of_part(root, about["model"], found, bins, about.get("question"))
+    return of_model(root, metric, about)
+
+
+def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
+    """Numbers on the images."""
+    files, splits, split = table(root, "files.csv"), table(root, "splits.csv"), document(root, "split.json")
+    usable = files[files.status == "usable"]
+    if metric == "images":
+        chosen = splits[splits.split.isin([about["part"]] if "part" in about else splits.split)]
+        return chosen.label.isin([about["label"]] if "label" in about else chosen.label).sum()
+    if metric in ("format", "mode"):
+        return (usable[metric] == about["name"]).sum()
+    if metric == "quarantined":
+        return sum(reason == about.get("reason", reason) for reason in files.reason[files.status != "usable"])
+    if metric == "pairs":
+        return split["pairs"][about["kind"]]
+    if metric in ("disagree", "models", "suspect_confidence") and "path" in about:
+        said = [predictions(root, name).loc[about["path"]] for name in document(root, "comparison.json")["architectures"]]
+        suggested = table(root, "suspects.csv").set_index("path").suggested[about["path"]]
+        mean = np.mean([row[f"p_{suggested}"] for row in said])
+        return {"models": len(said), "disagree": sum(row.predicted != row.label for row in said), "suspect_confidence": mean}[
+            metric
+        ]
+    training = splits[splits.split == "training"].label.value_counts()
+    common = usable.groupby(["width", "height"]).size().sort_values(ascending=False, kind="stable")
+    test = splits[splits.split == "test"]
+    given = set(splits.group[splits.split.isin(["training", "withheld"])])
+    side, _, which = metric.partition("_")
+    if side in ("width", "height"):
+        return getattr(usable[side].astype(int), which)()
+    return {
+        "files": lambda: len(files),
+        "imbalance": lambda: training.max() / training.min(),
+        "sizes": lambda: len(common),
+        "commonest_width": lambda: int(common.index[0][0]),
+        "commonest_height": lambda: int(common.index[0][1]),
+        "commonest_images": lambda: common.iloc[0],
+        "groups": lambda: (splits.group.value_counts() > 1).sum(),
+        "withheld": lambda: (splits.split == "withheld").sum(),
+        "test_with_copies": lambda: test.group.isin(given).sum(),
+        "test_with_trained_copies": lambda: len(test[test.group.isin(splits.group[splits.split == "training"])]),
+        "label_conflicts": lambda: len(split["label_conflicts"]),
+        "suspects": lambda: len(table(root, "suspects.csv")),
+        "suspects_shown": lambda: min(24, table(root, "suspects.csv").path.map(splits.set_index("path").group).nunique()),
+        "models": lambda: len(document(root, "comparison.json")["architectures"]),
+        **{
+            name: lambda: document(root, "registration.json")[metric]
+            for name in ("champion", "champion_before", "version", "looks")
+        },
+    }[metric]()
+
+
+def of_part(root: Path, model: str, found: re.Match, bins: int, question: str | None = None) -> float:
+    """Scores of one part of the images."""
+    prefix, name, before, end = found.groups()
+    rows = predictions(root, model) if question is None else collapsed(root, model, question)
+    rows = rows[(rows.split == PARTS[prefix]) & ~((prefix == "test_without_copies") & rows.copied)]
+    if end:
+        scores = document(root, f"{place(root, 'results', model)}/metrics.json")
+        value = of_part(root, model, OF_PART.fullmatch(f"{prefix}_{name}"), bins)
+        assert scores[f"{prefix}_{name}_low"] <= value <= scores[f"{prefix}_{name}_high"]
+        return scores[found[0]]
+    names = [column[2:] for column in rows if column.startswith("p_")]
+    shares = rows[[f"p_{label}" for label in names]].to_numpy()
+    if before:
+        shares = shares ** document(root, f"{place(root, 'models', model)}/calibration.json")["temperature"]
+        shares = shares / shares.sum(axis=1, keepdims=True)
+    right, sure = (rows.label == rows.predicted).to_numpy(), shares.max(axis=1)
+    truth = (rows.label.to_numpy()[:, None] == np.array(names)).astype(float)
+    bin_of = np.minimum((sure * bins).astype(int), bins - 1)
+    return {
+        "accuracy": lambda: right.mean(),
+        "macro_f1": lambda: metrics.f1_score(rows.label, rows.predicted, labels=sorted(set(rows.label)), average="macro"),
+        "roc_auc": lambda: np.mean([metrics.roc_auc_score(truth[:, index], shares[:, index]) for index in range(len(names))]),
+        "log_loss": lambda: -np.log(np.maximum((shares * truth).sum(axis=1) / shares.sum(axis=1), np.finfo(float).eps)).mean(),
+        "images": lambda: len(rows),
+        "classes": lambda: rows.label.nunique(),
+        "brier": lambda: ((shares - truth) ** 2).sum(axis=1).mean(),
+        "calibration_error": lambda: sum(abs((sure - right)[bin_of == index].sum()) for index in range(bins)) / len(rows),
+    }[name]()
+
+
+def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
+    """Numbers on one model: of its test images class by class, of its training, of an image."""
+    model, results = about["model"], place(root, "results", about["model"])
+    rows = predictions(root, model)
+    test, label = rows[rows.split == "test"], about.get("label")
+    of_class = test[test.label == label]
+    if metric == "weight":
+        return float(f"{ensemble(root, model)[about['member']]:.4g}")  # as comparison.csv says it
+    history = None if model in ensembles(root) else table(root, f"results/{model}/history.csv").set_index("epoch")
+    if "part" in about:
+        return of_threshold(root, metric, model, rows[rows.split == about["part"]])
+    if "epoch" in about:
+        return float(about["epoch"]) if metric == "epoch" else float(history[metric][about["epoch"]])
+    if metric in ("filters", "kernel", "dropout", "batch_size"):
+        return table(root, "comparison.csv").set_index("architecture")[metric][model]
+    if metric.startswith("correlation_"):
+        return document(root, f"explanations/{model}/sanity.json")[metric]
+    arguments = {"labels": [label], "average": None, "zero_division": 0}
+    one = test.label == label
+    rank = test[f"p_{label}"] if label else None
+    return {
+        "images": lambda: len(of_class),
+        "support": lambda: len(of_class),
+        "wrong": lambda: (of_class.predicted != label).sum(),
+        "taken": lambda: (of_class.predicted == about["taken"]).sum(),
+        "confusion_count": lambda: (of_class.predicted == about["predicted"]).sum(),
+        "confusion_share": lambda: (of_class.predicted == about["predicted"]).mean(),
+        "precision": lambda: metrics.precision_score(test.label, test.predicted, **arguments)[0],
+        "recall": lambda: metrics.recall_score(test.label, test.predicted, **arguments)[0],
+        "f1": lambda: metrics.f1_score(test.label, test.predicted, **arguments)[0],
+        "roc_auc": lambda: metrics.roc_auc_score(one, rank),
+        "pr_auc": lambda: metrics.average_precision_score(one, rank),
+        "confidence": lambda: rows.confidence[about["path"]],
+        "classes": lambda: len(rows.filter(regex="^p_").columns),
+        "temperature": lambda: document(root, f"{place(root, 'models', model)}/calibration.json")["temperature"],
+        "confidence_threshold": lambda: document(root, f"{results}/thresholds.json")["confidence"],
+        "distance_threshold": lambda: document(root, f"{results}/thresholds.json")["distance"],
+        "abstain_accuracy": lambda: document(root, f"{results}/thresholds.json")["abstain"]["accuracy"],
+        "unfamiliar_share": lambda: document(root, f"{results}/thresholds.json")["unfamiliar"]["false_alarms"],
+        "best_epoch": lambda: float(kept_epoch(root, model, history)),
+    }[metric]()
+
+
+def kept_epoch(root: Path, model: str, history: pd.DataFrame) -> int:
+    """The last epoch or the first of the best, as the keys of the architecture, or else those of `train`, say."""
+    params = YAML(typ="safe", pure=True).load(root / "params.yaml")
+    own, shared = params["architectures"][model] or {}, params.get("train") or {}
+    if own.get("keep", shared.get("keep", "best")) == "last":
+        return max(history.index)
+    stopping = {"monitor": "val_loss"}
+    for section in (shared, own):
+        given = section.get("early_stopping", {})
+        stopping = {"monitor": "val_loss"} if given is None else stopping | given
+    watched = history[stopping["monitor"]].astype(float)
+    return watched.idxmax() if stopping["monitor"] == "val_accuracy" else watched.idxmin()
+
+
+def of_threshold(root: Path, metric: str, model: str, rows: pd.DataFrame) -> float:
+    """What the thresholds do to the images of one part."""
+    thresholds = document(root, f"{place(root, 'results', model)}/thresholds.json")
+    answered = rows[rows.confidence >= (thresholds["confidence"] or 0)]
+    right = int((answered.label == answered.predicted).sum())
+    strange = rows.distance.astype(float) > (thresholds["distance"] or np.inf)
+    interval = binomtest(right, len(answered)).proportion_ci(0.95, "wilson") if len(answered) else None
+    return {
+        "images": lambda: len(rows),
+        "answered": lambda: len(answered),
+        "coverage": lambda: len(answered) / len(rows),
+        "answered_accuracy": lambda: right / len(answered),
+        "answered_accuracy_low": lambda: interval.low,
+        "answered_accuracy_high": lambda: interval.high,
+        "alarms": lambda: strange.sum(),
+        "false_alarms": lambda: strange.mean(),
+    }[metric]()
+
+
+def paired(root: Path, metric: str, model: str, other: str) -> float:
+    """The winner against another model: one toss for each group of copies on which one is right more often."""
+    one, two = (predictions(root, name).query("split == 'test'") for name in (model, other))
+    edge = ((one.label == one.predicted).astype(int) - (two.label == two.predicted)).groupby(one.group).sum()
+    gains, losses = int((edge > 0).sum()), int((edge < 0).sum())
+    p = binomtest(gains, gains + losses).pvalue if gains + losses else 1.0
+    scores = [metrics.f1_score(rows.label, rows.predicted, average="macro") for rows in (one, two)]
+    if metric == "p_holm":
+        rows = table(root, "paired_tests.csv").query("winner == @model")
+        own = sorted(paired(root, "p", model, name) for name in rows.other)
+        return max(min(1, value * (len(own) - place)) for place, value in enumerate(own) if value <= p)
+    return {"winner_alone": gains, "other_alone": losses, "p": p, "macro_f1_difference": scores[0] - scores[1]}[metric]
+
+
+def from_tables(root: Path, metric: str, about: dict[str, str]) -> float:
+    """What cannot be counted again."""
+    if "other" in about:
+        rows = table(root, "paired_tests.csv")
+        return float(rows[(rows.winner == about["model"]) & (rows.other == about["other"])][metric].iloc[0])
+    model = about["model"]
+    if model in ensembles(root):
+        weights = ensemble(root, model)
+        members = [name for name, weight in weights.items() if weight or metric == "seconds"]
+        return sum(from_tables(root, metric, {"model": member}) for member in members)
+    timing = document(root, f"results/{model}/timing.json")
+    return {"epochs": len(timing["epoch_seconds"]), "seconds": timing["train_seconds"], **timing}[metric]

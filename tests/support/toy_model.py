@@ -1,0 +1,23 @@
+"""A small network of random weights, kept as training keeps one."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tasks.modeling import out_of_distribution as ood
+from tasks.modeling import saved
+from tasks.modeling.layers import build_model
+from tasks.params.architectures import Cnn
+from tasks.params.model_input import Form
+
+CLASSES = ["zebra", "NA", "tumeur née"]
+SIZE = (20, 16)
+
+
+def write(folder: Path, channels: int) -> Path:
+    """Write a model of images of `SIZE` for `CLASSES`; usual is, for all of them, a grey picture."""
+    model = build_model(Cnn(filters=(4,), dense=(8,)), SIZE, channels, len(CLASSES))
+    saved.save(model, None, CLASSES, Form(SIZE, channels), (), folder)
+    grey = np.full((1, *SIZE, channels), 100, np.uint8)
+    saved.complete(folder, 1.5, ood.describe(grey, ood.reading(model).predict(grey, verbose=0)))
+    return folder

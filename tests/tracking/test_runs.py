@@ -1,0 +1,118 @@
+"""A training's run is found again by what it wrote, in whatever store; a store that does not answer costs no training."""
+
+import logging
+import subprocess
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+
+from tasks.tracking import runs
+from tasks.tracking.hashes import file_sha256, git_revision
+
+
+@pytest.fixture
+def experiment(workspace: Path) -> str:
+    return runs.open_store()
+
+
+def test_without_settings_everything_lies_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    experiment = runs.open_store()
+    with mlflow.start_run(experiment_id=experiment):
+        mlflow.log_text("kept", "note.txt")
+    assert sorted(path.name for path in tmp_path.iterdir() if "db-" not in path.name) == ["mlartifacts", "mlflow.db"]
+    assert [path.read_text() for path in tmp_path.rglob("note.txt")] == ["kept"]
+    assert mlflow.get_experiment(experiment).name == "image-classification"
+    assert runs.open_store() == experiment
+
+
+def test_the_experiment_may_be_named(experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
+    another = runs.open_store()
+    assert another != experiment and mlflow.get_experiment(another).name == "another"
+
+
+def test_a_run_is_found_by_its_predictions(experiment: str) -> None:
+    for name in ("first", "second"):
+        with mlflow.start_run(experiment_id=experiment, run_name=name, tags={runs.PREDICTIONS: "abc"}):
+            pass
+    assert runs.find_run(experiment, "abc").info.run_name == "second"
+    assert runs.find_run(experiment, "abd") is None
+
+
+def test_only_a_training_that_did_not_end_is_unfinished(experiment: str) -> None:
+    assert runs.find_unfinished_run(experiment, "key") is None
+    with mlflow.start_run(experiment_id=experiment, tags={runs.TRAINING: "key"}) as run:
+        pass
+    assert runs.find_unfinished_run(experiment, "key").info.run_id == run.info.run_id
+    assert runs.find_unfinished_run(experiment, "other") is None
+    with mlflow.start_run(run_id=run.info.run_id):
+        mlflow.set_tag(runs.PREDICTIONS, "abc")
+    assert runs.find_unfinished_run(experiment, "key") is None
+
+
+def test_a_later_stage_goes_on_in_the_run_of_the_training(experiment: str, tmp_path: Path) -> None:
+    predictions = tmp_path / "predictions.csv"
+    predictions.write_text("path,label\n")
+    with runs.continue_run("tiny", predictions) as first:
+        pass
+    with runs.continue_run("tiny", predictions) as again:
+        pass
+    assert first.info.run_id == again.info.run_id and first.info.run_name == "tiny"
+    predictions.write_text("path,label\na,b\n")
+    with runs.continue_run("tiny", predictions) as other:
+        assert other.info.run_id != first.info.run_id
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test_recall_no_tumor", "test_recall_no_tumor"),
+        ("test_recall_tumeur née", "test_recall_tumeur née"),
+        ("test_recall_肿瘤", "test_recall_肿瘤"),
+        ("test_recall_a(b)=c%", "test_recall_a_b__c_"),
+        ("a.b/c-d e", "a.b/c-d e"),
+    ],
+)
+def test_names_of_metrics_are_what_mlflow_takes(experiment: str, name: str, expected: str) -> None:
+    assert runs.metric_name(name) == expected
+    with mlflow.start_run(experiment_id=experiment) as run:
+        mlflow.log_metric(runs.metric_name(name), 0.5)
+    assert mlflow.get_run(run.info.run_id).data.metrics == {expected: 0.5}
+
+
+def test_a_store_that_does_not_answer_costs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise MlflowException("the store is gone")
+
+    with caplog.at_level(logging.INFO):
+        runs.attempt(fail)
+    assert "warn: MLflow did not take this: the store is gone" in caplog.text
+
+
+def test_other_errors_are_not_swallowed() -> None:
+    with pytest.raises(KeyError):
+        runs.attempt(lambda: {}["key"])
+
+
+def test_the_hash_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_revision_is_the_commit_and_whether_it_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_revision() == ""
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    (tmp_path / "a").write_text("a")
+    for command in (["init", "-q"], ["add", "a"], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", *command], check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert git_revision() == commit
+    (tmp_path / "a").write_text("b")
+    assert git_revision() == f"{commit}-dirty"
