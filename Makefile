@@ -5,7 +5,7 @@ export DO_NOT_TRACK := 1
 BASE ?= origin/main
 
 .DEFAULT_GOAL := help
-.PHONY: help run data serve worker ui api web pull push comment post test lint format lock clean
+.PHONY: help run data serve worker ui api web pull push comment post check test lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,11 +16,14 @@ run: .venv/installed  ## bring the images up to date, run every stage that is st
 data: .venv/installed  ## use your own images: make data FROM=<folder | s3://... | git+repository#folder | sklearn:digits>
 	@python -m flows.import_images "$(FROM)"
 
+check: lint  ## lint, and all tests that are quick: under two minutes
+	@python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow"
+
 test: .venv/installed  ## run the test suite
 	@python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-lint: .venv/installed  ## check style, the parameters and the workflows
-	@ruff check . && ruff format --check . && python -m tasks.params > /dev/null
+lint: .venv/installed  ## check style, which room uses which, the parameters and the workflows
+	@ruff check . && ruff format --check . && lint-imports --no-logo --cache-dir .cache/import_linter && python -m tasks.params > /dev/null
 	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: .venv/installed  ## mend what lint finds, where it can

@@ -30,7 +30,7 @@ from mlflow.entities.model_registry import ModelVersion
 from flows.process import start
 from flows.server import free_port
 from tasks.registry import load, versions
-from tasks.results import place
+from tasks.results import find_folder
 from tasks.tables import read_table
 from tasks.tracking.hashes import folder_sha256
 
@@ -43,7 +43,7 @@ STARTUP = 120  # seconds
 
 def trained(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """What the training wrote into predictions.csv. Raises `ValueError` where it is another training's."""
-    model = place(version.tags["architecture"], MODELS, ENSEMBLES)
+    model = find_folder(version.tags["architecture"], MODELS, ENSEMBLES)
     if folder_sha256(model) != version.tags[versions.SHA256]:
         raise ValueError(f"{model} is not what version {version.version} was made of: take another version")
     table = predictions(version).set_index("path")
@@ -52,7 +52,7 @@ def trained(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
 
 def predictions(version: ModelVersion) -> pd.DataFrame:
     """Return the table beside what the version was made of."""
-    return read_table(place(version.tags["architecture"], RESULTS, ENSEMBLES) / "predictions.csv")
+    return read_table(find_folder(version.tags["architecture"], RESULTS, ENSEMBLES) / "predictions.csv")
 
 
 def command_line(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:

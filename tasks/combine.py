@@ -23,7 +23,7 @@ from tasks.modeling import temperature
 from tasks.params.ensembles import Ensemble, read_ensembles
 from tasks.params.evaluate import Evaluate
 from tasks.params.read import read_section
-from tasks.results import INDEX
+from tasks.results import INDEX, PREDICTIONS_CSV, TIMING_JSON
 from tasks.scoring.predictions import arrays, class_names
 from tasks.stage import run
 from tasks.tables import read_table, write_table
@@ -56,7 +56,7 @@ def main(splits_csv: Path, models: Path, results: Path, ensembles: Path) -> None
 
 def read_predictions(members: Sequence[str], results: Path) -> dict[str, pd.DataFrame]:
     """Return each member's predictions. Raises `UserError` where they are of different images or classes."""
-    tables = {member: read_table(results / member / "predictions.csv") for member in members}
+    tables = {member: read_table(results / member / PREDICTIONS_CSV) for member in members}
     first = tables[members[0]]
     for member, table in tables.items():
         if list(table) != list(first) or not table[["path", "label", "split"]].equals(first[["path", "label", "split"]]):
@@ -96,7 +96,7 @@ def build(committee: Committee, predictions: Mapping[str, pd.DataFrame], models:
     predicted = [classes[index] for index in raw.argmax(axis=1)]
     told = tables[0][["path", "label", "split"]].assign(predicted=predicted, distance=distances)
     columns = pd.DataFrame(temperature.apply(raw, degrees), columns=[f"p_{label}" for label in classes])
-    write_table(pd.concat([told, columns], axis=1), results / "predictions.csv")
+    write_table(pd.concat([told, columns], axis=1), results / PREDICTIONS_CSV)
     return degrees
 
 
@@ -111,14 +111,14 @@ def summary(committee: Committee, models: Path) -> str:
 
 def write_costs(members: Sequence[str], weights: Mapping[str, float], results: Path, own: Path) -> None:
     """Write `timing.json` of an ensemble: all members were trained, those with weight are asked, one after the other."""
-    timings = {member: json.loads((results / member / "timing.json").read_text()) for member in members}
+    timings = {member: json.loads((results / member / TIMING_JSON).read_text()) for member in members}
     timing = {
         "parameters": sum(timings[member]["parameters"] for member in weights),
         **{name: round(sum(timings[member][name] for member in members), 2) for name in SUMS},
         "epoch_seconds": [],  # it is not trained itself
         "predict_seconds_per_image": float(f"{sum(timings[member]['predict_seconds_per_image'] for member in weights):.6g}"),
     }
-    (own / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
+    (own / TIMING_JSON).write_text(json.dumps(timing, indent=2) + "\n")
 
 
 def tell(name: str, section: Ensemble, weights: Mapping[str, float]) -> None:
@@ -138,7 +138,7 @@ def score(
     from tasks.scoring.evaluation import evaluate
     from tasks.tracking import runs  # cost seconds, which a run without ensembles does without
 
-    predictions_csv = results / "predictions.csv"
+    predictions_csv = results / PREDICTIONS_CSV
     described = {
         "architecture": name,
         "vote": section.vote,

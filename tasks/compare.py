@@ -19,7 +19,7 @@ from tasks.params.compare import Compare
 from tasks.params.ensembles import read_ensembles
 from tasks.params.questions import ALL_CLASSES, Question
 from tasks.params.read import read_section
-from tasks.results import INDEX, place
+from tasks.results import INDEX, METRICS_JSON, PREDICTIONS_CSV, TIMING_JSON, find_folder
 from tasks.scoring.metrics import score, verdict
 from tasks.scoring.pairs import pair
 from tasks.scoring.predictions import arrays, collapse, with_groups
@@ -63,7 +63,7 @@ def main(
     questions = {name: section.question for name, section in architectures.items()}
     questions |= {name: questions[section.members[0]] for name, section in combined.items()}
     columns = describe_structures(architectures, ensembles)
-    places = {name: place(name, results, ensembles) for name in questions}
+    places = {name: find_folder(name, results, ensembles) for name in questions}
     rows = [describe(name, questions[name].name, columns[name], places[name], wanted.overfitting_gap) for name in questions]
     table = rank(pd.DataFrame(rows), rank_by, wanted.question)
     write_table(table, comparison_csv)
@@ -84,7 +84,7 @@ def read_predictions(places: dict[str, Path], splits: pd.DataFrame) -> dict[str,
     wanted = sorted(splits.path[splits.split != "withheld"])
     found = {}
     for name, results in places.items():
-        file = results / "predictions.csv"
+        file = results / PREDICTIONS_CSV
         found[name] = with_groups(read_table(file), splits).sort_values("path", ignore_index=True)
         if list(found[name].path) != wanted:
             raise UserError(f"{file} has {len(found[name])} images, expected the {len(wanted)} of splits.csv: run dvc repro")
@@ -93,8 +93,8 @@ def read_predictions(places: dict[str, Path], splits: pd.DataFrame) -> dict[str,
 
 def describe(name: str, question: str, columns: dict[str, object], results: Path, gap: float) -> dict[str, object]:
     """Return a model's row: question, structure, scores, cost and overfitting verdict; blank where there is none."""
-    scores = json.loads((results / "metrics.json").read_text())
-    timing = json.loads((results / "timing.json").read_text())
+    scores = json.loads((results / METRICS_JSON).read_text())
+    timing = json.loads((results / TIMING_JSON).read_text())
     return {
         "question": question,
         "architecture": name,

@@ -30,7 +30,7 @@ from tasks.params.register import Gate, Register
 from tasks.params.split import Split
 from tasks.registry import promotions, unseen_images, versions
 from tasks.registry.champion_gate import PROMOTED, Candidate, Outcome, judge, settled
-from tasks.results import place
+from tasks.results import CLASSES_JSON, METRICS_JSON, PREDICTIONS_CSV, THRESHOLDS_JSON, find_folder
 from tasks.stage import run
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
@@ -41,7 +41,6 @@ PACKAGES = (
     "tensorflow", "threadpoolctl",
 )  # fmt: skip
 OPTIONAL = ("pydicom",)  # a version needs it where the pipeline has it
-THRESHOLDS = "thresholds.json"
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +52,18 @@ def main(
     """Register the winner, judge it, and write the receipt."""
     wanted, near_copies = read_section("register", Register), read_section("split", Split).near_copies
     winner = json.loads(comparison_json.read_text())["winner"]
-    model, results = place(winner, models, ensembles), place(winner, results, ensembles)
+    model, results = find_folder(winner, models, ensembles), find_folder(winner, results, ensembles)
     splits, files = read_table(splits_csv), read_table(files_csv)
     seen = unseen_images.images_given(splits, files)
     runs.open_store()
     client = MlflowClient()
     version = find_or_create(client, wanted.model, winner, model, results, seen)
-    test = unseen_images.judging_images(read_table(results / "predictions.csv"), splits, files)
+    test = unseen_images.judging_images(read_table(results / PREDICTIONS_CSV), splits, files)
     candidate = Candidate(
         version=version,
         architecture=winner,
-        classes=json.loads((model / "classes.json").read_text()),
-        scores=json.loads((results / "metrics.json").read_text()),
+        classes=json.loads((model / CLASSES_JSON).read_text()),
+        scores=json.loads((results / METRICS_JSON).read_text()),
         test=test,
         test_sha256=unseen_images.images_sha256(test),
         splits=splits,
@@ -88,7 +87,7 @@ def find_or_create(client: MlflowClient, name: str, winner: str, model: Path, re
         version = create_version(name, winner, model, results, seen, sha256)
         log.info("registered %s as version %s of %s", winner, version.version, name)
     else:
-        versions.replace_artifact(client, version, results / THRESHOLDS)
+        versions.replace_artifact(client, version, results / THRESHOLDS_JSON)
         log.info("%s is registered already, as version %s of %s", winner, version.version, name)
     client.set_registered_model_alias(name, versions.CHALLENGER, version.version)
     return version
@@ -96,14 +95,14 @@ def find_or_create(client: MlflowClient, name: str, winner: str, model: Path, re
 
 def create_version(name: str, architecture: str, model: Path, results: Path, seen: pd.DataFrame, sha256: str) -> ModelVersion:
     """Log the model to its training's run as a pyfunc that takes image bytes, with the images it has seen, and register it."""
-    classes = json.loads((model / "classes.json").read_text())
-    scores = json.loads((results / "metrics.json").read_text())
-    with runs.continue_run(architecture, results / "predictions.csv"), tempfile.TemporaryDirectory() as scratch:
+    classes = json.loads((model / CLASSES_JSON).read_text())
+    scores = json.loads((results / METRICS_JSON).read_text())
+    with runs.continue_run(architecture, results / PREDICTIONS_CSV), tempfile.TemporaryDirectory() as scratch:
         write_table(seen, Path(scratch, "seen.csv"))
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model="tasks/registry/pyfunc.py",
-            artifacts={"model": str(model), "seen": str(Path(scratch, "seen.csv")), "thresholds": str(results / THRESHOLDS)},
+            artifacts={"model": str(model), "seen": str(Path(scratch, "seen.csv")), "thresholds": str(results / THRESHOLDS_JSON)},
             code_paths=["tasks"],
             model_config={versions.SHA256: sha256},  # so that it is checked wherever it is loaded
             signature=signature(classes),

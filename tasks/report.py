@@ -18,7 +18,7 @@ from tasks.params.read import read_section
 from tasks.params.report import Report
 from tasks.reporting import card, comparison, data, page
 from tasks.reporting.models import Model, describe_model
-from tasks.results import place
+from tasks.results import PREDICTIONS_CSV, find_folder
 from tasks.scoring import figures
 from tasks.stage import run
 from tasks.tables import read_table
@@ -51,7 +51,9 @@ def main(
     groups = dict(zip(splits.path, splits.group, strict=True))
     rows = read_scores(comparison_csv).to_dict("records")
     folders = {
-        row["architecture"]: tuple(place(row["architecture"], folder, ensembles) for folder in (models, results, explanations))
+        row["architecture"]: tuple(
+            find_folder(row["architecture"], folder, ensembles) for folder in (models, results, explanations)
+        )
         for row in rows
     }
     described = [
@@ -110,11 +112,11 @@ def by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 def track(model: Model, results: Path, explanations: Path, pictures: bool) -> None:
     """Add figures and tables to the MLflow run of the training, and pictures of images where they may be shown."""
-    with runs.continue_run(model.name, results / "predictions.csv"):
+    with runs.continue_run(model.name, results / PREDICTIONS_CSV):
         for name, drawn in model.figures.items():
             mlflow.log_text(figures.svg(drawn.figure), f"figures/{name}.svg")
         for path in sorted(results.glob("*.csv")) + sorted(results.glob("*.json")):
-            if path.name != "predictions.csv":
+            if path.name != PREDICTIONS_CSV:
                 mlflow.log_artifact(str(path), "tables")
         if pictures and not model.members:
             mlflow.log_artifact(str(results / "samples.jpg"))

@@ -29,6 +29,7 @@ from tasks.modeling import test_time_augmentation as tta
 from tasks.modeling.fitting import CHECKPOINTS, Fitted, classical_inputs, load_images, train
 from tasks.modeling.training import Images, predict, use_threads
 from tasks.params.architectures import Architecture, Classical, Cnn, Transfer, read_architecture
+from tasks.results import HISTORY_CSV, PREDICTIONS_CSV, TIMING_JSON
 from tasks.stage import run
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
@@ -56,7 +57,7 @@ def main(architecture: str, clean: Path, splits_csv: Path, class_weights: Path, 
         (models / "summary.txt").write_text(summary + "\n")
         predictions = predict_all(models, section, images, splits, classes)
         write_results(fitted, predictions, seconds_per_answer(models, images.pixels), results)
-        mlflow.set_tag(runs.PREDICTIONS, file_sha256(results / "predictions.csv"))
+        mlflow.set_tag(runs.PREDICTIONS, file_sha256(results / PREDICTIONS_CSV))
         mlflow.log_artifact(str(models / "summary.txt"))
         draw_samples(section, images, splits).save(results / "samples.jpg", quality=samples.QUALITY)
         log_layers(fitted)
@@ -119,8 +120,8 @@ def seconds_per_answer(models: Path, pixels: np.ndarray) -> float:
 def write_results(fitted: Fitted, predictions: pd.DataFrame, answer_seconds: float, results: Path) -> None:
     """Write what is equal from run to run, and apart from it the times, which are not."""
     rows = pd.DataFrame(fitted.history)
-    write_table(rows.drop(columns="seconds"), results / "history.csv")
-    write_table(predictions, results / "predictions.csv")
+    write_table(rows.drop(columns="seconds"), results / HISTORY_CSV)
+    write_table(predictions, results / PREDICTIONS_CSV)
     seconds = [round(second, 2) for second in rows.seconds]
     timing = {
         "parameters": fitted.parameters,
@@ -129,7 +130,7 @@ def write_results(fitted: Fitted, predictions: pd.DataFrame, answer_seconds: flo
         "epoch_seconds": seconds,
         "predict_seconds_per_image": float(f"{answer_seconds:.3g}"),
     }
-    (results / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
+    (results / TIMING_JSON).write_text(json.dumps(timing, indent=2) + "\n")
 
 
 def draw_samples(section: Architecture, images: Images, splits: pd.DataFrame) -> Image.Image:

@@ -25,6 +25,7 @@ from tasks.quality.duplicates import find_copies, group
 from tasks.quality.scan import scan, walk
 from tasks.registry import unseen_images
 from tasks.reporting import page
+from tasks.results import METRICS_JSON, PREDICTIONS_CSV
 from tasks.scoring.evaluation import bounds, score_part, tables
 from tasks.scoring.thresholds import abstaining, alarms
 from tasks.stage import run
@@ -58,15 +59,16 @@ def main(images: Path, model: str, output: Path, name: str | None = None, classe
     (output / "overlap.csv").unlink(missing_ok=True)
     if copies is not None:
         write_table(copies, output / "overlap.csv")
-    write_table(answers, output / "predictions.csv")
-    predictions = read_table(output / "predictions.csv")
+    write_table(answers, output / PREDICTIONS_CSV)
+    predictions = read_table(output / PREDICTIONS_CSV)
     scores = score(predictions, assessed, bins, copies is not None)
-    (output / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+    (output / METRICS_JSON).write_text(json.dumps(scores, indent=2) + "\n")
     for table, rows in tables(predictions, assessed.temperature, bins, [ALL]).items():
         if table != "test_classes":  # which is for DVC's plots
             write_table(rows, output / f"{table}.csv")
     sha256 = unseen_images.images_sha256(asked)
-    page.write(report.describe(images, output, assessed, files, sha256, params.report.thumbnails), output, "assessment")
+    described = report.describe(images, output, assessed, files, sha256, params.report.thumbnails)
+    page.write(described, output, "assessment", report.TEMPLATES)
     runs.attempt(lambda: track(images, output, assessed, scores, sha256))
     tell(scores, output)
 
@@ -174,7 +176,7 @@ def track(images: Path, output: Path, assessed: Subject, scores: Mapping[str, fl
         experiment_id=runs.open_store(), run_name=f"assess {images.resolve().name}", tags=tags | assessed.tags
     ):  # fmt: skip
         mlflow.log_metrics({runs.metric_name(name): value for name, value in scores.items() if name.startswith(ALL)})
-        for name in (page.PAGE, page.SHORT, "metrics.json"):
+        for name in (page.PAGE, page.SHORT, METRICS_JSON):
             mlflow.log_artifact(str(output / name))
 
 

@@ -13,6 +13,7 @@ from tasks.errors import UserError
 from tasks.imaging.picture import Limits
 from tasks.inference.predictor import Predictor
 from tasks.registry import load, unseen_images, versions
+from tasks.results import CALIBRATION_JSON, METRICS_JSON, THRESHOLDS_JSON
 from tasks.scoring.evaluation import read_temperature
 from tasks.tables import read_table
 
@@ -46,8 +47,8 @@ def of_folder(folder: Path, limits: Limits) -> Subject:
     data = home if (home / "splits.csv").exists() else home.parent  # ensembles lie one deeper, in data/ensembles
     results, tables = home / "results" / folder.resolve().name, (data / "splits.csv", data / "files.csv")
     given = unseen_images.images_given(*map(read_table, tables)) if all(table.exists() for table in tables) else None
-    own = own_scores(_read(results / "metrics.json"), _read(results / "thresholds.json"))
-    return Subject(predictor, read_temperature(folder / "calibration.json"), own, given, data, {"model": str(folder)})
+    own = own_scores(_read(results / METRICS_JSON), _read(results / THRESHOLDS_JSON))
+    return Subject(predictor, read_temperature(folder / CALIBRATION_JSON), own, given, data, {"model": str(folder)})
 
 
 def of_version(version: ModelVersion, limits: Limits) -> Subject:
@@ -55,7 +56,7 @@ def of_version(version: ModelVersion, limits: Limits) -> Subject:
     with versions.fetched(version) as files:
         predictor = load.of_files(version, files, limits)
         own = own_scores(version.tags, _read(_artifact(files, "thresholds")))
-        temperature = read_temperature(versions.artifact(files, "model") / "calibration.json")
+        temperature = read_temperature(versions.artifact(files, "model") / CALIBRATION_JSON)
         seen = _artifact(files, "seen")
         given = read_table(seen).reindex(columns=["sha256", "hash", "split"], fill_value="") if seen else None
     return Subject(predictor, temperature, own, given, DATA, {"registered_model": version.name, "version": str(version.version)})

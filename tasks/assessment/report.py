@@ -11,10 +11,12 @@ from tasks.reporting import card, data
 from tasks.reporting.models import Model, choose_images, draw_answers, read_scores
 from tasks.reporting.numbers import told
 from tasks.reporting.thumbnails import thumbnail
+from tasks.results import METRICS_JSON, PREDICTIONS_CSV
 from tasks.scoring import figures
 from tasks.scoring.figures import Drawn
 from tasks.tables import read_table
 
+TEMPLATES = Path(__file__).parent / "templates"
 ALL, REST, OWN = "external", "external_without_overlap", "test"  # what the names of metrics begin with
 COLUMNS = {ALL: "all images", REST: "without overlap", OWN: "its own test images"}
 ROWS = {  # of the table of scores: metric, in words, form
@@ -34,7 +36,7 @@ ROWS = {  # of the table of scores: metric, in words, form
 
 def describe(images: Path, output: Path, assessed: Subject, files: pd.DataFrame, sha256: str, pictures: bool) -> dict[str, Any]:
     """Return what the templates `assessment.html` and `.md` need, from the tables in `output`."""
-    scores = json.loads((output / "metrics.json").read_text())
+    scores = json.loads((output / METRICS_JSON).read_text())
     model = describe_model(output, images, assessed, scores, pictures)
     columns = {prefix: words for prefix, words in COLUMNS.items() if f"{prefix}_accuracy" in scores}
     rows = ROWS | {f"recall_{label}": (f"recall of {label}", "score") for label in model.labels}
@@ -63,7 +65,7 @@ def describe_model(output: Path, images: Path, assessed: Subject, scores: dict[s
     """Return the model as the chapter on one has it, without what only its training knows."""
     names = ("per_class", "confusion", "roc", "pr", "calibration", "coverage", "errors", "suspects")
     tables = {name: read_scores(output / f"{name}.csv") for name in names}
-    predictions = read_table(output / "predictions.csv")
+    predictions = read_table(output / PREDICTIONS_CSV)
     groups = dict(zip(predictions.path, predictions.group, strict=True))
     thresholds = assessed.predictor.thresholds
     return Model(

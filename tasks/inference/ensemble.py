@@ -19,6 +19,7 @@ from tasks.inference import voting
 from tasks.inference.voting import Vote
 from tasks.modeling import saved, temperature
 from tasks.params.model_input import Form, shape_of
+from tasks.results import CALIBRATION_JSON, CLASSES_JSON
 
 FILE, MEMBERS = "ensemble.json", "members"
 
@@ -48,9 +49,9 @@ def save(made: Committee, degrees: float, members: Mapping[str, Path], folder: P
     """Write an ensemble of the models in the folders `members`, which are copied."""
     for name in made.weights:
         shutil.copytree(members[name], folder / MEMBERS / name)
-    shutil.copyfile(members[name] / "classes.json", folder / "classes.json")
+    shutil.copyfile(members[name] / CLASSES_JSON, folder / CLASSES_JSON)
     (folder / FILE).write_text(json.dumps({"vote": made.vote, "weights": made.weights}, indent=2) + "\n")
-    (folder / "calibration.json").write_text(json.dumps({"temperature": degrees}, indent=2) + "\n")
+    (folder / CALIBRATION_JSON).write_text(json.dumps({"temperature": degrees}, indent=2) + "\n")
 
 
 def committee(folder: Path) -> Committee:
@@ -69,8 +70,8 @@ def committee(folder: Path) -> Committee:
 
 def load(folder: Path) -> saved.Saved:
     """Return the ensemble of `folder`. Raises `UserError` where its files do not fit together."""
-    said, classes = committee(folder), saved.read(folder / "classes.json")
-    degrees = saved.read_temperature(folder / "calibration.json")
+    said, classes = committee(folder), saved.read(folder / CLASSES_JSON)
+    degrees = saved.read_temperature(folder / CALIBRATION_JSON)
     members = [saved.load(folder / MEMBERS / name) for name in said.weights]
     for name, member in zip(said.weights, members, strict=True):
         if member.classes != classes:

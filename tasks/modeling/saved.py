@@ -22,6 +22,7 @@ from tasks.modeling import out_of_distribution as ood
 from tasks.modeling import temperature
 from tasks.modeling import test_time_augmentation as tta
 from tasks.params.model_input import Form, View
+from tasks.results import CALIBRATION_JSON, CLASSES_JSON
 
 BATCH = 64  # images at a time, as while training
 # What reading a damaged or foreign file raises, in Keras, HDF5 and zip.
@@ -73,20 +74,20 @@ def save(model: Any, features: Any, classes: list[str], form: Form, test_views: 
 
 def describe(folder: Path, classes: list[str], form: Form, test_views: Sequence[View] = ()) -> None:
     """Write what `load` needs to know beside the model."""
-    (folder / "classes.json").write_text(json.dumps(classes, indent=2, ensure_ascii=False) + "\n")
+    (folder / CLASSES_JSON).write_text(json.dumps(classes, indent=2, ensure_ascii=False) + "\n")
     taken = asdict(form) | {"test_views": list(test_views)}
     (folder / "input.json").write_text(json.dumps(taken, indent=2) + "\n")
 
 
 def complete(folder: Path, degrees: float, usual: np.ndarray) -> None:
     """Write the temperature and the usual description of each class, which are learnt from what the saved model answers."""
-    (folder / "calibration.json").write_text(json.dumps({"temperature": degrees}, indent=2) + "\n")
+    (folder / CALIBRATION_JSON).write_text(json.dumps({"temperature": degrees}, indent=2) + "\n")
     np.savez(folder / "familiar.npz", usual=usual)
 
 
 def load(folder: Path) -> Saved:
     """Return the model of `folder`. Raises `UserError` where its files do not fit together."""
-    classes = read(folder / "classes.json")
+    classes = read(folder / CLASSES_JSON)
     form, test_views = _form(folder / "input.json")
     shape = form.shape
     if (folder / "model.keras").exists():
@@ -99,7 +100,7 @@ def load(folder: Path) -> Saved:
         raise UserError(f"{folder}: the model takes pixels of shape {inputs}, input.json says {shape}; train it again")
     if outputs != len(classes):
         raise UserError(f"{folder}: the model has {outputs} outputs, classes.json has {len(classes)} classes; train it again")
-    degrees, usual = read_temperature(folder / "calibration.json"), _usual(folder / "familiar.npz")
+    degrees, usual = read_temperature(folder / CALIBRATION_JSON), _usual(folder / "familiar.npz")
 
     def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         check_pixels(pixels, shape)

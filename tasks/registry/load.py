@@ -24,6 +24,7 @@ from tasks.imaging.picture import Limits
 from tasks.inference.predictor import LIMITS, Predictor, from_folder
 from tasks.params.whole import load_params
 from tasks.registry import versions
+from tasks.results import THRESHOLDS_JSON
 from tasks.tracking import runs
 from tasks.tracking.hashes import folder_sha256
 
@@ -60,7 +61,7 @@ def of_folder(folder: Path, limits: Limits = LIMITS, explain: bool = False) -> P
     """Load `data/models/<architecture>`."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: expected what training wrote, such as data/models/<architecture>")
-    thresholds = folder.parent.parent / "results" / folder.name / "thresholds.json"
+    thresholds = folder.parent.parent / "results" / folder.name / THRESHOLDS_JSON
     predictor = from_folder(folder, str(folder), folder_sha256(folder), thresholds, limits)
     return explaining(predictor, folder) if explain else predictor
 

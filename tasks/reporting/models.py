@@ -9,6 +9,7 @@ import pandas as pd
 
 from tasks.reporting.numbers import Score, told
 from tasks.reporting.thumbnails import thumbnail
+from tasks.results import METRICS_JSON, THRESHOLDS_JSON, TIMING_JSON
 from tasks.scoring import figures
 from tasks.scoring.figures import CURVES, Drawn
 from tasks.tables import read_table
@@ -100,8 +101,8 @@ def describe_model(
     """
     model, results, explanations = folders
     tables = {path.stem: read_scores(path) for path in sorted(results.glob("*.csv")) if path.stem != "predictions"}
-    scores = json.loads((results / "metrics.json").read_text())
-    thresholds = json.loads((results / "thresholds.json").read_text())
+    scores = json.loads((results / METRICS_JSON).read_text())
+    thresholds = json.loads((results / THRESHOLDS_JSON).read_text())
     is_ensemble = row["kind"] == "ensemble"
     explained, sanity = ([], {"reason": NO_MAPS}) if is_ensemble else explain(explanations, pictures)
     curves = {} if is_ensemble else draw_training(tables["history"], scores["best_epoch"])
@@ -109,7 +110,7 @@ def describe_model(
         place=place,
         row=row,
         scores=scores,
-        timing=json.loads((results / "timing.json").read_text()),
+        timing=json.loads((results / TIMING_JSON).read_text()),
         thresholds=thresholds,
         tables=tables,
         figures=curves | draw_answers(tables, scores, thresholds["confidence"]),

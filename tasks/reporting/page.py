@@ -16,10 +16,13 @@ PAGE, SHORT = "report.html", "report.md"
 log = logging.getLogger(__name__)
 
 
-def write(facts: dict[str, Any], folder: Path, name: str = "report") -> None:
-    """Fill the templates `<name>.html` and `<name>.md`, as `report.html` and `report.md` in `folder`."""
+def write(facts: dict[str, Any], folder: Path, name: str = "report", more: Path = TEMPLATES) -> None:
+    """Fill the templates `<name>.html` and `<name>.md`, as `report.html` and `report.md` in `folder`.
+
+    Templates lie in `more` and in this room, whose parts they may include.
+    """
     templates = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=select_autoescape(["html"]), trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader([more, TEMPLATES]), autoescape=select_autoescape(["html"]), trim_blocks=True, lstrip_blocks=True
     )
     folder.mkdir(parents=True, exist_ok=True)
     numbers = {"number": number, "setting": setting, "interval": interval, "panel": panel, "breakable": breakable}

@@ -14,6 +14,7 @@ import pandas as pd
 
 from tasks.errors import UserError
 from tasks.params.evaluate import Evaluate
+from tasks.results import METRICS_JSON, THRESHOLDS_JSON
 from tasks.scoring import figures, metrics, thresholds
 from tasks.scoring.calibration import before_scaling, brier, calibration, coverage
 from tasks.scoring.predictions import arrays, class_names, with_groups
@@ -39,7 +40,7 @@ def evaluate(
     predictions, bins = with_groups(read_table(predictions_csv), read_table(splits_csv)), wanted.calibration_bins
     scores = score(predictions, temperature, bins) | trained | {"temperature": temperature}
     scores = {name: value if isinstance(value, int) else float(f"{value:.7g}") for name, value in scores.items()}
-    (results / "metrics.json").write_text(json.dumps(scores, indent=2) + "\n")
+    (results / METRICS_JSON).write_text(json.dumps(scores, indent=2) + "\n")
     written = tables(predictions, temperature, bins)
     for table, rows in written.items():
         write_table(rows, results / f"{table}.csv")
@@ -48,7 +49,7 @@ def evaluate(
         wanted.abstain.accuracy if wanted.abstain else None,
         wanted.unfamiliar.false_alarms if wanted.unfamiliar else None,
     )
-    (results / "thresholds.json").write_text(json.dumps(chosen, indent=2) + "\n")
+    (results / THRESHOLDS_JSON).write_text(json.dumps(chosen, indent=2) + "\n")
     track(name, predictions_csv, scores, written["confusion"], history)
     tell(name, scores, written["per_class"])
     for line in thresholds.in_words(chosen):

@@ -17,13 +17,14 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from flows.assess import assess, default_output
 from tasks.assessment.assess import main
+from tasks.errors import UserError
 from tasks.registry import load
 from tasks.tables import read_table
 from tasks.tracking import runs
-from tests.conftest import CLASSES, enter
 from tests.stages.test_evaluate import BOUNDS
 from tests.support import draw, toy_model
 from tests.support.page import parse
+from tests.support.pipeline import CLASSES, enter
 
 NAMES = {label: f"Folder {number}" for number, label in enumerate(CLASSES)}
 MAPPING = "".join(f"{folder}: {label}\n" for label, folder in NAMES.items()) + "other: null\n"
@@ -83,7 +84,7 @@ def foreign(root: Path) -> Foreign:
 def output(root: Path, foreign: Foreign) -> Path:
     """The champion, assessed."""
     before = foreign.stamps
-    main(foreign.images, "champion", "", "classes.yaml", Path("data/assessments/one"))
+    main(foreign.images, "champion", Path("data/assessments/one"), classes=Path("classes.yaml"))
     assert foreign.stamps == before
     return root / "data/assessments/one"
 
@@ -197,13 +198,13 @@ def test_the_registry_keeps_a_trace(output: Path, scores: dict[str, float], fore
 
 def test_again_gives_the_same_bytes(output: Path, foreign: Foreign) -> None:
     before = {path.name: path.read_bytes() for path in output.iterdir()}
-    main(foreign.images, "1", "tiny", "classes.yaml", output)
+    main(foreign.images, "1", output, name="tiny", classes=Path("classes.yaml"))
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
 def test_a_models_folder_uses_the_tables_beside_it(output: Path, foreign: Foreign, tmp_path: Path) -> None:
     winner = json.loads(Path("data/comparison.json").read_text())["winner"]
-    main(foreign.images, f"data/models/{winner}", "", "classes.yaml", tmp_path / "out")
+    main(foreign.images, f"data/models/{winner}", tmp_path / "out", classes=Path("classes.yaml"))
     for name in ("overlap.csv", "predictions.csv", "metrics.json"):
         assert (tmp_path / "out" / name).read_bytes() == (output / name).read_bytes()
 
@@ -213,7 +214,7 @@ def test_without_the_given_images_the_hash_decides(foreign: Foreign, tmp_path: P
     shutil.copy("params.yaml", tmp_path)
     shutil.copy("classes.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    main(foreign.images, "champion", "", "classes.yaml", Path("out"))
+    main(foreign.images, "champion", Path("out"), classes=Path("classes.yaml"))
     found = read_table(Path("out/overlap.csv"))
     exact = found[found.kind == "exact"]
     assert exact.path.tolist() == sorted(foreign.truth.path[foreign.truth.kind == "exact"])
@@ -226,7 +227,7 @@ def test_where_all_overlap_nothing_is_claimed(foreign: Foreign, tmp_path: Path) 
     for path in foreign.truth.path:
         (tmp_path / "in" / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(foreign.images / path, tmp_path / "in" / path)
-    main(tmp_path / "in", "champion", "", "classes.yaml", tmp_path / "out")
+    main(tmp_path / "in", "champion", tmp_path / "out", classes=Path("classes.yaml"))
     scores = json.loads((tmp_path / "out/metrics.json").read_text())
     assert [name for name in scores if "without_overlap" in name] == [
         "external_without_overlap_images",
@@ -243,7 +244,7 @@ def test_another_question_by_a_model_of_unknown_past(foreign: Foreign, tmp_path:
         "".join(f"{folder}: {name}\n" for folder, name in zip([*NAMES.values(), "other"], names, strict=True))
     )
     (tmp_path / "out").mkdir()
-    main(foreign.images, str(model), "", str(tmp_path / "three.yaml"), tmp_path / "out")
+    main(foreign.images, str(model), tmp_path / "out", classes=tmp_path / "three.yaml")
     predictions = read_table(tmp_path / "out/predictions.csv")
     assert set(predictions.label) == {"zebra", "NA"} and set(predictions.folder) == set(list(NAMES.values())[:3])
     scores = json.loads((tmp_path / "out/metrics.json").read_text())
@@ -258,7 +259,7 @@ def test_no_picture_leaves_where_none_may(foreign: Foreign, tmp_path: Path) -> N
     before = params.read_text()
     params.write_text(before.replace("report: {", "report: {thumbnails: false, "))
     try:
-        main(foreign.images, "champion", "", "classes.yaml", tmp_path / "out")
+        main(foreign.images, "champion", tmp_path / "out", classes=Path("classes.yaml"))
     finally:
         params.write_text(before)
     html = (tmp_path / "out/report.html").read_text()
@@ -277,18 +278,18 @@ def test_mistakes_are_told_in_words_and_write_nothing(foreign: Foreign, tmp_path
     Path(os.fsdecode(bytes(odd / "a") + b"/\xe9.jpg")).write_text("no image")
     before = foreign.stamps
     for images, model, classes, output, message in (
-        (tmp_path / "nowhere", "champion", "", tmp_path / "out", "nowhere is no folder"),
-        (foreign.images, "champion", "", foreign.images / "out", "is only read: name another place with --output"),
-        (foreign.images, "champion", "", taken, "holds something else than an assessment"),
-        (foreign.images, "champion", "nowhere.yaml", tmp_path / "out", "nowhere.yaml is missing"),
-        (foreign.images, "imagenet:VGG16", "", tmp_path / "out", "expected champion, challenger, a version"),
-        (foreign.images, "7", "", tmp_path / "out", "tiny has no version 7"),
-        (foreign.images, "champion", "", tmp_path / "out", "5 of the 5 class folders"),
-        (odd, "champion", "", tmp_path / "out", r"names that are not printable UTF-8, such as '\\udce9.jpg'"),
-        (empty, "champion", "", tmp_path / "out", r"received 1 files without one \(1 not_an_image\)"),
+        (tmp_path / "nowhere", "champion", None, tmp_path / "out", "nowhere is no folder"),
+        (foreign.images, "champion", None, foreign.images / "out", "is only read: name another place with --output"),
+        (foreign.images, "champion", None, taken, "holds something else than an assessment"),
+        (foreign.images, "champion", Path("nowhere.yaml"), tmp_path / "out", "nowhere.yaml is missing"),
+        (foreign.images, "imagenet:VGG16", None, tmp_path / "out", "expected champion, challenger, a version"),
+        (foreign.images, "7", None, tmp_path / "out", "tiny has no version 7"),
+        (foreign.images, "champion", None, tmp_path / "out", "5 of the 5 class folders"),
+        (odd, "champion", None, tmp_path / "out", r"names that are not printable UTF-8, such as '\\udce9.jpg'"),
+        (empty, "champion", None, tmp_path / "out", r"received 1 files without one \(1 not_an_image\)"),
     ):
-        with pytest.raises((ValueError, OSError), match=message):
-            main(images, model, "", classes, output)
+        with pytest.raises(UserError, match=message):
+            main(images, model, output, classes=classes)
     assert foreign.stamps == before and not (tmp_path / "out").exists() and len(list(taken.iterdir())) == 1
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tasks.assessment.class_mapping import assign, read_classes, suggest
+from tasks.errors import UserError
 
 CLASSES = ["01", "NA", "no_tumor", "tumeur née"]
 
@@ -15,7 +16,7 @@ def read(tmp_path: Path, text: str) -> dict[str, str]:
 
 
 def refused(folders: list[str], said: dict[str, str]) -> str:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         assign(dict.fromkeys(folders, 1234), said, CLASSES, "/scans")
     return str(error.value)
 
@@ -68,10 +69,10 @@ def test_all_left_out() -> None:
     ],
 )
 def test_a_file_that_is_no_mapping(text: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         read(tmp_path, text)
 
 
 def test_a_file_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere.yaml is missing: .*\(--classes\)"):
+    with pytest.raises(UserError, match=r"nowhere.yaml is missing: .*\(--classes\)"):
         read_classes(tmp_path / "nowhere.yaml")

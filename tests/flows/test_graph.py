@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.graph import DvcError, ask_dvc, downstream, read_graph, read_status, upstream
+from tasks.errors import UserError
 from tests.support import toy_pipeline as toy
 
 GRAPH = {
@@ -58,7 +59,7 @@ def test_upstream_is_what_a_stage_needs_and_downstream_what_needs_it() -> None:
 
 
 def test_an_unknown_stage_is_told_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown stages train@c, merge; known are prepare, train@a, .*join"):
+    with pytest.raises(UserError, match=r"unknown stages train@c, merge; known are prepare, train@a, .*join"):
         upstream(["train@c", "join", "merge"], GRAPH)
 
 

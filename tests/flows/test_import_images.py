@@ -15,9 +15,9 @@ from ruamel.yaml import YAML
 from sklearn.datasets import load_digits
 
 from flows import import_images
+from tasks.errors import UserError
+from tests.support import ROOT
 from tests.support import toy_pipeline as toy
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_unrecorded_files_are_refused_listed_and_kept(project: Path, act: Callab
     (project / "data/raw/dog/1.jpg").unlink()  # an imported file may be a link to a shared cache
     (project / "data/raw/dog/1.jpg").write_text("edited")
     before = state()
-    with pytest.raises(ValueError, match="3 files in data/raw are new or changed there") as refused:
+    with pytest.raises(UserError, match="3 files in data/raw are new or changed there") as refused:
         act()
     assert all(name in str(refused.value) for name in ("cat/dropped.jpg", "new/1.jpg", "dog/1.jpg", "Move them"))
     assert state() == before
@@ -153,7 +153,7 @@ def test_every_offender_of_a_folder_is_named_at_once(project: Path, tmp_path: Pa
     (images / "cat/within").symlink_to("1.jpg")
     os.mkfifo(images / "dog/pipe")
     Path(os.fsdecode(os.fsencode(images / "dog") + b"/caf\xe9.jpg")).write_text("x")
-    with pytest.raises(ValueError, match="5 entries cannot be versioned") as refused:
+    with pytest.raises(UserError, match="5 entries cannot be versioned") as refused:
         import_images.replace("images")
     for line in (
         "cat/dangling: a link to nowhere, which does not exist",
@@ -194,7 +194,7 @@ def test_a_failed_import_leaves_all_as_it_was(project: Path, tmp_path: Path) -> 
         "git+images": "received no folder",
         "git+images#set": "could not be imported, the images are as before",
     }.items():
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             import_images.replace(address)
         assert state() == before
         assert sorted(path.name for path in Path("data").iterdir()) == [".gitignore", "raw", "raw.dvc"]
@@ -215,7 +215,7 @@ def test_an_interrupted_import_leaves_all_as_it_was(project: Path, monkeypatch: 
 
 def test_no_pointer_says_how_to_bring_images(project: Path) -> None:
     Path("data/raw.dvc").unlink()
-    with pytest.raises(ValueError, match="make data FROM="):
+    with pytest.raises(UserError, match="make data FROM="):
         import_images.update()
 
 

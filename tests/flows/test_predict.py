@@ -8,8 +8,7 @@ import pytest
 from prefect.states import State
 
 from flows.predict import predict
-from tests.conftest import ROOT
-from tests.support import toy_model
+from tests.support import ROOT, toy_model
 from tests.support.draw import LABELS, draw_set
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.process import EndedError, ended_together, stream
+from tasks.errors import UserError
 from tests.support.toy_pipeline import until
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -94,7 +95,7 @@ def test_lines_that_cannot_be_passed_on_end_the_command(tmp_path: Path) -> None:
     def refuse(line: str) -> None:
         raise ValueError(line)
 
-    with pytest.raises(ValueError, match="line"):
+    with pytest.raises(UserError, match="line"):
         stream(family(tmp_path / "pids", then="print('line'); " + WAITS), refuse)
     until(lambda: not alive(child_of(tmp_path / "pids")), 10)
 

@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 from flows import promote
 from tasks.registry import promotions, versions
 from tasks.tracking import runs
-from tests.conftest import enter
 from tests.support import toy_registry
+from tests.support.pipeline import enter
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from ruamel.yaml import YAML
 from flows import remote, reproduce, retrain
 from flows.graph import read_graph, read_inputs
 from flows.reproduce import Settings
+from tasks.errors import UserError
+from tests.support import ROOT
 from tests.support import toy_pipeline as toy
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -144,16 +144,16 @@ def test_an_interrupt_of_the_driver_ends_the_stage_at_the_worker(root: Path, wor
 
 def test_what_workers_cannot_see_is_refused(root: Path) -> None:
     graph = read_graph()
-    with pytest.raises(ValueError, match="remote: unknown trian; known are evaluate, evaluate@a"):
+    with pytest.raises(UserError, match="remote: unknown trian; known are evaluate, evaluate@a"):
         remote.prepare({"trian": "gpu"}, graph, set(graph))
     assert remote.prepare({"train": "gpu"}, graph, {"prepare"}) == {}
     (root / "notes.txt").write_text("no stage reads this\n")
     remote.refuse_unready(["train@a"])
     toy.instruct(root, "train@a", "say changed")
-    with pytest.raises(ValueError, match=r"workers see only what is committed, and this is not:\n  M work/train@a\ncommit"):
+    with pytest.raises(UserError, match=r"workers see only what is committed, and this is not:\n  M work/train@a\ncommit"):
         remote.refuse_unready(["train@a", "train@b"])
     toy.git(root, "commit", "--quiet", "--all", "--message", "changed")
-    with pytest.raises(ValueError, match="workers cannot fetch commit .*: origin does not have it; git push it"):
+    with pytest.raises(UserError, match="workers cannot fetch commit .*: origin does not have it; git push it"):
         remote.refuse_unready(["train@a"])
 
 
@@ -165,7 +165,7 @@ def test_the_command_line_names_verbs_and_pools() -> None:
 
 def test_a_stage_with_results_out_of_the_cache_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "read_files", lambda stage: (["work/join"], ["out/join"]))
-    with pytest.raises(ValueError, match="join has to run here, its output out/join is kept out of DVC's cache"):
+    with pytest.raises(UserError, match="join has to run here, its output out/join is kept out of DVC's cache"):
         remote.refuse_unready(["join"])
 
 

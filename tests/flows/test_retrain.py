@@ -16,10 +16,9 @@ from ruamel.yaml import YAML
 
 from flows import reproduce, retrain, serve
 from flows.reproduce import Settings
-from tests.conftest import TINY_PARAMS, draw_tiny
+from tests.support import ROOT
 from tests.support import toy_pipeline as toy
-
-ROOT = Path(__file__).parents[2]
+from tests.support.pipeline import TINY_PARAMS, draw_tiny
 
 
 @pytest.fixture(scope="module")

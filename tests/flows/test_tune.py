@@ -9,8 +9,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from flows import tune as flow
 from tasks.params.whole import load_params
-from tests.conftest import ROOT, enter
-from tests.support import toy_pipeline, toy_search
+from tests.support import ROOT, toy_pipeline, toy_search
+from tests.support.pipeline import enter
 
 DVC_YAML = """
 stages:
@@ -21,8 +21,8 @@ stages:
     foreach: ${architectures}
     do:
       cmd: >-
-        python -m tasks.train ${key} data/clean data/splits.csv data/class_weights/${key}.json
-        data/models/${key} data/results/${key}
+        python -m tasks.train --architecture ${key} --clean data/clean --splits-csv data/splits.csv
+        --class-weights data/class_weights/${key}.json --models data/models/${key} --results data/results/${key}
       params: ["architectures.${key}"]
       deps: ["data/class_weights/${key}.json"]
       outs: ["data/models/${key}", "data/results/${key}"]

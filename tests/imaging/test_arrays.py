@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks.errors import UserError
 from tasks.imaging import decode
 from tasks.imaging.arrays import BLOCK, CACHE, load_pixels
 from tasks.imaging.picture import ImageError
@@ -47,7 +48,7 @@ def test_pixels_in_the_order_of_the_paths() -> None:
 
 
 def test_pixels_cannot_be_written() -> None:
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(UserError, match="read-only"):
         load()[0] = 1
 
 
@@ -160,6 +161,6 @@ def test_using_an_array_keeps_it_young() -> None:
 
 def test_more_than_the_cap_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARRAY_CACHE_GB", str(100e-9))
-    with pytest.raises(ValueError, match="set ARRAY_CACHE_GB higher, or image_size lower"):
+    with pytest.raises(UserError, match="set ARRAY_CACHE_GB higher, or image_size lower"):
         load()
     assert cached() == []

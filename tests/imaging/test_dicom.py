@@ -26,8 +26,8 @@ from tasks import clean, validate
 from tasks.imaging.decode import decode, decode_bytes
 from tasks.imaging.picture import REASONS, ImageError, Limits
 from tasks.quality.duplicates import find_copies
-from tests.conftest import ROOT
-from tests.support import dicoms
+from tasks.quality.scan import scan
+from tests.support import ROOT, dicoms
 from tests.support.dicoms import (
     BIG_ENDIAN,
     DEFLATED,
@@ -457,7 +457,7 @@ def test_no_output_tells_of_the_patient(tmp_path: Path, caplog: pytest.LogCaptur
                 told.append(decode_bytes(content).mode)
             except ImageError:
                 told.append(traceback.format_exc())
-        files = validate.scan(raw, Limits())
+        files = scan(raw, Limits())
         validate.tell(files)
         files.to_csv(files_csv, index=False)
         clean.main(raw, files_csv, tmp_path / "clean", tmp_path / "quarantine", tmp_path / "quarantine.csv")
@@ -472,7 +472,7 @@ def test_validation_treats_it_like_any_image(tmp_path: Path) -> None:
     (tmp_path / "cat/a.dcm").write_bytes(dicom(grey()))
     (tmp_path / "cat/b").write_bytes(SAMPLES["colours"])
     (tmp_path / "cat/c.dcm").write_bytes(dicom(grey())[:-9])
-    files = validate.scan(tmp_path, Limits()).set_index("path")
+    files = scan(tmp_path, Limits()).set_index("path")
     found = files.loc["cat/a.dcm"]
     assert found[["status", "format", "mode", "width", "height"]].tolist() == ["usable", "DICOM", "MONOCHROME2", 32, 24]
     assert found["mean"] == pytest.approx(shown(dicom(grey())).mean()) and len(found["hash"]) == 60
@@ -488,7 +488,7 @@ def test_copies_are_found_by_their_pixels(tmp_path: Path) -> None:
     (tmp_path / "cat/a.dcm").write_bytes(dicom(values, PatientID="1"))
     (tmp_path / "cat/b.dcm").write_bytes(dicom(values, RLE, PatientID="2"))
     Image.fromarray(values).save(tmp_path / "cat/c.png")
-    files = validate.scan(tmp_path, Limits())
+    files = scan(tmp_path, Limits())
     copies = find_copies(files, tmp_path, 32, 0.965)
     assert list(zip(copies.path_a, copies.path_b, copies.kind, strict=True)) == [
         ("cat/a.dcm", "cat/b.dcm", "near"),

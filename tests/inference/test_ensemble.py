@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks.errors import UserError
 from tasks.imaging.decode import decode_file, render
 from tasks.inference import ensemble, gradcam, predictor
 from tasks.inference.ensemble import Committee
@@ -96,16 +97,16 @@ def test_it_has_no_heat_map_of_its_own(folder: Path) -> None:
 def test_files_that_do_not_fit_are_refused(folder: Path, change: dict, words: str) -> None:
     file = folder / ensemble.FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises((ValueError, FileNotFoundError), match=words):
+    with pytest.raises(UserError, match=words):
         ensemble.load(folder)
 
 
 def test_a_member_of_other_classes_is_refused(folder: Path) -> None:
     (folder / "classes.json").write_text(json.dumps(toy_model.CLASSES[::-1]))
-    with pytest.raises(ValueError, match="grey tells zebra, NA, tumeur née apart, the ensemble tumeur née, NA, zebra"):
+    with pytest.raises(UserError, match="grey tells zebra, NA, tumeur née apart, the ensemble tumeur née, NA, zebra"):
         ensemble.load(folder)
 
 
 def test_pixels_of_another_shape_are_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="expected uint8 pixels of shape"):
+    with pytest.raises(UserError, match="expected uint8 pixels of shape"):
         ensemble.load(folder).answer(np.zeros((1, 20, 16, 1), np.uint8))

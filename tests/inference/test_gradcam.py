@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from tasks.errors import UserError
 from tasks.inference import gradcam
 from tasks.modeling import saved
 from tasks.modeling.backbones import build_transfer
@@ -118,10 +119,10 @@ def test_a_backbone_is_cut_at_its_last_feature_maps(structure: Transfer, layer: 
 
 
 def test_a_perceptron_and_a_forest_have_no_feature_maps(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="without convolutions"):
+    with pytest.raises(UserError, match="without convolutions"):
         gradcam.heatmap(build_model(Cnn(filters=()), SIZE, 3, 3), PIXELS[0], 0)
     (tmp_path / "model.skops").touch()
-    with pytest.raises(ValueError, match="scikit-learn"):
+    with pytest.raises(UserError, match="scikit-learn"):
         gradcam.load(tmp_path)
 
 

@@ -10,6 +10,7 @@ import pytest
 from keras.src.legacy.saving import legacy_h5_format
 from PIL import Image
 
+from tasks.errors import UserError
 from tasks.inference import imagenet
 from tasks.inference.predictor import LIMITS, Predictor
 from tests.imaging.test_decode import encode, picture
@@ -60,7 +61,7 @@ def test_equal_names_are_told_apart(mobilenet: tuple[Predictor, keras.Model]) ->
 
 
 def test_without_a_network_it_says_what_to_fetch(cache: Path) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         imagenet.load("VGG16", LIMITS)
     told = str(caught.value)
     assert told.startswith("imagenet:VGG16 could not be downloaded. On a machine with a network fetch")
@@ -69,12 +70,12 @@ def test_without_a_network_it_says_what_to_fetch(cache: Path) -> None:
 
 
 def test_an_unknown_name_tells_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no such classifier; did you mean ResNet50 or"):
+    with pytest.raises(UserError, match="no such classifier; did you mean ResNet50 or"):
         imagenet.load("resnet50", LIMITS)
-    with pytest.raises(ValueError, match="no such classifier; known are ConvNeXtBase, .*VGG16"):
+    with pytest.raises(UserError, match="no such classifier; known are ConvNeXtBase, .*VGG16"):
         imagenet.load("zzz", LIMITS)
 
 
 def test_a_classifier_without_a_dense_layer_is_not_explained(mobilenet: tuple[Predictor, keras.Model]) -> None:
-    with pytest.raises(ValueError, match="imagenet:MobileNet ends in no dense layer"):
+    with pytest.raises(UserError, match="imagenet:MobileNet ends in no dense layer"):
         imagenet.load("MobileNet", LIMITS, explain=True)

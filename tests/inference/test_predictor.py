@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bench.fuzz import mutant
+from tasks.errors import UserError
 from tasks.imaging.decode import decode
 from tasks.imaging.picture import REASONS, Limits
 from tasks.inference.predictor import BATCH, Answer, Predictor, Thresholds, from_folder, read_thresholds
@@ -190,7 +191,7 @@ def test_thresholds_are_read_as_evaluate_wrote_them(tmp_path: Path) -> None:
     assert read_thresholds(file) == Thresholds(0.7, None)
     for damaged in ('{"confidence": 0.7}', '{"confidence": "high", "distance": 1}', "[]", "{"):
         file.write_text(damaged)
-        with pytest.raises(ValueError, match=r"thresholds.json: expected numbers or null for confidence and distance"):
+        with pytest.raises(UserError, match=r"thresholds.json: expected numbers or null for confidence and distance"):
             read_thresholds(file)
 
 

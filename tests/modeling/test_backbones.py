@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format  # no public name
 
+from tasks.errors import UserError
 from tasks.modeling import backbones
 from tasks.params.architectures import ARCHITECTURES, BACKBONES, Backbone, Dense, Head, Transfer
 
@@ -35,7 +36,7 @@ def pretend_pretrained(file: Path, alpha: float = 0.25) -> Path:
 
 
 def complaint(structure: Backbone) -> str:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         backbones.load_weights(build(structure), structure, SIZE)
     return str(caught.value)
 
@@ -48,7 +49,7 @@ def test_the_table_holds_every_image_model_of_keras() -> None:
 @pytest.mark.parametrize(("name", "least"), [("VGG16", 32), ("InceptionV3", 75), ("Xception", 71), ("InceptionResNetV2", 75)])
 def test_the_least_size_is_that_of_keras(name: str, least: int) -> None:
     assert BACKBONES[name] == least
-    with pytest.raises(ValueError, match=f"at least {least}x{least}"):
+    with pytest.raises(UserError, match=f"at least {least}x{least}"):
         getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(least - 1, least - 1, 3))
 
 
@@ -195,12 +196,12 @@ def refuse(*_: object) -> None:
 
 def test_a_misspelt_layer_is_named_with_its_neighbours() -> None:
     model = build(transfer())
-    with pytest.raises(ValueError, match="has no layer 'conv_pw13'; did you mean conv_pw_13"):
+    with pytest.raises(UserError, match="has no layer 'conv_pw13'; did you mean conv_pw_13"):
         backbones.position(model, "conv_pw13")
 
 
 def test_options_that_the_backbone_does_not_take() -> None:
-    with pytest.raises(ValueError, match="options: VGG16 does not take {'alpha': 0.5}"):
+    with pytest.raises(UserError, match="options: VGG16 does not take {'alpha': 0.5}"):
         build(transfer(backbone="VGG16", options={"alpha": 0.5}))
 
 

@@ -16,9 +16,10 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
 
+from tasks.errors import UserError
 from tasks.modeling import classical
 from tasks.params.architectures import Classical
-from tests.conftest import ROOT
+from tests.support import ROOT
 
 CLASSIFIERS = ["random_forest", "logistic_regression", "linear_svm", "rbf_svm"]
 
@@ -141,12 +142,12 @@ def test_copies_stay_in_one_fold_of_the_calibration() -> None:
 
 @pytest.mark.parametrize("targets", [[0, 0, 2, 2], [1, 1, 1, 1]])
 def test_a_class_without_training_images_is_named(targets: list[int]) -> None:
-    with pytest.raises(ValueError, match="training images of every class, at least two, received those of the class indices"):
+    with pytest.raises(UserError, match="training images of every class, at least two, received those of the class indices"):
         classical.fit(Classical(classifier="random_forest"), np.eye(4, dtype=np.float32), np.array(targets), np.ones(4), 0, 1)
 
 
 def test_an_svm_says_that_a_class_is_too_small() -> None:
-    with pytest.raises(ValueError, match="at least two training images of each class that are no copies"):
+    with pytest.raises(UserError, match="at least two training images of each class that are no copies"):
         classical.fit(Classical(classifier="rbf_svm"), np.eye(4, dtype=np.float32), np.array([0, 0, 0, 1]), np.ones(4), 0, 1)
 
 
@@ -172,14 +173,14 @@ def test_a_type_that_is_not_trusted_is_refused(tmp_path: Path) -> None:
     schema = json.loads(zipfile.ZipFile(file).read("schema.json"))
     schema |= {"__class__": "system", "__module__": "os", "__loader__": "ObjectNode"}
     rewrite(file, "schema.json", json.dumps(schema).encode())
-    with pytest.raises(ValueError, match=r"model\.skops is refused: Untrusted types found in the file: \['os\.system'\]"):
+    with pytest.raises(UserError, match=r"model\.skops is refused: Untrusted types found in the file: \['os\.system'\]"):
         classical.load(file)
 
 
 def test_a_pickle_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.skops"
     file.write_bytes(pickle.dumps(fitted("logistic_regression")))
-    with pytest.raises(ValueError, match=r"model\.skops is no whole skops file .*train it again"):
+    with pytest.raises(UserError, match=r"model\.skops is no whole skops file .*train it again"):
         classical.load(file)
 
 
@@ -191,13 +192,13 @@ def test_a_damaged_file_is_refused(place: float, tmp_path: Path) -> None:
     start = int(place * len(content))
     content[start : start + 8] = b"\xff" * 8
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"model\.skops is no whole skops file"):
+    with pytest.raises(UserError, match=r"model\.skops is no whole skops file"):
         classical.load(file)
 
 
 def test_another_estimator_is_refused(tmp_path: Path) -> None:
     skops.io.dump(Ridge().fit([[0.0], [1.0]], [0, 1]), tmp_path / "model.skops")
-    with pytest.raises(ValueError, match="holds a Ridge: expected a classifier that training wrote"):
+    with pytest.raises(UserError, match="holds a Ridge: expected a classifier that training wrote"):
         classical.load(tmp_path / "model.skops")
 
 
@@ -213,10 +214,10 @@ def test_a_tree_that_points_nowhere_is_refused(field: str, value: int, tmp_path:
     with (tmp_path / "nodes.npy").open("wb") as target:
         np.save(target, nodes)
     rewrite(file, name, (tmp_path / "nodes.npy").read_bytes())
-    with pytest.raises(ValueError, match="a tree has a node that points nowhere"):
+    with pytest.raises(UserError, match="a tree has a node that points nowhere"):
         classical.load(file)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model\.skops"):
+    with pytest.raises(UserError, match=r"model\.skops"):
         classical.load(tmp_path / "model.skops")

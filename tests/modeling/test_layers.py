@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from tasks.errors import UserError
 from tasks.modeling.layers import FusedBatchNormalization, build_model
 from tasks.params.architectures import ARCHITECTURES, Cnn
 
@@ -102,7 +103,7 @@ def test_an_image_too_small_for_the_blocks(structure: Cnn, size: tuple[int, int]
     if fits:
         assert build_model(structure, size, 1, 2).output_shape == (None, 2)
     else:
-        with pytest.raises(ValueError, match="is too small for 2 blocks of convolution and pooling: set image_size higher"):
+        with pytest.raises(UserError, match="is too small for 2 blocks of convolution and pooling: set image_size higher"):
             build_model(structure, size, 1, 2)
 
 
@@ -173,7 +174,7 @@ def test_one_sigmoid_trains_as_with_binary_cross_entropy() -> None:
 
 
 def test_one_sigmoid_tells_two_classes_apart_and_no_more() -> None:
-    with pytest.raises(ValueError, match="a sigmoid tells two classes apart, received 3"):
+    with pytest.raises(UserError, match="a sigmoid tells two classes apart, received 3"):
         build_model(SMALL, (12, 10), 3, 3, binary=True)
 
 

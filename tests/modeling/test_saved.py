@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tasks.errors import UserError
 from tasks.modeling import classical, saved, temperature
 from tasks.modeling import out_of_distribution as ood
 from tasks.modeling.layers import build_model
@@ -22,7 +23,7 @@ from tasks.params.architectures import Classical, Cnn
 from tasks.params.model_input import Form
 from tasks.registry import versions
 from tasks.tracking.hashes import folder_sha256
-from tests.conftest import ROOT
+from tests.support import ROOT
 
 SIZE, CHANNELS, CLASSES = (6, 5), 3, ["zebra", "NA", "tumeur née"]
 FORM = Form(SIZE, CHANNELS)
@@ -115,7 +116,7 @@ def test_a_form_without_views_is_read_and_a_wrong_one_refused(form: dict, messag
     if message is None:
         assert saved.load(tmp_path / "model").forms == (FORM,)
     else:
-        with pytest.raises(ValueError, match=r"input\.json: expected image_size"):
+        with pytest.raises(UserError, match=r"input\.json: expected image_size"):
             saved.load(tmp_path / "model")
 
 
@@ -172,7 +173,7 @@ def test_the_description_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_missing_description_is_named(name: str, tmp_path: Path) -> None:
     write(tmp_path / "model", write_forest)
     (tmp_path / "model" / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name} is missing.*train it again"):
+    with pytest.raises(UserError, match=f"{name} is missing.*train it again"):
         saved.load(tmp_path / "model")
 
 
@@ -183,20 +184,20 @@ def test_equal_knowledge_gives_equal_files_and_damage_is_named(tmp_path: Path) -
     saved.complete(tmp_path / "model", 1.0, np.zeros((1, 97), np.float32))
     assert file.read_bytes() == before
     file.write_bytes(before[:100])
-    with pytest.raises(ValueError, match=r"familiar\.npz is damaged .*train it again"):
+    with pytest.raises(UserError, match=r"familiar\.npz is damaged .*train it again"):
         saved.load(tmp_path / "model")
 
 
 def test_a_folder_without_a_model_says_what_is_expected(tmp_path: Path) -> None:
     saved.describe(tmp_path, CLASSES, FORM)
-    with pytest.raises(FileNotFoundError, match=r"holds no model: expected model\.keras or model\.skops"):
+    with pytest.raises(UserError, match=r"holds no model: expected model\.keras or model\.skops"):
         saved.load(tmp_path)
 
 
 @pytest.mark.parametrize("writer", WRITERS)
 def test_classes_that_are_not_the_models_are_refused(writer: Callable, tmp_path: Path) -> None:
     write(tmp_path / "model", writer, classes=[*CLASSES, "one more"])
-    with pytest.raises(ValueError, match=r"the model has 3 outputs, classes\.json has 4 classes"):
+    with pytest.raises(UserError, match=r"the model has 3 outputs, classes\.json has 4 classes"):
         saved.load(tmp_path / "model")
 
 
@@ -211,7 +212,7 @@ def test_classes_that_are_not_the_models_are_refused(writer: Callable, tmp_path:
 def test_another_size_than_the_models_is_refused(writer: Callable, message: str, tmp_path: Path) -> None:
     write(tmp_path / "model", writer)
     saved.describe(tmp_path / "model", CLASSES, Form((6, 6), 3))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         saved.load(tmp_path / "model")
 
 
@@ -219,5 +220,5 @@ def test_pixels_of_another_shape_or_type_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "model", write_forest)
     model = saved.load(tmp_path / "model")
     for pixels in (PIXELS[:, :, :4], PIXELS.astype(np.float32) / 255):
-        with pytest.raises(ValueError, match=r"expected uint8 pixels of shape \(images, 6, 5, 3\), received"):
+        with pytest.raises(UserError, match=r"expected uint8 pixels of shape \(images, 6, 5, 3\), received"):
             model.predict(pixels)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from tasks.errors import UserError
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, fit, predict, use_threads
 from tasks.params.architectures import Cnn
@@ -222,7 +223,7 @@ def test_params_change_the_training(change: dict, tmp_path: Path) -> None:
 
 def test_a_training_that_diverges_says_what_to_do(tmp_path: Path) -> None:
     params = Train(epochs=3, batch_size=8, optimizer="sgd", learning_rate=1e30)
-    with pytest.raises(ValueError, match=r"epoch \d: the loss is .*diverged. Lower learning_rate \(1e\+30\) in params.yaml"):
+    with pytest.raises(UserError, match=r"epoch \d: the loss is .*diverged. Lower learning_rate \(1e\+30\) in params.yaml"):
         train(params, tmp_path / "a.npz")
 
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from tasks.errors import UserError
 from tasks.modeling import backbones, features, transfer
 from tasks.modeling.training import Images, fit, predict
 from tasks.modeling.transfer import Sets, fit_transfer
@@ -263,13 +264,13 @@ def test_a_phase_may_not_freeze_again() -> None:
     structure = FROZEN.model_copy(
         update={"trainable_from": "conv_pw_12", "phases": (Phase(trainable_from="conv_pw_13", epochs=1, learning_rate=0.1),)}
     )
-    with pytest.raises(ValueError, match="conv_pw_13 lies above what the phase before trained"):
+    with pytest.raises(UserError, match="conv_pw_13 lies above what the phase before trained"):
         train(structure)
 
 
 def test_mixup_asks_for_images() -> None:
     changes = Augmentation.model_validate({"mixup": {"alpha": 0.2}})
-    with pytest.raises(ValueError, match="say views: null"):
+    with pytest.raises(UserError, match="say views: null"):
         train(FROZEN, PARAMS.model_copy(update={"augmentation": changes}))
     fresh = FROZEN.model_copy(update={"views": None})
     _, rows, _ = train(fresh, PARAMS.model_copy(update={"augmentation": changes, "epochs": 1}))

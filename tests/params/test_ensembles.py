@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.errors import UserError
 from tasks.params.whole import load_params
 
 ARCHITECTURES = """
@@ -71,6 +72,6 @@ def test_equal_questions_are_equal_in_whatever_order(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_mistakes_are_named(tmp_path: Path, ensemble: str, words: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         load_params(write(tmp_path, ensemble))
     assert words in str(caught.value)

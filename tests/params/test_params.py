@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.errors import UserError
 from tasks.params.architectures import ARCHITECTURES
 from tasks.params.augmentation import Augmentation, Elastic
 from tasks.params.whole import Params, load_params
-from tests.conftest import ROOT
+from tests.support import ROOT
 
 
 def load(tmp_path: Path, text: str) -> Params:
@@ -16,7 +17,7 @@ def load(tmp_path: Path, text: str) -> Params:
 
 
 def complaint(tmp_path: Path, text: str) -> str:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         load(tmp_path, text)
     return str(caught.value)
 
@@ -178,12 +179,12 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, expecte
 
 
 def test_a_missing_file_says_where_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="copy one from recipes/"):
+    with pytest.raises(UserError, match="copy one from recipes/"):
         load_params(tmp_path / "params.yaml")
 
 
 def test_params_cannot_be_changed() -> None:
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(UserError, match="frozen"):
         load_params(ROOT / "params.yaml").train.epochs = 3
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tasks.errors import UserError
 from tasks.params.questions import ALL_CLASSES, Question
 
 TUMORS = ["glioma", "meningioma", "no_tumor", "pituitary"]
@@ -50,7 +51,7 @@ def test_all_problems_are_told_at_once(question: dict, expected: list[str]) -> N
     asked = Question(**question)
     assert asked.problems(["photos", "paintings", "not_a"]) == expected
     for call in (asked.answers, asked.classes):
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(UserError) as caught:
             call(["photos", "paintings", "not_a"])
         assert str(caught.value) == "; ".join(expected)
 
@@ -74,7 +75,7 @@ def test_a_folder_may_not_have_the_name_of_the_rest() -> None:
     ],
 )
 def test_what_is_no_question(question: dict, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(UserError, match=expected):
         Question(**question)
 
 

@@ -9,7 +9,7 @@ from tasks.modeling.layers import build_model
 from tasks.params.architectures import ARCHITECTURES, Cnn
 from tasks.params.augmentation import AUGMENTATIONS, Augmentation
 from tasks.params.whole import Params, load_params
-from tests.conftest import ROOT
+from tests.support import ROOT
 
 # The class folders of the images that each recipe is for.
 TUMOURS = ["glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor"]

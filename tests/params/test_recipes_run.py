@@ -11,13 +11,13 @@ from ruamel.yaml import YAML
 from tasks import explain
 from tasks.params.architectures import Classical, Transfer
 from tasks.params.whole import load_params
-from tasks.results import place
+from tasks.results import find_folder
 from tasks.tables import read_table
-from tests.conftest import ROOT, enter, run_stage
 from tests.params.test_recipes import FOLDERS
-from tests.support import draw
+from tests.support import ROOT, draw
 from tests.support.oracle import check as check_numbers
 from tests.support.page import parse
+from tests.support.pipeline import enter, run_stage
 
 PARTS = {"Training": 6, "Validate": 3, "Testing": 3}
 SMALLER = {"image_size": 32, "epochs": 1, "batch_size": 8}
@@ -91,7 +91,7 @@ def check_predictions(key: str, classes: list[str]) -> None:
 def check_registered(name: str) -> None:
     """What was registered answers for an image file as training did."""
     receipt = json.loads(Path("data/registration.json").read_text())
-    results = place(receipt["architecture"], Path("data/results"), Path("data/ensembles"))
+    results = find_folder(receipt["architecture"], Path("data/results"), Path("data/ensembles"))
     row = read_table(results / "predictions.csv").iloc[0]
     model = mlflow.pyfunc.load_model(f"models:/{receipt['model']}/{receipt['version']}")
     answer = model.predict(pd.DataFrame({"image": [Path("data/clean", row.path).read_bytes()]})).iloc[0]

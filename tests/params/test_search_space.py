@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.errors import UserError
 from tasks.params.search_space import Range, vary
 from tasks.params.whole import Params, load_params
 
@@ -71,7 +72,7 @@ def test_ranges_and_choices(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_in_a_space_is_named(tmp_path: Path, space: str, expected: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         load(tmp_path, f"{{space: {space}}}")
     assert expected in str(error.value)
     assert "has 1 mistake:" in str(error.value)
@@ -87,7 +88,7 @@ def test_a_mistake_in_a_space_is_named(tmp_path: Path, space: str, expected: str
     ],
 )
 def test_a_mistake_beside_the_space_is_named(tmp_path: Path, tune: str, expected: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         load(tmp_path, tune)
     assert expected in str(error.value)
 

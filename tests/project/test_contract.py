@@ -19,7 +19,8 @@ from ruamel.yaml import YAML
 from tasks.errors import UserError
 from tasks.params.whole import Params
 from tasks.stage import read_arguments
-from tests.support.dependencies import ROOT, code_of, imports, parse, python_files
+from tests.support import ROOT
+from tests.support.dependencies import code_of, imports, parse, python_files
 
 STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 OUTSIDE_DVC = {"data/data_docs"}  # pages for people, which differ from run to run

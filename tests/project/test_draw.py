@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tasks.errors import UserError
 from tests.support import draw
 
 COMMITTED = Path(__file__).parents[2] / "data/demo"
@@ -48,7 +49,7 @@ def test_head_is_grey_on_black(label: str, size: int) -> None:
 
 
 def test_unknown_label_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no_tumor.*received 'cat'"):
+    with pytest.raises(UserError, match="no_tumor.*received 'cat'"):
         draw.draw_head("cat", np.random.default_rng(0))
 
 

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tasks.stage import explain
-from tests.conftest import ROOT
+from tasks.errors import UserError, describe_error
+from tasks.stage import read_arguments
+from tests.support import ROOT
 
+PATHS = ("--raw", "data/raw", "--files-csv", "data/files.csv")
 STAGE = """
 from pathlib import Path
+from tasks.errors import UserError
 from tasks.stage import run
 
-def main(name: str, source: Path, target: Path) -> None:
+def main(name: str, raw: Path, files_csv: Path) -> None:
     {body}
 
 run(main)
@@ -24,52 +27,88 @@ run(main)
 
 def call(tmp_path: Path, body: str, *arguments: str, level: str = "INFO") -> subprocess.CompletedProcess[str]:
     script = tmp_path / "stage.py"
-    script.write_text(STAGE.format(body=body))
+    script.write_text(STAGE.replace("{body}", body))
+    params = tmp_path / "params.yaml"
+    if not params.exists():
+        params.write_text("architectures: {plain_cnn: {}}\n")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "LOG_LEVEL": level}
-    return subprocess.run([sys.executable, script, *arguments], env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, script, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
 
 
-def test_arguments_arrive_as_annotated(tmp_path: Path) -> None:
-    result = call(tmp_path, "print(repr(name), repr(source), repr(target))", "01", "data/raw", "data/files.csv")
+def test_options_arrive_as_annotated(tmp_path: Path) -> None:
+    result = call(tmp_path, "print(repr(name), repr(raw), repr(files_csv))", "--name", "01", *PATHS)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "'01' PosixPath('data/raw') PosixPath('data/files.csv')\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["one"], ["one", "two", "three", "four"]])
-def test_a_wrong_number_of_arguments_is_told(tmp_path: Path, arguments: list[str]) -> None:
-    result = call(tmp_path, "print('ran')", *arguments)
-    assert result.returncode == 1
-    expected = f"error: expected 3 arguments (NAME SOURCE TARGET), received {len(arguments)}; dvc.yaml has the paths\n"
-    assert result.stdout + result.stderr == expected
-
-
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("words", "told"),
     [
-        ("raise ValueError('no class folders')", "error: no class folders\n"),
-        ("source.read_text()", "error: [Errno 2] No such file or directory: 'b'\n"),
+        (["--name", "01"], "the following arguments are required: --raw, --files-csv"),
+        (["--name", "01", *PATHS, "--clean", "data/clean"], "unrecognized arguments: --clean data/clean"),
+        (["01", "data/raw", "data/files.csv"], "required: --name, --raw, --files-csv"),
     ],
 )
-def test_a_mistake_of_the_user_is_one_message(tmp_path: Path, body: str, message: str) -> None:
-    result = call(tmp_path, body, "a", "b", "c")
-    assert (result.returncode, result.stdout, result.stderr) == (1, message, "")
-    with_traceback = call(tmp_path, body, "a", "b", "c", level="DEBUG")
+def test_wrong_options_are_told_with_those_that_are_known(tmp_path: Path, words: list[str], told: str) -> None:
+    result = call(tmp_path, "print('ran')", *words)
+    assert result.returncode == 1 and result.stderr == ""
+    assert told in result.stdout and "the options are --name --raw --files-csv" in result.stdout
+
+
+@pytest.mark.parametrize("raw", ["data/clean", "data/files.csv", "raw/data/clean", "data/raw/a/b"])
+def test_a_path_has_to_bear_its_options_name(raw: str) -> None:
+    def stage(raw: Path) -> None: ...
+
+    for right in ("data/raw", "data/raw/cnn_a", "/elsewhere/raw"):
+        assert read_arguments(stage, ["--raw", right]) == {"raw": Path(right)}
+    with pytest.raises(UserError, match="--raw: expected a path named like the option, received"):
+        read_arguments(stage, ["--raw", raw])
+    assert read_arguments(stage, ["--raw", raw], names_of_paths=False) == {"raw": Path(raw)}
+
+
+def test_options_with_a_default_may_be_left_out() -> None:
+    def stage(count: int = 3, name: str | None = None, seconds: float | None = None) -> None: ...
+
+    assert read_arguments(stage, []) == {"count": 3, "name": None, "seconds": None}
+    assert read_arguments(stage, ["--count", "4", "--seconds", "0.5"]) == {"count": 4, "name": None, "seconds": 0.5}
+
+
+def test_a_mistake_of_the_user_is_one_message(tmp_path: Path) -> None:
+    body, words = "raise UserError('no class folders')", ("--name", "a", *PATHS)
+    result = call(tmp_path, body, *words)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "error: no class folders\n", "")
+    with_traceback = call(tmp_path, body, *words, level="DEBUG")
     assert with_traceback.returncode == 1
-    assert "Traceback" in with_traceback.stdout and message in with_traceback.stdout
+    assert "Traceback" in with_traceback.stdout and result.stdout in with_traceback.stdout
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
-    result = call(tmp_path, "{}['key']", "a", "b", "c")
+def test_what_a_person_may_not_read_is_one_message() -> None:
+    assert describe_error(PermissionError(errno.EACCES, "Permission denied", "data/raw")).startswith("data/raw: Permission denied")
+
+
+def test_a_wrong_key_of_another_section_stops_a_stage_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("architectures: {plain_cnn: {}}\nreport: {titel: Heads}\n")
+    result = call(tmp_path, "print('ran')", "--name", "a", *PATHS)
+    assert (
+        result.returncode == 1 and "report.titel: unknown key; did you mean title?" in result.stdout and "ran" not in result.stdout
+    )
+
+
+@pytest.mark.parametrize("raised", ["ValueError('broadcast')", "OSError('socket')", "KeyError('key')"])
+def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path, raised: str) -> None:
+    result = call(tmp_path, f"raise {raised}", "--name", "a", *PATHS)
     assert result.returncode == 1
-    assert "Traceback" in result.stderr and "KeyError: 'key'" in result.stderr
+    assert "Traceback" in result.stderr and raised.partition("(")[0] in result.stderr
 
 
 def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
-    result = call(tmp_path, "target.write_text('x')", "a", "b", "/dev/full")
+    result = call(tmp_path, "Path('/dev/full').write_text('x')", "--name", "a", *PATHS)
     assert result.returncode == 1
     assert "no space left on the device while writing an output: free some and run again" in result.stdout
     error = OSError(errno.ENOSPC, "No space left on device", "data/files.csv")
-    assert "while writing data/files.csv" in explain(error)
+    assert "while writing data/files.csv" in describe_error(error)
 
 
 def test_libraries_are_told_not_to_report_home() -> None:

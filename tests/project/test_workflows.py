@@ -15,9 +15,9 @@ from flows import serve
 from flows.assess import assess
 from flows.predict import predict
 from flows.retrain import retrain
+from tests.support import ROOT
 from tests.support import toy_pipeline as toy
 
-ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 
+from tasks.errors import UserError
 from tasks.params.register import Gate
 from tasks.registry import unseen_images, versions
 from tasks.registry.champion_gate import PROMOTED, REFUSED, UNDECIDED, Candidate, Outcome, judge
@@ -146,6 +147,6 @@ def test_a_champion_that_cannot_answer_is_told(candidate: Candidate) -> None:
     version = register(candidate.clean.parent / "champion", short.test, [], 0)
     with (
         versions.fetched(version) as folder,
-        pytest.raises(ValueError, match=r"version \d+ of toy, the champion: it does not predict: KeyError"),
+        pytest.raises(UserError, match=r"version \d+ of toy, the champion: it does not predict: KeyError"),
     ):
         judge(candidate, version, folder, GATE)

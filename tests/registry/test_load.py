@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from tasks.errors import UserError
 from tasks.inference.predictor import Predictor, Thresholds
 from tasks.registry import load, versions
 from tasks.tables import read_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import folder_sha256
-from tests.conftest import CLASSES, run_stage
+from tests.support.pipeline import CLASSES, run_stage
 
 
 @pytest.fixture
@@ -78,14 +79,14 @@ def test_no_champion_tells_the_versions(client: MlflowClient) -> None:
     ],
 )
 def test_an_unknown_model_tells_the_known_ones(client: MlflowClient, model: str, name: str | None, message: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises(UserError, match=message):
         load.load_predictor(model, name)
 
 
 def test_a_missing_registry_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    with pytest.raises(FileNotFoundError, match="sqlite:///mlflow.db is missing, so there is no registry here"):
+    with pytest.raises(UserError, match="sqlite:///mlflow.db is missing, so there is no registry here"):
         load.load_predictor("champion", "tiny")
     assert not list(tmp_path.iterdir())
 
@@ -97,9 +98,9 @@ def test_a_version_of_which_one_byte_changed_is_refused(client: MlflowClient) ->
     assert load.load_predictor("2").classes == CLASSES
     spoil(file)
     digest, told = "[0-9a-f]{64}", "is not what was registered"
-    with pytest.raises(ValueError, match=rf"version 2 of tiny {told}: .*SHA-256 {digest}, its tag .* says {digest}"):
+    with pytest.raises(UserError, match=rf"version 2 of tiny {told}: .*SHA-256 {digest}, its tag .* says {digest}"):
         load.load_predictor("2")
-    with pytest.raises(ValueError, match=rf"{told}: expected files of the SHA-256 {digest}, received {digest}"):
+    with pytest.raises(UserError, match=rf"{told}: expected files of the SHA-256 {digest}, received {digest}"):
         mlflow.pyfunc.load_model("models:/tiny/2")
 
 
@@ -162,7 +163,7 @@ def pickled_scikit(folder: Path) -> None:
 )
 def test_a_folder_that_is_not_what_training_wrote_is_refused(folder: Path, change: Callable[[Path], None], message: str) -> None:
     change(folder)
-    with pytest.raises((ValueError, FileNotFoundError), match=rf"(?s)copy/models/copy.*{message}"):
+    with pytest.raises(UserError, match=rf"(?s)copy/models/copy.*{message}"):
         load.load_predictor(str(folder))
 
 
@@ -175,14 +176,14 @@ def test_a_registered_model_with_a_lambda_is_refused(client: MlflowClient, folde
             code_paths=["serving", "tasks"], model_config={versions.SHA256: folder_sha256(folder)},
         )  # fmt: skip
     mlflow.register_model(logged.model_uri, "tiny", tags={versions.SHA256: folder_sha256(folder)})
-    with pytest.raises(ValueError, match="tiny version 2: .*Lambda layer, which runs code of its own"):
+    with pytest.raises(UserError, match="tiny version 2: .*Lambda layer, which runs code of its own"):
         load.load_predictor("2")
-    with pytest.raises(ValueError, match="Lambda layer, which runs code of its own"):
+    with pytest.raises(UserError, match="Lambda layer, which runs code of its own"):
         mlflow.pyfunc.load_model("models:/tiny/2")
 
 
 def test_where_there_are_no_feature_maps_nothing_is_explained(folder: Path) -> None:
     inputs = keras.Input((16, 20, 1), dtype="uint8")
     keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(inputs))).save(folder / "model.keras")
-    with pytest.raises(ValueError, match="a network without convolutions has none"):
+    with pytest.raises(UserError, match="a network without convolutions has none"):
         load.load_predictor(str(folder), explain=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from tasks.errors import UserError
 from tasks.registry.predict_isolated import BATCH, ask
 
 SOURCE = """
@@ -48,11 +49,11 @@ def test_it_answers_with_its_own_code_in_the_order_asked(model: Path, tmp_path: 
 
 def test_what_it_cannot_answer_is_told(model: Path, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="it does not predict: .*broken by its own code"):
+    with pytest.raises(UserError, match="it does not predict: .*broken by its own code"):
         ask(model, [tmp_path / "image"])
 
 
 def test_a_model_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "image").write_text(json.dumps(""))
-    with pytest.raises(ValueError, match="it does not predict: .*MLmodel"):
+    with pytest.raises(UserError, match="it does not predict: .*MLmodel"):
         ask(tmp_path, [tmp_path / "image"])

@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from tasks.errors import UserError
 from tasks.registry import promotions, versions
 from tests.support import toy_registry
 from tests.support.toy_registry import NAME
@@ -57,7 +58,7 @@ def test_a_champion_that_changed_meanwhile_is_not_overrun(client: MlflowClient) 
     line = change(client, 1, None)
     versions.record(client, version(client, 2), change(client, 2, None), PROMOTIONS)
     before = PROMOTIONS.read_bytes()
-    with pytest.raises(ValueError, match=r"changed from version None to 2 meanwhile.*run again"):
+    with pytest.raises(UserError, match=r"changed from version None to 2 meanwhile.*run again"):
         versions.record(client, version(client, 1), line, PROMOTIONS)
     assert champion(client) == 2 and PROMOTIONS.read_bytes() == before
 
@@ -80,7 +81,7 @@ def test_an_alias_that_was_moved_by_hand_stays(client: MlflowClient) -> None:
 def test_the_files_are_those_that_were_registered(client: MlflowClient) -> None:
     with versions.fetched(version(client, 1)) as folder:
         assert versions.artifact(folder, "model").joinpath("answers.json").read_text() == '{"image": "1"}'
-        with pytest.raises(FileNotFoundError, match="artifacts/other is missing"):
+        with pytest.raises(UserError, match="artifacts/other is missing"):
             versions.artifact(folder, "other")
     assert not folder.exists()
 
@@ -95,12 +96,12 @@ def test_other_files_are_refused(client: MlflowClient, harm: str) -> None:
     else:
         (folder / "classes.json").unlink()
     words = r"version 1 of toy is not what was registered: .* says [0-9a-f]{64}\. .*flows.promote"
-    with pytest.raises(ValueError, match=words), versions.fetched(version(client, 1)):
+    with pytest.raises(UserError, match=words), versions.fetched(version(client, 1)):
         pass
 
 
 def test_lost_files_are_told(client: MlflowClient) -> None:
     folder = toy_registry.files(version(client, 1))
     folder.rename(folder.with_name("elsewhere"))
-    with pytest.raises(ValueError, match="version 1 of toy cannot be read: .*is missing"), versions.fetched(version(client, 1)):
+    with pytest.raises(UserError, match="version 1 of toy cannot be read: .*is missing"), versions.fetched(version(client, 1)):
         pass

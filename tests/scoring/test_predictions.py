@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from tasks.errors import UserError
 from tasks.params.questions import Question
 from tasks.scoring.metrics import score
 from tasks.scoring.predictions import arrays, class_names, collapse, with_groups
@@ -80,5 +81,5 @@ def test_what_has_a_copy_in_training() -> None:
 
 def test_predictions_of_another_run_are_refused() -> None:
     splits = pd.DataFrame({"path": ["1"], "split": ["test"], "group": ["1"]})
-    with pytest.raises(ValueError, match="3 images that splits.csv lacks, such as 2"):
+    with pytest.raises(UserError, match="3 images that splits.csv lacks, such as 2"):
         with_groups(PREDICTIONS, splits)

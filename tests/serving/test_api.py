@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from serving import settings
 from serving.api import create_app, main
 from serving.settings import Settings
+from tasks.errors import UserError
 from tests.support import toy_server
 from tests.support.toy_server import CLASSES, brightness, picture
 
@@ -361,10 +362,10 @@ def test_requests_made_up_from_the_description_are_answered_as_it_says(mode: Gen
 def test_settings_come_from_the_environment_and_wrong_ones_are_named() -> None:
     chosen = settings.read({"API_PORT": "81", "API_KEY": "k", "PORT": "9", "API_BATCH": "7"}, port=None, batch=8)
     assert (chosen.port, chosen.batch, chosen.host) == (81, 8, "127.0.0.1") and "k" not in repr(chosen).split("key=")[1][:12]
-    with pytest.raises(ValueError, match=r"(?s)API_PORT: .*received 'x'.*API_KEY: ") as error:
+    with pytest.raises(UserError, match=r"(?s)API_PORT: .*received 'x'.*API_KEY: ") as error:
         settings.read({"API_PORT": "x", "API_KEY": ""})
     assert "Traceback" not in str(error.value)
-    with pytest.raises(ValueError, match="API_REQUEST_FILES is larger than API_WAITING_FILES"):
+    with pytest.raises(UserError, match="API_REQUEST_FILES is larger than API_WAITING_FILES"):
         settings.read({"API_REQUEST_FILES": "1000"})
 
 

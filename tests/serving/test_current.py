@@ -23,8 +23,8 @@ from tasks.modeling import saved
 from tasks.params.model_input import Form
 from tasks.registry import versions
 from tasks.tracking import runs
-from tests.conftest import enter
 from tests.support import toy_registry, toy_server
+from tests.support.pipeline import enter
 from tests.support.toy_server import picture
 
 NAME, CLASSES, SIZE = "small", ["left", "right"], (12, 12)

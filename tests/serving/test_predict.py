@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from serving import predict
+from tasks.errors import UserError
 from tasks.imaging.decode import decode
 from tasks.inference import gradcam
 from tasks.inference.predictor import BATCH, Predictor, Thresholds, from_folder
-from tests.conftest import ROOT
-from tests.support import toy_model
+from tests.support import ROOT, toy_model
 from tests.support.draw import LABELS, draw_set
 from tests.support.toy_model import CLASSES, SIZE
 from tests.support.toy_pipeline import until
@@ -162,7 +162,7 @@ def test_what_could_not_be_read_is_tried_again(predictor: Predictor, drawn: Path
 def test_a_file_of_something_else_is_refused_untouched(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
     output = tmp_path / "notes.csv"
     output.write_text("my notes\n1,2,3\n")
-    with pytest.raises(ValueError, match=r"(?s)notes.csv is no output of this model: expected the columns path,sha256.*'my notes'"):
+    with pytest.raises(UserError, match=r"(?s)notes.csv is no output of this model: expected the columns path,sha256.*'my notes'"):
         predict.write(predictor, predict.listed([drawn]), output)
     assert output.read_text() == "my notes\n1,2,3\n"
 
@@ -170,7 +170,7 @@ def test_a_file_of_something_else_is_refused_untouched(predictor: Predictor, dra
 def test_two_runs_do_not_write_one_file(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
     with (tmp_path / "predictions.csv").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"predictions.csv is being written by another run"):
+        with pytest.raises(UserError, match=r"predictions.csv is being written by another run"):
             predict.write(predictor, predict.listed([drawn]), tmp_path / "predictions.csv")
 
 
@@ -183,7 +183,7 @@ def test_a_folder_gives_every_file_once(tmp_path: Path, monkeypatch: pytest.Monk
     files = predict.listed([Path("b/2.jpg"), tmp_path, Path("b/2.jpg"), Path("nowhere.jpg")], [Path("out.csv"), Path("seen")])
     assert files == [Path("b/2.jpg"), *(tmp_path / name for name in ("a.txt", "b/1.jpg", "b/2.jpg")), Path("nowhere.jpg")]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="empty: expected image files, found none"):
+    with pytest.raises(UserError, match="empty: expected image files, found none"):
         predict.listed([tmp_path / "empty"])
 
 

@@ -20,7 +20,7 @@ import uvicorn
 from serving import web
 from serving.current import Current
 from serving.upload import File
-from tests.conftest import CLASSES, enter
+from tests.support.pipeline import CLASSES, enter
 
 TEST = "data/clean/Testing"
 

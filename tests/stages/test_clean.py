@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from tasks.clean import main
+from tasks.errors import UserError
 from tasks.tables import read_table, write_table
 
 ROWS = [
@@ -106,7 +107,7 @@ def test_a_rejected_file_of_unknown_size(root: Path) -> None:
 
 def test_a_listed_file_that_is_gone(root: Path) -> None:
     (root / "raw/Training/dog/same.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match="raw/Training/dog/same.jpg is listed but gone: run the validate stage again"):
+    with pytest.raises(UserError, match="raw/Training/dog/same.jpg is listed but gone: run the validate stage again"):
         clean()
 
 

@@ -18,14 +18,16 @@ from serving import display, schemas
 from serving.current import Current
 from tasks import combine
 from tasks.assessment import model_record
+from tasks.errors import UserError
 from tasks.imaging.picture import Limits
 from tasks.registry import load
 from tasks.tables import read_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import file_sha256, folder_sha256
-from tests.conftest import CLASSES, ROOT, enter, run_stage
+from tests.support import ROOT
 from tests.support.oracle import check
 from tests.support.page import parse
+from tests.support.pipeline import CLASSES, enter, run_stage
 
 BINS = 5  # evaluate.calibration_bins of the tiny set
 ENSEMBLES = """
@@ -209,5 +211,5 @@ def test_members_of_other_images_are_refused(combined: Path, tmp_path: Path) -> 
     table = (Path("data/results/tiny") / "predictions.csv").read_text()
     (tmp_path / "tiny/predictions.csv").write_text(table)
     (tmp_path / "plain/predictions.csv").write_text("".join(table.splitlines(keepends=True)[:-1]))
-    with pytest.raises(ValueError, match="other images or classes than that of tiny: expected the same"):
+    with pytest.raises(UserError, match="other images or classes than that of tiny: expected the same"):
         combine.read_predictions(["tiny", "plain"], tmp_path)

@@ -10,9 +10,10 @@ import pytest
 from scipy.stats import beta
 
 from tasks.compare import SHARED, columns_of, main, rank, to_text
-from tasks.evaluate import score
+from tasks.errors import UserError
 from tasks.params.architectures import ARCHITECTURES as TABLE
 from tasks.params.architectures import Cnn
+from tasks.scoring.evaluation import score
 from tasks.scoring.predictions import with_groups
 from tasks.tables import read_table, write_table
 
@@ -190,7 +191,7 @@ def test_the_suspects_are_those_of_the_main_question() -> None:
 def test_predictions_of_other_images_are_refused() -> None:
     table = read_table(Path("results/third/predictions.csv"))
     write_table(table[1:], Path("results/third/predictions.csv"))
-    with pytest.raises(ValueError, match="results/third/predictions.csv has 119 images, expected the 120 of splits.csv"):
+    with pytest.raises(UserError, match="results/third/predictions.csv has 119 images, expected the 120 of splits.csv"):
         compare()
 
 
@@ -401,5 +402,5 @@ def test_models_of_one_question_share_no_other() -> None:
 
 def test_results_that_are_missing_are_an_error() -> None:
     Path("results/first/metrics.json").unlink()
-    with pytest.raises(FileNotFoundError, match="results/first/metrics.json"):
+    with pytest.raises(UserError, match="results/first/metrics.json"):
         compare()

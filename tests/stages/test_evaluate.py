@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tasks.evaluate import best_epoch, read_temperature, score, tables
-from tasks.params.train import EarlyStopping, Train
+from tasks.errors import UserError
+from tasks.params.train import EarlyStopping, Train, select_epoch
+from tasks.scoring.evaluation import read_temperature, score, tables
 from tasks.scoring.predictions import with_groups
 from tasks.tables import read_table, write_table
-from tests.conftest import CLASSES, ROOT, run_stage
+from tests.support import ROOT
+from tests.support.pipeline import CLASSES, run_stage
 
 TABLES = ["calibration", "confusion", "coverage", "errors", "per_class", "pr", "roc", "suspects", "test_classes"]
 BOUNDS = {f"{name}_{end}" for name in ("accuracy", "macro_f1") for end in ("low", "high")}
@@ -133,14 +135,18 @@ def test_a_missing_temperature_is_an_error(text: str | None, tmp_path: Path) -> 
     file = tmp_path / "calibration.json"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(ValueError, match=r'calibration.json: expected {"temperature": T} with T above 0, received'):
+    with pytest.raises(UserError, match=r'calibration.json: expected {"temperature": T} with T above 0, received'):
         read_temperature(file)
 
 
 def test_the_best_epoch_is_the_first_of_the_best() -> None:
-    history = pd.DataFrame({"epoch": [1, 2, 3, 4], "val_loss": [0.9, 0.5, 0.5, 0.6], "val_accuracy": [0.1, 0.5, 0.7, 0.7]})
+    scores = zip([0.9, 0.5, 0.5, 0.6], [0.1, 0.5, 0.7, 0.7], strict=True)
+    history = [{"val_loss": loss, "val_accuracy": accuracy} for loss, accuracy in scores]
     by_accuracy = Train(early_stopping=EarlyStopping(monitor="val_accuracy"))
-    assert (best_epoch(history, Train()), best_epoch(history, by_accuracy), best_epoch(history, Train(keep="last"))) == (2, 3, 4)
+    assert [select_epoch(history, train) for train in (Train(), by_accuracy, Train(keep="last"))] == [1, 2, 3]
+    assert select_epoch(history, Train(), "val_accuracy") == 2
+    close = [{"val_loss": 0.123456789}, {"val_loss": 0.123456788}]  # history.csv has seven digits
+    assert select_epoch(close, Train()) == 0
 
 
 @pytest.mark.parametrize("architecture", ["tiny", "plain"])

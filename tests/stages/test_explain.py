@@ -11,7 +11,7 @@ from PIL import Image
 from tasks.explain import COLUMNS, SIDE, choose
 from tasks.params.explain import Explain
 from tasks.tables import read_table
-from tests.conftest import CLASSES, run_stage
+from tests.support.pipeline import CLASSES, run_stage
 
 FOLDER = Path("data/explanations/tiny")
 

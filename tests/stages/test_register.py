@@ -12,12 +12,13 @@ import pytest
 from mlflow import MlflowClient
 
 from flows import promote
+from tasks.errors import UserError
 from tasks.registry import promotions, versions
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import file_sha256, folder_sha256
-from tests.conftest import CLASSES, run_stage
 from tests.support import toy_registry
+from tests.support.pipeline import CLASSES, run_stage
 
 PROMOTIONS = Path("data/promotions.jsonl")
 RECEIPT = Path("data/registration.json")
@@ -175,7 +176,7 @@ def test_an_equal_one_is_refused_once_and_not_judged_again(client: MlflowClient)
 def test_an_altered_champion_stops_the_stage(client: MlflowClient) -> None:
     version = client.get_model_version("tiny", str(toy_champion()))
     (toy_registry.files(version) / "answers.json").write_text("{}")
-    with pytest.raises(ValueError, match="version 2 of tiny is not what was registered"):
+    with pytest.raises(UserError, match="version 2 of tiny is not what was registered"):
         register()
 
 

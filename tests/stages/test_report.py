@@ -13,9 +13,10 @@ from mlflow import MlflowClient
 
 from tasks.reporting.comparison import COSTS
 from tasks.tracking import runs
-from tests.conftest import CLASSES, ROOT, run_stage
+from tests.support import ROOT
 from tests.support.oracle import check
 from tests.support.page import Page, parse
+from tests.support.pipeline import CLASSES, run_stage
 
 MODELS = ("tiny", "plain")
 BINS = 5  # evaluate.calibration_bins of the tiny set

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
+from tasks.errors import UserError
 from tasks.params.split import NearCopies, Patients, Split
 from tasks.quality.duplicates import perceptual_hash
 from tasks.split import PARTS, WITHHELD, assign, check, find_patients, main
@@ -243,7 +244,7 @@ def test_patients_that_cannot_be_found(tmp_path: Path, params: dict, error: type
 
 def test_every_class_that_lacks_a_part_is_named() -> None:
     rows = [("cat", part) for part in PARTS] + [("dog", "training"), ("dog", WITHHELD), ("emu", "test"), ("emu", "validation")]
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         check(pd.DataFrame(rows, columns=["label", "split"]))
     message = str(caught.value)
     assert "dog has no test image; dog has no validation image; emu has no training image" in message
@@ -324,7 +325,7 @@ def test_twice_gives_equal_bytes(folder: Path) -> None:
 
 
 def test_the_stage_stops_when_a_class_lacks_a_part(folder: Path) -> None:
-    with pytest.raises(ValueError, match="glioma_tumor has no validation image; no_tumor has no validation image"):
+    with pytest.raises(UserError, match="glioma_tumor has no validation image; no_tumor has no validation image"):
         split(folder, "{validation: 0}")
 
 

@@ -12,15 +12,16 @@ from mlflow import MlflowClient
 
 from tasks import train as stage
 from tasks.imaging.decode import decode
-from tasks.modeling import backbones, classical, saved, temperature
+from tasks.modeling import backbones, classical, fitting, saved, temperature
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images
 from tasks.params.architectures import Architecture, Backbone, Classical, Cnn, Head, Phase, Transfer
 from tasks.params.train import Train
 from tasks.params.whole import load_params
 from tasks.tables import read_table
-from tasks.tracking.runs import PREDICTIONS, file_sha256
-from tests.conftest import CLASSES, run_stage
+from tasks.tracking.hashes import file_sha256
+from tasks.tracking.runs import PREDICTIONS, flatten
+from tests.support.pipeline import CLASSES, run_stage
 
 OUTPUTS = [f"{folder}/tiny/{name}" for folder, names in {
     "models": ["model.keras", "classes.json", "input.json", "calibration.json", "familiar.npz", "summary.txt"],
@@ -145,7 +146,7 @@ def untrained(structure: Cnn | Transfer | Classical, size: tuple[int, int], imag
     if isinstance(structure, Transfer):
         return backbones.build_transfer(structure, size, 1, 3), None
     network = backbones.build_features(structure.features, structure.pooling, size, 1) if structure.features else None
-    inputs = stage.classical_inputs(network, structure, images)[0]
+    inputs = fitting.classical_inputs(network, structure, images)[0]
     return classical.fit(structure, inputs, images.targets, images.weights, 0, 1), network
 
 
@@ -214,4 +215,4 @@ def test_a_checkpoint_is_keyed_by_all_that_decides_the_result(workspace: Path) -
 
 
 def test_nested_keys_are_joined_by_dots() -> None:
-    assert stage.flatten({"a": 1, "b": {"c": 2, "d": {"e": None}}}) == {"a": 1, "b.c": 2, "b.d.e": None}
+    assert flatten({"a": 1, "b": {"c": 2, "d": {"e": None}}}) == {"a": 1, "b.c": 2, "b.d.e": None}

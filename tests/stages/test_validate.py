@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tasks.errors import UserError
 from tasks.imaging.picture import Limits
 from tasks.params.validate import Expectations
 from tasks.quality.expectations import RULES, judge
+from tasks.quality.scan import COLUMNS, find_subsets, scan
 from tasks.tables import read_table
-from tasks.validate import COLUMNS, find_subsets, main, scan
-from tests.conftest import CLASSES
+from tasks.validate import main
+from tests.support.pipeline import CLASSES
 
 NO_LIMITS = Limits()
 
@@ -111,7 +113,7 @@ def test_an_empty_folder_says_how_to_get_images(tmp_path: Path, exists: bool) ->
     raw = tmp_path / "raw"
     if exists:
         (raw / "cat").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="expected images in class folders, found no file; `make data FROM=<folder>`"):
+    with pytest.raises(UserError, match="expected images in class folders, found no file; `make data FROM=<folder>`"):
         scan(raw, Limits())
 
 
@@ -130,7 +132,7 @@ def test_an_error_stops_with_names_after_everything_is_written(tmp_path: Path, m
         save(Path(f"raw/cat/{number}.png"), seed=number)
     Path("raw/cat/notes.txt").write_text("text")
     write_params(tmp_path, "{usable_share: {minimum: 0.9, level: error}}")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         validate()
     message = str(caught.value)
     assert "usable_share: expected at least 90% of the files to be usable images; 1 of 4 files do not: cat/notes.txt" in message

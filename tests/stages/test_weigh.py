@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tasks.errors import UserError
 from tasks.tables import read_table, write_table
 from tasks.weigh import main, weigh
-from tests.conftest import CLASSES
+from tests.support.pipeline import CLASSES
 
 
 def labels(**counts: int) -> pd.Series:
@@ -84,7 +85,7 @@ def test_every_architecture_has_weights_in_the_order_of_its_outputs(tmp_path: Pa
 
 def test_all_questions_that_do_not_fit_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         ask_of(
             "abc",
             """

@@ -4,7 +4,8 @@ import ast
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
+
 # What can stop a stage and never change a result: the check of the whole of params.yaml (`tasks/stage.py`).
 NO_DEPENDENCY = {Path("tasks/stage.py"): Path("tasks/params/whole.py")}
 FLAT = (Path("tasks"), Path("tasks/params"))  # where files are depended on one by one; other rooms as folders

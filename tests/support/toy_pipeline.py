@@ -16,7 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support import ROOT
+
 STAGES = ["prepare", "train@a", "evaluate@a", "train@b", "evaluate@b", "join"]
 DVC_YAML = """
 stages:

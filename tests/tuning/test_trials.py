@@ -17,14 +17,15 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from tasks.errors import UserError
 from tasks.modeling import features
 from tasks.params.whole import load_params
 from tasks.tables import read_table
 from tasks.tracking import runs
 from tasks.tuning import study, trials
 from tasks.tuning.search import Search, define
-from tests.conftest import ROOT, enter
-from tests.support import toy_search
+from tests.support import ROOT, toy_search
+from tests.support.pipeline import enter
 
 PATHS = [Path("data/clean"), Path("data/splits.csv")]
 
@@ -33,9 +34,11 @@ def weights(architecture: str) -> Path:
     return Path(f"data/class_weights/{architecture}.json")
 
 
-def search(architecture: str, trials: int | str = "", kind: str = "hyperband", minutes: str = "") -> list[study.Outcome]:
+def search(
+    architecture: str, limit: int | None = None, kind: str = "hyperband", minutes: float | None = None
+) -> list[study.Outcome]:
     """Run a worker here; return the trials there are."""
-    trials.main(architecture, *PATHS, weights(architecture), kind, str(trials), minutes)
+    trials.main(architecture, *PATHS, weights(architecture), kind, limit, minutes)
     return study.find(defined(architecture, kind))
 
 
@@ -106,9 +109,9 @@ def test_poor_trials_are_stopped_early_and_the_best_comes_first(searched: tuple[
 def test_each_trial_is_a_run_below_that_of_the_search(searched: tuple[Path, list[study.Outcome]]) -> None:
     root, found = searched
     client = MlflowClient(f"sqlite:///{root}/mlflow.db")
-    runs = client.search_runs([client.get_experiment_by_name("image-classification").experiment_id])
-    (parent,) = [run for run in runs if trials.STUDY in run.data.tags]
-    children = {int(run.data.params["trial"]): run for run in runs if run is not parent}
+    found_runs = client.search_runs([client.get_experiment_by_name("image-classification").experiment_id])
+    (parent,) = [run for run in found_runs if trials.STUDY in run.data.tags]
+    children = {int(run.data.params["trial"]): run for run in found_runs if run is not parent}
     assert sorted(children) == [0, 1, 2, 3]
     assert parent.info.status == "FINISHED" and parent.data.metrics["objective"] == pytest.approx(found[0].score)
     assert parent.data.params["space.dense.0.high"] == "24"
@@ -127,7 +130,8 @@ def test_after_a_kill_the_search_goes_on_at_the_epoch_and_ends_equal(
     undisturbed = results(searched[1])
     victim = max(one.number for one in undisturbed if one.step == 2)
     assert victim > 0
-    command = [sys.executable, "-m", "tasks.tuning.trials", "small", *map(str, [*PATHS, weights("small")]), "hyperband", "", ""]
+    inputs = {"--architecture": "small", "--clean": PATHS[0], "--splits-csv": PATHS[1], "--class-weights": weights("small")}
+    command = [sys.executable, "-m", "tasks.tuning.trials", *(str(word) for pair in inputs.items() for word in pair)]
     variables = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as worker:
         assert killed(worker, victim)
@@ -221,12 +225,12 @@ def test_folds_keep_groups_together_and_each_usable_image_validates_once(root: P
 
 def test_more_folds_than_groups_are_refused(root: Path) -> None:
     edit("factor: 2", "factor: 2\n  folds: 9")
-    with pytest.raises(ValueError, match=r"tune.folds: received 9, expected at most 6: the class glioma_tumor has no more images"):
+    with pytest.raises(UserError, match=r"tune.folds: received 9, expected at most 6: the class glioma_tumor has no more images"):
         search("forest")
 
 
 def test_random_search_trains_every_trial_whole_until_the_time_is_over(root: Path) -> None:
-    assert search("forest", kind="random", minutes="0") == []
+    assert search("forest", kind="random", minutes=0) == []
     found = search("forest", 5, kind="random")
     assert [one.state for one in found] == ["finished"] * 5
     assert study.find(defined("forest")) == []
@@ -245,7 +249,7 @@ def test_a_trial_that_runs_out_of_time_goes_on_later(root: Path, monkeypatch: py
 
 def test_a_trial_that_cannot_be_trained_ends_the_search_and_names_its_values(root: Path) -> None:
     edit("filters: [4]", "padding: valid, kernel: 31, filters: [4, 4]")
-    with pytest.raises(ValueError, match=r"small, trial 0 \(dense.0 \d+, activation .*image_size \[32, 32\] is too small"):
+    with pytest.raises(UserError, match=r"small, trial 0 \(dense.0 \d+, activation .*image_size \[32, 32\] is too small"):
         search("small", 1)
     assert [one.state for one in study.find(defined("small"))] == ["failed"]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.errors import UserError
 from tasks.params.whole import load_params
 from tasks.tuning.write_back import rewrite, scalar
 
@@ -85,7 +86,7 @@ def test_what_is_written_is_what_is_read(file: Path) -> None:
 
 
 def test_a_value_that_two_share_is_not_changed_for_both(file: Path) -> None:
-    with pytest.raises(ValueError, match=r"anchors or aliases\? Write by hand: schedule.patience: 7"):
+    with pytest.raises(UserError, match=r"anchors or aliases\? Write by hand: schedule.patience: 7"):
         rewrite(file, "two", {"schedule.patience": 7})
     assert file.read_text() == TEXT and list(file.parent.iterdir()) == [file]
 
