@@ -32,6 +32,7 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
     for library in LOUD:
         logging.getLogger(library).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore")
+    arguments: dict[str, object] = {}
     try:
         arguments = read_arguments(stage, sys.argv[1:], names_of_paths=of_pipeline)
         if of_pipeline:
@@ -41,7 +42,7 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
         logging.error("interrupted: run again to go on from here")
         sys.exit(130)
     except Exception as error:
-        message = describe_error(error)
+        message = describe_error(error) or describe_missing(error, arguments)
         if message is None:
             raise
         logging.debug(traceback.format_exc())
@@ -57,6 +58,15 @@ def check_params() -> None:
     from tasks.params.whole import load_params
 
     load_params()
+
+
+def describe_missing(error: Exception, arguments: dict[str, object]) -> str | None:
+    """Return in words that what a stage was given is not there; None for any other error."""
+    missing = getattr(error, "filename", None) if isinstance(error, FileNotFoundError) else None
+    given = [path for path in arguments.values() if isinstance(path, Path)]
+    if missing is None or not any(Path(missing).is_relative_to(path) for path in given):
+        return None
+    return f"{missing} is missing: expected what an earlier stage writes; `dvc repro` runs them in their order"
 
 
 def read_arguments(stage: Callable[..., None], words: list[str], *, names_of_paths: bool = True) -> dict[str, object]:

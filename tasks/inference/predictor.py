@@ -1,6 +1,6 @@
 """One trained model that answers image files, alike for the command line, MLflow, REST and the page.
 
-    predictor = load.load_predictor("champion")     # or "3", "challenger", "data/models/cnn_a", "imagenet:VGG16"
+    predictor = load_predictor("champion")           # or "3", "challenger", "data/models/cnn_a", "imagenet:VGG16"
     answers = predictor.predict([path, content])     # files by path or as bytes, one `Answer` for each, in their order
     for answer in predictor.stream(sources): ...     # the same for any number, in bounded memory
     predictor.record(answer)                         # the answer as one flat row: columns of a table, or JSON

@@ -180,20 +180,12 @@ def read_architecture(name: str, path: Path = PARAMS) -> Architecture:
     if not isinstance(sections, dict) or name not in sections:
         known = ", ".join(map(str, sections)) if isinstance(sections, dict) else "none"
         raise UserError(f"{path} has no architecture {name}; known are {known}")
-    return read_architectures(path, {"architectures": {name: sections[name]}, "train": raw.get("train")})[name]
+    return _read(path, raw | {"architectures": {name: sections[name]}})[name]
 
 
-def read_architectures(path: Path = PARAMS, raw: dict[str, Any] | None = None) -> dict[str, Architecture]:
-    """Return all architectures of a params file, or of its content where that is given. Raises `UserError`."""
-    problems: list[str] = []
-    content = read_file(path) if raw is None else raw
-    try:
-        Train.model_validate(content.get("train") or {})
-    except ValidationError as error:
-        problems += [describe_problem(detail, Train, "train") for detail in error.errors()]
-    found = dict(lay_over_table(content, problems))
-    refuse(path, problems)
-    return found
+def read_architectures(path: Path = PARAMS) -> dict[str, Architecture]:
+    """Return all architectures of a params file. Raises `UserError`."""
+    return _read(path, read_file(path))
 
 
 def lay_over_table(raw: dict[str, Any], problems: list[str]) -> Iterator[tuple[str, Architecture]]:
@@ -213,6 +205,17 @@ def lay_over_table(raw: dict[str, Any], problems: list[str]) -> Iterator[tuple[s
         else:
             if architecture is not None:
                 yield name, architecture
+
+
+def _read(path: Path, raw: dict[str, Any]) -> dict[str, Architecture]:
+    problems: list[str] = []
+    try:
+        Train.model_validate(raw.get("train") or {})
+    except ValidationError as error:
+        problems += [describe_problem(detail, Train, "train") for detail in error.errors()]
+    found = dict(lay_over_table(raw, problems))
+    refuse(path, problems)
+    return found
 
 
 def _architecture(name: str, section: Any, defaults: dict[str, Any], problems: list[str]) -> Architecture | None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tasks.errors import UserError
 from tasks.params.architectures import ARCHITECTURES
@@ -184,7 +185,7 @@ def test_a_missing_file_says_where_to_get_one(tmp_path: Path) -> None:
 
 
 def test_params_cannot_be_changed() -> None:
-    with pytest.raises(UserError, match="frozen"):
+    with pytest.raises(ValidationError, match="frozen"):
         load_params(ROOT / "params.yaml").train.epochs = 3
 
 

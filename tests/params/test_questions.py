@@ -1,6 +1,7 @@
 """A question says of every class folder which class it counts as, or why it cannot be asked of these folders."""
 
 import pytest
+from pydantic import ValidationError
 
 from tasks.errors import UserError
 from tasks.params.questions import ALL_CLASSES, Question
@@ -75,7 +76,7 @@ def test_a_folder_may_not_have_the_name_of_the_rest() -> None:
     ],
 )
 def test_what_is_no_question(question: dict, expected: str) -> None:
-    with pytest.raises(UserError, match=expected):
+    with pytest.raises(ValidationError, match=expected):
         Question(**question)
 
 

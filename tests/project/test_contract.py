@@ -180,6 +180,15 @@ def test_git_keeps_what_dvc_must_not_touch() -> None:
         assert name not in [entry for stage in STAGES for entry in outputs(stage) + names(body(stage)["deps"])]
 
 
+def test_only_schemas_raise_a_bare_value_error() -> None:
+    """pydantic collects those. Elsewhere a person's mistake is a `UserError`, and a `ValueError` is ours or a library's."""
+    isolated = Path("tasks/registry/predict_isolated.py")  # imports nothing of this project
+    for path in [path for folder in ("flows", "serving", "tasks") for path in python_files(folder)]:
+        raised = [node.exc.func for node in ast.walk(parse(path)) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)]
+        if path.parent != Path("tasks/params") and path != isolated:
+            assert not {getattr(error, "id", "") for error in raised} & {"ValueError", "OSError", "RuntimeError", "Exception"}, path
+
+
 def test_no_drawers() -> None:
     drawers = {"common", "utils", "helpers", "constants", "base"}
     for folder in ("tasks", "flows", "serving"):

@@ -84,6 +84,13 @@ def test_a_mistake_of_the_user_is_one_message(tmp_path: Path) -> None:
     assert "Traceback" in with_traceback.stdout and result.stdout in with_traceback.stdout
 
 
+def test_a_missing_input_is_one_message(tmp_path: Path) -> None:
+    result = call(tmp_path, "(raw / 'cat').read_text()", "--name", "a", *PATHS)
+    assert result.returncode == 1 and result.stdout.startswith(
+        "error: data/raw/cat is missing: expected what an earlier stage writes"
+    )
+
+
 def test_what_a_person_may_not_read_is_one_message() -> None:
     assert describe_error(PermissionError(errno.EACCES, "Permission denied", "data/raw")).startswith("data/raw: Permission denied")
 
@@ -96,7 +103,7 @@ def test_a_wrong_key_of_another_section_stops_a_stage_before_it_begins(tmp_path:
     )
 
 
-@pytest.mark.parametrize("raised", ["ValueError('broadcast')", "OSError('socket')", "KeyError('key')"])
+@pytest.mark.parametrize("raised", ["ValueError('broadcast')", "OSError('socket')", "FileNotFoundError(2, 'no', 'ours')"])
 def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path, raised: str) -> None:
     result = call(tmp_path, f"raise {raised}", "--name", "a", *PATHS)
     assert result.returncode == 1
