@@ -1,11 +1,14 @@
 """Fixtures that many tests share: one tiny set that went through all stages, and a Prefect server."""
 
+import gc
+import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.support import ROOT
 from tests.support.pipeline import TINY_PARAMS, draw_tiny, enter, run_stage, stages
@@ -34,6 +37,15 @@ def threads() -> None:
         use_threads(2)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_networks() -> Iterator[None]:
+    """Free what Keras remembers of a file's networks, or a process would grow with each file."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
+        gc.collect()
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server of the tests' own, with an empty database."""
@@ -53,8 +65,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which every stage ran once. Only for reading: what changes something takes `workspace`."""
-    root = tmp_path_factory.mktemp("pipeline")
+    """A folder in which every stage ran once. Only for reading: what changes something takes `workspace`.
+
+    Processes side by side share it: the first that needs it makes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pipeline"
+    done = root.with_suffix(".done")
+    with FileLock(root.with_suffix(".lock")):
+        if not done.exists():
+            make_pipeline(root)
+            done.touch()
+    return root
+
+
+def make_pipeline(root: Path) -> None:
+    """Draw the tiny set and run every stage on it."""
     draw_tiny(root / "data/raw")
     (root / "params.yaml").write_text(TINY_PARAMS)
     (root / "tasks").symlink_to(ROOT / "tasks")  # what is registered takes its code along
@@ -62,7 +88,6 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
         enter(root, monkeypatch)
         for stage in stages():
             run_stage(stage)
-    return root
 
 
 @pytest.fixture
