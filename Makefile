@@ -5,7 +5,7 @@ export DO_NOT_TRACK := 1
 BASE ?= origin/main
 
 .DEFAULT_GOAL := help
-.PHONY: help run data serve worker ui api web pull push comment post check test lint format lock clean
+.PHONY: help run data recipe serve worker ui api web pull push comment post check test lint format lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ run: .venv/installed  ## bring the images up to date, run every stage that is st
 
 data: .venv/installed  ## use your own images: make data FROM=<folder | s3://... | git+repository#folder | sklearn:digits>
 	@python -m flows.import_images "$(FROM)"
+
+recipe: .venv/installed  ## write params.yaml for a known task of recipes/: make recipe NAME=photo_filter (ARGS=--force overwrites edits)
+	@python -m tasks.params.recipe "$(NAME)" $(ARGS)
 
 check: lint  ## lint, and all tests that are quick: under two minutes
 	@python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow"

@@ -21,14 +21,16 @@ from tasks.errors import UserError
 from tasks.registry import load
 from tasks.tables import read_table
 from tasks.tracking import runs
-from tests.stages.test_evaluate import BOUNDS
 from tests.support import draw, toy_model
 from tests.support.page import parse
 from tests.support.pipeline import CLASSES, enter
 
+pytestmark = pytest.mark.slow
+
 NAMES = {label: f"Folder {number}" for number, label in enumerate(CLASSES)}
 MAPPING = "".join(f"{folder}: {label}\n" for label, folder in NAMES.items()) + "other: null\n"
 NAME = "foreign"
+BOUNDS = {f"{name}_{end}" for name in ("accuracy", "macro_f1") for end in ("low", "high")}
 BROKEN = {"Training/Folder 0/text.jpg": "not_an_image", "Folder 1.jpg": "outside_class_folder"}
 
 
@@ -209,9 +211,12 @@ def test_a_models_folder_uses_the_tables_beside_it(output: Path, foreign: Foreig
         assert (tmp_path / "out" / name).read_bytes() == (output / name).read_bytes()
 
 
-def test_without_the_given_images_the_hash_decides(foreign: Foreign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_given_images_the_hash_decides_and_no_picture_leaves_where_none_may(
+    foreign: Foreign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on another machine, which has the registry and params.yaml alone."""
-    shutil.copy("params.yaml", tmp_path)
+    params = Path("params.yaml").read_text().replace("report: {", "report: {thumbnails: false, ")
+    (tmp_path / "params.yaml").write_text(params)
     shutil.copy("classes.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     main(foreign.images, "champion", Path("out"), classes=Path("classes.yaml"))
@@ -220,7 +225,10 @@ def test_without_the_given_images_the_hash_decides(foreign: Foreign, tmp_path: P
     assert exact.path.tolist() == sorted(foreign.truth.path[foreign.truth.kind == "exact"])
     assert set(foreign.truth.path) <= set(found.path)  # and some that only look alike
     assert found.correlation.isna().sum() == len(found) - len(exact) and set(found.copy_of) == {""}
-    assert "told by their hash alone" in Path("out/report.html").read_text()
+    html = Path("out/report.html").read_text()
+    assert "told by their hash alone" in html and "Worst errors" in html
+    assert "<img" not in html and "base64" not in html
+    assert {path.suffix for path in Path("out").iterdir()} == {".html", ".md", ".csv", ".json"}
 
 
 def test_where_all_overlap_nothing_is_claimed(foreign: Foreign, tmp_path: Path) -> None:
@@ -252,19 +260,6 @@ def test_another_question_by_a_model_of_unknown_past(foreign: Foreign, tmp_path:
     assert not (tmp_path / "out/overlap.csv").exists()
     html = (tmp_path / "out/report.html").read_text()
     assert "no overlap was looked for" in html and "never abstains" in html and "nan" not in html
-
-
-def test_no_picture_leaves_where_none_may(foreign: Foreign, tmp_path: Path) -> None:
-    params = Path("params.yaml")
-    before = params.read_text()
-    params.write_text(before.replace("report: {", "report: {thumbnails: false, "))
-    try:
-        main(foreign.images, "champion", tmp_path / "out", classes=Path("classes.yaml"))
-    finally:
-        params.write_text(before)
-    html = (tmp_path / "out/report.html").read_text()
-    assert "<img" not in html and "base64" not in html and "Worst errors" in html
-    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".html", ".md", ".csv", ".json"}
 
 
 def test_mistakes_are_told_in_words_and_write_nothing(foreign: Foreign, tmp_path: Path) -> None:

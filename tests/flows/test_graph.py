@@ -8,6 +8,8 @@ from flows.graph import DvcError, ask_dvc, downstream, read_graph, read_status, 
 from tasks.errors import UserError
 from tests.support import toy_pipeline as toy
 
+pytestmark = pytest.mark.slow
+
 GRAPH = {
     "prepare": [],
     "train@a": ["prepare"],
@@ -19,12 +21,12 @@ GRAPH = {
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = toy.make(tmp_path_factory.mktemp("graph") / "project")
+def project(team: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy pipeline, with an import."""
+    root = toy.copy(team / "driver", tmp_path_factory.mktemp("graph") / "project")
     (root / "images").mkdir()
     (root / "images" / "one").write_text("1")
     toy.dvc(root, "import-url", "images", "raw")
-    toy.dvc(root, "repro", "--quiet")
     return root
 
 
@@ -63,17 +65,14 @@ def test_an_unknown_stage_is_told_with_the_known_ones() -> None:
         upstream(["train@c", "join", "merge"], GRAPH)
 
 
-def test_what_dvc_refuses_comes_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_dvc_refuses_comes_in_its_words(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text("stages: {prepare: {command: ls}}\n")
+    with pytest.raises(DvcError, match=r"dvc\.yaml"):
+        read_graph()
+    (project / "dvc.yaml").write_text(before)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DvcError, match="not inside of a DVC repository"):
         read_status()
     with pytest.raises(DvcError, match=r"dvc status: .*not inside of a DVC repository"):
         ask_dvc("status")
-
-
-def test_a_broken_dvc_yaml_is_told_with_its_place(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    root = toy.make(tmp_path / "broken")
-    monkeypatch.chdir(root)
-    (root / "dvc.yaml").write_text("stages: {prepare: {command: ls}}\n")
-    with pytest.raises(DvcError, match=r"dvc\.yaml"):
-        read_graph()

@@ -14,6 +14,8 @@ from tasks.tracking import runs
 from tests.support import toy_registry
 from tests.support.pipeline import enter
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -18,41 +18,39 @@ from flows import remote, reproduce, retrain
 from flows.graph import read_graph, read_inputs
 from flows.reproduce import Settings
 from tasks.errors import UserError
+from tests.flows.conftest import publish
 from tests.support import ROOT
 from tests.support import toy_pipeline as toy
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy pipeline that ran once, pushed to a Git and a DVC remote beside it, and two clones of it."""
-    folder = tmp_path_factory.mktemp("team")
-    root = toy.make(folder / "driver")
-    (root / "flows").symlink_to(ROOT / "flows")
-    toy.dvc(root, "remote", "add", "--quiet", "--default", "store", str(folder / "store"))
-    toy.dvc(root, "repro", "--quiet")
-    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(folder / "origin")], check=True)
-    toy.git(root, "remote", "add", "origin", str(folder / "origin"))
-    publish(root)
+def clones(team: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the toy pipeline with its remotes, and two clones of it."""
+    folder = toy.copy(team, tmp_path_factory.mktemp("remote") / "team")
+    (folder / "driver/flows").symlink_to(ROOT / "flows")
+    publish(folder / "driver")
     for name in ("one", "other"):
         subprocess.run(["git", "clone", "--quiet", str(folder / "origin"), str(folder / name)], check=True)
     return folder
 
 
 @pytest.fixture
-def root(team: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def root(clones: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The driver's folder as the current one; failures that may pass are tried again at once."""
-    monkeypatch.chdir(team / "driver")
+    monkeypatch.chdir(clones / "driver")
     monkeypatch.setattr(reproduce, "Settings", lambda **given: Settings(**({"delays": (0.1, 0.1)} | given)))
     monkeypatch.setattr(reproduce, "SETTINGS", {})
-    toy.ran(team / "driver")
-    yield team / "driver"
-    publish(team / "driver")
+    toy.ran(clones / "driver")
+    yield clones / "driver"
+    publish(clones / "driver")
 
 
 @pytest.fixture(scope="module")
-def workers(team: Path, server: str) -> Iterator[list[Path]]:
+def workers(clones: Path, server: str) -> Iterator[list[Path]]:
     """Two workers of pool `gpu` at work in the clones."""
-    folders = [team / "one", team / "other"]
+    folders = [clones / "one", clones / "other"]
     for folder in folders:
         start_worker(folder)
     with get_client(sync_client=True) as client:
@@ -74,12 +72,6 @@ def start_worker(folder: Path) -> None:
         [sys.executable, "-m", "flows.serve", "worker", "gpu"], cwd=folder, env=os.environ | variables,
         stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-
-
-def publish(root: Path) -> None:
-    toy.git(root, "add", ".")
-    toy.git(root, "commit", "--quiet", "--allow-empty", "--message", "next")
-    toy.git(root, "push", "--quiet", "origin", "HEAD:main")
 
 
 def run(**parameters: object) -> tuple[str, str]:

@@ -1,9 +1,7 @@
 """Every kind of image file gives the pixels that a viewer shows; every other file gives an `ImageError` with a reason."""
 
 import io
-import os
 import resource
-import stat
 import time
 import zlib
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tasks.imaging.decode import MAX_SCANS, cut_dark_border, decode, decode_bytes, read_file, render
-from tasks.imaging.picture import FORMATS, REASONS, ImageError, Limits  # fmt: skip
+from tasks.imaging.picture import FORMATS, REASONS, ImageError, Limits
 from tasks.params.model_input import Form, shape_of
 
 ORIENTATION = 0x0112
@@ -35,10 +33,13 @@ def encode(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def refuse(content: bytes, limits: Limits = NO_LIMITS) -> str:
-    with pytest.raises(ImageError) as caught:
+    """Return the reason why a file is refused; "decoded" where it is not."""
+    try:
         decode(content, 3, limits=limits)
-    assert REASONS[caught.value.reason] in str(caught.value)
-    return caught.value.reason
+    except ImageError as error:
+        assert REASONS[error.reason] in str(error)
+        return error.reason
+    return "decoded"
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -70,26 +71,29 @@ def test_a_grey_file_gives_three_equal_channels() -> None:
     assert decode_bytes(encode(grey, "PNG")).picture.mode == "L"
 
 
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored),
+}
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize(
-    ("value", "upright"),
-    [
-        (1, lambda stored: stored),
-        (2, lambda stored: stored[:, ::-1]),
-        (3, lambda stored: stored[::-1, ::-1]),
-        (4, lambda stored: stored[::-1]),
-        (5, lambda stored: stored.swapaxes(0, 1)),
-        (6, lambda stored: np.rot90(stored, -1)),
-        (7, lambda stored: stored[::-1, ::-1].swapaxes(0, 1)),
-        (8, lambda stored: np.rot90(stored)),
-    ],
-)
-def test_exif_orientation_is_applied(form: str, value: int, upright) -> None:
-    exif = Image.Exif()
-    exif[ORIENTATION] = value
+def test_exif_orientation_is_applied(form: str) -> None:
     options = {"lossless": True} if form == "WEBP" else {}
     stored = decode(encode(picture(), form, **options), 3)
-    assert np.array_equal(decode(encode(picture(), form, exif=exif, **options), 3), upright(stored))
+    wrong = []
+    for value, upright in UPRIGHT.items():
+        exif = Image.Exif()
+        exif[ORIENTATION] = value
+        if not np.array_equal(decode(encode(picture(), form, exif=exif, **options), 3), upright(stored)):
+            wrong.append(value)
+    assert not wrong
 
 
 def test_a_palette_gives_its_colours() -> None:
@@ -99,35 +103,33 @@ def test_a_palette_gives_its_colours() -> None:
         assert np.array_equal(np.unique(decode(encode(image, form), 3).reshape(-1, 3), axis=0), [[250, 20, 30]])
 
 
-@pytest.mark.parametrize("form", ["PNG", "GIF"])
-def test_a_transparent_palette_entry_becomes_white(form: str) -> None:
+def test_a_transparent_palette_entry_becomes_white() -> None:
     image = Image.new("P", (4, 2), 1)
     image.putpixel((3, 0), 2)
     image.putpalette([0, 0, 0, 250, 20, 30, 1, 2, 3])
-    pixels = decode(encode(image, form, transparency=1), 3)
-    assert pixels[0, 0].tolist() == [255, 255, 255]
-    assert pixels[0, 3].tolist() == [1, 2, 3]
+    pixels = {form: decode(encode(image, form, transparency=1), 3)[0, [0, 3]].tolist() for form in ("PNG", "GIF")}
+    assert pixels == {form: [[255, 255, 255], [1, 2, 3]] for form in pixels}
 
 
-@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
-def test_alpha_is_laid_over_white(form: str) -> None:
+def test_alpha_is_laid_over_white() -> None:
     image = Image.new("RGBA", (3, 1))
     for x, alpha in enumerate((0, 51, 255)):
         image.putpixel((x, 0), (200, 100, 0, alpha))
-    pixels = decode(encode(image, form, **({"lossless": True, "exact": True} if form == "WEBP" else {})), 3)
-    assert pixels[0].tolist() == [[255, 255, 255], [244, 224, 204], [200, 100, 0]]
+    options = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True, "exact": True}}
+    pixels = {form: decode(encode(image, form, **of_form), 3)[0].tolist() for form, of_form in options.items()}
+    expected = [[255, 255, 255], [244, 224, 204], [200, 100, 0]]
+    assert pixels == dict.fromkeys(options, expected)
+    grey = Image.new("LA", (2, 1), (100, 0))
+    grey.putpixel((1, 0), (100, 255))
+    assert decode(encode(grey, "PNG"), 1)[0].tolist() == [[255], [100]]
 
 
-def test_grey_with_alpha_is_laid_over_white() -> None:
-    image = Image.new("LA", (2, 1), (100, 0))
-    image.putpixel((1, 0), (100, 255))
-    assert decode(encode(image, "PNG"), 1)[0].tolist() == [[255], [100]]
-
-
-@pytest.mark.parametrize(("mode", "value"), [("L", 7), ("1", 0), ("RGB", (7, 8, 9))])
-def test_a_transparent_colour_becomes_white(mode: str, value: int | tuple[int, int, int]) -> None:
-    content = encode(Image.new(mode, (2, 2), value), "PNG", transparency=value)
-    assert np.unique(decode(content, 1)).tolist() == np.unique(decode(content, 3)).tolist() == [255]
+def test_a_transparent_colour_becomes_white() -> None:
+    values = {"L": 7, "1": 0, "RGB": (7, 8, 9)}
+    contents = {mode: encode(Image.new(mode, (2, 2), value), "PNG", transparency=value) for mode, value in values.items()}
+    for channels in (1, 3):
+        darkest = {mode: decode(content, channels).min() for mode, content in contents.items()}
+        assert darkest == dict.fromkeys(values, 255)
 
 
 def test_one_bit_is_black_and_white() -> None:
@@ -137,19 +139,13 @@ def test_one_bit_is_black_and_white() -> None:
         assert decode(encode(image, form), 1)[0, :, 0].tolist() == [0] * 8 + [255]
 
 
-@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
-def test_sixteen_bits_are_scaled_by_their_full_range(form: str) -> None:
-    values = np.array([[0, 255, 256, 4095, 32768, 65535]], dtype=np.uint16)
-    content = encode(Image.fromarray(values), form)
-    assert decode(content, 1)[0, :, 0].tolist() == [0, 0, 1, 15, 128, 255]
-    assert decode(content, 3)[0, -1].tolist() == [255, 255, 255]
-
-
-def test_sixteen_bits_do_not_depend_on_what_else_the_image_holds() -> None:
-    dark = np.full((4, 4), 1000, dtype=np.uint16)
-    bright = dark.copy()
-    bright[0, 0] = 65535
-    assert decode(encode(Image.fromarray(dark), "PNG"), 1)[3, 3] == decode(encode(Image.fromarray(bright), "PNG"), 1)[3, 3]
+def test_sixteen_bits_are_scaled_by_their_full_range() -> None:
+    """Not by what else the image holds."""
+    bright = np.array([[0, 255, 256, 4095, 32768, 65535]], dtype=np.uint16)
+    for form in ("PNG", "TIFF", "PPM"):
+        for values in (bright, bright[:, :4]):
+            pixels = decode(encode(Image.fromarray(values), form), 3)
+            assert np.array_equal(pixels, np.repeat(values[:, :, np.newaxis] >> 8, 3, axis=2)), form
 
 
 def test_cmyk_jpeg_gives_its_colours() -> None:
@@ -193,15 +189,13 @@ def test_shrinking_averages() -> None:
     assert np.abs(small[1:3, 1:3].astype(int) - 255 / 16).max() < 3
 
 
-@pytest.mark.parametrize("source", ["path", "bytes"])
-def test_too_many_bytes(tmp_path: Path, source: str) -> None:
+def test_too_many_bytes(tmp_path: Path) -> None:
     content = encode(picture(), "PNG")
     (tmp_path / "a.png").write_bytes(content)
-    given = tmp_path / "a.png" if source == "path" else content
-    assert decode(given, 3, limits=Limits(max_bytes=len(content))).shape == (24, 32, 3)
-    with pytest.raises(ImageError, match=f"too_many_bytes: {len(content):,} bytes, allowed are 10") as caught:
-        decode(given, 3, limits=Limits(max_bytes=10))
-    assert caught.value.reason == "too_many_bytes"
+    for given in (tmp_path / "a.png", content):
+        assert decode(given, 3, limits=Limits(max_bytes=len(content))).shape == (24, 32, 3)
+        with pytest.raises(ImageError, match=f"too_many_bytes: {len(content):,} bytes, allowed are 10"):
+            decode(given, 3, limits=Limits(max_bytes=10))
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
@@ -217,14 +211,16 @@ def test_too_many_pixels() -> None:
     assert refuse(content, Limits(max_pixels=24 * 32 - 1)) == "too_many_pixels"
 
 
-@pytest.mark.parametrize("limits", [Limits(), Limits(max_pixels=100_000_000)])
-def test_a_decompression_bomb_is_refused_fast_and_without_memory(limits: Limits) -> None:
-    content = bomb(30_000)
-    assert len(content) < 200_000
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    assert refuse(content, limits) == "too_many_pixels"
-    assert time.perf_counter() - start < 1
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kilobytes; the picture holds 112,500
+def test_a_decompression_bomb_is_refused_fast_and_without_memory() -> None:
+    assert np.array_equal(decode(bomb(100), 1), np.zeros((100, 100, 1)))  # it is a whole picture
+    content = bomb(20_000)
+    assert len(content) < 100_000
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    for limits in (Limits(), Limits(max_pixels=100_000_000)):
+        assert refuse(content, limits) == "too_many_pixels"
+    assert time.process_time() - start < 1
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 20_000  # kilobytes; the picture takes 400,000
 
 
 def bomb(side: int) -> bytes:
@@ -253,41 +249,27 @@ def test_a_picture_that_is_gone_over_without_end_is_refused() -> None:
         decode(with_scans(MAX_SCANS + 1), 3)
 
 
-def test_the_bomb_is_a_valid_picture() -> None:
-    assert np.array_equal(decode(bomb(100), 1), np.zeros((100, 100, 1)))
+def test_what_is_no_image() -> None:
+    reasons = {
+        b"": "empty",
+        b"A text file.\n": "not_an_image",
+        b"\x89PNG\r\n\x1a\n": "not_an_image",
+        b"\xff\xd8\xff": "not_an_image",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>": "not_an_image",
+        bytes(1000): "not_an_image",
+        encode(picture(), "ICO"): "not_an_image",  # Pillow reads it, and it is not listed
+        encode(picture(), "PDF"): "not_an_image",
+    }
+    assert {content: refuse(content) for content in reasons} == reasons
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "empty"),
-        (b"A text file.\n", "not_an_image"),
-        (b"\x89PNG\r\n\x1a\n", "not_an_image"),
-        (b"\xff\xd8\xff", "not_an_image"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
-        (bytes(1000), "not_an_image"),
-    ],
-)
-def test_what_is_no_image(content: bytes, reason: str) -> None:
-    assert refuse(content) == reason
-
-
-def test_formats_that_are_not_listed_are_refused() -> None:
-    assert refuse(encode(picture(), "ICO")) == "not_an_image"
-    assert refuse(encode(picture(), "PDF")) == "not_an_image"
-
-
-@pytest.mark.parametrize("form", ["BMP", "GIF", "JPEG", "PNG", "PPM"])
-@pytest.mark.parametrize("share", [0.4, 0.8])
-def test_a_truncated_file(form: str, share: float) -> None:
-    content = encode(picture(width=160, height=120), form)
-    assert refuse(content[: int(len(content) * share)]) == "truncated"
-
-
-@pytest.mark.parametrize("form", ["JPEG2000", "TIFF", "WEBP"])
-def test_a_truncated_file_of_other_formats_is_refused_too(form: str) -> None:
-    content = encode(picture(width=160, height=120), form)
-    assert refuse(content[: len(content) // 2]) in ("truncated", "corrupt", "not_an_image")
+def test_a_truncated_file() -> None:
+    contents = {form: encode(picture(width=160, height=120), form) for form in FORMATS}
+    for share in (0.4, 0.8):
+        reasons = {form: refuse(content[: int(len(content) * share)]) for form, content in contents.items()}
+        vague = {form: reasons.pop(form) for form in ("JPEG2000", "TIFF", "WEBP")}  # their parsers see no end
+        assert reasons == dict.fromkeys(reasons, "truncated")
+        assert set(vague.values()) <= {"truncated", "corrupt", "not_an_image"}, vague
 
 
 def test_damaged_data_is_corrupt() -> None:
@@ -297,13 +279,9 @@ def test_damaged_data_is_corrupt() -> None:
     assert refuse(bytes(content)) == "corrupt"
 
 
-def test_floats_have_no_fixed_meaning() -> None:
-    assert refuse(encode(Image.new("F", (4, 4), 0.5), "TIFF")) == "unsupported_mode"
-
-
-@pytest.mark.parametrize("value", [-1, 65536])
-def test_integers_beyond_sixteen_bits_have_no_fixed_meaning(value: int) -> None:
-    assert refuse(encode(Image.new("I", (4, 4), value), "TIFF")) == "unsupported_mode"
+def test_floats_and_integers_beyond_sixteen_bits_have_no_fixed_meaning() -> None:
+    images = [Image.new("F", (4, 4), 0.5), Image.new("I", (4, 4), -1), Image.new("I", (4, 4), 65536)]
+    assert [refuse(encode(image, "TIFF")) for image in images] == ["unsupported_mode"] * 3
 
 
 def test_what_the_system_refuses_to_read(tmp_path: Path) -> None:
@@ -311,14 +289,6 @@ def test_what_the_system_refuses_to_read(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="unreadable") as caught:
             read_file(path)
         assert caught.value.reason == "unreadable"
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to the superuser")
-def test_a_file_without_permission(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(encode(picture(), "PNG"))
-    (tmp_path / "a.png").chmod(stat.S_IWUSR)
-    with pytest.raises(ImageError, match="unreadable: Permission denied"):
-        decode(tmp_path / "a.png", 3)
 
 
 def samples() -> dict[str, bytes]:
@@ -356,9 +326,9 @@ def mutations(content: bytes, rng: np.random.Generator) -> Iterator[bytes]:
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("name", samples())
 def test_a_damaged_file_gives_pixels_or_a_reason(name: str) -> None:
-    rng = np.random.default_rng(0)
+    rng, content = np.random.default_rng(0), samples()[name]
     outcomes = set()
-    for damaged in (one for _ in range(15) for one in mutations(samples()[name], rng)):
+    for damaged in (one for _ in range(15) for one in mutations(content, rng)):
         try:
             pixels = decode(damaged, 3, (8, 8), Limits(max_pixels=10_000_000))
         except ImageError as error:

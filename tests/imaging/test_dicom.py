@@ -13,6 +13,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -83,9 +84,12 @@ def by_pydicom(content: bytes) -> np.ndarray:
     return stretched(-seen, -high, -low) if data.PhotometricInterpretation == "MONOCHROME1" else stretched(seen, low, high)
 
 
-@pytest.mark.parametrize("name", sorted(set(SAMPLES) - {"frames", "enhanced"}))  # of which another frame or window is shown
-def test_pixels_are_those_of_pydicoms_own_functions(name: str) -> None:
-    assert np.array_equal(np.asarray(decode_bytes(SAMPLES[name]).picture), by_pydicom(SAMPLES[name]))
+def test_pixels_are_those_of_pydicoms_own_functions() -> None:
+    others = {"frames", "enhanced"}  # of which another frame or window is shown
+    contents = {name: content for name, content in SAMPLES.items() if name not in others}
+    pictures = {name: np.asarray(decode_bytes(content).picture) for name, content in contents.items()}
+    wrong = [name for name in contents if not np.array_equal(pictures[name], by_pydicom(contents[name]))]
+    assert len(contents) == 16 and not wrong
 
 
 def test_eight_bits_are_shown_as_they_are_stored() -> None:
@@ -94,19 +98,17 @@ def test_eight_bits_are_shown_as_they_are_stored() -> None:
     assert decode_bytes(dicom(values)).format == "DICOM"
 
 
-def test_fewer_bits_are_spread() -> None:
+def test_fewer_bits_are_spread_and_signed_ones_shifted() -> None:
     assert shown(dicom(np.array([[0, 7, 15]], "u1"), bits_stored=4)).tolist() == [[0, 119, 255]]
-
-
-def test_signed_eight_bits() -> None:
     assert shown(dicom(np.array([[-128, 0, 127]], "i1"))).tolist() == [[0, 128, 255]]
 
 
-@pytest.mark.parametrize("header", [{}, {"RescaleSlope": 0.5, "RescaleIntercept": -1024}])
 @pytest.mark.parametrize("dtype", ["u2", "i2"])
-def test_more_bits_are_stretched_from_smallest_to_largest(dtype: str, header: dict) -> None:
+def test_more_bits_are_stretched_from_smallest_to_largest(dtype: str) -> None:
     values = grey(bits=10, dtype=dtype)
-    assert np.array_equal(shown(dicom(values, **header)), stretched(values, values.min(), values.max()))
+    expected = stretched(values, values.min(), values.max())
+    assert np.array_equal(shown(dicom(values)), expected)
+    assert np.array_equal(shown(dicom(values, RescaleSlope=0.5, RescaleIntercept=-1024)), expected)
 
 
 def test_padding_is_not_stretched() -> None:
@@ -123,7 +125,6 @@ def test_a_flat_picture_is_black() -> None:
     ("function", "expected"),
     [
         (None, lambda value: (value - 39.5) / 96 + 0.5),  # PS3.3 C.11.2.1.2.1
-        ("LINEAR", lambda value: (value - 39.5) / 96 + 0.5),
         ("LINEAR_EXACT", lambda value: (value - 40) / 97 + 0.5),
         ("SIGMOID", lambda value: 1 / (1 + np.exp(-4 * (value - 40) / 97))),
     ],
@@ -140,10 +141,11 @@ def test_a_window_of_one_value_is_a_threshold() -> None:
     assert shown(dicom(np.array([[9, 10, 11]], "u2"), WindowCenter=10.5, WindowWidth=1)).tolist() == [[0, 0, 255]]
 
 
-@pytest.mark.parametrize("width", [0, -5, ""])
-def test_a_window_without_width_is_none(width: float | str) -> None:
+def test_a_window_without_width_is_none() -> None:
     values = grey()
-    assert np.array_equal(shown(dicom(values, WindowCenter=10, WindowWidth=width)), shown(dicom(values)))
+    for width in (0, -5, ""):
+        windowed = shown(dicom(values, WindowCenter=10, WindowWidth=width))
+        assert np.array_equal(windowed, shown(dicom(values))), width
 
 
 def test_a_negative_slope_inverts() -> None:
@@ -169,13 +171,12 @@ def test_monochrome1_is_inverted() -> None:
         assert np.array_equal(shown(dicom(values, photometric="MONOCHROME1")), 255 - shown(dicom(values)))
 
 
-@pytest.mark.parametrize("dtype", ["u1", "u2"])
-@pytest.mark.parametrize("planar", [0, 1])
-def test_colours(planar: int, dtype: str) -> None:
-    values = coloured().astype(dtype) * (257 if dtype == "u2" else 1)
-    data = describe(values, PlanarConfiguration=planar)
-    data.PixelData = (values.transpose(2, 0, 1) if planar else values).tobytes()
-    assert np.array_equal(shown(write(data), 3), coloured())
+def test_colours_of_eight_and_sixteen_bits_interleaved_and_by_plane() -> None:
+    for values in (coloured(), coloured().astype("u2") * 257):
+        for planar in (0, 1):
+            data = describe(values, PlanarConfiguration=planar)
+            data.PixelData = (values.transpose(2, 0, 1) if planar else values).tobytes()
+            assert np.array_equal(shown(write(data), 3), coloured()), (values.dtype, planar)
 
 
 def test_a_palette_gives_its_colours() -> None:
@@ -190,18 +191,22 @@ def test_one_bit_is_black_and_white() -> None:
 
 
 @pytest.mark.parametrize("syntax", [IMPLICIT, BIG_ENDIAN, DEFLATED, RLE, JPEG2000])
-@pytest.mark.parametrize("values", [grey(), grey(dtype="i2"), grey(bits=8, dtype="u1"), coloured()])
-def test_the_same_pixels_however_they_are_packed(syntax: str, values: np.ndarray) -> None:
-    if syntax == JPEG2000 and values.dtype.kind == "i":
-        pytest.skip("Pillow writes no signed JPEG 2000")
-    photometric = "YBR_RCT" if syntax == JPEG2000 and values.ndim == 3 else ""
-    assert np.array_equal(shown(dicom(values, syntax, photometric=photometric), 3), shown(dicom(values), 3))
+def test_the_same_pixels_however_they_are_packed(syntax: str) -> None:
+    kinds = {"12 bits": grey(), "signed": grey(dtype="i2"), "8 bits": grey(bits=8, dtype="u1"), "colours": coloured()}
+    if syntax == JPEG2000:
+        del kinds["signed"]  # which Pillow does not write
+    wrong = []
+    for kind, values in kinds.items():
+        photometric = "YBR_RCT" if (syntax, kind) == (JPEG2000, "colours") else ""
+        if not np.array_equal(shown(dicom(values, syntax, photometric=photometric), 3), shown(dicom(values), 3)):
+            wrong.append(kind)
+    assert not wrong
 
 
-@pytest.mark.parametrize(("values", "photometric"), [(grey(bits=8, dtype="u1"), ""), (coloured(), "YBR_FULL_422")])
-def test_a_packed_jpeg_is_what_pillow_makes_of_it(values: np.ndarray, photometric: str) -> None:
-    difference = shown(dicom(values, JPEG, photometric=photometric), 3).astype(int) - shown(dicom(values), 3)
-    assert np.abs(difference).mean() < 4
+def test_a_packed_jpeg_is_what_pillow_makes_of_it() -> None:
+    for values, photometric in ((grey(bits=8, dtype="u1"), ""), (coloured(), "YBR_FULL_422")):
+        packed = shown(dicom(values, JPEG, photometric=photometric), 3)
+        assert np.abs(packed.astype(int) - shown(dicom(values), 3)).mean() < 4
 
 
 def test_a_jpeg_of_values_that_are_told_to_have_room() -> None:
@@ -224,11 +229,12 @@ def test_an_unknown_sequence_is_written_implicitly(inside: bool) -> None:
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, RLE, JPEG2000])
-@pytest.mark.parametrize(("chosen", "frame"), [(None, 0), (1, 0), (3, 2), (0, 0), (4, 0)])
-def test_the_representative_frame_or_the_first(syntax: str, chosen: int | None, frame: int) -> None:
+def test_the_representative_frame_or_the_first(syntax: str) -> None:
     stack = np.stack([grey(seed) for seed in range(3)])
-    header = {} if chosen is None else {"RepresentativeFrameNumber": chosen}
-    assert np.array_equal(shown(dicom(stack, syntax, **header)), shown(dicom(stack[frame])))
+    assert np.array_equal(shown(dicom(stack, syntax)), shown(dicom(stack[0])))
+    for chosen, frame in {1: 0, 3: 2, 0: 0, 4: 0}.items():
+        picture = shown(dicom(stack, syntax, RepresentativeFrameNumber=chosen))
+        assert np.array_equal(picture, shown(dicom(stack[frame]))), chosen
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -248,10 +254,10 @@ def test_a_frame_has_the_window_of_its_group_or_of_all(own: bool) -> None:
         assert np.array_equal(shown(write(data, syntax)), shown(dicom(stack[1], **header)))
 
 
-@pytest.mark.parametrize("preamble", [b"II*\0\x08\0\0\0".ljust(128), b"\x89PNG\r\n\x1a\n".ljust(128), b"\xff\xd8\xff".ljust(128)])
-def test_the_mark_behind_any_preamble_makes_it_dicom(tmp_path: Path, preamble: bytes) -> None:
-    (tmp_path / "scan.png").write_bytes(write(describe(grey()), preamble=preamble))
-    assert np.array_equal(decode(tmp_path / "scan.png", 1)[:, :, 0], shown(dicom(grey())))
+def test_the_mark_behind_any_preamble_makes_it_dicom(tmp_path: Path) -> None:
+    for preamble in (b"II*\0\x08\0\0\0", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"):
+        (tmp_path / "scan.png").write_bytes(write(describe(grey()), preamble=preamble.ljust(128)))
+        assert np.array_equal(decode(tmp_path / "scan.png", 1)[:, :, 0], shown(dicom(grey()))), preamble
 
 
 def test_size_and_channels() -> None:
@@ -260,16 +266,23 @@ def test_size_and_channels() -> None:
 
 
 def test_equal_in_every_thread() -> None:
-    contents = list(SAMPLES.values()) * 5
+    contents = list(SAMPLES.values()) * 3
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda content: decode(content, 3), contents))
-    for one, content in zip(together, contents, strict=True):
-        assert np.array_equal(one, decode(content, 3))
+    alone = [decode(content, 3) for content in SAMPLES.values()] * 3
+    assert all(np.array_equal(one, other) for one, other in zip(together, alone, strict=True))
 
 
 def without(keyword: str) -> bytes:
     data = describe(grey())
     delattr(data, keyword)
+    return write(data)
+
+
+def floating() -> bytes:
+    data = describe(grey(), BitsAllocated=32)
+    del data.PixelData
+    data.FloatPixelData = grey().astype("f4").tobytes()
     return write(data)
 
 
@@ -290,22 +303,17 @@ def relabelled(syntax: str, **header: object) -> bytes:
         (without("PixelData"), "truncated", "without pixel data"),
         (write(pydicom.Dataset()), "not_an_image", "without pixel data"),
         (without("Rows"), "corrupt", "lacks Rows"),
-        (without("BitsStored"), "corrupt", "lacks BitsStored"),
         (dicom(grey())[:-1], "truncated", "ends within"),
-        (dicom(grey())[:200], "truncated", "ends within"),
         (dicom(grey(), Rows=25), "truncated", "less pixel data than its header tells"),
         (dicom(grey(), Rows=0), "corrupt", "cannot be read"),
         (dicom(grey(), BitsAllocated=12), "unsupported_mode", "12 bits for a value, expected are 1, 8 or 16"),
-        (dicom(grey(), BitsAllocated=32), "unsupported_mode", "32 bits"),
         (dicom(grey(), BitsStored=17), "corrupt", "cannot be read"),
-        (dicom(grey(), SamplesPerPixel=2), "unsupported_mode", "colours are none of MONOCHROME1, MONOCHROME2"),
-        (dicom(grey(), photometric="HSV"), "unsupported_mode", "colours are none of"),
+        (floating(), "unsupported_mode", "floating point"),
+        (dicom(grey(), photometric="HSV"), "unsupported_mode", "colours are none of MONOCHROME1, MONOCHROME2"),
         (dicom(coloured(), photometric="YBR_RCT"), "unsupported_mode", "cannot be converted to RGB"),
         (dicom(grey(), VOILUTSequence=[dicoms.table([1, 2], 0, 40)]), "corrupt", "make no table"),
         (dicom(grey(), RescaleSlope="1e308", WindowCenter=0, WindowWidth=400), "corrupt", "too large"),
         (relabelled("1.2.840.10008.1.2.4.70"), "unsupported_compression", "JPEG Lossless, Non-Hierarchical.*gdcmconv --raw"),
-        (relabelled("1.2.840.10008.1.2.4.80"), "unsupported_compression", "JPEG-LS Lossless.*dcmdjpls"),
-        (relabelled("1.2.840.10008.1.2.4.201"), "unsupported_compression", "JPEG 2000.*unpack it first"),
         (relabelled("1.2.840.10008.1.2.4.51", BitsAllocated=16, BitsStored=12), "unsupported_compression", "JPEG Extended"),
         (
             dicom(grey()).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.8\0"),
@@ -325,20 +333,14 @@ def test_what_cannot_be_used_has_a_reason(content: bytes, reason: str, words: st
         raise error
 
 
-def test_floating_point_pixels_have_no_fixed_meaning() -> None:
-    data = describe(grey(), BitsAllocated=32)
-    del data.PixelData
-    data.FloatPixelData = grey().astype("f4").tobytes()
-    assert refuse(write(data)).reason == "unsupported_mode"
+def test_too_many_pixels() -> None:
+    for content in SAMPLES.values():
+        assert decode(content, 3, limits=Limits(max_pixels=24 * 32)).shape == (24, 32, 3)
+    details = {name: refuse(content, Limits(max_pixels=24 * 32 - 1)).detail for name, content in SAMPLES.items()}
+    assert details == dict.fromkeys(SAMPLES, "32 x 24 pixels, allowed are 767")
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_too_many_pixels(name: str) -> None:
-    assert decode(SAMPLES[name], 3, limits=Limits(max_pixels=24 * 32)).shape == (24, 32, 3)
-    error = refuse(SAMPLES[name], Limits(max_pixels=24 * 32 - 1))
-    assert (error.reason, error.detail) == ("too_many_pixels", "32 x 24 pixels, allowed are 767")
-
-
+@cache
 def hostile() -> dict[str, tuple[bytes, str]]:
     """Files that would take much time or memory if they were believed, and the reason they get; without one, they are whole."""
     content, place = dicom(grey()), dicom(grey()).find(struct.pack("<HH", 0x0028, 0x0002))
@@ -347,12 +349,13 @@ def hostile() -> dict[str, tuple[bytes, str]]:
     deep = dicoms.nest(50_000) + struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0) * 50_000
     deflated, meta = dicom(grey(), DEFLATED), dicom(grey(), DEFLATED).find(b"1.2.840.10008.1.2.1.99") + 22
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-    bomb = b"".join(packer.compress(bytes(10**6)) for _ in range(1000)) + packer.flush()
+    block = packer.compress(bytes(10**6)) + packer.flush(zlib.Z_FULL_FLUSH)  # means the same wherever it stands
+    bomb = block * 1000 + packer.flush()
     runs = describe(grey(shape=(16, 16)))
     runs.PixelData = encapsulate([struct.pack("<16L", 2, 64, 1_000_064, *[0] * 13) + b"\x81\x00" * 1_000_000])
     runs["PixelData"].is_undefined_length = True
     larger = describe(grey(bits=8, dtype="u1"))
-    larger.PixelData = encapsulate([_jpeg((9000, 9000))])
+    larger.PixelData = encapsulate([_jpeg((5000, 5000))])
     larger["PixelData"].is_undefined_length = True
     sides = {"Rows": 65535, "Columns": 65535}
     return {
@@ -375,15 +378,14 @@ def _jpeg(size: tuple[int, int]) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("name", "case"), hostile().items())
-def test_a_hostile_file_takes_neither_time_nor_memory(name: str, case: tuple[bytes, str]) -> None:
-    content, reason = case
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+@pytest.mark.parametrize(("content", "reason"), hostile().values(), ids=hostile())
+def test_a_hostile_file_takes_neither_time_nor_memory(content: bytes, reason: str) -> None:
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     if reason:
         assert refuse(content, Limits(max_bytes=30_000_000, max_pixels=100_000_000)).reason == reason
     else:
         decode(content, 1, limits=Limits(max_pixels=100_000_000))
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
 
 
@@ -513,6 +515,7 @@ except ImageError as error:
 """
 
 
+@pytest.mark.slow
 def test_pydicom_is_needed_for_dicom_alone(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "a.dcm").write_bytes(dicom(grey()))

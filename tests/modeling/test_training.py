@@ -14,19 +14,29 @@ from tasks.params.architectures import Cnn
 from tasks.params.augmentation import Augmentation, Elastic, Mixup
 from tasks.params.train import EarlyStopping, Schedule, Train
 
+pytestmark = pytest.mark.slow
+
 SIZE, CHANNELS, CLASSES = (12, 10), 3, 3
-STRUCTURE = Cnn(filters=(4,), dense=(8,), dropout=0.3)
+STRUCTURE = Cnn(filters=(4,), dense=(), dropout=0.3)
 CHANGES = Augmentation(rotation=20, width_shift=0.1, zoom=0.1, horizontal_flip=True, brightness=0.2)
+BENT_AND_BLENDED = CHANGES.model_copy(update={"elastic": Elastic(), "mixup": Mixup(alpha=0.4)})
 STOPPING = Train(
-    seed=44,
+    seed=1,
     epochs=12,
     batch_size=8,
     learning_rate=0.02,
     schedule=Schedule(kind="plateau", patience=1),
     early_stopping=EarlyStopping(patience=3),
-    augmentation=CHANGES,
+    augmentation=BENT_AND_BLENDED,
 )
-PLAIN = Train(epochs=3, batch_size=8, schedule=Schedule(kind="cosine"), early_stopping=None)
+PLAIN = Train(
+    seed=1,
+    epochs=4,
+    batch_size=8,
+    learning_rate=0.02,
+    schedule=Schedule(kind="cosine", minimum=0.01),
+    early_stopping=None,
+)
 
 
 class KilledError(Exception):
@@ -66,111 +76,78 @@ def equal_weights(one: keras.Model, other: keras.Model) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
 
 
+Trained = tuple[keras.Model, list[dict[str, float]]]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, list[dict[str, float]]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The model and the history of an uninterrupted training that stops early."""
     model, history, _ = train(STOPPING, tmp_path_factory.mktemp("whole") / "a.npz")
     return model, history
 
 
-def test_the_uninterrupted_training_has_a_state_to_lose(whole: tuple) -> None:
-    """The rate was lowered and the training stopped early, at an epoch that was not the best."""
-    _, history = whole
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Those of one without augmentation and early stopping, whose rate only the optimizer's count of steps remembers."""
+    model, history, _ = train(PLAIN, tmp_path_factory.mktemp("plain") / "a.npz")
+    return model, history
+
+
+def test_the_uninterrupted_training_has_a_state_to_lose(whole: Trained) -> None:
+    """The rate was lowered and the training stopped early, at an epoch that was not the best; the model is that of the best."""
+    model, history = whole
+    losses = [row["val_loss"] for row in history]
     assert len(history) < STOPPING.epochs
     assert len({row["learning_rate"] for row in history}) > 2
-    assert 1 < 1 + best(history) == len(history) - STOPPING.early_stopping.patience
+    assert 1 < 1 + losses.index(min(losses)) == len(history) - STOPPING.early_stopping.patience
+    assert cross_entropy(model, VALIDATION) == pytest.approx(min(losses), rel=1e-5)
 
 
-def best(history: list[dict[str, float]]) -> int:
-    return min(range(len(history)), key=lambda index: history[index]["val_loss"])
-
-
-@pytest.mark.parametrize("place", ["first", "before the last"])
-def test_a_killed_training_ends_like_an_uninterrupted_one(
-    place: str, whole: tuple, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_training_that_is_killed_again_and_again_ends_like_an_uninterrupted_one(
+    whole: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """In its midst, and at its end, from where it trains no more."""
     model, history = whole
-    end = 1 if place == "first" else len(history) - 1
-    with pytest.raises(KilledError):
-        train(STOPPING, tmp_path / "a.npz", kill_after=end)
+    for end in (2, len(history)):
+        with pytest.raises(KilledError):
+            train(STOPPING, tmp_path / "a.npz", kill_after=end)
     with caplog.at_level(logging.INFO):
         resumed, resumed_history, told = train(STOPPING, tmp_path / "a.npz")
-    assert f"resuming after epoch {end}" in caplog.text
-    assert told == list(range(end + 1, len(history) + 1))
-    assert resumed_history == history
-    assert equal_weights(resumed, model)
-
-
-def test_a_training_that_was_killed_at_its_end_trains_no_more(whole: tuple, tmp_path: Path) -> None:
-    model, history = whole
-    with pytest.raises(KilledError):
-        train(STOPPING, tmp_path / "a.npz", kill_after=len(history))
-    resumed, resumed_history, told = train(STOPPING, tmp_path / "a.npz")
+    assert f"resuming after epoch {len(history)}" in caplog.text
     assert told == []
     assert resumed_history == history
     assert equal_weights(resumed, model)
 
 
-def test_a_training_without_a_state_may_be_killed_again_and_again(tmp_path: Path) -> None:
-    """No augmentation, no early stopping, and a rate that only the optimizer's count of steps remembers."""
-    model, history, _ = train(PLAIN, tmp_path / "whole.npz")
-    for end in (1, 2):
-        with pytest.raises(KilledError):
-            train(PLAIN, tmp_path / "killed.npz", kill_after=end)
-    resumed, resumed_history, told = train(PLAIN, tmp_path / "killed.npz")
-    assert told == [3]
-    assert resumed_history == history
-    assert equal_weights(resumed, model)
-
-
-def test_a_training_with_bent_and_blended_images_may_be_killed(tmp_path: Path) -> None:
-    changes = Augmentation(rotation=20, elastic=Elastic(), mixup=Mixup(alpha=0.4))
-    params = STOPPING.model_copy(update={"augmentation": changes, "epochs": 3, "early_stopping": None})
-    model, history, _ = train(params, tmp_path / "whole.npz")
+def test_neither_the_checkpoint_of_another_training_nor_tensorboard_changes_the_result(
+    plain: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if TensorBoard's logs are asked for after a kill."""
+    model, history = plain
     with pytest.raises(KilledError):
-        train(params, tmp_path / "killed.npz", kill_after=1)
-    resumed, resumed_history, _ = train(params, tmp_path / "killed.npz")
-    assert resumed_history == history
-    assert equal_weights(resumed, model)
-    assert cross_entropy(model, VALIDATION) == pytest.approx(min(row["val_loss"] for row in history), rel=1e-5)
-    other, _, _ = train(params.model_copy(update={"augmentation": changes.model_copy(update={"mixup": None})}), tmp_path / "a.npz")
-    assert not equal_weights(other, model)
-
-
-def test_a_checkpoint_of_another_training_is_ignored(whole: tuple, tmp_path: Path) -> None:
+        train(PLAIN.model_copy(update={"seed": 7}), tmp_path / "b.npz", kill_after=3, key="another")
     with pytest.raises(KilledError):
-        train(STOPPING.model_copy(update={"seed": 7}), tmp_path / "a.npz", kill_after=2, key="another")
-    model, history, told = train(STOPPING, tmp_path / "a.npz")
-    assert told[0] == 1
-    assert history == whole[1]
-    assert equal_weights(model, whole[0])
+        train(PLAIN, tmp_path / "b.npz", kill_after=2)
+    monkeypatch.setenv("TENSORBOARD_DIR", str(tmp_path / "logs"))
+    resumed, resumed_history, told = train(PLAIN, tmp_path / "b.npz")
+    assert told == [3, 4]
+    assert resumed_history == history and [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert equal_weights(resumed, model)
+    assert list((tmp_path / "logs/b").rglob("events.out.tfevents.*"))
 
 
-def test_the_model_is_that_of_the_best_epoch(whole: tuple) -> None:
-    model, history = whole
-    assert cross_entropy(model, VALIDATION) == pytest.approx(min(row["val_loss"] for row in history), rel=1e-5)
-
-
-def test_without_early_stopping_the_best_epoch_is_kept_too(whole: tuple, tmp_path: Path) -> None:
-    params = STOPPING.model_copy(update={"early_stopping": None, "epochs": len(whole[1]) + 1})
-    model, history, _ = train(params, tmp_path / "a.npz")
-    assert len(history) == params.epochs
+def test_the_best_epoch_is_kept_or_the_last_where_params_say_so(plain: Trained, tmp_path: Path) -> None:
+    """Also after a kill, and where nothing stops early."""
+    model, history = plain
     losses = [row["val_loss"] for row in history]
-    assert losses[-1] > min(losses)
+    assert len(history) == PLAIN.epochs and losses[-1] > min(losses)
     assert cross_entropy(model, VALIDATION) == pytest.approx(min(losses), rel=1e-5)
-
-
-def test_the_last_epoch_is_kept_where_params_say_so(tmp_path: Path) -> None:
-    params = STOPPING.model_copy(update={"keep": "last"})
-    model, history, _ = train(params, tmp_path / "whole.npz")
-    losses = [row["val_loss"] for row in history]
-    assert len(history) < params.epochs and losses[-1] > min(losses)
-    assert cross_entropy(model, VALIDATION) == pytest.approx(losses[-1], rel=1e-5)
+    params = PLAIN.model_copy(update={"keep": "last"})
     with pytest.raises(KilledError):
-        train(params, tmp_path / "killed.npz", kill_after=len(history) - 1)
-    resumed, again, _ = train(params, tmp_path / "killed.npz")
+        train(params, tmp_path / "a.npz", kill_after=3)
+    last, again, _ = train(params, tmp_path / "a.npz")
     assert again == history
-    assert equal_weights(resumed, model)
+    assert cross_entropy(last, VALIDATION) == pytest.approx(losses[-1], rel=1e-5)
 
 
 def cross_entropy(model: keras.Model, chosen: Images, weights: np.ndarray | float = 1.0) -> float:
@@ -186,39 +163,32 @@ def test_the_training_loss_is_weighted_and_the_validation_loss_is_not(tmp_path: 
     params = Train(epochs=1, batch_size=30, optimizer="sgd", learning_rate=1e-12)
     keras.utils.set_random_seed(0)
     model = build_model(Cnn(filters=(4,), batch_norm=False, dense=(8,)), SIZE, CHANNELS, CLASSES)
-    (row,) = fit(model, training, validation, params, tmp_path / "a.npz", "key", lambda row: None)
+    rows: list[dict[str, float]] = []
+    (row,) = fit(model, training, validation, params, tmp_path / "a.npz", "key", rows.append)
+    names = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"}
+    assert rows == [row] and set(row) == names and row["seconds"] > 0
     assert row["loss"] == pytest.approx(cross_entropy(model, training, weights), rel=1e-4)
     assert row["val_loss"] == pytest.approx(cross_entropy(model, validation), rel=1e-4)
     right = predict(model, validation).argmax(axis=1) == validation.targets
     assert row["val_accuracy"] == pytest.approx(right.mean())
 
 
-def test_a_row_says_what_an_epoch_was(tmp_path: Path) -> None:
-    rows = []
-    history = fit(new_model(PLAIN), TRAINING, VALIDATION, PLAIN, tmp_path / "a.npz", "key", rows.append)
-    assert history == rows
-    assert [row["epoch"] for row in history] == [1, 2, 3]
-    names = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"}
-    assert all(set(row) == names and row["seconds"] > 0 for row in history)
-    assert history[0]["learning_rate"] == pytest.approx(PLAIN.learning_rate)
-
-
-def test_the_cosine_goes_down_step_by_step_and_ends_at_its_minimum(tmp_path: Path) -> None:
+def test_the_cosine_goes_down_step_by_step_and_ends_at_its_minimum(plain: Trained) -> None:
     """An epoch has as many steps as it has batches, the last and smaller one included."""
-    params = Train(epochs=4, batch_size=8, learning_rate=0.01, schedule=Schedule(kind="cosine", minimum=0.002), early_stopping=None)
-    model, history, _ = train(params, tmp_path / "a.npz")
-    expected = [0.002 + 0.008 * (1 + np.cos(np.pi * share)) / 2 for share in (0, 1 / 4, 1 / 2, 3 / 4, 1)]
+    model, history = plain
+    expected = [0.01 + 0.01 * (1 + np.cos(np.pi * share)) / 2 for share in (0, 1 / 4, 1 / 2, 3 / 4, 1)]
     rates = [row["learning_rate"] for row in history] + [float(model.optimizer.learning_rate)]
     assert rates == pytest.approx(expected, rel=1e-5)
     assert int(model.optimizer.iterations) == 4 * 4  # 30 images
 
 
-@pytest.mark.parametrize("change", [{"seed": 43}, {"augmentation": CHANGES}, {"optimizer": "rmsprop"}])
-def test_params_change_the_training(change: dict, tmp_path: Path) -> None:
+def test_params_change_the_training(tmp_path: Path) -> None:
     params = Train(epochs=1, batch_size=8, learning_rate=0.01)
-    model, _, _ = train(params, tmp_path / "a.npz")
-    other, _, _ = train(params.model_copy(update=change), tmp_path / "b.npz")
-    assert not equal_weights(model, other)
+    changes = ({}, {"seed": 43}, {"augmentation": CHANGES})
+    model, *others = [
+        train(params.model_copy(update=change), tmp_path / f"{number}.npz")[0] for number, change in enumerate(changes)
+    ]
+    assert not any(equal_weights(model, other) for other in others)
 
 
 def test_a_training_that_diverges_says_what_to_do(tmp_path: Path) -> None:
@@ -249,14 +219,3 @@ def test_predictions_come_in_the_order_of_the_rows() -> None:
 def test_threads_may_be_set_again() -> None:
     use_threads(2)
     use_threads(2)
-
-
-def test_tensorboard_gets_its_logs_on_request_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, without, _ = train(PLAIN, tmp_path / "a.npz")
-    monkeypatch.setenv("TENSORBOARD_DIR", str(tmp_path / "logs"))
-    with pytest.raises(KilledError):
-        train(PLAIN, tmp_path / "b.npz", kill_after=1)
-    _, resumed, told = train(PLAIN, tmp_path / "b.npz")
-    assert told == [2, 3]
-    assert resumed == without
-    assert list((tmp_path / "logs/b").rglob("events.out.tfevents.*"))

@@ -1,6 +1,5 @@
 """The head trains on features that were computed once, phases unfreeze more, and a killed training ends equal."""
 
-import logging
 import shutil
 from pathlib import Path
 
@@ -16,13 +15,15 @@ from tasks.params.architectures import Dense, Head, Phase, Transfer
 from tasks.params.augmentation import Augmentation
 from tasks.params.train import Schedule, Train
 
+pytestmark = pytest.mark.slow
+
 SIZE, CLASSES = (32, 32), 3
 HEAD = Head(dropout=0.2, dense=(Dense(units=8, batch_norm=True, dropout=0.3),))
 FROZEN = Transfer(backbone="MobileNet", options={"alpha": 0.25}, weights="small.weights.h5", views=2, head=HEAD)
 PHASED = FROZEN.model_copy(
     update={
         "phases": (
-            Phase(trainable_from="conv_pw_13", epochs=2, learning_rate=0.001, views=1),
+            Phase(trainable_from="conv_pw_13", epochs=1, learning_rate=0.001, views=1),
             Phase(trainable_from="conv_dw_12", epochs=2, learning_rate=0.0005),
         )
     }
@@ -32,6 +33,7 @@ PARAMS = Train(
     image_size=SIZE, channels=1, batch_size=8, epochs=3, learning_rate=0.01, augmentation=CHANGES, early_stopping=None,
     schedule=Schedule(kind="plateau"),
 )  # fmt: skip
+LAST = PARAMS.model_copy(update={"keep": "last"})
 
 
 class KilledError(Exception):
@@ -60,16 +62,16 @@ def frozen(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def phased(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
-    """`PHASED` likewise."""
-    return elsewhere(PHASED, pretrained, tmp_path_factory.mktemp("phased"))
+def phased(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """`PHASED` likewise, with the weights of its last epoch."""
+    return elsewhere(PHASED, pretrained, tmp_path_factory.mktemp("phased"), LAST)[0]
 
 
-def elsewhere(structure: Transfer, pretrained: Path, root: Path) -> tuple[Trained, Path]:
+def elsewhere(structure: Transfer, pretrained: Path, root: Path, params: Train = PARAMS) -> tuple[Trained, Path]:
     shutil.copy(pretrained, root / FROZEN.weights)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(root)
-        return train(structure), root / features.CACHE
+        return train(structure, params), root / features.CACHE
 
 
 def pretend(file: Path, seed: int) -> Path:
@@ -126,7 +128,7 @@ def cached() -> list[Path]:
 
 def test_without_augmentation_cached_features_train_as_the_whole_network_does() -> None:
     structure = FROZEN.model_copy(update={"head": Head(dense=(Dense(units=8, batch_norm=True),))})
-    params = PARAMS.model_copy(update={"augmentation": None})
+    params = PARAMS.model_copy(update={"augmentation": None, "epochs": 1})
     _, rows, _ = train(structure, params)
     keras.utils.set_random_seed(params.seed)
     whole = backbones.build_transfer(structure, SIZE, 1, CLASSES)
@@ -137,30 +139,25 @@ def test_without_augmentation_cached_features_train_as_the_whole_network_does() 
         np.testing.assert_allclose([row[name] for row in rows], [row[name] for row in whole_rows], rtol=1e-4)
 
 
-def test_training_twice_gives_equal_weights_and_rows(phased: tuple[Trained, Path]) -> None:
-    (first, rows, _), _ = phased
-    second, again, _ = train(PHASED)
-    assert equal(first, second)
-    assert rows == again
-
-
-@pytest.mark.parametrize("kill_after", [2, 4])
-def test_a_killed_training_ends_as_one_that_was_never_killed(kill_after: int, phased: tuple[Trained, Path]) -> None:
-    (whole, rows, _), cache = phased
-    shutil.copytree(cache, features.CACHE)
+def test_a_killed_training_ends_as_one_that_was_never_killed(phased: Trained) -> None:
+    """Also where two phases were over and the whole network was in training. The features are computed anew."""
+    whole, rows, _ = phased
     with pytest.raises(KilledError):
-        train(PHASED, kill_after=kill_after)
-    resumed, again, told = train(PHASED)
-    assert told == list(range(kill_after + 1, 8))
+        train(PHASED, LAST, kill_after=5)
+    resumed, again, told = train(PHASED, LAST)
+    assert told == [6]
     assert again == rows
     assert equal(whole, resumed)
 
 
-def test_phases_are_numbered_and_their_epochs_go_on(frozen: tuple[Trained, Path], phased: tuple[Trained, Path]) -> None:
-    (_, rows, _), _ = phased
-    assert [(row["phase"], row["epoch"]) for row in rows] == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (3, 6), (3, 7)]
-    assert [row["learning_rate"] for row in rows[3:]] == pytest.approx([0.001, 0.001, 0.0005, 0.0005])
+def test_phases_are_numbered_and_their_epochs_go_on(frozen: tuple[Trained, Path], phased: Trained) -> None:
+    """And the last epoch is kept, where params say so."""
+    model, rows, _ = phased
+    assert [(row["phase"], row["epoch"]) for row in rows] == [(1, 1), (1, 2), (1, 3), (2, 4), (3, 5), (3, 6)]
+    assert [row["learning_rate"] for row in rows[3:]] == pytest.approx([0.001, 0.0005, 0.0005])
     assert "phase" not in frozen[0][1][0]
+    assert rows[-1]["val_loss"] > min(row["val_loss"] for row in rows)
+    np.testing.assert_allclose(cross_entropy(model), rows[-1]["val_loss"], rtol=1e-4)
 
 
 def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given(frozen: tuple[Trained, Path]) -> None:
@@ -172,31 +169,17 @@ def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given(frozen: tuple
     assert equal(before, after)
 
 
-def test_with_keep_last_such_a_phase_stands_and_resumes(frozen: tuple[Trained, Path]) -> None:
-    wild = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_pw_13", epochs=2, learning_rate=0.3, views=1),)})
-    params = PARAMS.model_copy(update={"keep": "last"})
-    (before, rows, _), cache = frozen
-    shutil.copytree(cache, features.CACHE)
-    with pytest.raises(KilledError):
-        train(wild, params, kill_after=4)
-    after, wild_rows, told = train(wild, params)
-    assert wild_rows[:3] == [{"phase": 1} | row for row in rows] and told == [5]
-    assert not equal(before, after)
-    np.testing.assert_allclose(cross_entropy(after), wild_rows[-1]["val_loss"], rtol=1e-4)
-
-
-def test_what_is_frozen_stays_as_it_was_and_what_is_unfrozen_moves() -> None:
-    structure = FROZEN.model_copy(update={"trainable_from": "conv_pw_13"})
-    keras.utils.set_random_seed(PARAMS.seed)
-    start = backbones.build_transfer(structure, SIZE, 1, CLASSES)
-    backbones.load_weights(start, structure, SIZE)
-    end, _, _ = train(structure)
+def test_what_is_frozen_stays_as_it_was_and_what_is_unfrozen_moves(phased: Trained) -> None:
+    """But for batch normalisation, which stays as it was pretrained."""
+    start = backbones.build_transfer(PHASED, SIZE, 1, CLASSES)
+    backbones.load_weights(start, PHASED, SIZE)
+    end, _, _ = phased
     moved = [
         layer.name
         for layer, other in zip(backbones.backbone_layers(start), backbones.backbone_layers(end), strict=True)
         if not all(np.array_equal(a, b) for a, b in zip(layer.get_weights(), other.get_weights(), strict=True))
     ]
-    assert moved == ["conv_pw_13"]
+    assert moved == ["conv_dw_12", "conv_pw_12", "conv_dw_13", "conv_pw_13"]
 
 
 def test_a_second_head_computes_no_features(frozen: tuple[Trained, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,44 +191,34 @@ def test_a_second_head_computes_no_features(frozen: tuple[Trained, Path], monkey
     assert cached() == before
 
 
-def test_other_weights_in_the_same_file_are_noticed(frozen: tuple[Trained, Path]) -> None:
-    shutil.copytree(frozen[1], features.CACHE)
-    before = len(cached())
-    pretend(Path(FROZEN.weights), seed=2)
-    train(FROZEN, PARAMS.model_copy(update={"epochs": 1}))
-    assert len(cached()) == 2 * before
+def test_other_features_are_computed() -> None:
+    """Of other weights, another cut, another precision, other images and other changes; those of before are kept."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((*SIZE, 1), dtype="uint8")
+    first = keras.layers.Conv2D(2, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+    network = keras.Model(inputs, keras.layers.Conv2D(2, 3)(first))
+    every = sets().every
 
+    def plain(below: keras.Model, images: Images = every) -> None:
+        features.plain(below, FROZEN, images)
 
-@pytest.mark.parametrize(
-    ("keys", "changed"),
-    [
-        ({"trainable_from": "conv_pw_13"}, {}),
-        ({"precision": "bfloat16"}, {}),
-        ({}, {"augmentation": Augmentation(rotation=20)}),
-    ],
-    ids=["cut", "precision", "augmentation"],
-)
-def test_other_features_are_computed(keys: dict, changed: dict, frozen: tuple[Trained, Path]) -> None:
-    shutil.copytree(frozen[1], features.CACHE)
-    before = len(cached())
-    train(FROZEN.model_copy(update=keys), PARAMS.model_copy(update={"epochs": 1} | changed))
-    assert len(cached()) > before
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda content: content[: len(content) // 2], lambda content: content[:-40] + b"x" * 8 + content[-32:]]
-)
-def test_damaged_features_are_noticed_and_computed_again(damage, frozen: tuple[Trained, Path], caplog) -> None:
-    (whole, _, _), cache = frozen
-    shutil.copytree(cache, features.CACHE)
-    kept = {file: file.read_bytes() for file in cached()}
-    for file, content in kept.items():
-        file.write_bytes(damage(content))
-    with caplog.at_level(logging.INFO):
-        again, _, _ = train(FROZEN)
-    assert caplog.text.count("is damaged, making it again") == len(kept)
-    assert equal(whole, again)
-    assert {file: file.read_bytes() for file in cached()} == kept
+    plain(network)
+    plain(network)
+    assert len(cached()) == 1
+    plain(keras.Model(inputs, first))
+    plain(network, sets().training)
+    with backbones.precision("bfloat16"):
+        half = keras.models.clone_model(network)
+        half = keras.Model(inputs, keras.layers.Activation("linear")(network.output))
+    half.set_weights(network.get_weights())
+    plain(half)
+    for changes in (CHANGES, CHANGES, CHANGES.model_copy(update={"rotation": 20.0})):
+        features.view(network, FROZEN, every, changes, seed=1, number=0)
+    features.view(network, FROZEN, every, CHANGES, seed=1, number=1)
+    assert len(cached()) == 7
+    network.layers[-1].set_weights([array + 1 for array in network.layers[-1].get_weights()])
+    plain(network)
+    assert len(cached()) == 8
 
 
 def test_the_saved_model_predicts_as_its_upper_part_does_on_cached_features(frozen: tuple[Trained, Path]) -> None:
@@ -262,7 +235,11 @@ def test_the_saved_model_predicts_as_its_upper_part_does_on_cached_features(froz
 
 def test_a_phase_may_not_freeze_again() -> None:
     structure = FROZEN.model_copy(
-        update={"trainable_from": "conv_pw_12", "phases": (Phase(trainable_from="conv_pw_13", epochs=1, learning_rate=0.1),)}
+        update={
+            "weights": None,
+            "trainable_from": "conv_pw_12",
+            "phases": (Phase(trainable_from="conv_pw_13", epochs=1, learning_rate=0.1),),
+        }
     )
     with pytest.raises(UserError, match="conv_pw_13 lies above what the phase before trained"):
         train(structure)
@@ -271,13 +248,10 @@ def test_a_phase_may_not_freeze_again() -> None:
 def test_mixup_asks_for_images() -> None:
     changes = Augmentation.model_validate({"mixup": {"alpha": 0.2}})
     with pytest.raises(UserError, match="say views: null"):
-        train(FROZEN, PARAMS.model_copy(update={"augmentation": changes}))
-    fresh = FROZEN.model_copy(update={"views": None})
-    _, rows, _ = train(fresh, PARAMS.model_copy(update={"augmentation": changes, "epochs": 1}))
-    assert np.isfinite(rows[0]["loss"])
+        train(FROZEN.model_copy(update={"weights": None}), PARAMS.model_copy(update={"augmentation": changes}))
 
 
 def test_half_precision_trains_close_to_full_and_keeps_float32_weights(frozen: tuple[Trained, Path]) -> None:
-    half, rows, _ = train(FROZEN.model_copy(update={"precision": "bfloat16"}))
+    half, rows, _ = train(FROZEN.model_copy(update={"precision": "bfloat16", "views": 1}), PARAMS.model_copy(update={"epochs": 1}))
     assert {weight.dtype for weight in half.weights} == {"float32"}
     assert rows[0]["loss"] == pytest.approx(frozen[0][1][0]["loss"], rel=0.2)

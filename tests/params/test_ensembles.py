@@ -29,17 +29,12 @@ def test_the_shortest_one_is_a_soft_vote_with_weights_from_validation(tmp_path: 
     assert (committee.members, committee.vote, committee.weights) == (("cnn_a", "cnn_b"), "soft", "validation")
 
 
-@pytest.mark.parametrize(
-    ("weights", "read"),
-    [
-        ("equal", "equal"),
-        ("{cnn_a: 3, cnn_b: 1.5}", {"cnn_a": 3, "cnn_b": 1.5}),
-        ("{cnn_a: 0, cnn_b: 1}", {"cnn_a": 0, "cnn_b": 1}),
-    ],
-)
-def test_weights_may_be_said(tmp_path: Path, weights: str, read: object) -> None:
-    params = load_params(write(tmp_path, f"e: {{members: [cnn_a, cnn_b], vote: majority, weights: {weights}}}"))
-    assert params.ensembles["e"].weights == read
+def test_weights_may_be_said(tmp_path: Path) -> None:
+    two = "members: [cnn_a, cnn_b], vote: majority"
+    said = f"even: {{{two}, weights: equal}}\n  uneven: {{{two}, weights: {{cnn_a: 0, cnn_b: 1.5}}}}"
+    ensembles = load_params(write(tmp_path, said)).ensembles
+    assert ensembles["even"].weights == "equal" and ensembles["even"].vote == "majority"
+    assert ensembles["uneven"].weights == {"cnn_a": 0, "cnn_b": 1.5}
 
 
 def test_without_the_section_there_are_none(tmp_path: Path) -> None:
@@ -55,7 +50,6 @@ def test_equal_questions_are_equal_in_whatever_order(tmp_path: Path) -> None:
     ("ensemble", "words"),
     [
         ("e: {members: [cnn_a, cnnb]}", "ensembles.e: unknown member 'cnnb'; did you mean cnn_b? architectures here are cnn_a,"),
-        ("e: {members: [cnn_a, zzz]}", "ensembles.e: unknown member 'zzz'; architectures here are cnn_a, cnn_b, binary,"),
         ("e: {members: [cnn_a]}", "ensembles.e.members: received ['cnn_a'], expected at least two architectures"),
         ("e: {members: [cnn_a, cnn_b, cnn_a]}", "cnn_a is named twice: weights say how much a member counts"),
         ("cnn_b: {members: [cnn_a, cnn_b]}", "ensembles.cnn_b: an architecture has this name already"),
@@ -68,7 +62,7 @@ def test_equal_questions_are_equal_in_whatever_order(tmp_path: Path) -> None:
         ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: 1}}", "weights are of cnn_a, expected one for each of cnn_a, cnn_b"),
         ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: -1, cnn_b: 2}}", "none below 0 and not all of them 0"),
         ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: 0, cnn_b: 0}}", "none below 0 and not all of them 0"),
-        ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: .nan, cnn_b: 1}}", "none below 0 and not all of them 0"),
+        ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: .inf, cnn_b: 1}}", "none below 0 and not all of them 0"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(tmp_path: Path, ensemble: str, words: str) -> None:

@@ -10,22 +10,34 @@ from pathlib import Path
 import keras
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from tasks import register
 from tasks.errors import UserError
 from tasks.inference.predictor import Predictor, Thresholds
-from tasks.registry import load, versions
+from tasks.registry import load
 from tasks.tables import read_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import folder_sha256
-from tests.support.pipeline import CLASSES, run_stage
+from tests.support.pipeline import CLASSES, enter
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def project(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The pipeline as the current folder, only to read: its winner is version 1 of `tiny`, champion and challenger."""
+    enter(pipeline, monkeypatch)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model adds its code
+    return pipeline
 
 
 @pytest.fixture
 def client(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """The registry of `workspace`, in which the winner of the pipeline is version 1, champion and challenger."""
-    monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model adds its code
+    """The registry of a copy of it, which a test may change."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
     runs.open_store()
     return MlflowClient()
 
@@ -40,18 +52,21 @@ def answers(predictor: Predictor) -> np.ndarray:
 
 
 @pytest.fixture
-def folder(workspace: Path) -> Path:
-    """A copy of the winner's folder, to be spoilt."""
-    return Path(shutil.copytree(Path("data/models") / winner(), "copy/models/copy"))
+def folder(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the winner's folder, to be spoilt, in a current folder of its own."""
+    shutil.copytree(project / "data/models" / winner(), tmp_path / "copy/models/copy")
+    monkeypatch.chdir(tmp_path)
+    return Path("copy/models/copy")
 
 
-def test_every_way_loads_the_same_answers(client: MlflowClient) -> None:
+def test_every_way_loads_the_same_answers(project: Path) -> None:
     predictions = read_table(Path("data/results") / winner() / "predictions.csv")
     expected = predictions[[column for column in predictions if column.startswith("p_")]].to_numpy()
-    for model in ("champion", "challenger", "1", f"data/models/{winner()}"):
-        assert np.abs(answers(load.load_predictor(model)) - expected).max() < 1e-5
-    assert load.load_predictor().name == "tiny version 1" and load.load_predictor().facts["architecture"] == winner()
-    assert load.load_predictor("champion", "tiny").sha256 == load.load_predictor(f"data/models/{winner()}").sha256
+    champion, folder = load.load_predictor(), load.load_predictor(f"data/models/{winner()}")
+    for predictor in (champion, folder):
+        assert np.abs(answers(predictor) - expected).max() < 1e-5
+    assert (champion.name, champion.facts["architecture"], champion.sha256) == ("tiny version 1", winner(), folder.sha256)
+    assert {load.find(model, name).version for model, name in (("challenger", None), ("1", None), ("champion", "tiny"))} == {1}
 
 
 def test_a_folder_has_the_thresholds_of_its_results(folder: Path) -> None:
@@ -62,9 +77,7 @@ def test_a_folder_has_the_thresholds_of_its_results(folder: Path) -> None:
 
 def test_no_champion_tells_the_versions(client: MlflowClient) -> None:
     client.delete_registered_model_alias("tiny", "champion")
-    with pytest.raises(
-        ValueError, match=rf"(?s)tiny has no champion.*1  {winner()}, challenger, promoted: .*flows.promote --version N"
-    ):
+    with pytest.raises(UserError, match=rf"(?s)no champion.*1  {winner()}, challenger, promoted: .*flows.promote --version N"):
         load.load_predictor()
 
 
@@ -73,12 +86,11 @@ def test_no_champion_tells_the_versions(client: MlflowClient) -> None:
     [
         ("7", None, "tiny has no version 7\\n  its versions:\\n    1  "),
         ("tiny", None, "A folder is named by its path: --model data/models/tiny"),
-        ("best", None, "tiny has no best\\n  its versions:\\n    1  "),
         ("champion", "heads", "there is no registered model heads; known are: tiny"),
         ("data/models/none", None, "data/models/none is no folder: expected what training wrote"),
     ],
 )
-def test_an_unknown_model_tells_the_known_ones(client: MlflowClient, model: str, name: str | None, message: str) -> None:
+def test_an_unknown_model_tells_the_known_ones(project: Path, model: str, name: str | None, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load.load_predictor(model, name)
 
@@ -91,9 +103,15 @@ def test_a_missing_registry_is_not_made(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(tmp_path.iterdir())
 
 
-def test_a_version_of_which_one_byte_changed_is_refused(client: MlflowClient) -> None:
-    (Path("data/models") / winner() / "summary.txt").write_text("another version, since the files of the first are not ours alone")
-    run_stage("register")
+def test_a_registered_model_that_is_not_to_be_trusted_is_refused(client: MlflowClient) -> None:
+    """Version 2 is spoilt after it was registered; version 3 has a Lambda layer, and the right hash."""
+    spoilt, lambdas = Path("second/model"), Path("third/model")
+    for folder in (spoilt, lambdas):
+        shutil.copytree(Path("data/models") / winner(), folder)
+    (spoilt / "summary.txt").write_text("other files than those of version 1\n")
+    with_lambda(lambdas)
+    register_again(spoilt)
+    register_again(lambdas)
     (file,) = Path(mlflow.artifacts.download_artifacts("models:/tiny/2")).rglob("model.keras")
     assert load.load_predictor("2").classes == CLASSES
     spoil(file)
@@ -102,6 +120,16 @@ def test_a_version_of_which_one_byte_changed_is_refused(client: MlflowClient) ->
         load.load_predictor("2")
     with pytest.raises(UserError, match=rf"{told}: expected files of the SHA-256 {digest}, received {digest}"):
         mlflow.pyfunc.load_model("models:/tiny/2")
+    with pytest.raises(UserError, match="tiny version 3: .*Lambda layer, which runs code of its own"):
+        load.load_predictor("3")
+    with pytest.raises(UserError, match="Lambda layer, which runs code of its own"):
+        mlflow.pyfunc.load_model("models:/tiny/3")
+
+
+def register_again(folder: Path) -> None:
+    """Register a folder as another version, as the stage does."""
+    seen = pd.DataFrame({"sha256": [], "hash": []})
+    register.create_version("tiny", winner(), folder, Path("data/results") / winner(), seen, folder_sha256(folder))
 
 
 def spoil(file: Path) -> None:
@@ -165,21 +193,6 @@ def test_a_folder_that_is_not_what_training_wrote_is_refused(folder: Path, chang
     change(folder)
     with pytest.raises(UserError, match=rf"(?s)copy/models/copy.*{message}"):
         load.load_predictor(str(folder))
-
-
-def test_a_registered_model_with_a_lambda_is_refused(client: MlflowClient, folder: Path, tmp_path: Path) -> None:
-    """Its hash is right: it was registered so."""
-    with_lambda(folder)
-    with mlflow.start_run(experiment_id=runs.open_store()):
-        logged = mlflow.pyfunc.log_model(
-            name="model", python_model="tasks/registry/pyfunc.py", artifacts={"model": str(folder)}, pip_requirements=["mlflow"],
-            code_paths=["serving", "tasks"], model_config={versions.SHA256: folder_sha256(folder)},
-        )  # fmt: skip
-    mlflow.register_model(logged.model_uri, "tiny", tags={versions.SHA256: folder_sha256(folder)})
-    with pytest.raises(UserError, match="tiny version 2: .*Lambda layer, which runs code of its own"):
-        load.load_predictor("2")
-    with pytest.raises(UserError, match="Lambda layer, which runs code of its own"):
-        mlflow.pyfunc.load_model("models:/tiny/2")
 
 
 def test_where_there_are_no_feature_maps_nothing_is_explained(folder: Path) -> None:

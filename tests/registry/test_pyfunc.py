@@ -12,11 +12,15 @@ import pytest
 from bench.answers import serving
 from flows.server import free_port
 from tasks.tables import read_table
+from tests.support.pipeline import enter
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def images(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Two images of the pipeline, and a text between them."""
+def images(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Two images of the pipeline, the current folder, and a text between them."""
+    enter(pipeline, monkeypatch)
     monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model adds its code
     paths = read_table(Path("data/splits.csv")).path[:2]
     first, second = [(Path("data/clean") / path).read_bytes() for path in paths]
@@ -31,28 +35,17 @@ def test_one_bad_image_costs_the_others_nothing(images: list[bytes]) -> None:
     assert good.error.isna().all() and good.predicted.notna().all()
     alone = model.predict(pd.DataFrame({"image": images[2:]})).loc[0]
     assert good.loc[2].confidence == pytest.approx(alone.confidence, abs=1e-5)
+    assert model.metadata.signature.outputs.input_names() == list(answers.columns)
 
 
-def test_base64_is_understood(images: list[bytes]) -> None:
-    model = mlflow.pyfunc.load_model("models:/tiny@champion")
-    packed = [base64.b64encode(image) for image in images]
-    pd.testing.assert_frame_equal(model.predict(pd.DataFrame({"image": packed})), model.predict(pd.DataFrame({"image": images})))
-
-
-def test_the_signature_tells_the_columns(images: list[bytes]) -> None:
-    model = mlflow.pyfunc.load_model("models:/tiny@champion")
-    assert model.metadata.signature.outputs.input_names() == list(model.predict(pd.DataFrame({"image": images})).columns)
-
-
-def test_mlflow_serves_it(images: list[bytes]) -> None:
+def test_mlflow_serves_it(images: list[bytes], tmp_path: Path) -> None:
     """With the code that was registered: the current folder has none."""
     expected = mlflow.pyfunc.load_model("models:/tiny@champion").predict(pd.DataFrame({"image": images}))
     port = free_port()
     command = ["mlflow", "models", "serve", "--model-uri", "models:/tiny@champion", "--env-manager", "local", "--port", str(port)]
     packed = [{"image": base64.b64encode(image).decode()} for image in images]
-    Path("elsewhere").mkdir()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir("elsewhere")
+        monkeypatch.chdir(tmp_path)
         with serving(command, f"http://127.0.0.1:{port}/ping"):
             for body in ({"dataframe_records": packed}, {"inputs": packed}):
                 response = httpx.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=60, trust_env=False)

@@ -63,10 +63,6 @@ def test_an_image_that_was_seen_is_out() -> None:
     assert new(("sha1", "")) == ["t/2", "t/3"]
 
 
-def test_a_copy_in_the_group_of_an_image_that_was_seen_is_out() -> None:
-    assert new(("sha9", "")) == ["t/1", "t/3"]
-
-
 def test_a_copy_of_an_image_that_is_gone_is_told_by_its_hash() -> None:
     mirrored = picture(2, size=200).transpose(Image.Transpose.FLIP_LEFT_RIGHT)  # of t/3, of another size
     assert new(("gone", perceptual_hash(mirrored))) == ["t/1", "t/2"]

@@ -1,5 +1,8 @@
 """A change of the champion is recorded thrice and finished if interrupted; files that were altered are refused."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,16 +12,32 @@ from mlflow.entities.model_registry import ModelVersion
 from tasks.errors import UserError
 from tasks.registry import promotions, versions
 from tests.support import toy_registry
+from tests.support.pipeline import enter
 from tests.support.toy_registry import NAME
+
+pytestmark = pytest.mark.slow
 
 PROMOTIONS = Path("data/promotions.jsonl")
 
 
-@pytest.fixture
-def client(workspace: Path) -> MlflowClient:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with two versions of a toy model, without champion."""
-    for number in (1, 2):
-        toy_registry.register(workspace / f"toy{number}", {"image": str(number)}, ["1", "2"], [])
+    root = tmp_path_factory.mktemp("versions")
+    (root / "params.yaml").write_text("architectures: {cnn_a: {}}\n")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        enter(root, monkeypatch)
+        for number in (1, 2):
+            toy_registry.register(root / f"toy{number}", {"image": str(number)}, ["1", "2"], [])
+    return root
+
+
+@pytest.fixture
+def client(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """A copy of it, made the current folder; the files of the versions stay where they are."""
+    for name in ("mlflow.db", "params.yaml"):
+        shutil.copy(template / name, tmp_path)
+    enter(tmp_path, monkeypatch)
     return MlflowClient()
 
 
@@ -28,21 +47,32 @@ def version(client: MlflowClient, number: int) -> ModelVersion:
 
 def change(client: MlflowClient, number: int, before: int | None) -> promotions.Line:
     """Return the line that makes a version champion."""
-    sha256 = [client.get_model_version(NAME, str(one)).tags[versions.SHA256] if one else None for one in (number, before)]
+    sha256 = [version(client, one).tags[versions.SHA256] if one else None for one in (number, before)]
     return promotions.new_line(
         promotions.PROMOTION, NAME, "why", {}, version=number, model_sha256=sha256[0], champion=number, champion_sha256=sha256[0],
         champion_before=before, champion_before_sha256=sha256[1],
     )  # fmt: skip
 
 
+@contextmanager
+def spoilt(file: Path, content: bytes | None) -> Iterator[None]:
+    """Have a file with other content, or none, while open."""
+    before = file.read_bytes() if file.exists() else None
+    write(file, content)
+    yield
+    write(file, before)
+
+
+def write(file: Path, content: bytes | None) -> None:
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+
+
 def champion(client: MlflowClient) -> int | None:
     found = versions.find_champion(client, NAME)
     return found and int(found.version)
-
-
-def test_a_version_is_found_by_its_files(client: MlflowClient) -> None:
-    assert int(versions.find_version(client, NAME, version(client, 2).tags[versions.SHA256]).version) == 2
-    assert versions.find_version(client, NAME, "0" * 64) is None
 
 
 def test_a_line_is_in_the_file_and_in_the_registry(client: MlflowClient) -> None:
@@ -78,30 +108,20 @@ def test_an_alias_that_was_moved_by_hand_stays(client: MlflowClient) -> None:
     assert champion(client) == 2
 
 
-def test_the_files_are_those_that_were_registered(client: MlflowClient) -> None:
-    with versions.fetched(version(client, 1)) as folder:
-        assert versions.artifact(folder, "model").joinpath("answers.json").read_text() == '{"image": "1"}'
-        with pytest.raises(UserError, match="artifacts/other is missing"):
-            versions.artifact(folder, "other")
-    assert not folder.exists()
-
-
-@pytest.mark.parametrize("harm", ["altered", "added", "removed"])
-def test_other_files_are_refused(client: MlflowClient, harm: str) -> None:
-    folder = toy_registry.files(version(client, 1))
-    if harm == "altered":
-        (folder / "answers.json").write_text('{"image": "2"}')
-    elif harm == "added":
-        (folder / "more.bin").touch()
-    else:
-        (folder / "classes.json").unlink()
-    words = r"version 1 of toy is not what was registered: .* says [0-9a-f]{64}\. .*flows.promote"
-    with pytest.raises(UserError, match=words), versions.fetched(version(client, 1)):
-        pass
-
-
-def test_lost_files_are_told(client: MlflowClient) -> None:
-    folder = toy_registry.files(version(client, 1))
+def test_files_are_those_that_were_registered_or_refused(client: MlflowClient) -> None:
+    first = version(client, 1)
+    with versions.fetched(first) as fetched:
+        assert versions.artifact(fetched, "model").joinpath("answers.json").read_text() == '{"image": "1"}'
+    assert not fetched.exists()
+    folder = toy_registry.files(first)
+    for name, content in (("answers.json", b'{"image": "2"}'), ("more.bin", b""), ("classes.json", None)):
+        with spoilt(folder / name, content):
+            words = r"version 1 of toy is not what was registered: .* says [0-9a-f]{64}\. .*flows.promote"
+            with pytest.raises(UserError, match=words), versions.fetched(first):
+                pass
     folder.rename(folder.with_name("elsewhere"))
-    with pytest.raises(UserError, match="version 1 of toy cannot be read: .*is missing"), versions.fetched(version(client, 1)):
+    with pytest.raises(UserError, match="version 1 of toy cannot be read: .*is missing"), versions.fetched(first):
+        pass
+    folder.with_name("elsewhere").rename(folder)
+    with versions.fetched(first):
         pass

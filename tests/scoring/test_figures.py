@@ -24,13 +24,12 @@ def titles(figure: Figure) -> list[str]:
     return [axes.get_title(loc="left") for axes in figure.axes]
 
 
-@pytest.mark.parametrize("rows", [EPOCHS, EPOCHS.assign(phase=[0, 0, 1]), EPOCHS.assign(phase=["head", "head", "block5"])])
-def test_accuracy_loss_and_learning_rate(rows: pd.DataFrame) -> None:
-    figure = figures.history(rows, 3)
+def test_accuracy_loss_and_learning_rate() -> None:
+    figure = figures.history(EPOCHS.assign(phase=["head", "head", "block5"]), 3)
     assert titles(figure) == ["accuracy", "loss", "learning rate"]
     training, validation, kept = figure.axes[0].lines
     assert training.get_ydata().tolist() == [0.5, 0.6, 0.7] and validation.get_ydata().tolist() == [0.4, 0.6, 0.5]
-    assert set(kept.get_xdata()) == {3}
+    assert set(kept.get_xdata()) == {3} and kept.get_label() == "epoch kept: 3"
 
 
 def test_a_model_without_epochs_has_points_and_no_learning_rate() -> None:
@@ -40,14 +39,10 @@ def test_a_model_without_epochs_has_points_and_no_learning_rate() -> None:
     assert all(tick == int(tick) for tick in figure.axes[0].get_xticks())
 
 
-def test_one_curve_marks_the_epoch_that_was_kept() -> None:
-    axes = figures.curve(EPOCHS, "loss", 3).axes[0]
-    assert set(axes.lines[-1].get_xdata()) == {3} and axes.lines[-1].get_label() == "epoch kept: 3"
-
-
 def test_a_class_keeps_its_colour_where_another_has_no_curve() -> None:
     colours = {line.get_label(): line.get_color() for line in figures.roc(CURVE, ["a", "b", "c"]).axes[0].lines}
     assert colours["a"] == figures.PALETTE[0] and colours["c"] == figures.PALETTE[2] and "b" not in colours
+    assert figures.roc(CURVE.head(0), ["a"]).legends == []  # no class has a curve
 
 
 def test_where_colours_begin_again_dashes_differ() -> None:
@@ -57,16 +52,12 @@ def test_where_colours_begin_again_dashes_differ() -> None:
     assert len({(line.get_color(), str(line._dash_pattern)) for line in lines}) == len(lines) == 16
 
 
-def test_no_class_has_a_curve() -> None:
-    assert figures.roc(CURVE.head(0), ["a"]).legends == []
-
-
 def test_a_score_without_an_interval_is_left_out() -> None:
     axes = figures.intervals(SCORES).axes[0]
     assert len(axes.containers) == 2 and [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
 
 
-@pytest.mark.parametrize("costs", [[20.0, 58.0], [0.003, 12.9], [5.0, 5.0]])
+@pytest.mark.parametrize("costs", [[20.0, 58.0], [0.003, 12.9]])
 def test_costs_have_ticks_on_whatever_scale(costs: list[float]) -> None:
     rows = SCORES.dropna().assign(model=["x", "y"], cost=costs)
     figure = figures.cost(rows, "seconds")
@@ -75,9 +66,8 @@ def test_costs_have_ticks_on_whatever_scale(costs: list[float]) -> None:
     assert [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high]
 
 
-@pytest.mark.parametrize("rows", [EPOCHS, CLASSICAL])
-def test_equal_figures_are_equal_text(rows: pd.DataFrame) -> None:
-    texts = [figures.svg(figures.history(rows, 1)) for _ in range(2)]
+def test_equal_figures_are_equal_text() -> None:
+    texts = [figures.svg(figures.curve(EPOCHS, "loss", 3)) for _ in range(2)]
     assert texts[0] == texts[1] and "<svg" in texts[0] and "<dc:date>" not in texts[0]
 
 

@@ -16,7 +16,8 @@ def promoted(scenario: Scenario, draws: int, gate: Gate) -> float:
     passed = 0
     for _ in range(draws):
         labels, challenger, champion, groups = simulate(scenario, generator)
-        passed += all(judge(labels, challenger, champion, groups, gate))
+        together = groups if scenario.of_patient > 1 else None
+        passed += all(judge(labels, challenger, champion, together, gate))
     return passed / draws
 
 
@@ -24,8 +25,10 @@ def promoted(scenario: Scenario, draws: int, gate: Gate) -> float:
     ("gate", "failed"),
     [
         (Gate(macro_f1=0.8, worst_recall=0.5, calibration_error=0.1), []),
-        (Gate(macro_f1=0.81, worst_recall=0.5, calibration_error=0.1), ["macro_f1"]),
-        (Gate(macro_f1=0.8, worst_recall=0.51, calibration_error=0.09), ["worst_recall", "calibration_error"]),
+        (
+            Gate(macro_f1=0.81, worst_recall=0.51, calibration_error=0.09),
+            ["macro_f1", "worst_recall", "calibration_error"],
+        ),
         (Gate(macro_f1=None, worst_recall=None, calibration_error=None), []),
     ],
 )
@@ -33,11 +36,8 @@ def test_its_own_scores(gate: Gate, failed: list[str]) -> None:
     checks, numbers = check_scores(SCORES, gate)
     assert [check.name for check in checks if not check.met] == failed
     assert numbers == {"macro_f1": 0.8, "worst_recall": 0.5, "calibration_error": 0.1}
-
-
-def test_a_criterion_tells_its_numbers() -> None:
-    checks, _ = check_scores(SCORES, Gate(worst_recall=0.6))
-    assert [check.text for check in checks if not check.met] == ["recall of b, the worst class, 0.500, wanted at least 0.6"]
+    texts = [check.text for check in checks if not check.met and check.name == "worst_recall"]
+    assert texts == ["recall of b, the worst class, 0.500, wanted at least 0.51"] * len(texts)
 
 
 def test_the_same_answers_are_refused() -> None:
@@ -55,16 +55,19 @@ def test_one_class_lost_is_refused_however_much_the_others_gain() -> None:
     assert numbers["gains"] == 120 and numbers["losses"] == 20
 
 
+@pytest.mark.slow
 def test_an_equal_model_passes_no_more_often_than_stated() -> None:
-    strict = promoted(Scenario("", 400), 80, Gate())
-    assert strict <= 0.025
-    assert promoted(Scenario("", 400), 40, Gate(confidence=0.6, recall_margin=None)) > 0.1  # a lax gate would be found out
+    assert promoted(Scenario("", 400), 80, Gate()) <= 0.025
+    lax = Gate(confidence=0.6, recall_margin=None)
+    assert promoted(Scenario("", 400), 20, lax) > 0.1  # it would be found out
 
 
+@pytest.mark.slow
 def test_patients_are_counted_once() -> None:
     assert promoted(Scenario("", 400, of_patient=4), 40, Gate(recall_margin=None)) <= 0.025
 
 
+@pytest.mark.slow
 def test_a_better_model_passes() -> None:
     better = (0.03, 0.03, 0.03, 0.03)
     assert promoted(Scenario("", 4000, better), 10, Gate()) > 0.9

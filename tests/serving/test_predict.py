@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,17 +91,16 @@ def test_every_file_has_a_row(predictor: Predictor, drawn: Path, whole: bytes) -
         assert sum(probabilities) == pytest.approx(1, abs=1e-5) and float(row["distance"]) > 0
 
 
-@pytest.mark.parametrize("batches", [0, 1, 2])
-def test_an_interrupted_run_goes_on(batches: int, predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on(predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path) -> None:
     output, asked = tmp_path / "predictions.csv", []
     with pytest.raises(KeyboardInterrupt):
-        predict.write(counting(predictor, [], until=batches), predict.listed([drawn]), output)
-    assert len(table(output.read_bytes())) == batches * BATCH
+        predict.write(counting(predictor, [], until=1), predict.listed([drawn]), output)
+    assert len(table(output.read_bytes())) == BATCH
     predict.write(counting(predictor, asked), predict.listed([drawn]), output)
-    assert output.read_bytes() == whole and len(asked) == 3 - batches
+    assert output.read_bytes() == whole and len(asked) == 2
 
 
-@pytest.mark.parametrize("share", [0.001, 0.3, 0.5, 0.7, 0.99])
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
 def test_a_half_written_line_is_made_again(share: float, predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path) -> None:
     output, asked = tmp_path / "predictions.csv", []
     output.write_bytes(whole[: int(share * len(whole))])
@@ -115,16 +115,17 @@ def test_what_is_done_is_not_done_again(predictor: Predictor, drawn: Path, whole
     assert output.read_bytes() == whole and not asked
 
 
-def test_a_killed_run_goes_on(model: Path, drawn: Path, whole: bytes, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_run_goes_on(model: Path, drawn: Path, whole: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "predictions.csv"
     words = [sys.executable, "-m", "serving.predict", str(drawn), "--model", str(model), "--output", str(output)]
     killed = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
     until(lambda: output.exists() and output.stat().st_size > 0, 100)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert again.returncode == predict.UNANSWERED
-    assert again.stderr.splitlines()[-1].endswith(f"186 files, 184 answered by {model}, 2 without an answer")
+    assert len(table(output.read_bytes())) < len(table(whole))
+    assert command(*words[3:]) == predict.UNANSWERED
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"186 files, 184 answered by {model}, 2 without an answer")
     strip = [{**row, "model": ""} for row in table(whole)]
     assert [{**row, "model": ""} for row in table(output.read_bytes())] == strip
 
@@ -242,14 +243,17 @@ def test_a_mistake_is_told_in_words(
 
 
 def test_pictures_show_where_it_looked(model: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(drawn)
-    words = [LABELS[0], "b", "--model", str(model), "--output", str(tmp_path / "out.csv"), "--explain", str(tmp_path / "seen")]
+    monkeypatch.chdir(tmp_path)
+    for path in [*sorted(drawn.glob("*/*.jpg"))[:2], drawn / "b/text.txt"]:
+        (tmp_path / "scans" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "scans" / path.parent.name)
+    words = ["scans", "--model", str(model), "--output", "out.csv", "--explain", "seen"]
     assert command(*words) == predict.UNANSWERED
-    images = sorted(drawn.glob(f"{LABELS[0]}/*.jpg"))
-    pictures = [tmp_path / "seen" / image.relative_to(drawn) for image in images]
-    assert sorted((tmp_path / "seen").rglob("*.*")) == pictures
+    images = sorted(Path("scans").rglob("*.jpg"))
+    pictures = [Path("seen") / image for image in images]
+    assert sorted(Path("seen").rglob("*.*")) == pictures
     content = pictures[0].read_bytes()
-    row = next(row for row in table((tmp_path / "out.csv").read_bytes()) if row["path"].endswith(images[0].name))
+    row = next(row for row in table(Path("out.csv").read_bytes()) if row["path"] == str(images[0]))
     explainer = gradcam.load(model)
     heat = explainer.heatmaps(decode(images[0], 1, SIZE)[np.newaxis], [CLASSES.index(row["predicted"])])[0]
     expected = gradcam.overlay(np.asarray(Image.open(images[0]).convert("RGB")), heat)

@@ -22,6 +22,8 @@ from serving.current import Current
 from serving.upload import File
 from tests.support.pipeline import CLASSES, enter
 
+pytestmark = pytest.mark.slow
+
 TEST = "data/clean/Testing"
 
 

@@ -29,6 +29,8 @@ from tests.support.oracle import check
 from tests.support.page import parse
 from tests.support.pipeline import CLASSES, enter, run_stage
 
+pytestmark = pytest.mark.slow
+
 BINS = 5  # evaluate.calibration_bins of the tiny set
 ENSEMBLES = """
 ensembles:

@@ -402,5 +402,5 @@ def test_models_of_one_question_share_no_other() -> None:
 
 def test_results_that_are_missing_are_an_error() -> None:
     Path("results/first/metrics.json").unlink()
-    with pytest.raises(UserError, match="results/first/metrics.json"):
+    with pytest.raises(FileNotFoundError, match="results/first/metrics.json"):
         compare()

@@ -13,6 +13,8 @@ from tasks.params.explain import Explain
 from tasks.tables import read_table
 from tests.support.pipeline import CLASSES, run_stage
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path("data/explanations/tiny")
 
 

@@ -23,6 +23,8 @@ BINS = 5  # evaluate.calibration_bins of the tiny set
 PHRASES = ("95 %", "F1", "(0 is best)", "near 1 ")  # digits that no run changes
 HTML, SHORT = Path("data/report/report.html"), Path("data/report/report.md")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def html(pipeline: Path) -> str:
@@ -173,15 +175,39 @@ def test_the_short_form_has_a_row_for_each_model_and_the_errors_in_words(pipelin
     assert "![" not in short and "<img" not in short
 
 
-def test_again_gives_the_same_bytes(workspace: Path, pipeline: Path) -> None:
+def test_again_gives_the_same_bytes_and_mlflow_has_figures_tables_and_pictures(workspace: Path, pipeline: Path) -> None:
     shutil.rmtree("data/report")
     run_stage("report")
     for path in (HTML, SHORT):
         assert path.read_bytes() == (pipeline / path).read_bytes()
+    found = tracked()
+    for name in ("figures/roc.svg", "figures/calibration.svg", "tables/per_class.csv", "tables/metrics.json", "samples.jpg"):
+        assert found.count(name) == len(MODELS), name
+    assert [name for name in found if name.startswith("explanations/") and name.endswith("_overlay.jpg")]
 
 
-def test_models_with_names_like_numbers_and_nothing(workspace: Path) -> None:
-    names = dict(zip(MODELS, ("01", "NA"), strict=True))
+def test_what_is_rare_is_told(workspace: Path) -> None:
+    """Nothing in quarantine, a copy of every test image, a model without maps, a gate that did not judge."""
+    Path("data/quarantine.csv").write_text("path,reason,detail,bytes\n")
+    for model in MODELS:
+        path = Path(f"data/results/{model}/metrics.json")
+        scores = {
+            name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("test_without_copies_")
+        }
+        path.write_text(json.dumps(scores | {"test_without_copies_images": 0, "test_without_copies_classes": 0}))
+    change("data/explanations/tiny/sanity.json", reason="a scikit-learn model has none")
+    change("data/registration.json", verdict="undecided", reason="because of that", checks=[], champion_before=3)
+    rename_models(dict(zip(MODELS, ("01", "NA"), strict=True)))
+    html, short = report(), SHORT.read_text()
+    assert 'id="model-01"' in html and 'id="model-NA"' in html and "nan" not in html
+    assert "Every file is a usable image." in html and "0 files in quarantine" in short
+    assert "every test image has a copy" in html and "All of them have a copy in training." in short
+    assert html.count("No explanations: a scikit-learn model has none.") == 1
+    assert "left to a person" in html and "because of that" in html and "What the gate said" in html
+
+
+def rename_models(names: dict[str, str]) -> None:
+    """Call models otherwise in all tables and folders."""
     for table in ("comparison", "paired_tests", "shared_questions"):
         path = Path(f"data/{table}.csv")
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -189,43 +215,6 @@ def test_models_with_names_like_numbers_and_nothing(workspace: Path) -> None:
     for old, new in names.items():
         for folder in ("models", "results", "explanations"):
             Path("data", folder, old).rename(Path("data", folder, new))
-    html = report()
-    assert 'id="model-01"' in html and 'id="model-NA"' in html and "nan" not in html
-
-
-def test_nothing_in_quarantine(workspace: Path) -> None:
-    Path("data/quarantine.csv").write_text("path,reason,detail,bytes\n")
-    assert "Every file is a usable image." in report() and "0 files in quarantine" in SHORT.read_text()
-
-
-def test_every_test_image_has_a_copy(workspace: Path) -> None:
-    for model in MODELS:
-        path = Path(f"data/results/{model}/metrics.json")
-        scores = {
-            name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("test_without_copies_")
-        }
-        path.write_text(json.dumps(scores | {"test_without_copies_images": 0, "test_without_copies_classes": 0}))
-    assert "every test image has a copy" in report() and "All of them have a copy in training." in SHORT.read_text()
-
-
-def test_a_model_without_maps_says_why(workspace: Path) -> None:
-    change("data/explanations/tiny/sanity.json", reason="a scikit-learn model has none")
-    assert report().count("No explanations: a scikit-learn model has none.") == 1
-
-
-@pytest.mark.parametrize(("verdict", "words"), [("undecided", "left to a person"), ("stands", "nothing changes")])
-def test_a_verdict_without_checks_gives_its_reason(workspace: Path, verdict: str, words: str) -> None:
-    change("data/registration.json", verdict=verdict, reason="because of that", checks=[], champion_before=3)
-    html = report()
-    assert words in html and "because of that" in html and "What the gate said" in html
-
-
-def test_mlflow_has_figures_tables_and_pictures(workspace: Path) -> None:
-    report()
-    found = tracked()
-    for name in ("figures/roc.svg", "figures/calibration.svg", "tables/per_class.csv", "tables/metrics.json", "samples.jpg"):
-        assert found.count(name) == len(MODELS), name
-    assert [name for name in found if name.startswith("explanations/") and name.endswith("_overlay.jpg")]
 
 
 def test_no_picture_leaves_where_none_may(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,8 @@ from tasks.tracking.hashes import file_sha256
 from tasks.tracking.runs import PREDICTIONS, flatten
 from tests.support.pipeline import CLASSES, run_stage
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = [f"{folder}/tiny/{name}" for folder, names in {
     "models": ["model.keras", "classes.json", "input.json", "calibration.json", "familiar.npz", "summary.txt"],
     "results": ["history.csv", "predictions.csv"],
@@ -62,7 +64,7 @@ def test_a_killed_stage_resumes_with_the_same_bytes_in_the_same_run(workspace: P
         if told == [1]:
             raise Killed
 
-    monkeypatch.setattr(stage, "tell", tell)
+    monkeypatch.setattr(fitting, "tell", tell)
     with pytest.raises(Killed):
         run_stage("train@tiny")
     assert (workspace / ".cache/checkpoints/tiny.npz").exists()

@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -9,23 +10,27 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from tasks.tracking import runs
-from tasks.tracking.hashes import file_sha256, git_revision
+from tasks.tracking.hashes import git_revision
+from tests.support.pipeline import enter
+
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def experiment(workspace: Path) -> str:
-    return runs.open_store()
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The experiment of a store that no setting names, in the current folder."""
+    root = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        enter(root, monkeypatch)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        yield runs.open_store()
 
 
-def test_without_settings_everything_lies_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    experiment = runs.open_store()
+def test_without_settings_everything_lies_in_the_current_folder(experiment: str) -> None:
     with mlflow.start_run(experiment_id=experiment):
         mlflow.log_text("kept", "note.txt")
-    assert sorted(path.name for path in tmp_path.iterdir() if "db-" not in path.name) == ["mlartifacts", "mlflow.db"]
-    assert [path.read_text() for path in tmp_path.rglob("note.txt")] == ["kept"]
+    assert sorted(path.name for path in Path().iterdir() if "db-" not in path.name) == ["mlartifacts", "mlflow.db"]
+    assert [path.read_text() for path in Path().rglob("note.txt")] == ["kept"]
     assert mlflow.get_experiment(experiment).name == "image-classification"
     assert runs.open_store() == experiment
 
@@ -68,21 +73,18 @@ def test_a_later_stage_goes_on_in_the_run_of_the_training(experiment: str, tmp_p
         assert other.info.run_id != first.info.run_id
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("test_recall_no_tumor", "test_recall_no_tumor"),
-        ("test_recall_tumeur née", "test_recall_tumeur née"),
-        ("test_recall_肿瘤", "test_recall_肿瘤"),
-        ("test_recall_a(b)=c%", "test_recall_a_b__c_"),
-        ("a.b/c-d e", "a.b/c-d e"),
-    ],
-)
-def test_names_of_metrics_are_what_mlflow_takes(experiment: str, name: str, expected: str) -> None:
-    assert runs.metric_name(name) == expected
+def test_names_of_metrics_are_what_mlflow_takes(experiment: str) -> None:
+    names = {
+        "test_recall_no_tumor": "test_recall_no_tumor",
+        "test_recall_tumeur née": "test_recall_tumeur née",
+        "test_recall_肿瘤": "test_recall_肿瘤",
+        "test_recall_a(b)=c%": "test_recall_a_b__c_",
+        "a.b/c-d e": "a.b/c-d e",
+    }
     with mlflow.start_run(experiment_id=experiment) as run:
-        mlflow.log_metric(runs.metric_name(name), 0.5)
-    assert mlflow.get_run(run.info.run_id).data.metrics == {expected: 0.5}
+        for name in names:
+            mlflow.log_metric(runs.metric_name(name), 0.5)
+    assert mlflow.get_run(run.info.run_id).data.metrics == dict.fromkeys(names.values(), 0.5)
 
 
 def test_a_store_that_does_not_answer_costs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -97,11 +99,6 @@ def test_a_store_that_does_not_answer_costs_a_warning(caplog: pytest.LogCaptureF
 def test_other_errors_are_not_swallowed() -> None:
     with pytest.raises(KeyError):
         runs.attempt(lambda: {}["key"])
-
-
-def test_the_hash_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_the_revision_is_the_commit_and_whether_it_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

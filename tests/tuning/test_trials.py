@@ -27,6 +27,8 @@ from tasks.tuning.search import Search, define
 from tests.support import ROOT, toy_search
 from tests.support.pipeline import enter
 
+pytestmark = pytest.mark.slow
+
 PATHS = [Path("data/clean"), Path("data/splits.csv")]
 
 
@@ -231,8 +233,8 @@ def test_more_folds_than_groups_are_refused(root: Path) -> None:
 
 def test_random_search_trains_every_trial_whole_until_the_time_is_over(root: Path) -> None:
     assert search("forest", kind="random", minutes=0) == []
-    found = search("forest", 5, kind="random")
-    assert [one.state for one in found] == ["finished"] * 5
+    found = search("forest", 3, kind="random")
+    assert [one.state for one in found] == ["finished"] * 3
     assert study.find(defined("forest")) == []
 
 

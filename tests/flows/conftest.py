@@ -1,0 +1,33 @@
+"""One toy pipeline that ran, for all tests of flows to copy."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support import toy_pipeline as toy
+
+
+@pytest.fixture(scope="session")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `driver`, a toy pipeline that ran once and is committed, and its Git remote `origin`.
+
+    Its DVC remote is to be `store` beside them. Only to be copied.
+    """
+    folder = tmp_path_factory.mktemp("toy")
+    root = toy.make(folder / "driver")
+    toy.dvc(root, "remote", "add", "--quiet", "--default", "store", "../store")
+    toy.dvc(root, "repro", "--quiet")
+    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(folder / "origin")], check=True)
+    toy.git(root, "remote", "add", "origin", "../origin")
+    publish(root)
+    toy.ran(root)
+    return folder
+
+
+def publish(root: Path) -> str:
+    """Commit everything, push it, and return the commit."""
+    toy.git(root, "add", ".")
+    toy.git(root, "commit", "--quiet", "--allow-empty", "--message", "next")
+    toy.git(root, "push", "--quiet", "origin", "HEAD:main")
+    return toy.git(root, "rev-parse", "HEAD").strip()
