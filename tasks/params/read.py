@@ -32,7 +32,7 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         raw = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: expected in the current folder; copy one from recipes/") from None
+        raise UserError(f"{path} is missing: expected in the current folder; `make recipe NAME=demo` writes one") from None
     except YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):

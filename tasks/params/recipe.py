@@ -2,14 +2,16 @@
 
     python -m tasks.params.recipe photo_filter      # or: make recipe NAME=photo_filter
 
-Keys that the base writes one a line are laid over one by one. Everything else is one value, mappings in braces too, and
-the recipe's takes its place. A comment belongs to the key beside or below it, and stays where the recipe has no other.
+Keys that the base writes one a line are laid over one by one. Everything else is one value, a
+mapping in braces too, and the recipe's takes its place. A comment belongs to the key beside or
+below it, and stays where the recipe has no other.
 """
 
 import argparse
 import difflib
 import subprocess
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -24,7 +26,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Entry:
-    """A key as it is written. Its value stands in the line, or in `more` lines, or it has keys `below`."""
+    """A key as it is written. Its value stands in the line, in `more` lines, or as keys `below`."""
 
     above: list[str]  # lines of comment
     line: str
@@ -36,23 +38,24 @@ class Entry:
 
 def main() -> None:
     """Write `params.yaml`, unless edits would be lost."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.params.recipe", description="Write params.yaml from a recipe.")
+    about = "Write params.yaml from a recipe."
+    parser = argparse.ArgumentParser(prog="python -m tasks.params.recipe", description=about)
     parser.add_argument("name", nargs="?", default="", help="a file of recipes/, without .yaml")
-    parser.add_argument("--force", action="store_true", help="overwrite edits of params.yaml that are not committed")
+    parser.add_argument("--force", action="store_true", help="overwrite edits of params.yaml")
     arguments = parser.parse_args()
     with exit_with_message():
         text = render(arguments.name)
         if not (arguments.force or is_safe_to_overwrite()):
             raise UserError(
-                f"{PARAMS} has edits that are not committed, and they would be lost: commit them, or overwrite them with "
-                f"make recipe NAME={arguments.name} ARGS=--force"
+                f"{PARAMS} has edits that are not committed, and they would be lost: commit them, "
+                f"or overwrite them with make recipe NAME={arguments.name} ARGS=--force"
             )
         PARAMS.write_text(text, encoding="utf-8")
     print(f"{PARAMS} is the recipe {arguments.name} now")
 
 
 def is_safe_to_overwrite() -> bool:
-    """Say whether `params.yaml` holds nobody's edits: it is missing, or as the last commit or a recipe has it."""
+    """Say whether no edits are lost: there is no file, or the last commit or a recipe has it."""
     if not PARAMS.exists():
         return True
     try:
@@ -70,7 +73,7 @@ def list_recipes(folder: Path = RECIPES) -> list[str]:
 
 
 def render(name: str, folder: Path = RECIPES) -> str:
-    """Return the text of a recipe's whole params file, its head comment first. Raises `UserError`."""
+    """Return the whole params file of a recipe, its head comment first. Raises `UserError`."""
     known = list_recipes(folder)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
@@ -79,26 +82,31 @@ def render(name: str, folder: Path = RECIPES) -> str:
     _, base = read_entries(folder / f"{BASE}.yaml")
     head, changes = read_entries(folder / f"{name}.yaml")
     sections = lay_over(base, changes, f"{folder / name}.yaml: ")
-    return "\n\n".join("\n".join(lines) for lines in [head, *map(write_lines, sections.values())]) + "\n"
+    blocks = [head, *map(write_lines, sections.values())]
+    return "\n\n".join("\n".join(lines) for lines in blocks) + "\n"
 
 
 def lay_over(base: dict[str, Entry], changes: dict[str, Entry], where: str) -> dict[str, Entry]:
-    """Return the base with the changes; keys that it lacks come last. `where` begins a message. Raises `UserError`."""
-    return base | {key: lay_entry(base[key], entry, where + key) if key in base else entry for key, entry in changes.items()}
+    """Return the base's keys with the changes, keys that it lacks last. Raises `UserError`."""
+    both = {key: lay_entry(base[key], changes[key], where + key) for key in changes if key in base}
+    return base | changes | both
 
 
 def lay_entry(base: Entry, entry: Entry, where: str) -> Entry:
-    """Return the recipe's entry, with the base's comments where it has none and the base's other keys below its own."""
+    """Return the recipe's entry, with the comments and keys of the base that it lacks."""
     if base.below and entry.line.endswith("}"):
-        raise UserError(f"{where}: expected one key a line, as in {BASE}.yaml; received {entry.line.strip()}")
+        received = entry.line.strip()
+        raise UserError(f"{where}: expected one key a line, as in {BASE}.yaml; received {received}")
     entry = replace(entry, above=entry.above or base.above)
     if base.comment and not entry.comment:
         entry = add_comment(entry, base)
-    return replace(entry, below=lay_over(base.below, entry.below, f"{where}.")) if base.below and entry.below else entry
+    if base.below and entry.below:
+        return replace(entry, below=lay_over(base.below, entry.below, f"{where}."))
+    return entry
 
 
 def add_comment(entry: Entry, base: Entry) -> Entry:
-    """Return the entry with the base's comment: in its column, or above the line where there is no room."""
+    """Return the entry with the base's comment: in its column, or above where there is no room."""
     if entry.comment == "" and len(entry.line) < base.column - 1:
         return replace(entry, comment=base.comment, column=base.column)
     indent = entry.line[: -len(entry.line.lstrip())]
@@ -107,26 +115,26 @@ def add_comment(entry: Entry, base: Entry) -> Entry:
 
 def write_lines(entry: Entry) -> list[str]:
     """Return the lines of a key, and of all below it."""
-    line = f"{entry.line:<{entry.column - 2}}  {entry.comment}" if entry.comment else entry.line
-    return [*entry.above, line, *entry.more, *(line for below in entry.below.values() for line in write_lines(below))]
+    room = " " * max(2, entry.column - len(entry.line))
+    line = entry.line + room + entry.comment if entry.comment else entry.line
+    below = [line for entry in entry.below.values() for line in write_lines(entry)]
+    return [*entry.above, line, *entry.more, *below]
 
 
 def read_entries(path: Path) -> tuple[list[str], dict[str, Entry]]:
-    """Return the lines of a file's head comment, and its keys. Raises `UserError` where it is no mapping."""
+    """Return a file's head comment, line by line, and its keys. Raises `UserError` for bad YAML."""
     read_file(path)
     lines = path.read_text(encoding="utf-8").splitlines()
-    first = next(number for number, line in enumerate(lines) if line.strip() and not line.startswith("#"))
-    node = YAML(typ="rt", pure=True).compose("\n".join(lines[first:]))
-    return [line for line in lines[:first] if line.strip()], _read_below(node, lines[first:])
+    body = list(dropwhile(lambda line: not line.strip() or line.startswith("#"), lines))
+    head = [line for line in lines[: len(lines) - len(body)] if line.strip()]
+    return head, _read_below(YAML(typ="rt", pure=True).compose("\n".join(body)), body)
 
 
 def _read_below(node: MappingNode, lines: list[str], start: int = 0) -> dict[str, Entry]:
     """Return the keys of a mapping that is written one key a line, in the lines from `start` on."""
-    starts = [_climb(lines, key.start_mark.line, start) for key, _ in node.value] + [len(lines)]
-    return {
-        key.value: _read_entry(key, value, lines[:end], above)
-        for (key, value), above, end in zip(node.value, starts, starts[1:], strict=False)
-    }
+    starts = [_climb(lines, key.start_mark.line, start) for key, _ in node.value]
+    spans = zip(node.value, starts, [*starts[1:], len(lines)], strict=True)
+    return {pair[0].value: _read_entry(*pair, lines[:end], above) for pair, above, end in spans}
 
 
 def _climb(lines: list[str], place: int, start: int) -> int:
@@ -139,7 +147,8 @@ def _climb(lines: list[str], place: int, start: int) -> int:
 def _read_entry(key: Node, value: Node, lines: list[str], start: int) -> Entry:
     """Return a key as it is written from line `start` on."""
     place = key.start_mark.line
-    line, above, more = lines[place].rstrip(), [line for line in lines[start:place] if line.strip()], lines[place + 1 :]
+    line, more = lines[place].rstrip(), lines[place + 1 :]
+    above = [line for line in lines[start:place] if line.strip()]
     listed = isinstance(value, CollectionNode) and not value.flow_style
     if not listed and value.end_mark.line > place:  # the value goes on in the next line
         return Entry(above, line, None, 0, more, {})
@@ -149,3 +158,7 @@ def _read_entry(key: Node, value: Node, lines: list[str], start: int) -> Entry:
     if listed and isinstance(value, MappingNode):
         return replace(entry, more=[], below=_read_below(value, lines, place + 1))
     return entry
+
+
+if __name__ == "__main__":
+    main()

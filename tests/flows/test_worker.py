@@ -1,5 +1,6 @@
 """One stage at a worker: what is checked out, what is refused, and that nothing is lost when DVC's remote fails."""
 
+import hashlib
 import logging
 import shutil
 import subprocess

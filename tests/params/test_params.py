@@ -203,7 +203,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, expecte
 
 
 def test_a_missing_file_says_where_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="copy one from recipes/"):
+    with pytest.raises(UserError, match="make recipe NAME=demo"):
         load_params(tmp_path / "params.yaml")
 
 

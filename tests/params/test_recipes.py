@@ -1,5 +1,6 @@
 """Every recipe lays what it changes over the base, gives a whole params file, and trains as its original says."""
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -186,7 +187,7 @@ def test_edits_are_overwritten_on_request_alone(tmp_path: Path, monkeypatch: pyt
 
     def write(*words: str) -> str:
         monkeypatch.setattr(sys, "argv", ["recipe", *words])
-        recipe.main()
+        runpy.run_path(recipe.__file__, run_name="__main__")
         return params.read_text()
 
     assert write("digits") == render("digits")
