@@ -1,6 +1,5 @@
 """Fixtures that many tests share: one tiny set that went through all stages, and a Prefect server."""
 
-import gc
 import os
 import shutil
 import sys
@@ -13,14 +12,19 @@ from filelock import FileLock
 from tests.support import ROOT
 from tests.support.pipeline import TINY_PARAMS, draw_tiny, enter, run_stage, stages
 
+SLOW = {"pipeline", "server"}  # fixtures that take long to make
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of flows come last: Prefect's threads draw from Python's random numbers, which Keras takes its seeds from.
 
-    Side by side, the tests of a file stay in one process, so that they share what they set up.
+    Side by side, the tests of a file stay in one process, so that they share what they set up. What needs a pipeline or a
+    server is slow.
     """
     items.sort(key=with_server)
     for item in items:
+        if SLOW & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{' with a server' * with_server(item)}"))
 
 
@@ -42,8 +46,7 @@ def forget_networks() -> Iterator[None]:
     """Free what Keras remembers of a file's networks, or a process would grow with each file."""
     yield
     if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session()
-        gc.collect()
+        sys.modules["keras"].backend.clear_session(free_memory=False)  # the collector comes by itself, and costs
 
 
 @pytest.fixture(scope="session")

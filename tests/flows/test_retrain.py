@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from ruamel.yaml import YAML
 
 from flows import project_lock, reproduce, retrain, serve, store
 from flows.reproduce import Settings
@@ -25,6 +26,7 @@ from tests.support.pipeline import TINY_PARAMS, draw_tiny, read_dvc_yaml
 pytestmark = pytest.mark.slow
 
 DONE = ("validate", "clean", "split")
+UNEQUAL = ("timing.json", ".gitignore")  # times differ, and DVC writes the latter
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_siblings_finish_when_one_fails_and_the_next_run_goes_on(root: Path) -> 
     assert sorted(toy.ran(root)) == ["evaluate@b", "train@a", "train@b"]  # a stage's own verdict is not tried again
     assert "**train@a** Failed" in artefact("retrain")
     toy.instruct(root, "train@a", "say mended")
-    assert run()[1] == "3 of 6 stages ran: train@a, evaluate@a, join"
+    assert run(stages=["evaluate@a"])[1] == "2 of 3 stages ran: train@a, evaluate@a"
 
 
 def test_a_passing_failure_is_tried_again_and_a_time_limit_is_none(root: Path) -> None:
@@ -123,11 +125,15 @@ def test_a_second_run_in_the_folder_waits_or_is_refused(root: Path, caplog: pyte
     ended: list[str] = []
     waiting = threading.Thread(target=lambda: ended.append(run()[0]))
     with FileLock(project_lock.LOCK):
+        t0 = time.time()
         assert run(overlap="refuse")[0] == "Refused"
+        print("LAP refused", time.time() - t0, flush=True)
         waiting.start()
         toy.until(lambda: "waiting for it to end" in caplog.text)
+        print("LAP waits", time.time() - t0, flush=True)
         assert ended == []
     waiting.join(60)
+    print("LAP joined", time.time() - t0, flush=True)
     assert ended == ["Unchanged"]
 
 
@@ -158,9 +164,10 @@ def test_a_lost_registry_is_filled_again(root: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_schedule_fires_a_run_of_the_deployed_flow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    schedules = (ROOT / "prefect.yaml").read_text()
-    schedules = schedules.replace("interval: 300", "interval: 10").replace("{overlap: refuse}", "{overlap: refuse, update: false}")
-    (root / "prefect.yaml").write_text(schedules)
+    deployments = YAML(typ="safe").load(ROOT / "prefect.yaml")
+    (polling,) = [one for one in deployments["deployments"] if one["name"] == "on-change"]
+    polling |= {"schedules": [{"interval": 10, "slug": "poll"}], "parameters": {"overlap": "refuse", "update": False}}
+    YAML(typ="safe").dump(deployments | {"deployments": [polling]}, root / "prefect.yaml")
     (root / "flows").symlink_to(ROOT / "flows")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     before = unchanged_runs()
@@ -223,7 +230,7 @@ def test_the_real_pipeline_gives_the_bytes_of_its_stages(
     made = [path for place in ("data/models/tiny", "data/results/tiny") for path in Path(place).rglob("*") if path.is_file()]
     assert len(made) > 8
     for path in made:
-        assert path.name == "timing.json" or path.read_bytes() == (pipeline / path).read_bytes(), path
+        assert path.name in UNEQUAL or path.read_bytes() == (pipeline / path).read_bytes(), path
 
 
 def tiny_project(root: Path, pipeline: Path) -> Path:

@@ -14,6 +14,8 @@ from tasks.modeling.layers import build_model
 from tasks.params.architectures import ARCHITECTURES, Cnn, Head, Transfer
 from tasks.params.model_input import Form
 
+pytestmark = pytest.mark.slow
+
 SIZE = (32, 40)
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, *SIZE, 3), dtype=np.uint8)  # more than one batch
 POOLED = Cnn(filters=(4, 6), batch_norm=False, dense=(), dropout=0.2)

@@ -15,6 +15,8 @@ from tasks.inference import imagenet
 from tasks.inference.predictor import LIMITS, Predictor
 from tests.imaging.test_decode import encode, picture
 
+pytestmark = pytest.mark.slow
+
 NAMES = {str(number): [f"n{number:08}", "crane" if number in (134, 517) else f"thing_{number}"] for number in range(1000)}
 
 

@@ -44,10 +44,11 @@ def reading() -> keras.Model:
     return ood.reading(keras.Model(inputs, outputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [True, False])
 def test_strange_images_are_farther_away_than_new_ones_of_the_kind(network: bool, reading: keras.Model) -> None:
     def describe(pixels: np.ndarray) -> np.ndarray:
-        return ood.describe(pixels, reading.predict(pixels, verbose=0) if network else None)
+        return ood.describe(pixels, reading.predict_on_batch(pixels) if network else None)
 
     pixels, targets = blobs(200, 1)
     usual = ood.centres(describe(pixels), targets)
@@ -80,6 +81,7 @@ def test_any_size_has_a_description(size: tuple[int, int]) -> None:
     assert np.array_equal(ood.describe(pixels[3:4], None)[0], description[3])
 
 
+@pytest.mark.slow
 def test_the_names_of_a_networks_own_layers_do_not_matter() -> None:
     """InceptionV3 read from a file has a layer `concatenate`, as the next one made in that process would be called."""
     pixels = keras.Input((8, 6, 3))
@@ -88,7 +90,7 @@ def test_the_names_of_a_networks_own_layers_do_not_matter() -> None:
     keras.backend.clear_session()  # the next layers are numbered as in a new process
     answering = ood.answering(keras.Model(pixels, answer))
     images = np.random.default_rng(0).uniform(size=(5, 8, 6, 3)).astype(np.float32)
-    probabilities, statistics = answering.predict(images, verbose=0)
+    probabilities, statistics = map(np.array, answering(images, training=False))
     assert probabilities.shape == (5, 2) and statistics.shape == (5, 10)
     assert statistics[:, :3] == pytest.approx(images.mean(axis=(1, 2)), abs=1e-5)
     assert statistics[:, 5:8] == pytest.approx(images.std(axis=(1, 2)), abs=1e-5)

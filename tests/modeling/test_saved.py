@@ -25,6 +25,8 @@ from tasks.registry import versions
 from tasks.tracking.hashes import folder_sha256
 from tests.support import ROOT
 
+pytestmark = pytest.mark.slow
+
 SIZE, CHANNELS, CLASSES = (6, 5), 3, ["zebra", "NA", "tumeur née"]
 FORM = Form(SIZE, CHANNELS)
 RNG = np.random.default_rng(0)
