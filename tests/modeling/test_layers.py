@@ -24,8 +24,8 @@ COUNTS = {
     "cnn_b": ((224, 224, 3), 4, 3_310_308, [28 * 16, 145 * 32, 289 * 64, 577 * 128, 4 * 240, (14 * 14 * 128 + 1) * 128, 129 * 4]),
     "cnn_c": ((224, 224, 3), 4, 13_105_220, [76 * 32, 801 * 64, 1601 * 128, 4 * 224, (28 * 28 * 128 + 1) * 128, 129 * 4]),
     "photo_cnn": ((128, 128, 3), 5, 33_578_789, [28 * 16, 145 * 32, 289 * 64, (64 * 64 * 64 + 1) * 128, 129 * 5]),
-    "photo_cnn_dropout": ((128, 128, 3), 5, 33_578_789, [28 * 16, 145 * 32, 289 * 64, (64 * 64 * 64 + 1) * 128, 129 * 5]),
-    "photo_binary": ((128, 128, 3), 2, 33_578_273, [28 * 16, 145 * 32, 289 * 64, (64 * 64 * 64 + 1) * 128, 129]),
+    "photo_cnn_dropout": ((64, 64, 3), 5, 8_412_965, [28 * 16, 145 * 32, 289 * 64, (32 * 32 * 64 + 1) * 128, 129 * 5]),
+    "photo_binary": ((64, 64, 3), 2, 8_412_449, [28 * 16, 145 * 32, 289 * 64, (32 * 32 * 64 + 1) * 128, 129]),
     "binary_cnn": ((64, 64, 3), 2, 813_217, [28 * 32, 289 * 32, (14 * 14 * 32 + 1) * 128, 129]),
     "mnist_cnn": ((28, 28, 1), 10, 347_146, [10 * 32, (13 * 13 * 32 + 1) * 64, 65 * 10]),
     "mnist_mlp": ((28, 28, 1), 10, 101_770, [785 * 128, 129 * 10]),
@@ -145,7 +145,7 @@ def test_one_step_of_training_is_equal_with_and_without_the_fused_kernel() -> No
 
 
 def test_one_sigmoid_trains_as_with_binary_cross_entropy() -> None:
-    """Three steps of the model with two columns, and of the same layers that end in one sigmoid, as the original notebooks do."""
+    """Two steps of the model with two columns, and of the same layers that end in one sigmoid, as the original notebooks do."""
     rng = np.random.default_rng(0)
     pixels, targets = rng.integers(0, 256, (8, 12, 10, 3), dtype=np.uint8), rng.integers(0, 2, 8)
     weights = rng.uniform(0.5, 2, 8)
@@ -154,8 +154,8 @@ def test_one_sigmoid_trains_as_with_binary_cross_entropy() -> None:
     sigmoid.set_weights(model.get_weights())
     before = model.get_weights()
     for one, loss in ((model, "sparse_categorical_crossentropy"), (sigmoid, "binary_crossentropy")):
-        one.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
-    for _ in range(3):
+        one.compile(keras.optimizers.SGD(0.1), loss, jit_compile=False)
+    for _ in range(2):
         losses = [one.train_on_batch(pixels, targets, sample_weight=weights) for one in (model, sigmoid)]
         assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     assert not any(np.allclose(one, other, atol=1e-4) for one, other in zip(before[:2], model.get_weights(), strict=False))
@@ -172,17 +172,16 @@ def test_one_sigmoid_tells_two_classes_apart_and_no_more() -> None:
 
 
 def test_the_saved_model_loads_without_our_code(tmp_path: Path) -> None:
-    """The fused model trains, the plain one with its weights is saved, and another process knows nothing of this package."""
+    """The plain one with the weights of the fused one; another process knows nothing of this package."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 10, 3), dtype=np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
     expected = {}
     for classes, binary in ((3, False), (2, True)):
         fused, plain = (build_model(SMALL, (12, 10), 3, classes, fused=choice, binary=binary) for choice in (True, False))
-        fused.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
-        fused.train_on_batch(pixels, np.array([0, 1, classes - 1, 0]))
+        fused(pixels, training=True)  # its normalisation has seen images
         plain.set_weights(fused.get_weights())
         plain.save(tmp_path / f"{classes}.keras")
-        expected[classes] = fused.predict_on_batch(pixels)
+        expected[classes] = fused(pixels, training=False)
     code = (
         "import sys, keras, numpy as np\n"
         "for classes in (2, 3):\n"
