@@ -18,14 +18,15 @@ SLOW = {"pipeline", "server"}  # fixtures that take long to make
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of flows come last: Prefect's threads draw from Python's random numbers, which Keras takes its seeds from.
 
-    Side by side, the tests of a file stay in one process, so that they share what they set up. What needs a pipeline or a
+    Files stay whole: side by side, each has one process, whose tests share what they set up. What needs a pipeline or a
     server is slow.
     """
-    items.sort(key=with_server)
+    places = {item.path: place for place, item in reversed(list(enumerate(items)))}
+    served = {item.path for item in items if with_server(item)}
+    items.sort(key=lambda item: (item.path in served, places[item.path], with_server(item)))
     for item in items:
         if SLOW & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{' with a server' * with_server(item)}"))
 
 
 def with_server(item: pytest.Item) -> bool:
