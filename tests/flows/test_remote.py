@@ -54,7 +54,8 @@ def workers(clones: Path, server: str) -> Iterator[list[Path]]:
     for folder in folders:
         start_worker(folder)
     with get_client(sync_client=True) as client:
-        toy.until(lambda: client.read_work_pools() and len(client.read_workers_for_work_pool("gpu")) == 2)
+        toy.until(lambda: "gpu" in {pool.name for pool in client.read_work_pools()})
+        toy.until(lambda: len(client.read_workers_for_work_pool("gpu")) == 2)
     yield folders
     for folder in folders:
         toy.kill(folder)

@@ -15,6 +15,8 @@ from tasks.modeling import saved, temperature
 from tasks.params.model_input import Form, shape_of
 from tests.support import toy_model
 
+pytestmark = pytest.mark.slow
+
 DEGREES = 0.8
 
 

@@ -1,6 +1,7 @@
 """Pretrained classifiers by name: their own preprocessing and class names, and what to fetch where there is no network."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -23,23 +24,29 @@ NAMES = {str(number): [f"n{number:08}", "crane" if number in (134, 517) else f"t
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keras's folder of downloads, empty, and no network: addresses are answered by nobody."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    return isolate(tmp_path, monkeypatch)
+
+
+def isolate(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KERAS_HOME", str(home))
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(home))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    return tmp_path / "models"
+    return home / "models"
 
 
-@pytest.fixture
-def mobilenet(cache: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Predictor, keras.Model]:
+@pytest.fixture(scope="module")
+def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Predictor, keras.Model]]:
     """MobileNet from a file of random weights where Keras looks for its own, which it does not check for this one."""
     model = keras.applications.MobileNet(weights=None)
     last, rng = model.get_layer("conv_preds"), np.random.default_rng(0)
     last.set_weights([rng.normal(0, 10, array.shape) for array in last.get_weights()])  # else all classes are about equal
-    cache.mkdir()
-    with h5py.File(cache / "mobilenet_1_0_224_tf.h5", "w") as file:
-        legacy_h5_format.save_weights_to_hdf5_group(file, model)  # as Keras's own are kept
-    monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", NAMES)
-    return imagenet.load("MobileNet", LIMITS), model
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = isolate(tmp_path_factory.mktemp("keras"), monkeypatch)
+        folder.mkdir()
+        with h5py.File(folder / "mobilenet_1_0_224_tf.h5", "w") as file:
+            legacy_h5_format.save_weights_to_hdf5_group(file, model)  # as Keras's own are kept
+        monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", NAMES)
+        yield imagenet.load("MobileNet", LIMITS), model
 
 
 def test_the_best_three_of_a_thousand_classes(mobilenet: tuple[Predictor, keras.Model]) -> None:
@@ -48,7 +55,7 @@ def test_the_best_three_of_a_thousand_classes(mobilenet: tuple[Predictor, keras.
     (answer,) = predictor.predict([image])
     resized = Image.open(io.BytesIO(image)).resize((224, 224), Image.Resampling.BILINEAR)
     prepared = keras.applications.mobilenet.preprocess_input(np.asarray(resized, np.float32))
-    probabilities = model.predict(prepared[np.newaxis], verbose=0)
+    probabilities = model(prepared[np.newaxis], training=False).numpy()
     (expected,) = keras.applications.imagenet_utils.decode_predictions(probabilities, top=3)
     record = predictor.record(answer)
     assert [record["predicted"], record["second"], record["third"]] == [name for _, name, _ in expected]
@@ -62,12 +69,13 @@ def test_equal_names_are_told_apart(mobilenet: tuple[Predictor, keras.Model]) ->
     assert predictor.classes[133:135] == ["thing_133", "crane (n00000134)"] and predictor.classes[517] == "crane (n00000517)"
 
 
-def test_without_a_network_it_says_what_to_fetch(cache: Path) -> None:
+def test_without_a_network_it_says_what_to_fetch(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", None)  # Keras remembers what it read
     with pytest.raises(UserError) as caught:
-        imagenet.load("VGG16", LIMITS)
+        imagenet.load("MobileNet", LIMITS)
     told = str(caught.value)
-    assert told.startswith("imagenet:VGG16 could not be downloaded. On a machine with a network fetch")
-    assert "/imagenet_class_index.json\n" in told and "/vgg16_weights_tf_dim_ordering_tf_kernels.h5\n" in told
+    assert told.startswith("imagenet:MobileNet could not be downloaded. On a machine with a network fetch")
+    assert "/imagenet_class_index.json\n" in told and "/mobilenet_1_0_224_tf.h5\n" in told
     assert told.endswith(f"put it into {cache}")
 
 

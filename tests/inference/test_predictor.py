@@ -23,6 +23,8 @@ from tests.support import toy_model
 from tests.support.draw import draw_head
 from tests.support.toy_model import CLASSES, SIZE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -69,10 +69,13 @@ def test_the_least_size_is_that_of_keras(name: str, least: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "options", "first"),
-    [("MobileNet", SMALL, "conv1"), ("VGG16", {}, "block1_conv1"), ("MobileNetV3Small", {"alpha": 0.75}, "conv")],
+    ("backbone", "options", "first", "channels"),
+    [
+        ("MobileNet", SMALL, "conv1", 1),
+        ("VGG16", {}, "block1_conv1", 3),
+        ("MobileNetV3Small", {"alpha": 0.75}, "conv", 3),
+    ],
 )
-@pytest.mark.parametrize("channels", [1, 3])
 def test_raw_pixels_reach_the_first_layer_as_in_pretraining(backbone: str, options: dict, first: str, channels: int) -> None:
     """From -1 to 1; as differences from ImageNet's mean colours, blue first; and where the network itself does that."""
     model = backbones.build_features(transfer(backbone=backbone, options=options), "average", SIZE, channels)

@@ -29,8 +29,6 @@ from tests.support import ROOT
 
 pytestmark = pytest.mark.slow
 
-pytestmark = pytest.mark.slow
-
 SIZE, CHANNELS, CLASSES = (6, 5), 3, ["zebra", "NA", "tumeur née"]
 FORM = Form(SIZE, CHANNELS)
 RNG = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """The head trains on features that were computed once, phases unfreeze more, and a killed training ends equal."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -14,13 +15,14 @@ from tasks.modeling.transfer import Sets, fit_transfer
 from tasks.params.architectures import Dense, Head, Phase, Transfer
 from tasks.params.augmentation import Augmentation
 from tasks.params.train import Schedule, Train
+from tests.support import toy_backbone
 
 pytestmark = pytest.mark.slow
 
 SIZE, CLASSES = (32, 32), 3
 HEAD = Head(dropout=0.2, dense=(Dense(units=8, batch_norm=True, dropout=0.3),))
-FROZEN = Transfer(backbone="MobileNet", options={"alpha": 0.25}, weights="small.weights.h5", views=2, head=HEAD)
-PHASED = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_dw_12", epochs=2, learning_rate=0.0005),)})
+FROZEN = Transfer(backbone="MobileNet", options={"alpha": 0.5}, weights="small.weights.h5", views=2, head=HEAD)
+PHASED = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_3", epochs=2, learning_rate=0.0005),)})
 CHANGES = Augmentation(rotation=10, horizontal_flip=True, brightness=0.1)
 PARAMS = Train(
     image_size=SIZE, channels=1, batch_size=8, epochs=3, learning_rate=0.01, augmentation=CHANGES, early_stopping=None,
@@ -33,10 +35,17 @@ class KilledError(Exception):
     """What ends a training in these tests."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def toy() -> Iterator[None]:
+    """MobileNet is a small backbone here."""
+    with toy_backbone.in_place_of_mobilenet():
+        yield
+
+
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A backbone whose batch normalisation has seen noise: at random its activations would die out from layer to layer."""
-    return pretend(tmp_path_factory.mktemp("pretrained") / "small.weights.h5", seed=1)
+    return toy_backbone.write_weights(tmp_path_factory.mktemp("pretrained") / "small.weights.h5", SIZE)
 
 
 @pytest.fixture(autouse=True)
@@ -65,17 +74,6 @@ def elsewhere(structure: Transfer, pretrained: Path, root: Path, params: Train =
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(root)
         return train(structure, params), root / features.CACHE
-
-
-def pretend(file: Path, seed: int) -> Path:
-    keras.utils.set_random_seed(seed)
-    model = keras.applications.MobileNet(include_top=False, weights=None, alpha=0.25, input_shape=(*SIZE, 3))
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    model(np.random.default_rng(seed).uniform(-1, 1, (64, *SIZE, 3)), training=True)
-    model.save_weights(file)
-    return file
 
 
 def sets(count: int = 36) -> Sets:
@@ -154,7 +152,7 @@ def test_phases_are_numbered_and_their_epochs_go_on(frozen: tuple[Trained, Path]
 
 
 def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given(frozen: tuple[Trained, Path]) -> None:
-    wild = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_pw_13", epochs=2, learning_rate=3.0, views=1),)})
+    wild = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_4", epochs=2, learning_rate=3.0, views=1),)})
     (before, rows, _), cache = frozen
     shutil.copytree(cache, features.CACHE)
     after, wild_rows, _ = train(wild)
@@ -172,7 +170,7 @@ def test_what_is_frozen_stays_as_it_was_and_what_is_unfrozen_moves(phased: Train
         for layer, other in zip(backbones.backbone_layers(start), backbones.backbone_layers(end), strict=True)
         if not all(np.array_equal(a, b) for a, b in zip(layer.get_weights(), other.get_weights(), strict=True))
     ]
-    assert moved == ["conv_dw_12", "conv_pw_12", "conv_dw_13", "conv_pw_13"]
+    assert moved == ["conv_3", "conv_4"]
 
 
 def test_a_second_head_computes_no_features(frozen: tuple[Trained, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,11 +226,11 @@ def test_a_phase_may_not_freeze_again() -> None:
     structure = FROZEN.model_copy(
         update={
             "weights": None,
-            "trainable_from": "conv_pw_12",
-            "phases": (Phase(trainable_from="conv_pw_13", epochs=1, learning_rate=0.1),),
+            "trainable_from": "conv_3",
+            "phases": (Phase(trainable_from="conv_4", epochs=1, learning_rate=0.1),),
         }
     )
-    with pytest.raises(UserError, match="conv_pw_13 lies above what the phase before trained"):
+    with pytest.raises(UserError, match="conv_4 lies above what the phase before trained"):
         train(structure)
 
 

@@ -18,9 +18,8 @@ from tasks.params.search_space import vary
 from tasks.params.whole import load_params
 from tasks.results import find_folder
 from tasks.tables import read_table
-from tests.modeling.test_transfer import pretend
 from tests.params.test_recipes import FOLDERS, TUMOURS, load_recipe
-from tests.support import ROOT, draw
+from tests.support import ROOT, draw, toy_backbone
 from tests.support.oracle import check as check_numbers
 from tests.support.page import parse
 from tests.support.pipeline import enter, run_stage, stages
@@ -50,9 +49,9 @@ architectures:
     labels: {gland: [pituitary_tumor], none: [no_tumor], tumor: [glioma_tumor, meningioma_tumor]}
   tuned:
     like: MobileNet
-    options: {alpha: 0.25}
+    options: {alpha: 0.5}
     weights: small.weights.h5
-    trainable_from: conv_pw_13
+    trainable_from: conv_4
     positive: no_tumor
 ensembles:
   vote: {members: [cnn, forest], vote: soft, weights: equal}
@@ -149,11 +148,12 @@ def test_every_kind_and_question_goes_through_all_stages(tmp_path: Path, monkeyp
     (tmp_path / "params.yaml").write_text(ALL_KINDS)
     for package in ("tasks", "serving"):
         (tmp_path / package).symlink_to(ROOT / package)
-    pretend(tmp_path / "small.weights.h5", seed=1)
+    toy_backbone.write_weights(tmp_path / "small.weights.h5", (32, 32))
     enter(tmp_path, monkeypatch)
     monkeypatch.setattr(explain, "DRAWS", 1)
-    for stage in stages(ALL_KINDS):
-        run_stage(stage)
+    with toy_backbone.in_place_of_mobilenet():
+        for stage in stages(ALL_KINDS):
+            run_stage(stage)
     params = load_params()
     comparison = read_table(Path("data/comparison.csv"))
     assert set(comparison.architecture) == {*params.architectures, *params.ensembles}

@@ -18,7 +18,7 @@ from tasks.tables import read_table, write_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import file_sha256, folder_sha256
 from tests.support import toy_registry
-from tests.support.pipeline import CLASSES, run_stage
+from tests.support.pipeline import CLASSES, enter, run_stage
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +31,13 @@ def client(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     """The registry of `workspace`, in which the winner of the pipeline is version 1 and champion."""
     monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model adds its code
     runs.open_store()
+    return MlflowClient()
+
+
+@pytest.fixture
+def registered(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """The same of `pipeline` itself, only for reading."""
+    enter(pipeline, monkeypatch)
     return MlflowClient()
 
 
@@ -56,9 +63,9 @@ def register() -> dict:
     return json.loads(RECEIPT.read_text())
 
 
-def toy_champion() -> int:
-    """Make a champion that says of every test image what the winner says, without a look, and return its version."""
-    table = read_table(Path("data/results") / winner() / "predictions.csv").query("split == 'test'")
+def toy_champion(first: str) -> int:
+    """Make a champion that says of every test image what `first` says, without a look, and return its version."""
+    table = read_table(Path("data/results") / first / "predictions.csv").query("split == 'test'")
     hashes = [file_sha256(Path("data/clean") / path) for path in table.path]
     toy = toy_registry.register(Path("toy").resolve(), dict(zip(hashes, table.predicted, strict=True)), CLASSES, [], name="tiny")
     MlflowClient().set_registered_model_alias("tiny", "champion", toy.version)
@@ -77,36 +84,30 @@ def aliases(client: MlflowClient) -> dict[str, int]:
     return {alias: int(version) for alias, version in client.get_registered_model("tiny").aliases.items()}
 
 
-def test_the_first_version_is_the_champion(client: MlflowClient) -> None:
-    receipt = json.loads(RECEIPT.read_text())
-    assert numbers(client) == [1]
-    assert aliases(client) == {"champion": 1, "challenger": 1}
-    assert (receipt["version"], receipt["champion"], receipt["champion_before"]) == (1, 1, None)
-    assert receipt["verdict"] == "promoted" and receipt["reason"].startswith("the first champion; macro F1")
-    assert receipt["architecture"] == winner() and receipt["looks"] == 1
-    assert receipt["model_sha256"] == folder_sha256(Path("data/models") / winner())
-
-
-def test_a_version_carries_the_thresholds_of_its_last_evaluation(client: MlflowClient) -> None:
-    """They are no part of the model: other wishes change them, and neither the version nor its hash."""
-    file = Path("data/results") / winner() / "thresholds.json"
-    evaluated = file.read_text()
-    assert packed() == evaluated
-    for text in (json.dumps(json.loads(evaluated) | {"confidence": 0.123}), evaluated):  # the store is all tests': set it back
-        file.write_text(text)
-        assert register()["version"] == 1 and numbers(client) == [1]
-        assert packed() == text
-
-
 def packed() -> str:
     with versions.fetched(MlflowClient().get_model_version("tiny", "1")) as folder:
         return versions.artifact(folder, "thresholds").read_text()
 
 
-def test_a_look_is_told_in_the_receipt_the_registry_and_the_history(client: MlflowClient) -> None:
+def test_the_first_version_is_the_champion_and_says_what_it_is(registered: MlflowClient) -> None:
+    receipt, version = json.loads(RECEIPT.read_text()), registered.get_model_version("tiny", "1")
+    assert numbers(registered) == [1]
+    assert aliases(registered) == {"champion": 1, "challenger": 1}
+    assert (receipt["version"], receipt["champion"], receipt["champion_before"]) == (1, 1, None)
+    assert receipt["verdict"] == "promoted" and receipt["reason"].startswith("the first champion; macro F1")
+    assert receipt["architecture"] == winner() and receipt["looks"] == 1
+    assert receipt["model_sha256"] == folder_sha256(Path("data/models") / winner())
+    scores = json.loads((Path("data/results") / winner() / "metrics.json").read_text())
+    assert version.tags["architecture"] == winner() and json.loads(version.tags["classes"]) == CLASSES
+    told = {name: value for name, value in scores.items() if name.startswith(("val_", "test_"))}
+    assert {name: float(version.tags[name]) for name in told} == told
+    assert registered.get_run(version.run_id).data.params["architecture"] == winner()  # of its training
+
+
+def test_a_look_is_told_in_the_receipt_the_registry_and_the_history(registered: MlflowClient) -> None:
     receipt, line = json.loads(RECEIPT.read_text()), lines()[-1]
     assert len(lines()) == 1 and line["event"] == "look" and line["who"] and line["when"].startswith("20")
-    tags = client.get_model_version("tiny", "1").tags
+    tags = registered.get_model_version("tiny", "1").tags
     assert json.loads(tags[f"line {line['when']}"]) == line and tags["gate"] == f"promoted: {line['reason']}"
     assert receipt["numbers"] == line["numbers"] and receipt["checks"] == line["checks"]
     scores = json.loads((Path("data/results") / winner() / "metrics.json").read_text())
@@ -115,41 +116,35 @@ def test_a_look_is_told_in_the_receipt_the_registry_and_the_history(client: Mlfl
     assert line["hashes"]["splits"] == file_sha256(Path("data/splits.csv")) and len(line["hashes"]["test"]) == 64
 
 
-def test_a_version_keeps_the_images_it_was_given(client: MlflowClient) -> None:
+def test_a_version_keeps_the_images_it_was_given(registered: MlflowClient) -> None:
     splits = read_table(Path("data/splits.csv"))
-    with versions.fetched(client.get_model_version("tiny", "1")) as folder:
+    with versions.fetched(registered.get_model_version("tiny", "1")) as folder:
         seen = read_table(versions.artifact(folder, "seen"))
     assert set(seen.sha256) == set(splits.sha256[splits.split.isin(["training", "validation", "withheld"])])
     assert set(seen.sha256[seen.split == "withheld"]) == set(splits.sha256[splits.split == "withheld"]) != set()
     assert seen.hash.str.len().isin([0, 60]).all() and (seen.hash.str.len() == 60).any()
 
 
-def test_a_version_says_what_it_is(client: MlflowClient) -> None:
-    tags = client.get_model_version("tiny", "1").tags
-    scores = json.loads((Path("data/results") / winner() / "metrics.json").read_text())
-    assert tags["architecture"] == winner() and json.loads(tags["classes"]) == CLASSES
-    told = {name: value for name, value in scores.items() if name.startswith(("val_", "test_"))}
-    assert {name: float(tags[name]) for name in told} == told
-
-
-def test_the_version_belongs_to_the_run_of_its_training(client: MlflowClient) -> None:
-    run = client.get_run(client.get_model_version("tiny", "1").run_id)
-    assert run.data.params["architecture"] == winner()
-
-
-def test_a_second_time_changes_nothing(client: MlflowClient) -> None:
-    history = PROMOTIONS.read_bytes()
-    receipt = register()
-    assert numbers(client) == [1] and aliases(client) == {"champion": 1, "challenger": 1}
-    assert receipt["verdict"] == "stands" and receipt["reason"].startswith("it is the champion already, since the look of")
-    first = RECEIPT.read_bytes()
-    register()
-    assert RECEIPT.read_bytes() == first and PROMOTIONS.read_bytes() == history
+def test_a_second_time_changes_nothing_but_the_thresholds(client: MlflowClient) -> None:
+    """They are those of the last evaluation, and no part of the model: other ones change neither the version nor its hash."""
+    history, file = PROMOTIONS.read_bytes(), Path("data/results") / winner() / "thresholds.json"
+    evaluated = file.read_text()
+    assert packed() == evaluated
+    receipts = []
+    for text in (json.dumps(json.loads(evaluated) | {"confidence": 0.123}), evaluated):  # the store is all tests': set it back
+        file.write_text(text)
+        receipts.append(register())
+        assert packed() == text
+        assert numbers(client) == [1] and aliases(client) == {"champion": 1, "challenger": 1}
+    assert receipts[0]["verdict"] == "stands"
+    assert receipts[0]["reason"].startswith("it is the champion already, since the look of")
+    assert receipts[0] == receipts[1] and PROMOTIONS.read_bytes() == history
 
 
 def test_a_better_one_is_promoted_and_a_rollback_outlasts_the_next_run_but_not_a_new_model(client: MlflowClient) -> None:
-    """The champion is a Keras model that predicts anew; the challengers know the truth."""
-    table = read_table(Path("data/results") / winner() / "predictions.csv").query("split == 'test'")
+    """The first champion is a Keras model that predicts anew; the challengers know the truth."""
+    first = winner()
+    table = read_table(Path("data/results") / first / "predictions.csv").query("split == 'test'")
     receipt = challenge("label")
     assert aliases(client) == {"champion": 2, "challenger": 2} and numbers(client) == [1, 2]
     assert (receipt["verdict"], receipt["champion_before"], receipt["looks"]) == ("promoted", 1, 2)
@@ -161,28 +156,25 @@ def test_a_better_one_is_promoted_and_a_rollback_outlasts_the_next_run_but_not_a
     assert receipt["reason"].startswith("version 1 stays champion: the rollback of ")
     assert "(not on bright scans) took this one back" in receipt["reason"]
     assert [line["event"] for line in lines()] == ["look", "look", "rollback"]
-    assert challenge("label", "newer")["champion"] == 3
+    assert toy_champion(first) == 3  # it answers sooner than the Keras model
+    assert challenge("label", "newer")["champion"] == 4
 
 
-def test_an_equal_one_is_refused_once_and_not_judged_again(client: MlflowClient) -> None:
+def test_an_equal_one_is_refused_once_and_an_altered_champion_stops_the_stage(client: MlflowClient) -> None:
     """Though its score on validation, and the one it claims on test, are higher."""
-    toy = toy_champion()
+    toy = toy_champion(winner())
     receipt = challenge("predicted", val_macro_f1=1.0, test_macro_f1=1.0)
     assert aliases(client) == {"champion": toy, "challenger": 3}
     assert receipt["verdict"] == "refused" and "difference +0.000 to +0.000" in receipt["reason"]
     again = register()
     assert again["verdict"] == "refused" and "and not again: refused: macro F1" in again["reason"]
     assert len(lines()) == 2 and again["numbers"] == receipt["numbers"]
-
-
-def test_an_altered_champion_stops_the_stage(client: MlflowClient) -> None:
-    version = client.get_model_version("tiny", str(toy_champion()))
-    (toy_registry.files(version) / "answers.json").write_text("{}")
+    (toy_registry.files(client.get_model_version("tiny", str(toy))) / "answers.json").write_text("{}")
     with pytest.raises(UserError, match="version 2 of tiny is not what was registered"):
         register()
 
 
-def test_an_empty_registry_is_filled_with_the_champion_that_the_history_names(
+def test_an_empty_registry_gets_the_champion_that_the_history_names_and_no_other(
     client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = PROMOTIONS.read_bytes()
@@ -192,42 +184,32 @@ def test_an_empty_registry_is_filled_with_the_champion_that_the_history_names(
     assert numbers(fresh) == [1] and aliases(fresh) == {"champion": 1, "challenger": 1}
     assert receipt["reason"].startswith("it is the champion already, since the look of")
     assert PROMOTIONS.read_bytes() == history  # nothing was looked at again
-
-
-def test_an_empty_registry_gets_no_champion_where_the_history_names_another(
-    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    line = lines()[0]
-    promotions.append(PROMOTIONS, line | {"when": "2999-01-01T00:00:00.000000Z", "champion_before_sha256": line["champion_sha256"],
-                                          "champion_sha256": "f" * 64, "champion": 7, "event": "promotion"})  # fmt: skip
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/fresh.db")
+    fresh.delete_registered_model_alias("tiny", "champion")
+    change = {"when": "2999-01-01T00:00:00.000000Z", "event": "promotion", "champion": 7, "champion_sha256": "f" * 64}
+    promotions.append(PROMOTIONS, lines()[0] | {"champion_before_sha256": lines()[0]["champion_sha256"]} | change)
     receipt = register()
     assert receipt["champion"] is None and receipt["verdict"] == "undecided"
     assert "names the champion: version 7 there, model ffffffff" in receipt["reason"]
 
 
-def test_the_registered_model_answers_like_the_training(client: MlflowClient) -> None:
-    """Bytes of image files in; the class and the probabilities of predictions.csv out."""
+def test_what_is_registered_answers_like_the_training_in_the_order_of_its_own_classes(client: MlflowClient) -> None:
+    """Bytes of image files in; the class and the probabilities of predictions.csv out.
+
+    The same model file for renamed classes is another version, and names them in its own order.
+    """
     predictions = read_table(Path("data/results") / winner() / "predictions.csv")
-    model = mlflow.pyfunc.load_model("models:/tiny@champion")
     images = pd.DataFrame({"image": [(Path("data/clean") / path).read_bytes() for path in predictions.path]})
-    answers = model.predict(images)
+    answers = mlflow.pyfunc.load_model("models:/tiny@champion").predict(images)
     columns = [f"p_{label}" for label in CLASSES]
     assert list(answers.columns) == ["predicted", "confidence", "abstained", "unfamiliar", "distance", *columns, "error"]
     assert answers.predicted.tolist() == predictions.predicted.tolist()
     assert np.abs(answers[columns].to_numpy(float) - predictions[columns].to_numpy()).max() < 1e-5
     assert np.abs(answers.confidence - predictions[columns].max(axis=1)).max() < 1e-5
-
-
-def test_the_order_of_the_classes_is_read_beside_the_model(client: MlflowClient) -> None:
-    """The same model file for renamed classes is another version, and names them in its own order."""
     renamed = ["zebra", "ant", "NA", "01"]
     (Path("data/models") / winner() / "classes.json").write_text(json.dumps(renamed))
     register()
     assert numbers(client) == [1, 2]
-    path = read_table(Path("data/results") / winner() / "predictions.csv").path[0]
-    image = pd.DataFrame({"image": [(Path("data/clean") / path).read_bytes()]})
-    before, after = (mlflow.pyfunc.load_model(f"models:/tiny/{version}").predict(image) for version in (1, 2))
+    after = mlflow.pyfunc.load_model("models:/tiny/2").predict(images[:1])
     assert [column for column in after if column.startswith("p_")] == [f"p_{label}" for label in renamed]
-    assert [after[f"p_{label}"][0] for label in renamed] == pytest.approx([before[f"p_{label}"][0] for label in CLASSES])
-    assert renamed.index(after.predicted[0]) == CLASSES.index(before.predicted[0])
+    assert [after[f"p_{label}"][0] for label in renamed] == pytest.approx([answers[column][0] for column in columns])
+    assert renamed.index(after.predicted[0]) == CLASSES.index(answers.predicted[0])
