@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,30 +52,64 @@ def forget_networks() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server of the tests' own, with an empty database."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run of the tests that processes side by side have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def server(shared: Path) -> Iterator[str]:
+    """A Prefect server of the tests' own, with an empty database.
+
+    Processes side by side share it: the first that needs it starts it, and stays until no other uses it.
+    """
     from prefect.settings import PREFECT_API_URL, temporary_settings  # costs seconds, and few tests need it
 
+    told, users = shared / "server", shared / "users"
+    users.mkdir(exist_ok=True)
+    user = users / str(os.getpid())
+    with FileLock(shared / "server.lock"):
+        mine = not told.exists()
+        if mine:
+            told.write_text(start_server(shared / "prefect"))
+        user.touch()
+    address = told.read_text()
+    with temporary_settings({PREFECT_API_URL: address}), pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("PREFECT_API_URL", address)  # for the flows that run as processes
+        yield address  # it ends with the process that started it, after Prefect sent its last lines
+    user.unlink()
+    while mine and leave(told, users):
+        time.sleep(0.2)
+
+
+def start_server(home: Path) -> str:
+    """Start a Prefect server that ends with this process, and return its address."""
     from flows.server import free_port, launch
 
-    home = tmp_path_factory.mktemp("prefect")
     port = free_port()
     address = f"http://127.0.0.1:{port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", str(port)]
     launch(command, address, {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
-    with temporary_settings({PREFECT_API_URL: address}), pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("PREFECT_API_URL", address)  # for the flows that run as processes
-        yield address  # it ends with this process, after Prefect sent its last lines
+    return address
+
+
+def leave(told: Path, users: Path) -> bool:
+    """Say whether others still use the server; where nobody does, nobody finds it any more."""
+    with FileLock(told.with_suffix(".lock")):
+        if any(Path("/proc", user.name).exists() for user in users.iterdir()):
+            return True
+        told.unlink()
+        return False
 
 
 @pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pipeline(shared: Path) -> Path:
     """A folder in which every stage ran once. Only for reading: what changes something takes `workspace`.
 
     Processes side by side share it: the first that needs it makes it.
     """
-    base = tmp_path_factory.getbasetemp()
-    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pipeline"
+    root = shared / "pipeline"
     done = root.with_suffix(".done")
     with FileLock(root.with_suffix(".lock")):
         if not done.exists():

@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import get_current_settings
 from ruamel.yaml import YAML
 
-from flows import remote, reproduce, retrain
+from flows import process, remote, reproduce, retrain
 from flows.graph import read_graph, read_inputs
 from flows.reproduce import Settings
 from tasks.errors import UserError
@@ -164,7 +164,8 @@ def test_a_stage_with_results_out_of_the_cache_is_refused(root: Path, monkeypatc
 
 def test_what_goes_elsewhere_never_runs_here(root: Path) -> None:
     toy.instruct(root, "train@a", "say other")
-    state = remote.take("train@a", 60)
+    with process.ended_together():
+        state = remote.take("train@a", 60)
     assert state.is_failed()
     assert toy.ran(root) == []
 

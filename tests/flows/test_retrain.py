@@ -27,6 +27,7 @@ from tests.support.pipeline import TINY_PARAMS, draw_tiny, read_dvc_yaml
 pytestmark = pytest.mark.slow
 
 DONE = ("validate", "clean", "split")
+runs: list[FlowRunFilter] = []  # of this file, in order
 UNEQUAL = ("timing.json", ".gitignore")  # times differ, and DVC writes the latter
 
 
@@ -46,15 +47,17 @@ def root(team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: st
 def run(**parameters: object) -> tuple[str, str, dict[str, str]]:
     """Run the flow here; return its state's name and message, and the states of its task runs by `task: run`."""
     state = retrain.retrain(**({"update": False} | parameters), return_state=True)
+    runs.append(FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id])))
     with get_client(sync_client=True) as client:
-        run_id = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
-        runs = client.read_task_runs(flow_run_filter=run_id)
-    return state.name, state.message, {task_run.name: task_run.state.name for task_run in runs}
+        task_runs = client.read_task_runs(flow_run_filter=runs[-1])
+    return state.name, state.message, {task_run.name: task_run.state.name for task_run in task_runs}
 
 
 def artefact(key: str) -> str:
+    """Return an artefact of the last run: other tests use the server too."""
+    of_key = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), limit=200)
+        found = client.read_artifacts(artifact_filter=of_key, flow_run_filter=runs[-1], limit=200)
     newest = max(found, key=lambda one: one.created)
     return newest.data if isinstance(newest.data, str) else json.dumps(newest.data)
 

@@ -1,19 +1,18 @@
-"""Every architecture of every recipe trains a step on drawn images; one of each kind and question goes through all stages."""
+"""Every network of every recipe can be built; one of each kind and question goes through all stages."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import mlflow
 import pandas as pd
 import pytest
-import tensorflow as tf
 
 from tasks import explain
-from tasks.modeling.fitting import Watch, load_images, train
+from tasks.modeling import backbones
+from tasks.modeling.backbones import build_transfer
 from tasks.modeling.layers import build_model
-from tasks.params.architectures import Architecture, Classical, Cnn, Transfer
+from tasks.params.architectures import Cnn, Transfer
 from tasks.params.search_space import vary
 from tasks.params.whole import load_params
 from tasks.results import find_folder
@@ -25,7 +24,6 @@ from tests.support.page import parse
 from tests.support.pipeline import enter, run_stage, stages
 
 pytestmark = pytest.mark.slow
-PARTS = {"training": 2, "validation": 1}  # images of each class
 # Each kind of model, each kind of question, an ensemble, and the rarer keys of train that brain_mri_best has.
 ALL_KINDS = """
 validate: {expectations: {images_per_class: {minimum: 5, level: error}}}
@@ -65,7 +63,7 @@ report: {}
 """
 
 
-def test_the_networks_of_a_recipe_fit_its_images() -> None:
+def test_the_networks_of_recipes_fit_their_images() -> None:
     """In their own size, and without the weights of wide dense layers."""
     built = set()
     for name, folders in FOLDERS.items():
@@ -79,67 +77,19 @@ def test_the_networks_of_a_recipe_fit_its_images() -> None:
                 built.add(arguments)
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Images of all class folders that a recipe asks for, drawn once: columns as in `splits.csv`, and their folder."""
-    root = tmp_path_factory.mktemp("drawn")
-    folders = sorted({folder for folders in FOLDERS.values() for folder in folders})
-    draw.draw_folders(root, {part: dict.fromkeys(folders, count) for part, count in PARTS.items()}, size=40)
-    paths = sorted(path.relative_to(root) for path in root.rglob("*.jpg"))
-    rows = [{"path": str(path), "sha256": str(path), "split": path.parts[0], "folder": path.parts[1]} for path in paths]
-    return pd.DataFrame(rows).assign(group=range(len(rows)), root=root)
-
-
-@pytest.fixture
-def eager() -> Iterator[None]:
-    """Compute without tracing graphs, which takes longer than the few steps here."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
-@pytest.fixture(scope="module")
-def trained() -> set[str]:
-    """What trained already, as recipes have architectures in common."""
-    return set()
-
-
-@pytest.mark.parametrize("name", FOLDERS)
-@pytest.mark.usefixtures("eager")
-def test_the_architectures_of_a_recipe_train(
-    name: str, drawn: pd.DataFrame, trained: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for key, architecture in load_recipe(name).architectures.items():
-        section = shrink(architecture)
-        content = f"{FOLDERS[name]} {section.model_dump_json()}"
-        if content not in trained:
-            check_training(section, drawn[drawn.folder.isin(FOLDERS[name])].reset_index(drop=True), key)
-            trained.add(content)
-
-
-def shrink(section: Architecture) -> Architecture:
-    """The architecture for one short epoch on small images: few filters and trees, backbones at random on one view."""
-    changes: dict[str, object] = {"image_size": 32, "epochs": 1, "batch_size": 8, "seed": 1}
-    if isinstance(section.structure, Transfer):
-        changes |= {"weights": None, "image_size": 75 if section.structure.backbone == "InceptionV3" else 32}
-        changes |= {"views": 1} if section.structure.views else {}
-    elif isinstance(section.structure, Classical):
-        changes |= {"trees": 5}
-    elif section.structure.filters:
-        changes |= {"filters": [4 for _ in section.structure.filters], "dense": [8]}
-    return vary(section, changes)
-
-
-def check_training(section: Architecture, images: pd.DataFrame, key: str) -> None:
-    classes = section.question.classes(images.folder)
-    splits = images.assign(label=images.folder.map(section.question.answers(images.folder)))
-    pixels = load_images(images.root[0], splits, dict.fromkeys(classes, 1.0), section)
-    rows: list[dict[str, float]] = []
-    fitted = train(section, pixels, splits, Path(f"{key}.npz"), key, Watch(lambda row, epochs: rows.append(row)))
-    assert [row["epoch"] for row in rows] == [1], key
-    outputs = fitted.model.output_shape[-1] if isinstance(fitted.model, keras.Model) else len(fitted.model.classes_)
-    assert outputs == len(classes), key
+def test_the_backbones_of_recipes_have_the_layers_that_are_trained() -> None:
+    """Smaller ones than trained, and at random."""
+    built: dict[str, keras.Model] = {}
+    for name, folders in FOLDERS.items():
+        for key, section in load_recipe(name).architectures.items():
+            if isinstance(section.structure, Transfer):
+                size = 75 if section.structure.backbone == "InceptionV3" else 32
+                structure = vary(section, {"weights": None, "image_size": size}).structure
+                shared = structure.model_copy(update={"trainable_from": None, "phases": ()}).model_dump_json()
+                if shared not in built:
+                    built[shared] = build_transfer(structure, (size, size), 3, len(section.question.classes(folders)))
+                for layer in (structure.trainable_from, *(phase.trainable_from for phase in structure.phases)):
+                    assert backbones.position(built[shared], layer) >= 0, (name, key)
 
 
 def test_every_kind_and_question_goes_through_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 import importlib
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,8 +67,22 @@ def enter(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(root)
     mlflow.set_tracking_uri(None)  # MLflow remembers what the test before asked for
+    store = root / "mlflow.db"
+    if not store.exists():
+        store.write_bytes(empty_store())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+
+
+@cache
+def empty_store() -> bytes:
+    """Return an MLflow database without an experiment, as MLflow makes it in seconds."""
+    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "mlflow.db")
+        _initialize_tables(create_sqlalchemy_engine(f"sqlite:///{file}"))
+        return file.read_bytes()
 
 
 def run_stage(name: str) -> None:
