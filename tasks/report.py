@@ -114,7 +114,7 @@ def track(model: Model, results: Path, explanations: Path, pictures: bool) -> No
     """Add figures and tables to the MLflow run of the training, and pictures of images where they may be shown."""
     with runs.continue_run(model.name, results / PREDICTIONS_CSV):
         for name, drawn in model.figures.items():
-            mlflow.log_text(figures.svg(drawn.figure), f"figures/{name}.svg")
+            mlflow.log_text(figures.on_white(drawn.svg), f"figures/{name}.svg")
         for path in sorted(results.glob("*.csv")) + sorted(results.glob("*.json")):
             if path.name != PREDICTIONS_CSV:
                 mlflow.log_artifact(str(path), "tables")

@@ -17,7 +17,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import skops.io
 from joblib import parallel_config
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
@@ -27,7 +26,6 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree._tree import Tree
-from skops.io.exceptions import UntrustedTypesFoundException
 from threadpoolctl import threadpool_limits
 
 from tasks.errors import UserError
@@ -112,6 +110,8 @@ def parameters(estimator: Pipeline) -> int:
 
 def save(estimator: Pipeline, file: Path) -> None:
     """Write a skops file; equal classifiers give equal files: no dates, and objects are numbered in order of appearance."""
+    import skops.io  # costs three seconds, which networks do without
+
     numbers: dict[str, int] = {}  # of addresses in memory
     with zipfile.ZipFile(io.BytesIO(skops.io.dumps(estimator))) as source, zipfile.ZipFile(file, "w") as target:
         schema = re.sub(
@@ -127,6 +127,9 @@ def save(estimator: Pipeline, file: Path) -> None:
 
 def load(file: Path) -> Pipeline:
     """Read what `save` wrote. Raises `UserError` for anything else than such a classifier."""
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
     try:
         estimator = skops.io.load(file, trusted=TRUSTED)
     except UntrustedTypesFoundException as error:

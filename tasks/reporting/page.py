@@ -34,4 +34,4 @@ def write(facts: dict[str, Any], folder: Path, name: str = "report", more: Path 
 
 def panel(drawn: figures.Drawn, key: str) -> Markup:
     """Return a figure as a part of the page; `key` keeps its ids apart from those of others."""
-    return Markup(figures.inline(drawn.figure, key, drawn.words))
+    return Markup(figures.inline(drawn.svg, key, drawn.words))

@@ -4,17 +4,27 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.support import toy_pipeline as toy
 
 
 @pytest.fixture(scope="session")
-def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def team(shared: Path) -> Path:
     """A folder with `driver`, a toy pipeline that ran once and is committed, and its Git remote `origin`.
 
     Its DVC remote is to be `store` beside them. Only to be copied.
     """
-    folder = tmp_path_factory.mktemp("toy")
+    folder = shared / "toy"
+    done = folder.with_suffix(".done")
+    with FileLock(folder.with_suffix(".lock")):
+        if not done.exists():
+            make_team(folder)
+            done.touch()
+    return folder
+
+
+def make_team(folder: Path) -> None:
     root = toy.make(folder / "driver")
     toy.dvc(root, "remote", "add", "--quiet", "--default", "store", "../store")
     toy.dvc(root, "repro", "--quiet")
@@ -22,7 +32,6 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy.git(root, "remote", "add", "origin", "../origin")
     publish(root)
     toy.ran(root)
-    return folder
 
 
 def publish(root: Path) -> str:

@@ -22,7 +22,7 @@ from flows import project_lock, reproduce, retrain, serve, store
 from flows.reproduce import Settings
 from tests.support import ROOT
 from tests.support import toy_pipeline as toy
-from tests.support.pipeline import TINY_PARAMS, draw_tiny, read_dvc_yaml
+from tests.support.pipeline import TINY_PARAMS, draw_tiny, empty_store, read_dvc_yaml
 
 pytestmark = pytest.mark.slow
 
@@ -225,6 +225,7 @@ def test_the_real_pipeline_gives_the_bytes_of_its_stages(
 ) -> None:
     """By the flow, in DVC, each stage in a process of its own. What comes before the class weights is taken as it is."""
     monkeypatch.chdir(tiny_project(tmp_path / "project", pipeline))
+    (tmp_path / "mlflow.db").write_bytes(empty_store())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     name, message, _ = run(stages=["evaluate@tiny"])
     assert (name, message) == ("Completed", "3 of 6 stages ran: weigh, train@tiny, evaluate@tiny")

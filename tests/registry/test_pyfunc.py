@@ -4,13 +4,12 @@ import base64
 import sys
 from pathlib import Path
 
-import httpx
 import mlflow
 import pandas as pd
 import pytest
+from fastapi.testclient import TestClient
+from mlflow.pyfunc import scoring_server
 
-from bench.answers import serving
-from flows.server import free_port
 from tasks.tables import read_table
 from tests.support.pipeline import enter
 
@@ -38,16 +37,11 @@ def test_one_bad_image_costs_the_others_nothing(images: list[bytes]) -> None:
     assert model.metadata.signature.outputs.input_names() == list(answers.columns)
 
 
-def test_mlflow_serves_it(images: list[bytes], tmp_path: Path) -> None:
-    """With the code that was registered: the current folder has none."""
-    expected = mlflow.pyfunc.load_model("models:/tiny@champion").predict(pd.DataFrame({"image": images}))
-    port = free_port()
-    command = ["mlflow", "models", "serve", "--model-uri", "models:/tiny@champion", "--env-manager", "local", "--port", str(port)]
+def test_mlflow_serves_it(images: list[bytes]) -> None:
+    """By the app of `mlflow models serve`."""
+    model = mlflow.pyfunc.load_model("models:/tiny@champion")
     packed = [{"image": base64.b64encode(image).decode()} for image in images]
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(tmp_path)
-        with serving(command, f"http://127.0.0.1:{port}/ping"):
-            for body in ({"dataframe_records": packed}, {"inputs": packed}):
-                response = httpx.post(f"http://127.0.0.1:{port}/invocations", json=body, timeout=60, trust_env=False)
-                received = response.raise_for_status().json()["predictions"]
-                assert received == expected.to_dict("records")
+    with TestClient(scoring_server.init(model)) as client:
+        for body in ({"dataframe_records": packed}, {"inputs": packed}):
+            received = client.post("/invocations", json=body).raise_for_status().json()["predictions"]
+            assert received == model.predict(pd.DataFrame({"image": images})).to_dict("records")

@@ -71,9 +71,15 @@ def test_equal_figures_are_equal_text() -> None:
     assert texts[0] == texts[1] and "<svg" in texts[0] and "<dc:date>" not in texts[0]
 
 
+def test_a_background_lies_behind_all_that_is_drawn() -> None:
+    text = figures.on_white(figures.svg(figures.curve(EPOCHS, "loss", 3)))
+    before, _, after = text.partition('<rect width="100%" height="100%" fill="#ffffff"/>')
+    assert "</style>" in before and "<path" not in before.partition("</defs>")[2] and "<path" in after
+
+
 def test_in_a_page_colours_are_the_pages_and_ids_its_own() -> None:
     calibration = pd.DataFrame({"when": ["before", "after"], "confidence": [0.5, 0.9], "accuracy": [0.4, 0.9], "count": [3, 9]})
-    one, other = (figures.inline(figures.reliability(calibration), key, 'words & "more"') for key in ("one", "other"))
+    one, other = (figures.inline(figures.svg(figures.reliability(calibration)), key, 'words & "more"') for key in ("one", "other"))
     assert one.startswith('<svg role="img" aria-label="words &amp; &quot;more&quot;"')
     assert not re.search(r"#[0-9a-f]{6}\b(?!-)", one.replace("#ffffff", ""))
     ids = [set(re.findall(r' id="([^"]*)"', text)) for text in (one, other)]

@@ -93,5 +93,7 @@ def run_stage(name: str) -> None:
     main = importlib.import_module(module).main
     arguments = read_arguments(main, words)
     if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session()  # a stage has a process of its own, so its layers are numbered from one
+        sys.modules["keras"].backend.clear_session(
+            free_memory=False
+        )  # a stage has a process of its own, so its layers are numbered from one
     main(**arguments)
