@@ -20,10 +20,10 @@ recipe: .venv/installed  ## write params.yaml for a known task of recipes/: make
 	@python -m tasks.params.recipe "$(NAME)" $(ARGS)
 
 check: lint  ## lint, and all tests that are quick: under two minutes
-	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	@python -m pytest -n 2 -m "not slow"
 
 test: .venv/installed  ## run the test suite
-	@python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@python -m pytest -n 3
 
 lint: .venv/installed  ## check style, which room uses which, the parameters and the workflows
 	@ruff check . && ruff format --check . && lint-imports --no-logo --cache-dir .cache/import_linter && python -m tasks.params > /dev/null

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +22,12 @@ SLOW = {"pipeline", "server"}  # fixtures that take long to make
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of flows come last: Prefect's threads draw from Python's random numbers, which Keras takes its seeds from.
 
-    Files stay whole: side by side, each has one process, whose tests share what they set up. What needs a pipeline or a
-    server is slow.
+    Files stay whole: side by side, each has one process, whose tests share what they set up. Of those with a server,
+    which wait more than they compute, the longest comes first. What needs a pipeline or a server is slow.
     """
     places = {item.path: place for place, item in reversed(list(enumerate(items)))}
-    served = {item.path for item in items if with_server(item)}
-    items.sort(key=lambda item: (item.path in served, places[item.path], with_server(item)))
+    served = Counter(item.path for item in items if with_server(item))
+    items.sort(key=lambda item: (item.path in served, -served[item.path], places[item.path], with_server(item)))
     for item in items:
         if SLOW & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)

@@ -227,10 +227,10 @@ def test_the_real_pipeline_gives_the_bytes_of_its_stages(
     monkeypatch.chdir(tiny_project(tmp_path / "project", pipeline))
     (tmp_path / "mlflow.db").write_bytes(empty_store())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    name, message, _ = run(stages=["evaluate@tiny"])
-    assert (name, message) == ("Completed", "3 of 6 stages ran: weigh, train@tiny, evaluate@tiny")
+    name, message, _ = run(stages=["train@tiny"])
+    assert (name, message) == ("Completed", "2 of 5 stages ran: weigh, train@tiny")
     made = [path for place in ("data/models/tiny", "data/results/tiny") for path in Path(place).rglob("*") if path.is_file()]
-    assert len(made) > 8
+    assert {"model.keras", "predictions.csv", "history.csv"} <= {path.name for path in made}
     for path in made:
         assert path.name in UNEQUAL or path.read_bytes() == (pipeline / path).read_bytes(), path
 
