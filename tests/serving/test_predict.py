@@ -23,7 +23,6 @@ from tasks.inference.predictor import BATCH, Predictor, Thresholds, from_folder
 from tests.support import ROOT, toy_model
 from tests.support.draw import LABELS, draw_set
 from tests.support.toy_model import CLASSES, SIZE
-from tests.support.toy_pipeline import until
 
 BROKEN = {"b/text.txt": b"text", "empty.jpg": b""}
 
@@ -115,16 +114,30 @@ def test_what_is_done_is_not_done_again(predictor: Predictor, drawn: Path, whole
     assert output.read_bytes() == whole and not asked
 
 
+KILLED = """
+import os, signal
+from serving import predict, rows
+
+append = rows.Rows.append
+
+def append_and_die(*arguments):
+    append(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+rows.Rows.append = append_and_die
+predict.main()
+"""
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on(model: Path, drawn: Path, whole: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`kill -9` once the first batch is written."""
     output = tmp_path / "predictions.csv"
-    words = [sys.executable, "-m", "serving.predict", str(drawn), "--model", str(model), "--output", str(output)]
-    killed = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
-    until(lambda: output.exists() and output.stat().st_size > 0, 100)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert len(table(output.read_bytes())) < len(table(whole))
-    assert command(*words[3:]) == predict.UNANSWERED
+    words = [str(drawn), "--model", str(model), "--output", str(output)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *words], cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert 0 < len(table(output.read_bytes())) < len(table(whole))
+    assert command(*words) == predict.UNANSWERED
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"186 files, 184 answered by {model}, 2 without an answer")
     strip = [{**row, "model": ""} for row in table(whole)]
     assert [{**row, "model": ""} for row in table(output.read_bytes())] == strip
