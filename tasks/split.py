@@ -5,15 +5,19 @@ Copies of one picture (exact, near, mirrored) and images of one patient share a 
 parts: where the given folders put copies on both sides, the training (or validation) copy is withheld, counted and
 listed (or the identical ones alone, as params say). A carved group's part is a hash of the seed and of the first of its
 images by path (of the patient, where patients are known), so adding images moves none that is already assigned; the
-exceptions are a new near copy that sorts before all other images of its group, and a new image that joins two groups.
-Fails when a class lacks images in a part. Run by hand: `dvc repro --single-item split`.
+exceptions are a new near copy that sorts before all other images of its group, a new image that joins two groups, and
+the groups of small classes: where a class has no image in a carved part, one of its groups is moved there, and goes
+back once the class has others. Fails where a class lacks images in a part all the same.
+Run by hand: `dvc repro --single-item split`.
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,10 +27,11 @@ from tasks.params.read import read_section
 from tasks.params.split import Patients, Split
 from tasks.quality.duplicates import find_copies, group
 from tasks.stage import run
-from tasks.tables import read_table, write_table
+from tasks.tables import read_foreign_table, read_table, write_table
 
 PARTS = ("test", "validation", "training")  # by precedence: copies are withheld from the later ones
 WITHHELD = "withheld"
+NAMED = 3  # images that a message gives as examples
 SAME = {"withhold": "group", "withhold_identical": "sha256"}  # policy: what the images share of which later parts hold none
 
 log = logging.getLogger(__name__)
@@ -48,18 +53,35 @@ def main(raw: Path, clean: Path, files_csv: Path, splits_csv: Path, split_json: 
 
 
 def find_patients(paths: Sequence[str], params: Patients, raw: Path) -> list[str]:
-    """Return each image's patient, "" where none is known. Raises `UserError` for a pattern or table that fits nothing."""
+    """Return each image's patient, "" where none is known.
+
+    Raises `UserError` where images are missed, unless `missing` is `single`, and where all are.
+    """
     if params.pattern is not None:
-        pattern = _compile(params.pattern)
-        found = [match[1] if (match := pattern.search(path)) else "" for path in paths]
+        source, pattern = f"pattern {params.pattern!r}", _compile(params.pattern)
+        found = [match[1] or "" if (match := pattern.search(path)) else "" for path in paths]
     elif params.table is not None:
-        table = _read_patients(raw / params.table)
+        source, table = f"table {raw / params.table}", _read_patients(raw / params.table)
         found = [table.get(path, "") for path in paths]
     else:
         return [""] * len(paths)
-    if not any(found):
-        raise UserError(f"split.patients names no patient of any image, such as {paths[0]!r}: received {params}")
+    missed = [path for path, patient in zip(paths, found, strict=True) if not patient]
+    if missed and (params.missing == "refuse" or len(missed) == len(paths)):
+        raise UserError(_tell_missed(source, missed, len(paths)) + ("" if params.table is None else _tell_rows(table)))
     return found
+
+
+def _tell_missed(source: str, missed: Sequence[str], images: int) -> str:
+    examples = ", ".join(missed[:NAMED]) + (", …" if len(missed) > NAMED else "")
+    return (
+        f"split.patients: the {source} gives no patient for {len(missed)} of {images} images: {examples}. Expected one for each "
+        "image, or patients could be in two parts. Complete it, or write `missing: single` below split.patients: then each of "
+        "these images counts as a patient of its own"
+    )
+
+
+def _tell_rows(table: Mapping[str, str]) -> str:
+    return f". The table names, for example, {', '.join(list(table)[:NAMED])}" if table else ". The table has no rows"
 
 
 def assign(files: pd.DataFrame, copies: pd.DataFrame, patients: Sequence[str], params: Split) -> pd.DataFrame:
@@ -79,17 +101,51 @@ def assign(files: pd.DataFrame, copies: pd.DataFrame, patients: Sequence[str], p
     if params.copies in SAME:
         first = splits.groupby(SAME[params.copies]).split.transform(lambda parts: min(parts, key=PARTS.index))
         splits["split"] = splits.split.mask(splits.split != first, WITHHELD)
+    fillable = [part for part in carved if getattr(params, part) > 0] + (["training"] if carved else [])
+    movable = free & splits.split.isin(fillable)
+    moved = fill_parts(splits.assign(key=splits.group.map(anchors), movable=movable), fillable, params.seed)
+    splits["split"] = splits.split.mask(movable & splits.group.isin(list(moved)), splits.group.map(moved))
+    if moved:
+        log.info("%d groups of small classes changed their part, so that each part has images of each class", len(moved))
     return splits
 
 
+def fill_parts(images: pd.DataFrame, parts: Sequence[str], seed: int) -> dict[str, str]:
+    """Return {group: part} of the groups to move, so that each class has an image in each of `parts`.
+
+    `images` have the columns label, split, group, key (of the group) and movable. Into a part that a class lacks goes the
+    group of this class with the lowest hash of (seed, part, key) among those that are not missed where they are: each of
+    the group's classes keeps another image there. Where there is none, the part stays as it is.
+    """
+    counts = Counter(zip(images.split, images.label, strict=True))
+    movable, moved = images[images.movable], {}
+    for part, label in itertools.product(parts, sorted(set(images.label))):
+        if counts[part, label] == 0:
+            for one in _in_order(movable[movable.label == label], part, seed):
+                rows = movable[movable.group == one]
+                place, classes = moved.get(one, rows.split.iloc[0]), Counter(rows.label)
+                if all(counts[place, name] > count for name, count in classes.items()):
+                    moved[one] = part
+                    counts.subtract({(place, name): count for name, count in classes.items()})
+                    counts.update({(part, name): count for name, count in classes.items()})
+                    break
+    return moved
+
+
+def _in_order(images: pd.DataFrame, part: str, seed: int) -> list[str]:
+    """Return the groups of images by the hash of (seed, part, key)."""
+    keys = images.drop_duplicates("group").set_index("group").key
+    return sorted(keys.index, key=lambda one: _hash(f"{seed}:{part}:{keys[one]}"))
+
+
 def check(splits: pd.DataFrame) -> None:
-    """Raise `ValueError` naming every class that has no image in a part."""
+    """Raise `UserError` naming every class that has no image in a part."""
     counts = pd.crosstab(splits.label, splits.split).reindex(columns=list(PARTS), fill_value=0)
     lacking = [f"{label} has no {part} image" for label, row in counts.iterrows() for part in PARTS if row[part] == 0]
     if lacking:
         raise UserError(
-            f"every class needs images in each part, but {'; '.join(lacking)}. Add images of it, "
-            "or raise split.validation or split.test, or change split.seed in params.yaml."
+            f"every class needs images in each part, but {'; '.join(lacking)}. Add images of it that are no copies of its others "
+            "(nor of the same patients), or raise split.validation or split.test where one is 0, in params.yaml."
         )
 
 
@@ -136,12 +192,16 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def _read_patients(path: Path) -> dict[str, str]:
+    """Return {path: patient}; Windows' separators are read too."""
     if not path.is_file():
         raise UserError(f"split.patients.table: {path} is missing, expected a CSV file with columns path and patient")
-    table = read_table(path)
-    if not {"path", "patient"} <= set(table.columns):
-        raise UserError(f"split.patients.table: {path} has columns {list(table.columns)}, expected path and patient")
-    return dict(zip(table.path, table.patient, strict=True))
+    table = read_foreign_table(path, ("path", "patient"))
+    table["path"] = table.path.str.replace("\\", "/").str.removeprefix("./")
+    patients = table[table.patient != ""].drop_duplicates(["path", "patient"])
+    double = patients.path[patients.path.duplicated()]
+    if len(double):
+        raise UserError(f"split.patients.table: {path} gives {double.iloc[0]} two patients, expected one; {len(double)} such rows")
+    return dict(zip(patients.path, patients.patient, strict=True))
 
 
 def _same_patient(paths: Sequence[str], patients: Sequence[str]) -> pd.DataFrame:
@@ -153,14 +213,18 @@ def _same_patient(paths: Sequence[str], patients: Sequence[str]) -> pd.DataFrame
 
 def _draw(key: str, carved: Sequence[str], params: Split) -> str:
     """Return the part that the hash of `key` and the seed falls into."""
-    digest = hashlib.sha256(f"{params.seed}:{key}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
+    position = _hash(f"{params.seed}:{key}") / 2**64
     for part in carved:
         share = getattr(params, part)
         if position < share:
             return part
         position -= share
     return "training"
+
+
+def _hash(text: str) -> int:
+    """Return 64 bits of the SHA-256 of a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ class Patients(Section):
 
     pattern: str | None = None
     table: str | None = None
+    missing: Literal["refuse", "single"] = "refuse"  # single: an image without a patient is a patient of its own
 
     @model_validator(mode="after")
     def _one_source(self) -> "Patients":

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.tables import read_table, write_table
+from tasks.errors import UserError
+from tasks.tables import read_foreign_table, read_table, write_table
 
 NAMES = ["01", "1e3", "NA", "nan", "None", "true", "", " spaced ", "tumeur née", "肿瘤", 'a "quoted", name', "two\nlines"]
 
@@ -44,3 +45,29 @@ def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:
     write_table(pd.DataFrame(columns=["path", "reason", "bytes"]), tmp_path / "table.csv")
     table = read_table(tmp_path / "table.csv")
     assert table.empty and list(table.columns) == ["path", "reason", "bytes"]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [("path,patient\na,Mü\n", "utf-8-sig"), ("patient\tPath\nMü\ta\n", "utf-16"), ('"path";more;"patient"\r\n"a";";";Mü', "utf-8")],
+)
+def test_a_table_that_a_person_brings_is_read_as_spreadsheets_write_it(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "table.csv").write_bytes(text.encode(encoding))
+    assert read_foreign_table(tmp_path / "table.csv", ("path", "patient")).values.tolist() == [["a", "Mü"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"path,patient\na,b\nc,M\xfc\n", "table.csv, line 3: byte 0xfc is not UTF-8; save the table as UTF-8"),
+        (b"path,patient\na,b\n\nc\n", "table.csv, line 4: expected 2 cells as in the first line, received 1"),
+        (b"path,patient,Path\n", "line 1: expected the columns path, patient, each once; received path, patient, path"),
+        (b"", "expected the columns path, patient, each once; received an empty file"),
+        (b'path,patient\n"a,b\n', "is no CSV (unexpected end of data)"),
+    ],
+)
+def test_what_is_wrong_with_it_is_told_by_line_and_encoding(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_foreign_table(tmp_path / "table.csv", ("path", "patient"))
+    assert message in str(caught.value)

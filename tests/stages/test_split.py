@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from tasks.errors import UserError
 from tasks.params.split import NearCopies, Patients, Split
 from tasks.quality.duplicates import perceptual_hash
-from tasks.split import PARTS, WITHHELD, assign, check, find_patients, main
+from tasks.split import PARTS, WITHHELD, assign, check, fill_parts, find_patients, main
 from tasks.tables import read_table, write_table
 from tests.support import draw
 
@@ -212,14 +212,26 @@ def test_a_renamed_image_keeps_its_part() -> None:
     [("Training/cat/p017_slice3.png", "017"), ("Training/cat/p18_slice1.png", "18"), ("Training/cat/unknown.png", "")],
 )
 def test_patients_by_a_pattern(path: str, patient: str) -> None:
-    found = find_patients(["Training/cat/p1_.png", path], Patients(pattern=r"/p(\d+)_"), Path())
+    found = find_patients(["Training/cat/p1_.png", path], Patients(pattern=r"/p(\d+)_", missing="single"), Path())
     assert found == ["1", patient]
 
 
-def test_patients_by_a_table(tmp_path: Path) -> None:
-    (tmp_path / "patients.csv").write_text("path,patient\ncat/a.png,007\ncat/b.png,NA\n")
-    paths = ["cat/b.png", "cat/c.png", "cat/a.png"]
-    assert find_patients(paths, Patients(table="patients.csv"), tmp_path) == ["NA", "", "007"]
+@pytest.mark.parametrize("source", [{"pattern": r"([a-d])\.png"}, {"table": "patients.csv"}])
+def test_images_without_a_patient_are_refused_unless_each_is_to_be_a_patient_of_its_own(tmp_path: Path, source: dict) -> None:
+    (tmp_path / "patients.csv").write_text(
+        "path,patient\n" + "".join(f"cat/{name}.png,{name}\n" for name in "abcd") + "cat/e.png,\n"
+    )
+    paths = [f"cat/{name}.png" for name in "abcdefgh"]
+    expected = r"gives no patient for 4 of 8 images: cat/e.png, cat/f.png, cat/g.png, …\. Expected one .* write `missing: single`"
+    with pytest.raises(UserError, match=expected):
+        find_patients(paths, Patients(**source), tmp_path)
+    assert find_patients(paths, Patients(**source, missing="single"), tmp_path) == [*"abcd", "", "", "", ""]
+
+
+def test_a_table_of_patients_may_come_from_windows(tmp_path: Path) -> None:
+    rows = ["Path;PATIENT;distance", r"cat\a.png;007;near", r".\cat\b.png; NA ;n/a", "", r"cat\a.png;007;near"]
+    (tmp_path / "patients.csv").write_bytes("\r\n".join(rows).encode("utf-8-sig"))
+    assert find_patients(["cat/b.png", "cat/a.png"], Patients(table="patients.csv"), tmp_path) == ["NA", "007"]
 
 
 @pytest.mark.parametrize(
@@ -228,18 +240,51 @@ def test_patients_by_a_table(tmp_path: Path) -> None:
         ({"pattern": "(p"}, "split.patients.pattern: '(p' is no regular expression"),
         ({"pattern": "p"}, "has 0 groups, expected one around the patient"),
         ({"pattern": "(p)(q)"}, "has 2 groups, expected one around the patient"),
-        ({"pattern": "(patient)"}, "split.patients names no patient of any image, such as 'cat/a.png'"),
+        ({"pattern": "(patient)", "missing": "single"}, "gives no patient for 1 of 1 images: cat/a.png."),
         ({"table": "gone.csv"}, "gone.csv is missing, expected a CSV file with columns path and patient"),
-        ({"table": "other.csv"}, "has columns ['file', 'patient'], expected path and patient"),
-        ({"table": "strangers.csv"}, "names no patient of any image"),
+        ({"table": "other.csv"}, "other.csv, line 1: expected the columns path, patient, each once; received file, patient"),
+        ({"table": "strangers.csv"}, "gives no patient for 1 of 1 images: cat/a.png. Expected"),
+        ({"table": "strangers.csv"}, "The table names, for example, dog/a.png"),
+        ({"table": "two.csv"}, "gives cat/a.png two patients, expected one"),
     ],
 )
 def test_patients_that_cannot_be_found(tmp_path: Path, params: dict, message: str) -> None:
     (tmp_path / "other.csv").write_text("file,patient\ncat/a.png,1\n")
     (tmp_path / "strangers.csv").write_text("path,patient\ndog/a.png,1\n")
+    (tmp_path / "two.csv").write_text("path,patient\ncat/a.png,1\ncat/a.png,2\n")
     with pytest.raises(UserError) as caught:
         find_patients(["cat/a.png"], Patients(**params), tmp_path)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("subsets", [("",), ("training", "test")])
+def test_each_part_has_images_of_each_class_however_small(seed: int, subsets: Sequence[str]) -> None:
+    paths = [f"{subset}/class {label}/{n}.png".lstrip("/") for subset in subsets for label in range(6) for n in range(5)]
+    found = copies(*((path, path.replace("/0.png", "/1.png")) for path in paths if path.endswith("/0.png")))  # four groups a class
+    splits = assign(images(*paths), found, [""] * len(paths), Split(seed=seed))
+    check(splits)
+    assert (splits.groupby("group").split.nunique() == 1).all()
+
+
+def test_a_split_that_lacks_nothing_stays_as_drawn_and_new_images_bring_moved_groups_back() -> None:
+    few, more = ([f"class {label}/{number}.png" for label in range(6) for number in range(count)] for count in (8, 100))
+    drawn, before = (pd.Series(parts(images(*paths), params=Split(seed=1))) for paths in (more, few))
+    assert 0 < (before != drawn[before.index]).sum() <= 2 * 6
+    assert (
+        fill_parts(
+            pd.DataFrame({"split": drawn, "label": drawn.index.str[:7], "group": drawn.index, "key": "", "movable": True}), PARTS, 1
+        )
+        == {}
+    )
+
+
+def test_a_group_moves_only_where_all_its_classes_keep_another() -> None:
+    rows = [("cat", "a"), ("dog", "a"), ("cat", "b"), ("dog", "c")]  # `a` alone is of both
+    table = pd.DataFrame(rows, columns=["label", "group"]).assign(split="training", key="the same", movable=True)
+    assert fill_parts(table, ["test"], 1) == {"a": "test"}
+    assert fill_parts(table[table.group == "a"], ["test"], 1) == {}
+    assert fill_parts(table[table.group != "b"], ["test"], 1) == {"c": "test"}  # the cat of `a` would be missed
 
 
 def test_every_class_that_lacks_a_part_is_named() -> None:
