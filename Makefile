@@ -62,7 +62,7 @@ post: comment  ## post it on pull request PR (needs gh, signed in)
 
 lock:  ## solve pyproject.toml into requirements.txt again (needs uv)
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade \
-		--extra s3 --extra postgres --extra serving --extra dicom --extra dev --output-file requirements.txt
+		--extra s3 --extra postgres --extra serving --extra dicom --extra heic --extra dev --output-file requirements.txt
 
 clean:  ## remove scratch that is made again when needed; never images, models or the registry
 	rm -rf .cache .pytest_cache .ruff_cache
