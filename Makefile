@@ -14,7 +14,7 @@ run: .venv/installed  ## bring the images up to date, run every stage that is st
 	@python -m flows.retrain $(ARGS)
 
 data: .venv/installed  ## use your own images: make data FROM=<folder | s3://... | git+repository#folder | sklearn:digits>
-	@python -m flows.import_images "$(FROM)"
+	@python -m flows.import_images "$(FROM)" $(ARGS)
 
 recipe: .venv/installed  ## write params.yaml for a known task of recipes/: make recipe NAME=photo_filter (ARGS=--force overwrites edits)
 	@python -m tasks.params.recipe "$(NAME)" $(ARGS)

@@ -10,37 +10,114 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
 from flows.graph import DvcError, ask_dvc, open_project
 from tasks.errors import UserError, exit_with_message
+from tasks.params.read import PARAMS, read_section
+from tasks.params.validate import Validate
+from tasks.quality import layout as layout_of
+from tasks.quality.layout import Layout, read_layout
+from tasks.quality.litter import is_litter
+
+if TYPE_CHECKING:
+    from dvc.fs import FileSystem
+    from dvc.repo import Repo
+    from dvc.stage import Stage
 
 RAW = Path("data/raw")
 POINTER = Path("data/raw.dvc")
 NAMED = 20  # offenders that a message lists
+ROWS = 40  # classes that the table of an import lists
+POINTER_SIZE = 1024  # bytes; Git LFS writes pointers of less
 DIGITS = "sklearn:digits"
 
 log = logging.getLogger(__name__)
 
 
-def replace(source: str) -> None:
-    """Import `source` as `data/raw` in place of what is there. Raises `UserError` and leaves all as it was."""
-    check(source)
+def replace(source: str, agree: Callable[[Layout], bool] = lambda _: True) -> None:
+    """Import `source` as `data/raw` in place of what is there, if `agree` says so of how its images lie.
+
+    Raises `UserError` and leaves all as it was.
+    """
+    layout = check(source)
     command = _command(source)
     _bring_back()
     refuse_unrecorded()
+    if layout is not None and not agree(layout):
+        log.info("nothing was imported, the images are as before")
+        return
     with _put_aside():
         try:
-            if source == DIGITS:
-                write_digits(RAW)
-            ask_dvc(*command)
+            _import(source, command)
         except DvcError as error:
             raise UserError(f"{source}: could not be imported, the images are as before: {error}") from error
+        if layout is None:
+            describe(read_layout(RAW, _settings()))
     log.info("data/raw holds %d files of %s", sum(1 for path in RAW.rglob("*") if path.is_file()), source)
+
+
+def _import(source: str, command: list[str]) -> None:
+    if source == DIGITS:
+        write_digits(RAW)
+    if command[0] != "import-url" or "://" in source:
+        ask_dvc(*command)
+        return
+    with open_project() as project:
+        stage = project.imp_url(command[1], command[2], no_exec=True)
+        _fetch(project, stage)
+
+
+def _fetch(project: "Repo", stage: "Stage") -> None:
+    """Have DVC fetch a local import anew, without litter: it refuses a folder that has a `.dvcignore` in it."""
+    stage.frozen = True
+    stage.deps[0].fs = _without_litter()
+    with project.lock:
+        stage.update()
+        stage.dump()
+
+
+def _without_litter() -> "FileSystem":
+    """Return the local file system as DVC uses it, but for litter: DVC refuses a folder with a `.dvcignore` in it."""
+    from dvc.fs import LocalFileSystem
+
+    class WithoutLitter(LocalFileSystem):
+        def walk(self, path: str, **options: object) -> Iterator[tuple[str, list, list]]:
+            for parent, folders, files in super().walk(path, **options):
+                for names in (folders, files):
+                    for name in filter(is_litter, list(names)):
+                        names.pop(name) if isinstance(names, dict) else names.remove(name)
+                yield parent, folders, files
+
+        def find(self, path: str, **options: object) -> Iterator[str]:
+            return (f"{parent}{os.sep}{name}" for parent, _, files in self.walk(path) for name in files)
+
+    return WithoutLitter()
+
+
+def _settings() -> Validate:
+    """Return the section `validate` of `params.yaml`, which says how the images lie where that is not clear."""
+    return read_section("validate", Validate) if PARAMS.exists() else Validate()
+
+
+def describe(layout: Layout) -> None:
+    """Log how the images lie, and how many there are of each class in each part."""
+    import pandas as pd  # half a second, which those who only ask for changes do without
+
+    for note in layout.notes:
+        log.info("%s", note)
+    table = pd.Series(layout.counts).unstack(0, fill_value=0)
+    table = table[[part for part in ("training", "", "validation", "test") if part in table]]
+    table.columns = [part or ("images" if table.shape[1] == 1 else "training") for part in table]
+    sums = table.sum().rename(f"{len(table)} classes")
+    log.info("\n%s\n", pd.concat([table.head(ROWS), sums.to_frame().T]).to_string())
+    if len(table) > ROWS:
+        log.info("of %d more classes the images are in the sums alone", len(table) - ROWS)
 
 
 def write_digits(folder: Path) -> None:
@@ -97,6 +174,7 @@ def update() -> str:
 
     An import asks its source, a folder tracked by `dvc add` records its changes.
     """
+    _bring_back()
     if not POINTER.exists():
         raise UserError(f"{POINTER} is missing: bring images with `make data FROM=<folder>`")
     before = _recorded()
@@ -116,16 +194,20 @@ def _update() -> None:
         return
     refuse_unrecorded()
     dependency = pointer["deps"][0]
-    if "repo" not in dependency and "://" not in dependency["path"]:
+    is_local = "repo" not in dependency and "://" not in dependency["path"]
+    if is_local:
         check(str(POINTER.parent / dependency["path"]))
     if not RAW.exists():
         log.info("fetching the images of %s", dependency["path"])
     with open_project() as project:
-        project.update([str(POINTER)])
+        if is_local:
+            _fetch(project, project.stage.get_target(str(POINTER)))
+        else:
+            project.update([str(POINTER)])
 
 
 def refuse_unrecorded() -> None:
-    """Raise `ValueError` naming the files in `data/raw` that DVC has no record of: an update would delete them."""
+    """Raise `UserError` naming the files in `data/raw` that DVC has no record of: an update would delete them."""
     if not (RAW.exists() and POINTER.exists()):
         return
     with open_project() as project:
@@ -138,16 +220,19 @@ def refuse_unrecorded() -> None:
         )
 
 
-def check(source: str) -> None:
-    """Raise `ValueError` naming everything in a local folder that DVC would choke on or follow out of it."""
+def check(source: str) -> Layout | None:
+    """Return how the images of a local folder lie, None where that is seen once they are here.
+
+    Raises `UserError` naming everything in it that DVC would choke on or follow out of it.
+    """
     if source == DIGITS:
-        return
+        return None
     if source.startswith("sklearn:"):
         raise UserError(f"{source}: no such set; known is {DIGITS}")
     if source.startswith(("http://", "https://")):
         raise UserError(f"{source}: a folder cannot be listed over HTTP; use a local folder, s3://… or git+<repository>#<folder>")
     if "://" in source or source.startswith("git+"):
-        return
+        return None
     folder = Path(source)
     if not folder.exists():
         raise UserError(f"{source}: no such folder; expected images in class folders")
@@ -160,15 +245,30 @@ def check(source: str) -> None:
         raise UserError(
             _listed(f"{source}: {len(problems)} entries cannot be versioned", problems) + "\nMend or remove them, and run again."
         )
-    if not any(path.is_file() for path in folder.rglob("*")):
+    files = [Path(parent, name) for parent, _, names in layout_of.walk(folder) for name in names]
+    if not files:
         raise UserError(f"{source}: is empty; expected images in class folders")
+    pointers = [path for path in files if _is_pointer(path)]
+    if pointers:
+        raise UserError(
+            f"{source}: {len(pointers)} files are pointers of Git LFS, such as {pointers[0]}; "
+            "run `git lfs pull` in their repository, and import again"
+        )
+    try:
+        return read_layout(folder, _settings())
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
 
 
 def _problems(folder: Path) -> Iterator[str]:
     root = folder.resolve()
+    if root.is_relative_to(Path.cwd()):
+        for path in sorted((*root.rglob(".dvcignore"), *root.rglob(".dvc"))):
+            yield f"{path}: within this project it would hide images from DVC"
     refused: list[OSError] = []
     for parent, folders, files in os.walk(folder, onerror=refused.append):
-        for name in [*folders, *files]:
+        folders[:] = [name for name in folders if not is_litter(name)]
+        for name in [*folders, *(name for name in files if not is_litter(name))]:
             problem = _problem(Path(parent, name), root)
             if problem:
                 yield f"{os.fsencode(Path(parent, name)).decode('utf-8', 'backslashreplace')}: {problem}"
@@ -194,6 +294,10 @@ def _problem(path: Path, root: Path) -> str | None:
     return None
 
 
+def _is_pointer(path: Path) -> bool:
+    return path.stat().st_size < POINTER_SIZE and path.read_bytes().startswith(layout_of.POINTER)
+
+
 def _listed(title: str, lines: list[str]) -> str:
     more = [f"… and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
     return "\n  ".join([f"{title}:", *lines[:NAMED], *more])
@@ -216,13 +320,22 @@ def _as_dvc_reads_it(folder: Path) -> str:
     return os.path.relpath(folder, RAW.parent.resolve()) if inside else str(folder)
 
 
+def agree(layout: Layout) -> bool:
+    """Show how the images lie, and ask at a terminal whether they are to be imported."""
+    describe(layout)
+    if "--yes" in sys.argv or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return True
+    return input("Import these images? [Y/n] ").strip().casefold() in ("", "y", "yes")
+
+
 def main() -> None:
-    """Replace the images by those of the folder named on the command line."""
+    """Replace the images by those of the folder named on the command line; `--yes` asks nothing."""
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
-    if len(sys.argv) != 2 or not sys.argv[1]:
-        sys.exit("usage: make data FROM=<folder | s3://… | git+repository#folder | sklearn:digits>")
+    sources = [word for word in sys.argv[1:] if word != "--yes"]
+    if len(sources) != 1 or not sources[0]:
+        sys.exit("usage: make data FROM=<folder | s3://… | git+repository#folder | sklearn:digits> (ARGS=--yes asks nothing)")
     with exit_with_message():
-        replace(sys.argv[1])
+        replace(sources[0], agree)
 
 
 if __name__ == "__main__":

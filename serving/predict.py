@@ -5,8 +5,8 @@
     python -m serving.predict scans/ --model 3 --output predictions.csv --explain explanations/
 
 Files that cannot be decoded are reported in the column `error` and stop nothing. Of a folder every file is taken, at any
-depth, but those whose name or folder begins with a dot. A file is not answered again when `--output` has a row of the same
-path and bytes by the same model.
+depth, but hidden ones and what systems leave (`__MACOSX`, `Thumbs.db`). A file is not answered again when `--output` has a
+row of the same path and bytes by the same model.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from tqdm import tqdm
 from serving import explain, rows
 from tasks.errors import UserError, describe_error
 from tasks.inference.predictor import BATCH, PLACES, THREADS, Answer, Predictor
+from tasks.quality.litter import is_litter
 from tasks.registry import load
 from tasks.tracking.hashes import file_sha256
 
@@ -66,9 +67,9 @@ def walk(folder: Path) -> Iterator[Path]:
     seen, refused = set(), []
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=refused.append):
         real = os.path.realpath(parent)
-        folders[:] = [name for name in folders if not name.startswith(".") and real not in seen]
+        folders[:] = [name for name in folders if not is_litter(name) and real not in seen]
         if real not in seen:
-            yield from (Path(parent, name) for name in names if not name.startswith("."))
+            yield from (Path(parent, name) for name in names if not is_litter(name))
         seen.add(real)
     yield from (Path(error.filename) for error in refused)
 

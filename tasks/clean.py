@@ -1,4 +1,4 @@
-"""Usable images to `data/clean`, all others to `data/quarantine` with their reasons; `data/raw` is only read.
+"""Usable images to `data/clean`, rejected files to `data/quarantine` with their reasons; `data/raw` is only read.
 
 Every file keeps its relative path, so equal names in two classes stay apart. Fails when the table and the folder
 disagree. Run by hand: `dvc repro --single-item clean`.
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 def main(raw: Path, files_csv: Path, clean: Path, quarantine: Path, quarantine_csv: Path) -> None:
     """Copy each file to where its status sends it, and list the rejected ones."""
     files = read_table(files_csv)
-    usable = files.status == "usable"
+    usable, refused = files.status == "usable", files.status == "rejected"
     copy(files[usable].path, raw, clean)
-    copy(files[~usable].path, raw, quarantine)
-    rejected = files.loc[~usable, ["path", "reason", "detail", "bytes"]]
+    copy(files[refused].path, raw, quarantine)
+    rejected = files.loc[refused, ["path", "reason", "detail", "bytes"]]
     write_table(rejected.astype({"bytes": "Int64"}), quarantine_csv)
     tell(usable.sum(), rejected)
 

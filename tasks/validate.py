@@ -26,7 +26,7 @@ def main(raw: Path, files_csv: Path, validation_json: Path, data_docs: Path) -> 
     from tasks.quality.expectations import judge  # Great Expectations costs seconds, which those who only scan do without
 
     params = read_section("validate", Validate)
-    files = scan(raw, Limits(params.max_bytes, params.max_pixels))
+    files = scan(raw, Limits(params.max_bytes, params.max_pixels), params)
     files_csv.parent.mkdir(parents=True, exist_ok=True)
     files.to_csv(files_csv, index=False, float_format="%.3f")
     tell(files)
@@ -38,7 +38,9 @@ def main(raw: Path, files_csv: Path, validation_json: Path, data_docs: Path) -> 
 def tell(files: pd.DataFrame) -> None:
     """Log what was found."""
     rejected = files[files.status == "rejected"]
-    log.info("%d files, %d usable images, %d rejected", len(files), len(files) - len(rejected), len(rejected))
+    aside = int((files.status == "aside").sum())
+    told = f", {aside} left aside" if aside else ""
+    log.info("%d files, %d usable images, %d rejected%s", len(files), len(files) - len(rejected) - aside, len(rejected), told)
     for row in rejected.head(20).itertuples():
         log.info("  rejected %s: %s (%s)", row.path, row.reason, row.detail)
     if len(rejected) > 20:

@@ -1,6 +1,6 @@
 """The section `validate` of `params.yaml`: how large files may be, and what their table is expected to fulfil."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -34,7 +34,18 @@ class Expectations(Section):
     format_matches_name: Judgement = Judgement(level="warn")
 
 
+class Layout(Section):
+    """How the images lie, where that is not read from their folders or not to be."""
+
+    # Folders of each part, as they lie in the imported folder; {} there are none; null reads them from their names.
+    parts: dict[Literal["training", "validation", "test"], list[str]] | None = None
+    depth: Annotated[int, Field(ge=0)] | None = None  # folders between that of a part and those of the classes
+    similar_names: Literal["refuse", "keep"] = "refuse"  # classes that differ in case, blanks or the coding of letters only
+
+
 class Validate(Section):
+    layout: Layout = Layout()
+    label_from: Literal["folder", "name"] = "folder"  # name: cat.12.jpg is a cat, whatever folder it lies in
     max_bytes: Count = 100_000_000
     max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 100_000_000  # Pillow refuses more
     expectations: Expectations = Expectations()

@@ -93,7 +93,7 @@ def _tables(files: pd.DataFrame) -> dict[str, pd.DataFrame]:
     labels = sorted(set(files.label) - {""})
     counts = images.label.value_counts().reindex(labels, fill_value=0)
     classes = pd.DataFrame({"path": labels, "images": counts.values, "imbalance": counts.max() / counts.clip(lower=0.5).values})
-    return {"files": files, "classes": classes, "images": images}
+    return {"files": files[files.status != "aside"], "classes": classes, "images": images}
 
 
 def _validate(context: gx.data_context.EphemeralDataContext, table: str, frame: pd.DataFrame, asked: list) -> list:

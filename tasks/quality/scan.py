@@ -1,6 +1,7 @@
 """Look at every file below a folder once: read it whole, decode it, measure it."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,64 +14,56 @@ from tqdm import tqdm
 from tasks.errors import UserError
 from tasks.imaging.decode import decode_bytes, read_file
 from tasks.imaging.picture import ImageError, Limits
+from tasks.params.validate import Validate
+from tasks.quality import layout as layout_of
 from tasks.quality.duplicates import perceptual_hash
+from tasks.quality.layout import Layout, read_layout
 
-SUBSETS = {
-    "training": ("training", "train"),
-    "validation": ("validation", "validate", "val", "valid"),
-    "test": ("testing", "test"),
-}
+DEFAULT = Validate()
+
 COLUMNS = (
     "path", "subset", "label", "status", "reason", "detail", "bytes", "sha256", "format", "mode",
     "width", "height", "mean", "std", "hash",
 )  # fmt: skip
 
+log = logging.getLogger(__name__)
 
-def scan(raw: Path, limits: Limits) -> pd.DataFrame:
-    """Return one row per file under `raw`, sorted by path, with the columns `COLUMNS`.
 
-    Folders named like a subset (Training, Testing, validate, …) hold class folders; without such a folder the class
-    folders lie in `raw` itself. Raises `UserError` where there is no file.
+def scan(raw: Path, limits: Limits, validate: Validate = DEFAULT) -> pd.DataFrame:
+    """Return one row per file under `raw` but litter, sorted by path, with the columns `COLUMNS`.
+
+    Part and class are those of `read_layout`. Raises `UserError` where there is no file, or no clear layout.
     """
     paths = sorted(walk(raw), key=lambda path: path.as_posix())
     if not paths:
         raise UserError(f"{raw}: expected images in class folders, found no file; `make data FROM=<folder>` brings yours")
-    subsets = find_subsets(raw)
+    layout = read_layout(raw, validate)
+    for note in layout.notes:
+        log.info("%s", note)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(
-            tqdm(pool.map(lambda path: _row(path, raw, subsets, limits), paths), total=len(paths), desc="files", unit=" files")
+            tqdm(pool.map(lambda path: _row(path, raw, layout, limits), paths), total=len(paths), desc="files", unit=" files")
         )
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"width": "Int64", "height": "Int64"})
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """Yield every file below `root`; folders that are links are followed by DVC, so they are folders here."""
-    for folder, _, names in os.walk(root, followlinks=True):
+    """Yield every file below `root` but litter; folders that are links are followed by DVC, so they are folders here."""
+    for folder, _, names in layout_of.walk(root):
         yield from (Path(folder, name) for name in names)
 
 
-def find_subsets(raw: Path) -> dict[str, str]:
-    """Return {folder name: subset} of the top folders that hold a subset: named like one, with folders inside."""
-    known = {name: subset for subset, names in SUBSETS.items() for name in names}
-    folders = [folder for folder in raw.iterdir() if folder.is_dir()]
-    return {
-        folder.name: known[folder.name.lower()]
-        for folder in folders
-        if folder.name.lower() in known and any(inside.is_dir() for inside in folder.iterdir())
-    }
-
-
-def _row(path: Path, raw: Path, subsets: dict[str, str], limits: Limits) -> dict[str, object]:
-    relative = path.relative_to(raw)
-    parts = relative.parts
-    subset = subsets.get(parts[0], "")
-    label = parts[1 if subset else 0] if len(parts) > (2 if subset else 1) else ""
-    row = {"path": relative.as_posix(), "subset": subset, "label": label, "status": "usable"}
+def _row(path: Path, raw: Path, layout: Layout, limits: Limits) -> dict[str, object]:
+    relative = path.relative_to(raw).as_posix()
+    part, label = layout.place(relative)
+    row: dict[str, object] = {"path": relative, "subset": part, "label": label, "status": "usable"}
+    if layout.is_aside(relative):
+        return row | {"subset": "", "label": "", "status": "aside", "reason": "unlabelled", "detail": "it lies in no class folder"}
     try:
         content = read_file(path, limits)
         row |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(content).hexdigest()}
-        if not label or (subsets and not subset):
-            raise ImageError("outside_class_folder", f"expected {'<subset>/' if subsets else ''}<class>/<file>")
+        if not label:
+            raise ImageError("outside_class_folder", layout.expected)
         return row | _describe(content, limits)
     except ImageError as error:
         return row | {"status": "rejected", "reason": error.reason, "detail": error.detail}

@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 
 from flows import import_images
 from tasks.errors import UserError
+from tasks.quality.layout import Layout
 from tests.support import ROOT
 from tests.support import toy_pipeline as toy
 
@@ -137,14 +138,16 @@ def test_every_offender_of_a_folder_is_named_at_once(project: Path, tmp_path: Pa
     (images / "cat/leaving_folder").symlink_to(tmp_path / "elsewhere")
     (images / "cat/within").symlink_to("1.jpg")
     os.mkfifo(images / "dog/pipe")
+    (images / "dog/.dvcignore").write_text("*.jpg")
     Path(os.fsdecode(os.fsencode(images / "dog") + b"/caf\xe9.jpg")).write_text("x")
-    with pytest.raises(UserError, match="5 entries cannot be versioned") as refused:
+    with pytest.raises(UserError, match="6 entries cannot be versioned") as refused:
         import_images.replace("images")
     for line in (
         "cat/dangling: a link to nowhere, which does not exist",
         "cat/leaving: a link out of the folder",
         "cat/leaving_folder: a link out of the folder",
         "dog/pipe: neither a file nor a folder",
+        "dog/.dvcignore: within this project it would hide images",
         r"dog/caf\xe9.jpg: the name is not UTF-8",
     ):
         assert line in str(refused.value)
@@ -164,6 +167,54 @@ def test_unreadable_files_and_folders_are_named() -> None:
     assert "2 entries cannot be versioned" in child.stderr
     assert "cat/2.jpg: not readable: permission denied" in child.stderr
     assert "dog: the folder cannot be opened (Permission denied)" in child.stderr
+
+
+def test_litter_is_left_out_of_the_import_and_of_its_updates(project: Path, tmp_path: Path) -> None:
+    images = add_images(tmp_path / "elsewhere", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg")
+    add_images(images, "cat/.hidden.jpg", "__MACOSX/cat/._1.jpg", ".git/HEAD", ".dvc/config", "dog/Thumbs.db")
+    (images / ".dvcignore").write_text("*1*.jpg\n")
+    import_images.replace("../elsewhere")
+    assert raw() == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"]
+    add_images(images, "cat/.another.jpg")
+    assert import_images.update() == ""
+    add_images(images, "dog/2.jpg")
+    assert import_images.update() == "data/raw: 4 files, 3 before"
+
+
+def test_a_layout_that_is_not_clear_is_refused_before_anything_is_copied(project: Path, tmp_path: Path) -> None:
+    before = state()
+    add_images(tmp_path / "sites", *(f"{site}/{label}/1.jpg" for site in "ab" for label in ("yes", "no")))
+    with pytest.raises(UserError, match=r"sites: a, b hold folders of the same kind .*in more than one way"):
+        import_images.replace("../sites")
+    assert state() == before
+    (project / "params.yaml").write_text("validate: {layout: {depth: 1}}\n")
+    import_images.replace("../sites")
+    assert len(raw()) == 4
+
+
+def test_pointers_of_git_lfs_are_refused(project: Path, tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        (add_images(tmp_path / "lfs", f"{label}/1.jpg") / label / "1.jpg").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(UserError, match="2 files are pointers of Git LFS, such as .*; run `git lfs pull`"):
+        import_images.replace("../lfs")
+
+
+def test_what_is_imported_is_shown_and_may_be_declined(project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = state()
+    add_images(tmp_path / "parts", *(f"{part}/{label}/1.jpg" for part in ("train", "test_set") for label in ("cat", "dog")))
+
+    def decline(layout: Layout) -> bool:
+        import_images.describe(layout)
+        return False
+
+    with caplog.at_level("INFO"):
+        import_images.replace("../parts", decline)
+    assert "parts: test_set → test, train → training" in caplog.text
+    assert [line.split() for line in caplog.text.splitlines() if line.startswith(("cat", "2 classes"))] == [
+        ["cat", "1", "1"],
+        ["2", "classes", "2", "2"],
+    ]
+    assert state() == before
 
 
 def test_a_failed_import_leaves_all_as_it_was_even_after_a_killed_one(project: Path, tmp_path: Path) -> None:

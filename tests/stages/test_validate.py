@@ -13,7 +13,7 @@ from tasks.errors import UserError
 from tasks.imaging.picture import Limits
 from tasks.params.validate import Expectations
 from tasks.quality.expectations import RULES, judge
-from tasks.quality.scan import COLUMNS, find_subsets, scan
+from tasks.quality.scan import COLUMNS, scan
 from tasks.tables import read_table
 from tasks.validate import main
 from tests.support.pipeline import CLASSES
@@ -70,7 +70,7 @@ def test_too_many_pixels(tmp_path: Path) -> None:
     assert row(tmp_path, "cat/a.png", Limits(max_pixels=1000)).reason == "too_many_pixels"
 
 
-@pytest.mark.parametrize("stray", ["a.png", "Training/a.png", "extra/cat/a.png", "Notes/a.png"])
+@pytest.mark.parametrize("stray", ["a.png", "Training/a.png", "extra/bird/a.png", "Notes/a.png"])
 def test_a_file_outside_the_class_folders(tmp_path: Path, stray: str) -> None:
     save(tmp_path / "Training/cat/a.png")
     save(tmp_path / stray)
@@ -88,10 +88,12 @@ def test_class_folders_without_subsets(tmp_path: Path) -> None:
     assert set(files.subset) == {""}
 
 
-def test_subsets_by_any_of_their_names(tmp_path: Path) -> None:
-    for folder in ("Training", "VAL", "testing", "other"):
-        (tmp_path / folder / "cat").mkdir(parents=True)
-    assert find_subsets(tmp_path) == {"Training": "training", "VAL": "validation", "testing": "test"}
+def test_litter_has_no_row_and_what_has_no_class_is_left_aside(tmp_path: Path) -> None:
+    for path in ("train/cat/a.png", "train/cat/.b.png", "__MACOSX/cat/._a.png", "train/dog/c.png", "test/d.png"):
+        save(tmp_path / path)
+    files = scan(tmp_path, Limits())
+    assert files.path.tolist() == ["test/d.png", "train/cat/a.png", "train/dog/c.png"]
+    assert files.status.tolist() == ["aside", "usable", "usable"]
 
 
 def test_a_class_that_is_named_like_a_subset(tmp_path: Path) -> None:

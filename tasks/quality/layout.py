@@ -1,0 +1,465 @@
+"""How the images lie: the part and the class of every file, read from its folders.
+
+Folders of parts (`train`, `Testing`, `val_images`, …) hold class folders; without parts, the class folders lie at the top.
+Both may lie deeper, below folders that hold nothing else. A set that can be read in two ways is refused with the settings
+to choose from: a class that is a part, or the whole set a second time, would give a fine score that is not true.
+"""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from tasks.errors import UserError
+from tasks.params.validate import Validate
+from tasks.quality.litter import is_litter
+
+PARTS = {
+    "train": "training", "training": "training", "trn": "training",
+    "val": "validation", "valid": "validation", "validation": "validation", "validate": "validation", "dev": "validation",
+    "test": "test", "testing": "test", "tst": "test", "holdout": "test",
+}  # fmt: skip
+PART_WORD = re.compile(rf"({'|'.join(PARTS)})(?:set|data|dataset|images?|imgs?|folder)?")
+PREDICTION_WORD = re.compile(r"pred|predict|prediction|predictions|unlabell?ed|submission|inference")
+# Folders of such names, apart from numbers, tell images of one class apart: batches, years, patients.
+GROUP_WORD = re.compile(
+    r"batch|set|part|session|day|week|month|year|series|scan|study|patient|subject|case|folder|group|run|slice|fold|split|"
+    r"images?|imgs?|photos?|pictures?|left|right|jpe?g|png|[a-z]"
+)
+ARCHIVE = re.compile(r".*\.(?:zip|tar|gz|tgz|bz2|xz|7z|rar)", re.IGNORECASE | re.DOTALL)
+NO_IMAGE = re.compile(
+    r".*\.(?:txt|csv|tsv|jsonl?|xml|md|rst|html?|pdf|ya?ml|toml|ini|cfg|log|py|ipynb|mat|np[yz]|h5|xlsx?|docx?|dvc|sh|db|sqlite|"
+    r"names|data|cff|bib|zip|tar|gz|tgz|bz2|xz|7z|rar)",
+    re.IGNORECASE | re.DOTALL,
+)
+NUMBERED = re.compile(r"(?P<label>.*?)[\s._#(-]*\d+\)?")
+LABELS_ELSEWHERE = (
+    "expected a folder for each class; labels in tables or JSON files are not read. Export the set as class folders, or, "
+    "where the names of the files say the class (cat.12.jpg), set `validate: {label_from: name}` in params.yaml"
+)
+NAMED = 8  # names that a line lists
+ENOUGH = 5  # files of a class that are no chance copies of others
+HEAD = 4096  # bytes that are compared before whole files are
+POINTER = b"version https://git-lfs"  # what Git LFS leaves in place of a file that it did not fetch
+
+
+@dataclass
+class Folder:
+    """What lies in a folder: the names of its files, and its folders by name; without litter."""
+
+    files: list[str] = field(default_factory=list)
+    folders: dict[str, "Folder"] = field(default_factory=dict)
+
+    @cached_property
+    def images(self) -> list[str]:
+        """The files in the folder itself that may be images, by their endings."""
+        return [name for name in self.files if not NO_IMAGE.fullmatch(name)]
+
+    @cached_property
+    def with_images(self) -> dict[str, "Folder"]:
+        """The folders in it that hold an image, at any depth."""
+        return {name: folder for name, folder in self.folders.items() if folder.images or folder.with_images}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts and the classes lie, and what a person should know of this reading."""
+
+    parts: Mapping[str, str]  # {folder: part}; a folder of no part has the part ""
+    depth: int = 0  # folders between that of a part and those of its classes
+    label_from: str = "folder"
+    aside: tuple[str, ...] = ()  # folders of images without a class
+    notes: tuple[str, ...] = ()
+    counts: Mapping[tuple[str, str], int] = field(default_factory=dict)  # files that may be images, by part and class
+
+    def place(self, path: str) -> tuple[str, str]:
+        """Return part and class of a file, by its path below the images; a class of "" where it lies in none."""
+        names = PurePosixPath(path).parts
+        for length in range(len(names) - 1, -1, -1):
+            part = self.parts.get("/".join(names[:length]))
+            if part is not None:
+                return part, self._label(names[length:])
+        return "", ""
+
+    @property
+    def expected(self) -> str:
+        """Say what the path of an image looks like."""
+        if self.label_from == "name":
+            return "expected <class>.<number>.<ending>, as in cat.12.jpg"
+        folders = "<folder>/" * self.depth
+        return f"expected {'<part>/' if any(self.parts.values()) else ''}{folders}<class>/<file>"
+
+    def is_aside(self, path: str) -> bool:
+        """Say whether a file is left aside: it may be asked about, and nothing is learned from it."""
+        return any(path.startswith(f"{folder}/") for folder in self.aside)
+
+    def _label(self, names: tuple[str, ...]) -> str:
+        if self.label_from == "name":
+            return label_of_name(names[-1])
+        return names[self.depth] if len(names) > self.depth + 1 else ""
+
+
+def label_of_name(name: str) -> str:
+    """Return what a file name says without its ending and its last number: `cat.12.jpg` and `cat (12).png` are cats."""
+    stem = PurePosixPath(name).stem
+    numbered = NUMBERED.fullmatch(stem)
+    return numbered["label"] if numbered else stem
+
+
+def part_of_name(name: str) -> str | None:
+    """Return the part that a folder's name names, None where it names none or two: `Seg_Train`, `TestSet`, `val2017`."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|[\W\d_]+", " ", name)
+    found = {PARTS[match[1]] for word in spaced.casefold().split() if (match := PART_WORD.fullmatch(word))}
+    return found.pop() if len(found) == 1 else None
+
+
+def read_layout(root: Path, validate: Validate) -> Layout:
+    """Look at the folders below `root` and return how the images lie. Raises `UserError` where that is not clear."""
+    tree, litter = look(root)
+    reader = _given if validate.layout.parts is not None or validate.layout.depth is not None else _find
+    layout = reader(tree, validate)
+    counts = count(layout, tree)
+    if validate.layout.similar_names == "refuse":
+        refuse_similar({label for _, label in counts})
+    refuse_repeated(layout, tree, root)
+    return replace(layout, counts=counts, notes=(*layout.notes, *_note_empty(counts), *_note_litter(litter)))
+
+
+def look(root: Path) -> tuple[Folder, Counter[str]]:
+    """Return all that lies below a folder but litter, and how often each kind of litter does. Links are followed."""
+    tree = Folder()
+    litter: Counter[str] = Counter()
+    for parent, _, files in walk(root, litter):
+        folder = tree
+        for name in Path(parent).relative_to(root).parts:
+            folder = folder.folders.setdefault(name, Folder())
+        folder.files.extend(files)
+    return tree, litter
+
+
+def walk(root: Path, litter: Counter[str] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield as `os.walk` does, in order and without litter, which is counted. Links are followed."""
+    for parent, folders, files in os.walk(root, followlinks=True):
+        if litter is not None:
+            litter.update("._*" if name.startswith("._") else name for name in (*folders, *files) if is_litter(name))
+        folders[:] = sorted(name for name in folders if not is_litter(name))
+        yield parent, folders, sorted(name for name in files if not is_litter(name))
+
+
+def count(layout: Layout, tree: Folder) -> dict[tuple[str, str], int]:
+    """Return how many files that may be images lie in each part and class, empty class folders too."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for path, folder in each_folder(tree):
+        if layout.label_from == "folder" and not folder.files and not folder.folders:
+            counts[layout.place(f"{path}/any")] += 0
+        counts.update(place for place, _ in _placed(layout, path, folder))
+    return {place: images for place, images in sorted(counts.items()) if place[1]}
+
+
+def _placed(layout: Layout, path: str, folder: Folder) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield part and class, and the path, of each file in a folder that may be an image and is not left aside."""
+    for name in folder.images:
+        inside = _join(path, name)
+        if not layout.is_aside(inside):
+            yield layout.place(inside), inside
+
+
+def each_folder(folder: Folder, path: str = "") -> Iterator[tuple[str, Folder]]:
+    """Yield each folder with its path, the outer ones first."""
+    yield path, folder
+    for name, inner in folder.folders.items():
+        yield from each_folder(inner, _join(path, name))
+
+
+def _given(tree: Folder, validate: Validate) -> Layout:
+    """Take the layout as `validate.layout` says."""
+    said = {folder.strip("/"): part for part, folders in (validate.layout.parts or {}).items() for folder in folders}
+    known = dict(each_folder(tree))
+    missing = [folder for folder in said if folder not in known]
+    if missing:
+        raise UserError(
+            f"validate.layout.parts: no folder {_list(missing)} with images; the folders are "
+            f"{_list([path for path in known if path])}"
+        )
+    depth = validate.layout.depth or 0
+    parts = said if "training" in said.values() else {"": "", **said}
+    aside = [path for path, part in said.items() if part != "training" and not known[path].with_images]
+    if "" not in parts:
+        aside += [name for name in tree.with_images if not any(folder.split("/")[0] == name for folder in said)]
+    return Layout(parts, depth, validate.label_from, tuple(aside), _notes_aside(aside, known))
+
+
+def _find(tree: Folder, validate: Validate) -> Layout:
+    """Take the only reading that the names and the nesting of the folders allow, or raise `UserError`."""
+    path, top = _unwrap("", tree)
+    notes = [f"the images lie in {path}/"] if path else []
+    if validate.label_from == "name":
+        return _by_name(path, top, notes)
+    if not top.with_images:
+        raise UserError(_describe_flat(top))
+    layout = _find_parts(path, top) or _find_classes(path, top)
+    return Layout(layout.parts, layout.depth, "folder", layout.aside, (*notes, *layout.notes))
+
+
+def _by_name(path: str, top: Folder, notes: list[str]) -> Layout:
+    parts = {_join(path, name): part for name in top.with_images if (part := part_of_name(name))}
+    if "training" not in parts.values():
+        parts = {path: ""} | parts
+    return Layout(parts, 0, "name", (), (*notes, *_notes_parts(parts)))
+
+
+def _find_parts(path: str, top: Folder) -> Layout | None:
+    """Return the layout where folders of parts hold class folders; None where the folders at the top are classes."""
+    holders = {name: inner for name, inner in top.with_images.items() if inner.with_images}
+    again = {name: _again(name, inner, top) for name, inner in holders.items()}
+    for name in (name for name, same in again.items() if same and part_of_name(name) in (None, "training")):
+        raise UserError(
+            f"{_join(path, name)} holds {_list(again[name])} again, which lie beside it too: import one of the two, "
+            f"or remove the other from the source"
+        )
+    held = {name: part for name in holders if (part := part_of_name(name))}
+    if any(again.values()) and all(part != "training" for part in held.values()):
+        parts = {path: ""} | {_join(path, name): held[name] for name, same in again.items() if same}
+        return Layout(parts, notes=_notes_parts(parts))
+    if "training" not in held.values():
+        return _refuse_parts_without_training(top, held, holders)
+    _refuse_strangers(top, held, holders)
+    return _with_parts(path, top, held)
+
+
+def _with_parts(path: str, top: Folder, held: dict[str, str]) -> Layout:
+    inner = {name: _unwrap_part(_join(path, name), top.folders[name]) for name in held}
+    learned = {label for name, part in held.items() if part == "training" for label in inner[name][1].with_images}
+    aside = [_join(path, name) for name, folder in top.with_images.items() if name not in held and _is_unlabelled(name, folder)]
+    parts = {}
+    for name, part in held.items():
+        where, folder = inner[name]
+        classes = set(folder.with_images)
+        if part == "test" and len(classes) == 1 and not classes & learned and len(learned) > 1:
+            aside.append(where)
+        else:
+            parts[where] = part
+    if len(learned) == 1 and _is_group(*learned):
+        raise UserError(f"{_list(list(parts))} hold images without class folders: {LABELS_ELSEWHERE}")
+    known = {_join(path, inside): folder for inside, folder in each_folder(top)}
+    return Layout(parts, aside=tuple(aside), notes=(*_notes_parts(parts), *_notes_aside(aside, known)))
+
+
+def _refuse_parts_without_training(top: Folder, held: dict[str, str], holders: Mapping[str, Folder]) -> None:
+    if held and set(held) == set(top.with_images):
+        raise UserError(
+            f"{_list(list(held))}: none of them is named like training; say which is in params.yaml, as in "
+            f"`validate: {{layout: {{parts: {{training: [{next(iter(held))}]}}}}}}`"
+        )
+
+
+def _refuse_strangers(top: Folder, held: dict[str, str], holders: Mapping[str, Folder]) -> None:
+    """Raise `UserError` where folders beside those of parts hold the same classes, or a part is named in many words only."""
+    classes = {label for name in held for label in _classes(holders[name])}
+    beside = [name for name in holders if name not in held and not _is_unlabelled(name, holders[name])]
+    same = [name for name in beside if classes & set(_classes(holders[name]))]
+    loose = [name for name in held if name.casefold() not in PARTS]
+    flat = [name for name, inner in top.with_images.items() if name not in held and not _is_unlabelled(name, inner)]
+    if same or (beside and loose) or (flat and all(_is_group(label) for label in classes)):
+        raise UserError(_two_readings(top, [*held, *(same or beside or flat)], held))
+
+
+def _find_classes(path: str, top: Folder) -> Layout:
+    """Return the layout whose folders at the top are classes. Raises `UserError` where they may be something else."""
+    classes = top.with_images
+    named = {name: part for name in classes if (part := part_of_name(name))}
+    flat = {name: part for name, part in named.items() if not classes[name].with_images}
+    if len(classes) > 1 and len(flat) == len(classes):
+        raise UserError(f"{_list(list(flat))} hold images without class folders: {LABELS_ELSEWHERE}")
+    tests = [name for name, part in flat.items() if part == "test"]
+    if tests and len(classes) - len(flat) >= 2:
+        raise UserError(
+            f"{_list(tests)} lies beside the classes {_list([name for name in classes if name not in flat])}, and is named like "
+            f"a part. Say in params.yaml which it is: `validate: {{layout: {{parts: {{test: [{tests[0]}]}}}}}}` leaves its images "
+            "aside, `validate: {layout: {parts: {}}}` makes it a class"
+        )
+    inner = {name: _classes(folder) for name, folder in classes.items() if folder.with_images}
+    repeated = [name for name, times in Counter(label for labels in inner.values() for label in labels).items() if times > 1]
+    if repeated and not all(_is_group(name) for name in repeated):
+        raise UserError(_two_readings(top, list(inner), {}))
+    notes = [f"{_list(list(named))}: named like a part, taken as a class (validate.layout.parts says otherwise)"] if named else []
+    if inner:
+        deeper = sorted({label for labels in inner.values() for label in labels})
+        notes.append(
+            f"the classes are {_list(list(classes))}; the folders in them ({_list(deeper)}) are not told apart "
+            "(validate.layout.depth: 1 makes those the classes)"
+        )
+    return Layout({path: ""}, notes=tuple(notes))
+
+
+def _two_readings(top: Folder, names: list[str], held: dict[str, str]) -> str:
+    """Say that folders may be parts, classes, or folders above classes, and which settings choose."""
+    inside = sorted({label for name in names for label in _classes(top.folders[name])})
+    training = [name for name, part in held.items() if part == "training"] or names[:1]
+    others = {name: part for name, part in held.items() if part != "training"} or dict.fromkeys(names[1:2], "test")
+    parts = ", ".join(
+        f"{part}: [{', '.join(names)}]"
+        for part, names in {"training": training, **{part: [name] for name, part in others.items()}}.items()
+    )
+    return (
+        f"{_list(names)} hold folders of the same kind ({_list(inside)}), and can be read in more than one way. "
+        "Give one of them to `make data FROM=`, or say in params.yaml, below validate:\n"
+        f"  layout: {{parts: {{{parts}}}}}   where they are parts; others are left out\n"
+        f"  layout: {{depth: 1}}   where {_list(inside)} are the classes, whichever folder they lie in\n"
+        f"  layout: {{depth: 0}}   where {_list(list(top.with_images))} are the classes"
+    )
+
+
+def _describe_flat(top: Folder) -> str:
+    """Say what is to be done with images that lie in no folder."""
+    if not top.images:
+        archives = list(filter(ARCHIVE.fullmatch, top.files))
+        return f"{_list(archives)}: unpack it, and import the folder" if archives else "holds no image; expected class folders"
+    if any("\\" in name for name in top.images):
+        return (
+            f"the names hold backslashes ({top.images[0]}): the archive was not unpacked as folders. Unpack it again "
+            "with `unzip`, `7z x` or the system's own program"
+        )
+    labels = Counter(label_of_name(name) for name in top.images)
+    said = _list([f"{label} ({number})" for label, number in labels.most_common()])
+    offer = f"The names say {said}: set validate.label_from: name in params.yaml to take them as the classes"
+    fits = "" not in labels and 2 <= len(labels) <= len(top.images) / 2
+    return f"{len(top.images)} images lie in no class folder. {offer if fits else 'Expected a folder for each class'}"
+
+
+def refuse_similar(labels: set[str]) -> None:
+    """Raise `UserError` naming classes that differ in case, blanks or the coding of letters only."""
+    by_look: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        by_look.setdefault(_look_of(label), []).append(label)
+    alike = [" and ".join(map(ascii, same)) for same in by_look.values() if len(same) > 1]
+    if alike:
+        raise UserError(
+            f"classes whose names differ in case, blanks or the coding of letters only: {'; '.join(alike)}. "
+            "Put the images of one class into one folder, or, where they are two classes, set "
+            "`validate: {layout: {similar_names: keep}}` in params.yaml"
+        )
+
+
+def refuse_repeated(layout: Layout, tree: Folder, root: Path) -> None:
+    """Raise `UserError` where each file of a class is, byte for byte, a file of other classes too."""
+    files: dict[str, list[Path]] = {}
+    for path, folder in each_folder(tree):
+        for (_, label), inside in _placed(layout, path, folder):
+            files.setdefault(label, []).append(root / inside)
+    files.pop("", None)
+    sizes: dict[int, dict[str, list[Path]]] = {}
+    for label, paths in files.items():
+        for path in paths:
+            sizes.setdefault(path.stat().st_size, {}).setdefault(label, []).append(path)
+    for label, paths in files.items():
+        if len(paths) >= ENOUGH and all(_has_twin(path, label, sizes) for path in paths):
+            raise UserError(
+                f"each of the {len(paths)} files of {label} is also a file of another class, byte for byte: {label} is no class "
+                "of its own. Remove it from the source, or import the folder that holds the right classes"
+            )
+
+
+def _has_twin(path: Path, label: str, sizes: Mapping[int, Mapping[str, list[Path]]]) -> bool:
+    others = [other for name, paths in sizes[path.stat().st_size].items() if name != label for other in paths]
+    if not others:
+        return False
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if not head or head.startswith(POINTER):
+        return False
+    return any(_begins_with(other, head) and other.read_bytes() == path.read_bytes() for other in others)
+
+
+def _begins_with(path: Path, head: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(head)) == head
+
+
+def _again(name: str, folder: Folder, top: Folder) -> list[str]:
+    """Return the folders in `folder` that lie beside it too, where most do."""
+    beside = set(top.with_images) - {name}
+    same = [label for label in _classes(folder) if label in beside]
+    return same if len(same) >= 2 or set(same) == beside else []
+
+
+def _classes(folder: Folder) -> list[str]:
+    return list(_unwrap_part("", folder)[1].with_images)
+
+
+def _unwrap(path: str, folder: Folder) -> tuple[str, Folder]:
+    """Go down while a folder holds nothing but one folder of folders with images; return where that ends."""
+    while not folder.images and len(folder.with_images) == 1:
+        name, inner = next(iter(folder.with_images.items()))
+        is_class = not inner.with_images and not part_of_name(name) and not _is_group(name)
+        if is_class or (inner.with_images and part_of_name(name) == "training"):
+            break
+        path, folder = _join(path, name), inner
+    return path, folder
+
+
+def _unwrap_part(path: str, folder: Folder) -> tuple[str, Folder]:
+    """Go down in a part while it holds nothing but one folder of class folders."""
+    while not folder.images and len(folder.with_images) == 1:
+        name, inner = next(iter(folder.with_images.items()))
+        if not inner.with_images:
+            break
+        path, folder = _join(path, name), inner
+    return path, folder
+
+
+def _is_unlabelled(name: str, folder: Folder) -> bool:
+    """Say whether a folder beside parts holds images to be asked about: named so, and without classes."""
+    words = re.sub(r"[\W\d_]+", " ", name).casefold().split()
+    meant = part_of_name(name) is not None or any(PREDICTION_WORD.fullmatch(word) for word in words)
+    while not folder.images and len(folder.with_images) == 1:
+        folder = next(iter(folder.with_images.values()))
+    return meant and bool(folder.images) and not folder.with_images
+
+
+def _is_group(name: str) -> bool:
+    words = re.sub(r"[\W\d_]+", " ", name).casefold().split()
+    return all(GROUP_WORD.fullmatch(word) for word in words)
+
+
+def _look_of(label: str) -> str:
+    """Return what a name looks like: without blanks and marks that are not seen, in one case and one coding."""
+    folded = unicodedata.normalize("NFKC", label).casefold()
+    return "".join(sign for sign in unicodedata.normalize("NFKC", folded) if unicodedata.category(sign)[0] not in "ZC")
+
+
+def _notes_parts(parts: Mapping[str, str]) -> tuple[str, ...]:
+    said = [f"{path or 'the other folders'} → {part or 'training'}" for path, part in parts.items()]
+    return (f"parts: {', '.join(said)}",) if len(parts) > 1 or set(parts.values()) != {""} else ()
+
+
+def _notes_aside(aside: list[str], known: Mapping[str, Folder]) -> tuple[str, ...]:
+    counts = [sum(len(inner.images) for _, inner in each_folder(known[path])) for path in aside]
+    return tuple(
+        f"{path}: {number} images without a class are left aside; `python -m serving.predict data/raw/{path}` asks about them"
+        for path, number in zip(aside, counts, strict=True)
+    )
+
+
+def _note_empty(counts: Mapping[tuple[str, str], int]) -> tuple[str, ...]:
+    filled = {label for (_, label), number in counts.items() if number}
+    empty = sorted({label for _, label in counts} - filled)
+    return (f"without an image, so no class: {_list(empty)}",) if empty else ()
+
+
+def _note_litter(litter: Counter[str]) -> tuple[str, ...]:
+    said = [f"{name} ({times})" if times > 1 else name for name, times in sorted(litter.items())]
+    return (f"hidden or of the system, left out: {_list(said)}",) if said else ()
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _list(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
