@@ -25,10 +25,10 @@ PARTS = {
 }  # fmt: skip
 PART_WORD = re.compile(rf"({'|'.join(PARTS)})(?:set|data|dataset|images?|imgs?|folder)?")
 PREDICTION_WORD = re.compile(r"pred|predict|prediction|predictions|unlabell?ed|submission|inference")
-# Folders of such names, apart from numbers, tell images of one class apart: batches, years, patients.
+# Folders of such names, with a number or without, tell images of one class apart: batches, sessions, patients.
 GROUP_WORD = re.compile(
     r"batch|set|part|session|day|week|month|year|series|scan|study|patient|subject|case|folder|group|run|slice|fold|split|"
-    r"images?|imgs?|photos?|pictures?|left|right|jpe?g|png|[a-z]"
+    r"images?|imgs?|photos?|pictures?|left|right|jpe?g|png"
 )
 ARCHIVE = re.compile(r".*\.(?:zip|tar|gz|tgz|bz2|xz|7z|rar)", re.IGNORECASE | re.DOTALL)
 NO_IMAGE = re.compile(
@@ -209,7 +209,9 @@ def _by_name(path: str, top: Folder, notes: list[str]) -> Layout:
     parts = {_join(path, name): part for name in top.with_images if (part := part_of_name(name))}
     if "training" not in parts.values():
         parts = {path: ""} | parts
-    return Layout(parts, 0, "name", (), (*notes, *_notes_parts(parts)))
+    known = {_join(path, inside): folder for inside, folder in each_folder(top)}
+    aside = [name for name, part in parts.items() if part == "test" and not any(map(label_of_name, known[name].images))]
+    return Layout(parts, 0, "name", tuple(aside), (*notes, *_notes_parts(parts), *_notes_aside(aside, known)))
 
 
 def _find_parts(path: str, top: Folder) -> Layout | None:
@@ -264,8 +266,8 @@ def _refuse_strangers(top: Folder, held: dict[str, str], holders: Mapping[str, F
     same = [name for name in beside if classes & set(_classes(holders[name]))]
     loose = [name for name in held if name.casefold() not in PARTS]
     flat = [name for name, inner in top.with_images.items() if name not in held and not _is_unlabelled(name, inner)]
-    if same or (beside and loose) or (flat and all(_is_group(label) for label in classes)):
-        raise UserError(_two_readings(top, [*held, *(same or beside or flat)], held))
+    if same or (beside and loose) or (flat and all(map(_is_group, classes))):
+        raise UserError(_two_readings(top, [*held, *(same or beside or flat)]))
 
 
 def _find_classes(path: str, top: Folder) -> Layout:
@@ -284,8 +286,8 @@ def _find_classes(path: str, top: Folder) -> Layout:
         )
     inner = {name: _classes(folder) for name, folder in classes.items() if folder.with_images}
     repeated = [name for name, times in Counter(label for labels in inner.values() for label in labels).items() if times > 1]
-    if repeated and not all(_is_group(name) for name in repeated):
-        raise UserError(_two_readings(top, list(inner), {}))
+    if repeated and (not all(map(_is_group, repeated)) or all(map(_is_group, classes))):
+        raise UserError(_two_readings(top, list(inner)))
     notes = [f"{_list(list(named))}: named like a part, taken as a class (validate.layout.parts says otherwise)"] if named else []
     if inner:
         deeper = sorted({label for labels in inner.values() for label in labels})
@@ -296,20 +298,19 @@ def _find_classes(path: str, top: Folder) -> Layout:
     return Layout({path: ""}, notes=tuple(notes))
 
 
-def _two_readings(top: Folder, names: list[str], held: dict[str, str]) -> str:
+def _two_readings(top: Folder, names: list[str]) -> str:
     """Say that folders may be parts, classes, or folders above classes, and which settings choose."""
     inside = sorted({label for name in names for label in _classes(top.folders[name])})
-    training = [name for name, part in held.items() if part == "training"] or names[:1]
-    others = {name: part for name, part in held.items() if part != "training"} or dict.fromkeys(names[1:2], "test")
-    parts = ", ".join(
-        f"{part}: [{', '.join(names)}]"
-        for part, names in {"training": training, **{part: [name] for name, part in others.items()}}.items()
-    )
+    depth = 1 + max(len(PurePosixPath(_unwrap_part("", top.folders[name])[0]).parts) for name in names)
+    strangers = [name for name in names if part_of_name(name) is None]
+    training = [name for name in names if part_of_name(name) == "training"] or strangers[:1] or names[:1]
+    parts = {"training": training} | {part_of_name(name) or "test": [name] for name in names if name not in training}
+    said = ", ".join(f"{part}: [{', '.join(folders)}]" for part, folders in parts.items())
     return (
-        f"{_list(names)} hold folders of the same kind ({_list(inside)}), and can be read in more than one way. "
+        f"{_list(names)} hold folders of the same names ({_list(inside)}), and can be read in more than one way. "
         "Give one of them to `make data FROM=`, or say in params.yaml, below validate:\n"
-        f"  layout: {{parts: {{{parts}}}}}   where they are parts; others are left out\n"
-        f"  layout: {{depth: 1}}   where {_list(inside)} are the classes, whichever folder they lie in\n"
+        f"  layout: {{parts: {{{said}}}}}   where they are parts; others are left out\n"
+        f"  layout: {{depth: {depth}}}   where {_list(inside)} are the classes, whichever folder they lie in\n"
         f"  layout: {{depth: 0}}   where {_list(list(top.with_images))} are the classes"
     )
 
@@ -356,12 +357,16 @@ def refuse_repeated(layout: Layout, tree: Folder, root: Path) -> None:
     for label, paths in files.items():
         for path in paths:
             sizes.setdefault(path.stat().st_size, {}).setdefault(label, []).append(path)
-    for label, paths in files.items():
-        if len(paths) >= ENOUGH and all(_has_twin(path, label, sizes) for path in paths):
-            raise UserError(
-                f"each of the {len(paths)} files of {label} is also a file of another class, byte for byte: {label} is no class "
-                "of its own. Remove it from the source, or import the folder that holds the right classes"
-            )
+    repeated = [
+        f"{label} ({len(paths)})"
+        for label, paths in files.items()
+        if len(paths) >= ENOUGH and all(_has_twin(path, label, sizes) for path in paths)
+    ]
+    if repeated:
+        raise UserError(
+            f"every file of {_list(repeated)} is also a file of another class, byte for byte: that is no class of its own. "
+            "Remove the copies from the source, or import the folder that holds the right classes"
+        )
 
 
 def _has_twin(path: Path, label: str, sizes: Mapping[int, Mapping[str, list[Path]]]) -> bool:
@@ -422,8 +427,12 @@ def _is_unlabelled(name: str, folder: Folder) -> bool:
 
 
 def _is_group(name: str) -> bool:
+    """Say whether a folder's name tells images of one class apart; bare numbers may be classes, but for dates."""
     words = re.sub(r"[\W\d_]+", " ", name).casefold().split()
-    return all(GROUP_WORD.fullmatch(word) for word in words)
+    numbers = re.findall(r"\d+", name)
+    if not words:
+        return bool(numbers) and len(numbers[0]) >= 4
+    return all(GROUP_WORD.fullmatch(word) or (len(word) == 1 and numbers) for word in words)
 
 
 def _look_of(label: str) -> str:
