@@ -1,13 +1,18 @@
 """Assign every usable image to training, validation or test: `data/splits.csv`.
 
-Folders that the data bring (Training, Testing, validate, …) are kept as given; a missing part is carved from training.
-Copies of one picture (exact, near, mirrored) and images of one patient share a group, and a group never straddles two
-parts: where the given folders put copies on both sides, the training (or validation) copy is withheld, counted and
-listed (or the identical ones alone, as params say). A carved group's part is a hash of the seed and of the first of its
-images by path (of the patient, where patients are known), so adding images moves none that is already assigned; the
-exceptions are a new near copy that sorts before all other images of its group, a new image that joins two groups, and
-the groups of small classes: where a class has no image in a carved part, one of its groups is moved there, and goes
-back once the class has others. Fails where a class lacks images in a part all the same.
+Parts that the folders bring (Training, Testing, …) are kept as given; a missing one is carved from training. Copies of one
+picture (exact, near, mirrored) and images of one patient share a group, and a group never straddles two parts. Where given
+folders put copies on both sides, the training (or validation) copy is withheld, counted and listed, or the identical ones
+alone, as params say.
+
+A carved group's part is a hash of the seed and of the first of its images by path (of the patient, where patients are
+known). So adding images moves none that is already assigned, but in three cases:
+
+- a new near copy sorts before all other images of its group;
+- a new image joins two groups;
+- a class had no image in a carved part, so one of its groups was moved there: it goes back once the class has others.
+
+Fails where a class lacks images in a part all the same.
 Run by hand: `dvc repro --single-item split`.
 """
 
@@ -32,6 +37,7 @@ from tasks.tables import read_foreign_table, read_table, write_table
 PARTS = ("test", "validation", "training")  # by precedence: copies are withheld from the later ones
 WITHHELD = "withheld"
 NAMED = 3  # images that a message gives as examples
+REMEDY = ", or write `missing: single` below split.patients: then each of these images counts as a patient of its own"
 SAME = {"withhold": "group", "withhold_identical": "sha256"}  # policy: what the images share of which later parts hold none
 
 log = logging.getLogger(__name__)
@@ -67,7 +73,8 @@ def find_patients(paths: Sequence[str], params: Patients, raw: Path) -> list[str
         return [""] * len(paths)
     missed = [path for path, patient in zip(paths, found, strict=True) if not patient]
     if missed and (params.missing == "refuse" or len(missed) == len(paths)):
-        raise UserError(_tell_missed(source, missed, len(paths)) + ("" if params.table is None else _tell_rows(table)))
+        remedy = REMEDY if len(missed) < len(paths) else ""
+        raise UserError(_tell_missed(source, missed, len(paths)) + remedy + ("" if params.table is None else _tell_rows(table)))
     return found
 
 
@@ -75,8 +82,7 @@ def _tell_missed(source: str, missed: Sequence[str], images: int) -> str:
     examples = ", ".join(missed[:NAMED]) + (", …" if len(missed) > NAMED else "")
     return (
         f"split.patients: the {source} gives no patient for {len(missed)} of {images} images: {examples}. Expected one for each "
-        "image, or patients could be in two parts. Complete it, or write `missing: single` below split.patients: then each of "
-        "these images counts as a patient of its own"
+        "image, or patients could be in two parts. Complete it"
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.support import ROOT
+from tests.support import ROOT, make_once
 from tests.support.pipeline import TINY_PARAMS, draw_tiny, enter, run_stage, stages
 
 gc.disable()  # until all is imported
@@ -118,13 +118,7 @@ def pipeline(shared: Path) -> Path:
 
     Processes side by side share it: the first that needs it makes it.
     """
-    root = shared / "pipeline"
-    done = root.with_suffix(".done")
-    with FileLock(root.with_suffix(".lock")):
-        if not done.exists():
-            make_pipeline(root)
-            done.touch()
-    return root
+    return make_once(shared / "pipeline", make_pipeline)
 
 
 def make_pipeline(root: Path) -> None:

@@ -4,8 +4,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
+from tests.support import make_once
 from tests.support import toy_pipeline as toy
 
 
@@ -15,13 +15,7 @@ def team(shared: Path) -> Path:
 
     Its DVC remote is to be `store` beside them. Only to be copied.
     """
-    folder = shared / "toy"
-    done = folder.with_suffix(".done")
-    with FileLock(folder.with_suffix(".lock")):
-        if not done.exists():
-            make_team(folder)
-            done.touch()
-    return folder
+    return make_once(shared / "toy", make_team)
 
 
 def make_team(folder: Path) -> None:

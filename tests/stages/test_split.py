@@ -271,12 +271,8 @@ def test_a_split_that_lacks_nothing_stays_as_drawn_and_new_images_bring_moved_gr
     few, more = ([f"class {label}/{number}.png" for label in range(6) for number in range(count)] for count in (8, 100))
     drawn, before = (pd.Series(parts(images(*paths), params=Split(seed=1))) for paths in (more, few))
     assert 0 < (before != drawn[before.index]).sum() <= 2 * 6
-    assert (
-        fill_parts(
-            pd.DataFrame({"split": drawn, "label": drawn.index.str[:7], "group": drawn.index, "key": "", "movable": True}), PARTS, 1
-        )
-        == {}
-    )
+    table = pd.DataFrame({"split": drawn, "label": drawn.index.str[:7], "group": drawn.index, "key": "", "movable": True})
+    assert fill_parts(table, PARTS, 1) == {}
 
 
 def test_a_group_moves_only_where_all_its_classes_keep_another() -> None:
