@@ -21,7 +21,8 @@ from flows.graph import DvcError, ask_dvc, open_project
 from tasks.errors import UserError, exit_with_message
 from tasks.params.read import PARAMS, read_section
 from tasks.params.validate import Validate
-from tasks.quality import layout as layout_of
+from tasks.quality.alike import POINTER as POINTER_OF_LFS
+from tasks.quality.folders import walk
 from tasks.quality.layout import Layout, read_layout
 from tasks.quality.litter import is_litter
 
@@ -245,7 +246,7 @@ def check(source: str) -> Layout | None:
         raise UserError(
             _listed(f"{source}: {len(problems)} entries cannot be versioned", problems) + "\nMend or remove them, and run again."
         )
-    files = [Path(parent, name) for parent, _, names in layout_of.walk(folder) for name in names]
+    files = [Path(parent, name) for parent, _, names in walk(folder) for name in names]
     if not files:
         raise UserError(f"{source}: is empty; expected images in class folders")
     pointers = [path for path in files if _is_pointer(path)]
@@ -295,7 +296,7 @@ def _problem(path: Path, root: Path) -> str | None:
 
 
 def _is_pointer(path: Path) -> bool:
-    return path.stat().st_size < POINTER_SIZE and path.read_bytes().startswith(layout_of.POINTER)
+    return path.stat().st_size < POINTER_SIZE and path.read_bytes().startswith(POINTER_OF_LFS)
 
 
 def _listed(title: str, lines: list[str]) -> str:

@@ -5,18 +5,16 @@ Both may lie deeper, below folders that hold nothing else. A set that can be rea
 to choose from: a class that is a part, or the whole set a second time, would give a fine score that is not true.
 """
 
-import os
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from tasks.errors import UserError
 from tasks.params.validate import Validate
-from tasks.quality.litter import is_litter
+from tasks.quality.alike import refuse_repeated, refuse_similar
+from tasks.quality.folders import Folder, each_folder, join, look
 
 PARTS = {
     "train": "training", "training": "training", "trn": "training",
@@ -31,38 +29,12 @@ GROUP_WORD = re.compile(
     r"images?|imgs?|photos?|pictures?|left|right|jpe?g|png"
 )
 ARCHIVE = re.compile(r".*\.(?:zip|tar|gz|tgz|bz2|xz|7z|rar)", re.IGNORECASE | re.DOTALL)
-NO_IMAGE = re.compile(
-    r".*\.(?:txt|csv|tsv|jsonl?|xml|md|rst|html?|pdf|ya?ml|toml|ini|cfg|log|py|ipynb|mat|np[yz]|h5|xlsx?|docx?|dvc|sh|db|sqlite|"
-    r"names|data|cff|bib|zip|tar|gz|tgz|bz2|xz|7z|rar)",
-    re.IGNORECASE | re.DOTALL,
-)
 NUMBERED = re.compile(r"(?P<label>.*?)[\s._#(-]*\d+\)?")
 LABELS_ELSEWHERE = (
     "expected a folder for each class; labels in tables or JSON files are not read. Export the set as class folders, or, "
     "where the names of the files say the class (cat.12.jpg), set `validate: {label_from: name}` in params.yaml"
 )
 NAMED = 8  # names that a line lists
-ENOUGH = 5  # files of a class that are no chance copies of others
-HEAD = 4096  # bytes that are compared before whole files are
-POINTER = b"version https://git-lfs"  # what Git LFS leaves in place of a file that it did not fetch
-
-
-@dataclass
-class Folder:
-    """What lies in a folder: the names of its files, and its folders by name; without litter."""
-
-    files: list[str] = field(default_factory=list)
-    folders: dict[str, "Folder"] = field(default_factory=dict)
-
-    @cached_property
-    def images(self) -> list[str]:
-        """The files in the folder itself that may be images, by their endings."""
-        return [name for name in self.files if not NO_IMAGE.fullmatch(name)]
-
-    @cached_property
-    def with_images(self) -> dict[str, "Folder"]:
-        """The folders in it that hold an image, at any depth."""
-        return {name: folder for name, folder in self.folders.items() if folder.images or folder.with_images}
 
 
 @dataclass(frozen=True)
@@ -125,29 +97,8 @@ def read_layout(root: Path, validate: Validate) -> Layout:
     counts = count(layout, tree)
     if validate.layout.similar_names == "refuse":
         refuse_similar({label for _, label in counts})
-    refuse_repeated(layout, tree, root)
+    refuse_repeated(_by_class(layout, tree, root))
     return replace(layout, counts=counts, notes=(*layout.notes, *_note_empty(counts), *_note_litter(litter)))
-
-
-def look(root: Path) -> tuple[Folder, Counter[str]]:
-    """Return all that lies below a folder but litter, and how often each kind of litter does. Links are followed."""
-    tree = Folder()
-    litter: Counter[str] = Counter()
-    for parent, _, files in walk(root, litter):
-        folder = tree
-        for name in Path(parent).relative_to(root).parts:
-            folder = folder.folders.setdefault(name, Folder())
-        folder.files.extend(files)
-    return tree, litter
-
-
-def walk(root: Path, litter: Counter[str] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield as `os.walk` does, in order and without litter, which is counted. Links are followed."""
-    for parent, folders, files in os.walk(root, followlinks=True):
-        if litter is not None:
-            litter.update("._*" if name.startswith("._") else name for name in (*folders, *files) if is_litter(name))
-        folders[:] = sorted(name for name in folders if not is_litter(name))
-        yield parent, folders, sorted(name for name in files if not is_litter(name))
 
 
 def count(layout: Layout, tree: Folder) -> dict[tuple[str, str], int]:
@@ -156,23 +107,18 @@ def count(layout: Layout, tree: Folder) -> dict[tuple[str, str], int]:
     for path, folder in each_folder(tree):
         if layout.label_from == "folder" and not folder.files and not folder.folders:
             counts[layout.place(f"{path}/any")] += 0
-        counts.update(place for place, _ in _placed(layout, path, folder))
+        counts.update(layout.place(join(path, name)) for name in folder.images if not layout.is_aside(f"{path}/"))
     return {place: images for place, images in sorted(counts.items()) if place[1]}
 
 
-def _placed(layout: Layout, path: str, folder: Folder) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield part and class, and the path, of each file in a folder that may be an image and is not left aside."""
-    for name in folder.images:
-        inside = _join(path, name)
-        if not layout.is_aside(inside):
-            yield layout.place(inside), inside
-
-
-def each_folder(folder: Folder, path: str = "") -> Iterator[tuple[str, Folder]]:
-    """Yield each folder with its path, the outer ones first."""
-    yield path, folder
-    for name, inner in folder.folders.items():
-        yield from each_folder(inner, _join(path, name))
+def _by_class(layout: Layout, tree: Folder, root: Path) -> dict[str, list[Path]]:
+    """Return the files of each class that may be images."""
+    files: dict[str, list[Path]] = {}
+    for path, folder in each_folder(tree):
+        for inside in (join(path, name) for name in folder.images if not layout.is_aside(f"{path}/")):
+            files.setdefault(layout.place(inside)[1], []).append(root / inside)
+    files.pop("", None)
+    return files
 
 
 def _given(tree: Folder, validate: Validate) -> Layout:
@@ -202,14 +148,14 @@ def _find(tree: Folder, validate: Validate) -> Layout:
     if not top.with_images:
         raise UserError(_describe_flat(top))
     layout = _find_parts(path, top) or _find_classes(path, top)
-    return Layout(layout.parts, layout.depth, "folder", layout.aside, (*notes, *layout.notes))
+    return replace(layout, notes=(*notes, *layout.notes))
 
 
 def _by_name(path: str, top: Folder, notes: list[str]) -> Layout:
-    parts = {_join(path, name): part for name in top.with_images if (part := part_of_name(name))}
+    parts = {join(path, name): part for name in top.with_images if (part := part_of_name(name))}
     if "training" not in parts.values():
         parts = {path: ""} | parts
-    known = {_join(path, inside): folder for inside, folder in each_folder(top)}
+    known = {join(path, inside): folder for inside, folder in each_folder(top)}
     aside = [name for name, part in parts.items() if part == "test" and not any(map(label_of_name, known[name].images))]
     return Layout(parts, 0, "name", tuple(aside), (*notes, *_notes_parts(parts), *_notes_aside(aside, known)))
 
@@ -220,12 +166,12 @@ def _find_parts(path: str, top: Folder) -> Layout | None:
     again = {name: _again(name, inner, top) for name, inner in holders.items()}
     for name in (name for name, same in again.items() if same and part_of_name(name) in (None, "training")):
         raise UserError(
-            f"{_join(path, name)} holds {_list(again[name])} again, which lie beside it too: import one of the two, "
+            f"{join(path, name)} holds {_list(again[name])} again, which lie beside it too: import one of the two, "
             f"or remove the other from the source"
         )
     held = {name: part for name in holders if (part := part_of_name(name))}
     if any(again.values()) and all(part != "training" for part in held.values()):
-        parts = {path: ""} | {_join(path, name): held[name] for name, same in again.items() if same}
+        parts = {path: ""} | {join(path, name): held[name] for name, same in again.items() if same}
         return Layout(parts, notes=_notes_parts(parts))
     if "training" not in held.values():
         return _refuse_parts_without_training(top, held, holders)
@@ -234,9 +180,9 @@ def _find_parts(path: str, top: Folder) -> Layout | None:
 
 
 def _with_parts(path: str, top: Folder, held: dict[str, str]) -> Layout:
-    inner = {name: _unwrap_part(_join(path, name), top.folders[name]) for name in held}
+    inner = {name: _unwrap_part(join(path, name), top.folders[name]) for name in held}
     learned = {label for name, part in held.items() if part == "training" for label in inner[name][1].with_images}
-    aside = [_join(path, name) for name, folder in top.with_images.items() if name not in held and _is_unlabelled(name, folder)]
+    aside = [join(path, name) for name, folder in top.with_images.items() if name not in held and _is_unlabelled(name, folder)]
     parts = {}
     for name, part in held.items():
         where, folder = inner[name]
@@ -247,7 +193,7 @@ def _with_parts(path: str, top: Folder, held: dict[str, str]) -> Layout:
             parts[where] = part
     if len(learned) == 1 and _is_group(*learned):
         raise UserError(f"{_list(list(parts))} hold images without class folders: {LABELS_ELSEWHERE}")
-    known = {_join(path, inside): folder for inside, folder in each_folder(top)}
+    known = {join(path, inside): folder for inside, folder in each_folder(top)}
     return Layout(parts, aside=tuple(aside), notes=(*_notes_parts(parts), *_notes_aside(aside, known)))
 
 
@@ -332,59 +278,6 @@ def _describe_flat(top: Folder) -> str:
     return f"{len(top.images)} images lie in no class folder. {offer if fits else 'Expected a folder for each class'}"
 
 
-def refuse_similar(labels: set[str]) -> None:
-    """Raise `UserError` naming classes that differ in case, blanks or the coding of letters only."""
-    by_look: dict[str, list[str]] = {}
-    for label in sorted(labels):
-        by_look.setdefault(_look_of(label), []).append(label)
-    alike = [" and ".join(map(ascii, same)) for same in by_look.values() if len(same) > 1]
-    if alike:
-        raise UserError(
-            f"classes whose names differ in case, blanks or the coding of letters only: {'; '.join(alike)}. "
-            "Put the images of one class into one folder, or, where they are two classes, set "
-            "`validate: {layout: {similar_names: keep}}` in params.yaml"
-        )
-
-
-def refuse_repeated(layout: Layout, tree: Folder, root: Path) -> None:
-    """Raise `UserError` where each file of a class is, byte for byte, a file of other classes too."""
-    files: dict[str, list[Path]] = {}
-    for path, folder in each_folder(tree):
-        for (_, label), inside in _placed(layout, path, folder):
-            files.setdefault(label, []).append(root / inside)
-    files.pop("", None)
-    sizes: dict[int, dict[str, list[Path]]] = {}
-    for label, paths in files.items():
-        for path in paths:
-            sizes.setdefault(path.stat().st_size, {}).setdefault(label, []).append(path)
-    repeated = [
-        f"{label} ({len(paths)})"
-        for label, paths in files.items()
-        if len(paths) >= ENOUGH and all(_has_twin(path, label, sizes) for path in paths)
-    ]
-    if repeated:
-        raise UserError(
-            f"every file of {_list(repeated)} is also a file of another class, byte for byte: that is no class of its own. "
-            "Remove the copies from the source, or import the folder that holds the right classes"
-        )
-
-
-def _has_twin(path: Path, label: str, sizes: Mapping[int, Mapping[str, list[Path]]]) -> bool:
-    others = [other for name, paths in sizes[path.stat().st_size].items() if name != label for other in paths]
-    if not others:
-        return False
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    if not head or head.startswith(POINTER):
-        return False
-    return any(_begins_with(other, head) and other.read_bytes() == path.read_bytes() for other in others)
-
-
-def _begins_with(path: Path, head: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(head)) == head
-
-
 def _again(name: str, folder: Folder, top: Folder) -> list[str]:
     """Return the folders in `folder` that lie beside it too, where most do."""
     beside = set(top.with_images) - {name}
@@ -403,7 +296,7 @@ def _unwrap(path: str, folder: Folder) -> tuple[str, Folder]:
         is_class = not inner.with_images and not part_of_name(name) and not _is_group(name)
         if is_class or (inner.with_images and part_of_name(name) == "training"):
             break
-        path, folder = _join(path, name), inner
+        path, folder = join(path, name), inner
     return path, folder
 
 
@@ -413,7 +306,7 @@ def _unwrap_part(path: str, folder: Folder) -> tuple[str, Folder]:
         name, inner = next(iter(folder.with_images.items()))
         if not inner.with_images:
             break
-        path, folder = _join(path, name), inner
+        path, folder = join(path, name), inner
     return path, folder
 
 
@@ -433,12 +326,6 @@ def _is_group(name: str) -> bool:
     if not words:
         return bool(numbers) and len(numbers[0]) >= 4
     return all(GROUP_WORD.fullmatch(word) or (len(word) == 1 and numbers) for word in words)
-
-
-def _look_of(label: str) -> str:
-    """Return what a name looks like: without blanks and marks that are not seen, in one case and one coding."""
-    folded = unicodedata.normalize("NFKC", label).casefold()
-    return "".join(sign for sign in unicodedata.normalize("NFKC", folded) if unicodedata.category(sign)[0] not in "ZC")
 
 
 def _notes_parts(parts: Mapping[str, str]) -> tuple[str, ...]:
@@ -463,10 +350,6 @@ def _note_empty(counts: Mapping[tuple[str, str], int]) -> tuple[str, ...]:
 def _note_litter(litter: Counter[str]) -> tuple[str, ...]:
     said = [f"{name} ({times})" if times > 1 else name for name, times in sorted(litter.items())]
     return (f"hidden or of the system, left out: {_list(said)}",) if said else ()
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
 
 
 def _list(names: list[str]) -> str:

@@ -15,7 +15,7 @@ from tasks.errors import UserError
 from tasks.imaging.decode import decode_bytes, read_file
 from tasks.imaging.picture import ImageError, Limits
 from tasks.params.validate import Validate
-from tasks.quality import layout as layout_of
+from tasks.quality import folders
 from tasks.quality.duplicates import perceptual_hash
 from tasks.quality.layout import Layout, read_layout
 
@@ -49,7 +49,7 @@ def scan(raw: Path, limits: Limits, validate: Validate = DEFAULT) -> pd.DataFram
 
 def walk(root: Path) -> Iterator[Path]:
     """Yield every file below `root` but litter; folders that are links are followed by DVC, so they are folders here."""
-    for folder, _, names in layout_of.walk(root):
+    for folder, _, names in folders.walk(root):
         yield from (Path(folder, name) for name in names)
 
 

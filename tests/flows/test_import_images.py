@@ -184,7 +184,7 @@ def test_litter_is_left_out_of_the_import_and_of_its_updates(project: Path, tmp_
 def test_a_layout_that_is_not_clear_is_refused_before_anything_is_copied(project: Path, tmp_path: Path) -> None:
     before = state()
     add_images(tmp_path / "sites", *(f"{site}/{label}/1.jpg" for site in "ab" for label in ("yes", "no")))
-    with pytest.raises(UserError, match=r"sites: a, b hold folders of the same kind .*in more than one way"):
+    with pytest.raises(UserError, match=r"sites: a, b hold folders of the same names .*in more than one way"):
         import_images.replace("../sites")
     assert state() == before
     (project / "params.yaml").write_text("validate: {layout: {depth: 1}}\n")
