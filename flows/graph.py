@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,28 @@ if TYPE_CHECKING:
 
 class DvcError(UserError):
     """DVC refused, in its own words."""
+
+
+def refuse_without_git() -> None:
+    """Raise `UserError` unless this folder is in a Git repository that Git lets this user work in: DVC needs that."""
+    found = subprocess.run(
+        ["git", "rev-parse", "--git-dir"], capture_output=True, text=True, check=False, env=environment() | {"LC_ALL": "C"}
+    )
+    if found.returncode == 0 or _without_scm():
+        return
+    owned = re.search(r"git config --global --add safe\.directory .*", found.stderr)
+    if owned:
+        raise UserError(f"{Path.cwd()} belongs to another user, so Git refuses it. If you trust its content: {owned[0]}")
+    if "not a git repository" in found.stderr:
+        raise UserError(f"{Path.cwd()} is in no Git repository, and DVC needs one. Make it one, and run again: git init")
+    raise UserError(f"Git refuses {Path.cwd()}: {found.stderr.strip()}")
+
+
+def _without_scm() -> bool:
+    """Say whether a person told DVC to do without Git."""
+    from dvc.config import Config
+
+    return bool(Config()["core"].get("no_scm"))
 
 
 def read_graph() -> dict[str, list[str]]:
@@ -86,6 +109,7 @@ def open_project() -> Iterator["Repo"]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    refuse_without_git()
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
         with Repo(_wait_for_lock=True) as project:
@@ -117,6 +141,7 @@ def downstream(stages: set[str], graph: dict[str, list[str]]) -> set[str]:
 
 def ask_dvc(*arguments: str) -> str:
     """Return what a quick DVC command prints. Raises `DvcError` with its error output."""
+    refuse_without_git()
     command = [sys.executable, "-m", "dvc", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     if result.returncode != 0:

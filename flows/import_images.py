@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 
 from flows.graph import DvcError, ask_dvc, open_project
 from tasks.errors import UserError, exit_with_message
+from tasks.tracking.store import refuse_percent_sign
 
 RAW = Path("data/raw")
 POINTER = Path("data/raw.dvc")
@@ -222,6 +223,7 @@ def main() -> None:
     if len(sys.argv) != 2 or not sys.argv[1]:
         sys.exit("usage: make data FROM=<folder | s3://… | git+repository#folder | sklearn:digits>")
     with exit_with_message():
+        refuse_percent_sign()
         replace(sys.argv[1])
 
 

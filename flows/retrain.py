@@ -23,6 +23,7 @@ from flows.server import connected
 from flows.store import forget_lost_registry, open_store
 from tasks.errors import UserError, exit_with_message
 from tasks.params.whole import load_params
+from tasks.tracking.store import make_places_relative
 
 
 # The pool holds a thread for every stage; how many of them work is a matter of slots (flows/reproduce.py).
@@ -62,6 +63,7 @@ def retrain(
 def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit: float | None, remote: dict[str, str]) -> State:
     """Do what `retrain` promises; nobody else is at work in this folder."""
     load_params()
+    make_places_relative()
     images = import_images.update() if update else ""
     forget_lost_registry()
     changed = read_status()

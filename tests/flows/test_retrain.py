@@ -159,7 +159,7 @@ def test_a_lost_registry_is_filled_again(root: Path, monkeypatch: pytest.MonkeyP
     run()
     assert not store.RECEIPT.exists()
     store.RECEIPT.write_text("{}")
-    store.DEFAULT_STORE.touch()
+    store.DEFAULT_FILE.touch()
     run()
     assert store.RECEIPT.exists()
 
