@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 
+DVC = Path(".dvc")
+
+
 class DvcError(UserError):
     """DVC refused, in its own words."""
 
@@ -30,7 +33,7 @@ def refuse_without_git() -> None:
     found = subprocess.run(
         ["git", "rev-parse", "--git-dir"], capture_output=True, text=True, check=False, env=environment() | {"LC_ALL": "C"}
     )
-    if found.returncode == 0 or _without_scm():
+    if found.returncode == 0 or not DVC.exists() or _without_scm():
         return
     owned = re.search(r"git config --global --add safe\.directory .*", found.stderr)
     if owned:
@@ -44,7 +47,7 @@ def _without_scm() -> bool:
     """Say whether a person told DVC to do without Git."""
     from dvc.config import Config
 
-    return bool(Config()["core"].get("no_scm"))
+    return bool(Config(DVC)["core"].get("no_scm"))
 
 
 def read_graph() -> dict[str, list[str]]:
