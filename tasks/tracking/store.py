@@ -43,8 +43,8 @@ def refuse_percent_sign() -> None:
     packages = Path(importlib.util.find_spec("mlflow").origin).parent
     if "%" in str(packages):
         raise UserError(
-            f"{Path.cwd()}: expected a path without a percent sign, since MLflow cannot open its database while it is "
-            f"installed in one with it, which is {packages}. Rename the folder, and run again"
+            f"{packages}: expected a path without a percent sign, since MLflow, which is installed there, cannot open a "
+            "database otherwise. Rename the project's folder, or the one that has the sign, and run again"
         )
 
 

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 ARCHITECTURES = {"first": 0.5, "second": 0.8, "third": 0.65}  # share of validation images that are right
 SIZES = {"first": 100, "second": 300, "third": 200}
+TIMES = {"train_seconds": 1.5, "epoch_seconds": [0.5, 1.0]}
 
 
 def predictions(right: float, test_right: float, seed: int) -> pd.DataFrame:
@@ -44,7 +45,7 @@ def write_results(name: str, table: pd.DataFrame) -> None:
     (folder / "metrics.json").write_text(json.dumps(scores))
     (folder / "size.json").write_text(json.dumps({"parameters": SIZES.get(name, 50)}))
     (folder / "history.csv").write_text("epoch\n1\n2\n")
-    write_timing({"train_seconds": 1.5, "epoch_seconds": [0.5, 1.0]}, folder)
+    write_timing(TIMES, folder)
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +219,7 @@ def test_again_gives_the_same_bytes(compared: tuple[Path, list[str], dict]) -> N
     for name in ARCHITECTURES:  # rows in another order are the same predictions
         file = Path("results") / name / "predictions.csv"
         write_table(read_table(file)[::-1], file)
+        write_timing(TIMES, file.parent)
     compare()
     assert {file: file.read_bytes() for file in files} == files and len(files) == 5
 

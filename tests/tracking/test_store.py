@@ -132,5 +132,5 @@ def test_a_percent_sign_in_the_path_of_the_packages_is_refused(tmp_path: Path, m
     (packages / "mlflow/__init__.py").touch()
     monkeypatch.syspath_prepend(packages)
     monkeypatch.delitem(sys.modules, "mlflow")
-    with pytest.raises(UserError, match="expected a path without a percent sign, .* Rename the folder, and run again"):
+    with pytest.raises(UserError, match="expected a path without a percent sign, .* Rename the project's folder, .* and run again"):
         store.refuse_percent_sign()
