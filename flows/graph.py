@@ -29,15 +29,17 @@ class DvcError(UserError):
 
 
 def refuse_without_git() -> None:
-    """Raise `UserError` unless this folder is in a Git repository that Git lets this user work in: DVC needs that."""
-    found = subprocess.run(
-        ["git", "rev-parse", "--git-dir"], capture_output=True, text=True, check=False, env=environment() | {"LC_ALL": "C"}
-    )
+    """Raise `UserError` unless Git lets this user work in this folder, since DVC needs it."""
+    command, english = ["git", "rev-parse", "--git-dir"], environment() | {"LC_ALL": "C"}
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env=english)
     if found.returncode == 0 or not DVC.exists() or _without_scm():
         return
     owned = re.search(r"git config --global --add safe\.directory .*", found.stderr)
     if owned:
-        raise UserError(f"{Path.cwd()} belongs to another user, so Git refuses it. If you trust its content: {owned[0]}")
+        raise UserError(
+            f"{Path.cwd()} belongs to another user, so Git refuses it. "
+            f"If you trust its content, run this, and run again: {owned[0]}"
+        )
     if "not a git repository" in found.stderr:
         raise UserError(f"{Path.cwd()} is in no Git repository, and DVC needs one. Make it one, and run again: git init")
     raise UserError(f"Git refuses {Path.cwd()}: {found.stderr.strip()}")

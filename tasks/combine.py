@@ -110,12 +110,13 @@ def summary(committee: Committee, models: Path) -> str:
 
 
 def write_costs(members: Sequence[str], weights: Mapping[str, float], results: Path, own: Path) -> None:
-    """Write what an ensemble costs: all members were trained, those with weight are asked, one after the other.
+    """Write what an ensemble costs: all members were trained, those with weight are asked in turn.
 
     Its times are the sums of theirs, where all of them were trained on this machine.
     """
-    sizes = [json.loads((results / member / SIZE_JSON).read_text())["parameters"] for member in weights]
-    (own / SIZE_JSON).write_text(json.dumps({"parameters": sum(sizes)}, indent=2) + "\n")
+    sizes = [json.loads((results / member / SIZE_JSON).read_text()) for member in weights]
+    size = {"parameters": sum(one["parameters"] for one in sizes)}
+    (own / SIZE_JSON).write_text(json.dumps(size, indent=2) + "\n")
     timings = {member: read_timing(results / member) for member in members}
     if not all(timings.values()):
         return

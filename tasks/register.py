@@ -100,7 +100,7 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
     scores = json.loads((results / METRICS_JSON).read_text())
     with runs.continue_run(architecture, results / PREDICTIONS_CSV), tempfile.TemporaryDirectory() as scratch:
         write_table(seen, Path(scratch, "seen.csv"))
-        # MLflow refuses links that lead out of a folder, and with `cache.type symlink` DVC's lead to its cache.
+        # MLflow refuses links out of a folder, and with `cache.type symlink` DVC's lead to its cache.
         files = shutil.copytree(model, Path(scratch, model.name), copy_function=shutil.copyfile)
         thresholds = shutil.copyfile(results / THRESHOLDS_JSON, Path(scratch, THRESHOLDS_JSON))
         logged = mlflow.pyfunc.log_model(

@@ -1,7 +1,8 @@
 """Where an architecture or an ensemble has its files, and what they are called.
 
-How long a training took lies beside DVC, in `data/timing/`: no two trainings take equally long, and DVC would train again
-where times alone differ. Times are named after the predictions, so they are never told of another machine's model.
+How long a training took lies beside DVC, in `data/timing/`: no two trainings take equally long, and
+DVC would train again where times alone differ. Times are named after the predictions, so they are
+never told of a model that another machine trained.
 """
 
 import hashlib

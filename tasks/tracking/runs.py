@@ -1,8 +1,8 @@
 """The MLflow run of an architecture's training, which later stages add to.
 
-The store is the one that `tasks/tracking/store.py` finds; the experiment is `MLFLOW_EXPERIMENT_NAME`, by default
-`image-classification`. A run is found again by the hash of the predictions that the training wrote, so no output needs a
-run id.
+The store is the one that `tasks/tracking/store.py` finds; the experiment is `MLFLOW_EXPERIMENT_NAME`,
+by default `image-classification`. A run is found again by the hash of the predictions that the
+training wrote, so no output needs a run id.
 """
 
 import logging

@@ -1,8 +1,8 @@
-"""MLflow's store: what `MLFLOW_TRACKING_URI` names, by default `mlflow.db` and `mlartifacts/` in the project's folder.
+"""MLflow's store: what `MLFLOW_TRACKING_URI` names, by default `mlflow.db` and `mlartifacts/`.
 
-MLflow writes down the absolute place of each artifact. In the default store they are made relative to the project. So a
-project that was renamed, moved or copied finds its own files, and a copy never writes into the first. A store that was
-set is left as it is.
+MLflow writes down the absolute place of each artifact. In the default store the places are made
+relative to the project's folder. So a project that was renamed, moved or copied finds its own
+files, and a copy never writes into the first project. A store that a person set is left as it is.
 """
 
 import importlib.util
@@ -27,7 +27,8 @@ COLUMNS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-PLACE = re.compile(r"(?:file://)?(/.*)?/((?:mlartifacts|mlruns)(?:/.*)?)")  # a project's folder, and what lies in it
+# A project's folder, and a place in it.
+PLACE = re.compile(r"(?:file://)?(/.*)?/((?:mlartifacts|mlruns)(?:/.*)?)")
 
 
 def find_uri() -> str:
@@ -39,46 +40,52 @@ def find_uri() -> str:
 
 
 def refuse_percent_sign() -> None:
-    """Raise `UserError` where MLflow is installed below a folder with a percent sign: it cannot open its database then."""
+    """Raise `UserError` where the path that MLflow is installed in has a percent sign.
+
+    MLflow hands the path of its migrations to Alembic, which takes the sign for a variable.
+    """
     packages = Path(importlib.util.find_spec("mlflow").origin).parent
     if "%" in str(packages):
         raise UserError(
-            f"{packages}: expected a path without a percent sign, since MLflow, which is installed there, cannot open a "
-            "database otherwise. Rename the project's folder, or the one that has the sign, and run again"
+            f"{packages}: expected a path without a percent sign, since MLflow is installed there "
+            "and opens no database otherwise. Rename the folder that has the sign, and run again"
         )
 
 
 def make_places_relative() -> None:
-    """Make the places of artifacts in the default store relative to the project, where there is one. Raises `UserError`.
+    """Make the places of artifacts in the default store relative, where there is one.
 
-    Files of an older MLflow run that lie elsewhere, but in no other project, keep their place. New ones come here.
+    What was logged to the place that the project had before stays readable there. What is logged
+    from now on comes here. Raises `UserError` where the database cannot be used.
     """
     if find_uri() != DEFAULT_URI or not DEFAULT_FILE.exists():
         return
     try:
         with closing(sqlite3.connect(DEFAULT_FILE, timeout=PATIENCE)) as store, store:
-            tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            names = store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = {name for (name,) in names}
             for table, column in COLUMNS:
                 if table in tables:
                     _make_column_relative(store, table, column)
     except sqlite3.Error as error:
         raise UserError(
-            f"{DEFAULT_FILE}: expected MLflow's database, to be read and written by this user, received: {error}. "
-            "Give the right to write, or bring it back from a back-up"
+            f"{DEFAULT_FILE}: expected MLflow's database, which this user may read and write, "
+            f"received: {error}. Give the right to write, or bring it back from a back-up"
         ) from error
 
 
 def _make_column_relative(store: sqlite3.Connection, table: str, column: str) -> None:
-    absolute = f"SELECT rowid, {column} FROM {table} WHERE {column} LIKE 'file:%' OR {column} LIKE '/%'"
-    places = {row: PLACE.fullmatch(place) for row, place in store.execute(absolute)}
-    own = [
-        (found[2], row)
-        for row, found in places.items()
-        if found and (table == "experiments" or not _lies_alone(Path(unquote(found[1] or "/")), found[2]))
-    ]
-    store.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", own)
+    absolute = f"{column} LIKE 'file:%' OR {column} LIKE '/%'"
+    rows = store.execute(f"SELECT rowid, {column} FROM {table} WHERE {absolute}").fetchall()
+    relative = []
+    for row, place in rows:
+        found = PLACE.fullmatch(place)
+        if found and (table == "experiments" or not _lies_alone(found)):
+            relative.append((found[2], row))
+    store.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", relative)
 
 
-def _lies_alone(folder: Path, place: str) -> bool:
-    """Say whether files are there alone, as MLflow left them in the place that a project had before it was moved."""
-    return (folder / place).exists() and not Path(place).exists() and not (folder / DEFAULT_FILE).exists()
+def _lies_alone(found: re.Match) -> bool:
+    """Say whether files are in no project, as what was logged after a move to the place of before."""
+    folder, place = Path(unquote(found[1] or "/")), Path(found[2])
+    return (folder / place).exists() and not place.exists() and not (folder / DEFAULT_FILE).exists()
