@@ -17,6 +17,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from flows.graph import DvcError, ask_dvc, open_project
+from flows.links import mend_links
 from tasks.errors import UserError, exit_with_message
 from tasks.tracking.store import refuse_percent_sign
 
@@ -33,6 +34,7 @@ def replace(source: str) -> None:
     check(source)
     command = _command(source)
     _bring_back()
+    mend_links()
     refuse_unrecorded()
     with _put_aside():
         try:

@@ -14,6 +14,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, import_images
 from flows.graph import downstream, read_graph, read_status, upstream
+from flows.links import mend_links
 from flows.process import EndedError, ended_together
 from flows.project_lock import OverlapError, hold_lock
 from flows.publish import publish as publish_results
@@ -64,6 +65,7 @@ def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit
     """Do what `retrain` promises; nobody else is at work in this folder."""
     load_params()
     make_places_relative()
+    mend_links()
     images = import_images.update() if update else ""
     forget_lost_registry()
     changed = read_status()
