@@ -48,14 +48,14 @@ web: .venv/installed  ## open a page that answers images with the champion: http
 	@python -m serving.web $(ARGS)
 
 pull: .venv/installed  ## fetch images, results and run cache from DVC's remote; without one, the images from their source
-	@if [ -n "$$(dvc remote list)" ]; then dvc pull --run-cache --allow-missing; else dvc update data/raw.dvc; fi
+	@if [ -n "$$(python -m dvc remote list)" ]; then python -m dvc pull --run-cache --allow-missing; else python -m dvc update data/raw.dvc; fi
 
 push: .venv/installed  ## hand on what was made: dvc push, a commit of the pointers on this branch, git push
 	@python -m flows.publish
 
 comment: .venv/installed  ## write comment.md for a pull request: report, metrics and parameters against BASE (origin/main)
-	@{ cat data/report/report.md; printf '\n#### Metrics against $(BASE)\n\n'; dvc metrics diff --md $(BASE) --targets data/comparison.json; \
-		printf '\n#### Parameters against $(BASE)\n\n'; dvc params diff --md $(BASE); } > comment.md
+	@{ cat data/report/report.md; printf '\n#### Metrics against $(BASE)\n\n'; python -m dvc metrics diff --md $(BASE) --targets data/comparison.json; \
+		printf '\n#### Parameters against $(BASE)\n\n'; python -m dvc params diff --md $(BASE); } > comment.md
 
 post: comment  ## post it on pull request PR (needs gh, signed in)
 	@gh pr comment $(PR) --edit-last --create-if-none --body-file comment.md

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,8 +21,35 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 
+DVC = Path(".dvc")
+
+
 class DvcError(UserError):
     """DVC refused, in its own words."""
+
+
+def refuse_without_git() -> None:
+    """Raise `UserError` unless Git lets this user work in this folder, since DVC needs it."""
+    command, english = ["git", "rev-parse", "--git-dir"], environment() | {"LC_ALL": "C"}
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env=english)
+    if found.returncode == 0 or not DVC.exists() or _without_scm():
+        return
+    owned = re.search(r"git config --global --add safe\.directory .*", found.stderr)
+    if owned:
+        raise UserError(
+            f"{Path.cwd()} belongs to another user, so Git refuses it. "
+            f"If you trust its content, run this, and run again: {owned[0]}"
+        )
+    if "not a git repository" in found.stderr:
+        raise UserError(f"{Path.cwd()} is in no Git repository, and DVC needs one. Make it one, and run again: git init")
+    raise UserError(f"Git refuses {Path.cwd()}: {found.stderr.strip()}")
+
+
+def _without_scm() -> bool:
+    """Say whether a person told DVC to do without Git."""
+    from dvc.config import Config
+
+    return bool(Config(DVC)["core"].get("no_scm"))
 
 
 def read_graph() -> dict[str, list[str]]:
@@ -86,6 +114,7 @@ def open_project() -> Iterator["Repo"]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    refuse_without_git()
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
         with Repo(_wait_for_lock=True) as project:
@@ -117,6 +146,7 @@ def downstream(stages: set[str], graph: dict[str, list[str]]) -> set[str]:
 
 def ask_dvc(*arguments: str) -> str:
     """Return what a quick DVC command prints. Raises `DvcError` with its error output."""
+    refuse_without_git()
     command = [sys.executable, "-m", "dvc", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     if result.returncode != 0:

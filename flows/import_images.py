@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ruamel.yaml import YAML
 
 from flows.graph import DvcError, ask_dvc, open_project
+from flows.links import mend_links
 from tasks.errors import UserError, exit_with_message
 from tasks.params.read import PARAMS, read_section
 from tasks.params.validate import Validate
@@ -25,6 +26,7 @@ from tasks.quality.alike import POINTER as POINTER_OF_LFS
 from tasks.quality.folders import walk
 from tasks.quality.layout import Layout, read_layout
 from tasks.quality.litter import is_litter
+from tasks.tracking.store import refuse_percent_sign
 
 if TYPE_CHECKING:
     from dvc.fs import FileSystem
@@ -49,6 +51,7 @@ def replace(source: str, agree: Callable[[Layout], bool] = lambda _: True) -> No
     layout = check(source)
     command = _command(source)
     _bring_back()
+    mend_links()
     refuse_unrecorded()
     if layout is not None and not agree(layout):
         log.info("nothing was imported, the images are as before")
@@ -336,6 +339,7 @@ def main() -> None:
     if len(sources) != 1 or not sources[0]:
         sys.exit("usage: make data FROM=<folder | s3://… | git+repository#folder | sklearn:digits> (ARGS=--yes asks nothing)")
     with exit_with_message():
+        refuse_percent_sign()
         replace(sources[0], agree)
 
 

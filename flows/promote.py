@@ -22,11 +22,11 @@ from tasks.registry import promotions, versions
 from tasks.registry.promotions import Line
 from tasks.tracking import runs
 from tasks.tracking.hashes import file_sha256
+from tasks.tracking.store import DEFAULT_FILE
 
 PROMOTIONS = Path("data/promotions.jsonl")
 RECEIPT = Path("data/registration.json")
 SPLITS = Path("data/splits.csv")
-DEFAULT_STORE = Path("mlflow.db")
 
 
 def promote(client: MlflowClient, name: str, number: int, reason: str) -> str:
@@ -126,7 +126,7 @@ def _named(version: int | None, sha256: str | None) -> str:
 
 def _client() -> MlflowClient | None:
     """Return the registry; None where the default one is not there, and must not be made by asking for it."""
-    if "MLFLOW_TRACKING_URI" not in os.environ and not DEFAULT_STORE.exists():
+    if "MLFLOW_TRACKING_URI" not in os.environ and not DEFAULT_FILE.exists():
         return None
     runs.open_store()
     return MlflowClient()
@@ -152,7 +152,7 @@ def decide(arguments: argparse.Namespace) -> None:
         lines = versions.history(client, name, PROMOTIONS) if client else promotions.read(PROMOTIONS)
         print("\n".join(tell_history(lines, versions.find_champion(client, name) if client else None)))
     elif client is None:
-        raise UserError(f"{DEFAULT_STORE} is missing, so there is no registry here; make run fills one, or set MLFLOW_TRACKING_URI")
+        raise UserError(f"{DEFAULT_FILE} is missing, so there is no registry here; make run fills one, or set MLFLOW_TRACKING_URI")
     elif arguments.rollback:
         print(roll_back(client, name, arguments.reason))
     else:

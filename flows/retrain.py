@@ -14,6 +14,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts, import_images
 from flows.graph import downstream, read_graph, read_status, upstream
+from flows.links import mend_links
 from flows.process import EndedError, ended_together
 from flows.project_lock import OverlapError, hold_lock
 from flows.publish import publish as publish_results
@@ -23,6 +24,7 @@ from flows.server import connected
 from flows.store import forget_lost_registry, open_store
 from tasks.errors import UserError, exit_with_message
 from tasks.params.whole import load_params
+from tasks.tracking.store import make_places_relative
 
 
 # The pool holds a thread for every stage; how many of them work is a matter of slots (flows/reproduce.py).
@@ -62,6 +64,8 @@ def retrain(
 def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit: float | None, remote: dict[str, str]) -> State:
     """Do what `retrain` promises; nobody else is at work in this folder."""
     load_params()
+    make_places_relative()
+    mend_links()
     images = import_images.update() if update else ""
     forget_lost_registry()
     changed = read_status()

@@ -5,7 +5,6 @@ server, it starts the worker alone. `python -m flows.serve pages` (`make ui`) on
 `python -m flows.serve worker POOL` (`make worker POOL=gpu`) runs stages of other machines' runs in this clone.
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from flows.process import Keeper, environment, start
 from flows.remote import FOLDER
 from flows.server import HOME, answers, launch
 from tasks.errors import UserError, exit_with_message
+from tasks.tracking import store
 
 POOL = "images"  # as in prefect.yaml
 MLFLOW = "http://127.0.0.1:5000"
@@ -41,9 +41,9 @@ def serve() -> Keeper:
 def pages() -> Keeper:
     """Have Prefect's pages, and return the server of MLflow's."""
     print(f"Prefect: {have_server().removesuffix('/api')}\n MLflow: {MLFLOW}", flush=True)
-    store = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    artefacts = Path("mlartifacts").resolve().as_uri()
-    options = ["--backend-store-uri", store, "--default-artifact-root", artefacts, "--host", "127.0.0.1", "--port", "5000"]
+    store.make_places_relative()
+    root = store.ARTIFACTS.resolve().as_uri()
+    options = ["--backend-store-uri", store.find_uri(), "--default-artifact-root", root, "--host", "127.0.0.1", "--port", "5000"]
     return start([sys.executable, "-m", "mlflow", "server", *options])
 
 

@@ -23,7 +23,7 @@ from tasks.modeling import temperature
 from tasks.params.ensembles import Ensemble, read_ensembles
 from tasks.params.evaluate import Evaluate
 from tasks.params.read import read_section
-from tasks.results import INDEX, PREDICTIONS_CSV, TIMING_JSON
+from tasks.results import INDEX, PREDICTIONS_CSV, SIZE_JSON, read_timing, write_timing
 from tasks.scoring.predictions import arrays, class_names
 from tasks.stage import run
 from tasks.tables import read_table, write_table
@@ -110,15 +110,22 @@ def summary(committee: Committee, models: Path) -> str:
 
 
 def write_costs(members: Sequence[str], weights: Mapping[str, float], results: Path, own: Path) -> None:
-    """Write `timing.json` of an ensemble: all members were trained, those with weight are asked, one after the other."""
-    timings = {member: json.loads((results / member / TIMING_JSON).read_text()) for member in members}
+    """Write what an ensemble costs: all members were trained, those with weight are asked in turn.
+
+    Its times are the sums of theirs, where all of them were trained on this machine.
+    """
+    sizes = [json.loads((results / member / SIZE_JSON).read_text()) for member in weights]
+    size = {"parameters": sum(one["parameters"] for one in sizes)}
+    (own / SIZE_JSON).write_text(json.dumps(size, indent=2) + "\n")
+    timings = {member: read_timing(results / member) for member in members}
+    if not all(timings.values()):
+        return
     timing = {
-        "parameters": sum(timings[member]["parameters"] for member in weights),
         **{name: round(sum(timings[member][name] for member in members), 2) for name in SUMS},
         "epoch_seconds": [],  # it is not trained itself
         "predict_seconds_per_image": float(f"{sum(timings[member]['predict_seconds_per_image'] for member in weights):.6g}"),
     }
-    (own / TIMING_JSON).write_text(json.dumps(timing, indent=2) + "\n")
+    write_timing(timing, own)
 
 
 def tell(name: str, section: Ensemble, weights: Mapping[str, float]) -> None:

@@ -19,7 +19,7 @@ from tasks.params.compare import Compare
 from tasks.params.ensembles import read_ensembles
 from tasks.params.questions import ALL_CLASSES, Question
 from tasks.params.read import read_section
-from tasks.results import INDEX, METRICS_JSON, PREDICTIONS_CSV, TIMING_JSON, find_folder
+from tasks.results import HISTORY_CSV, INDEX, METRICS_JSON, PREDICTIONS_CSV, SIZE_JSON, find_folder, read_timing
 from tasks.scoring.metrics import score, verdict
 from tasks.scoring.pairs import pair
 from tasks.scoring.predictions import arrays, collapse, with_groups
@@ -92,18 +92,21 @@ def read_predictions(places: dict[str, Path], splits: pd.DataFrame) -> dict[str,
 
 
 def describe(name: str, question: str, columns: dict[str, object], results: Path, gap: float) -> dict[str, object]:
-    """Return a model's row: question, structure, scores, cost and overfitting verdict; blank where there is none."""
+    """Return a model's row: question, structure, scores, cost and overfitting verdict; blank where there is none.
+
+    Times are blank where another machine trained the model.
+    """
     scores = json.loads((results / METRICS_JSON).read_text())
-    timing = json.loads((results / TIMING_JSON).read_text())
+    timing, history = read_timing(results), results / HISTORY_CSV
     return {
         "question": question,
         "architecture": name,
         **dict.fromkeys(STRUCTURE, ""),
         **columns,
         **{column: scores.get(column, "") for column in SCORES},
-        "parameters": timing["parameters"],
-        "epochs": len(timing["epoch_seconds"]) or "",
-        "seconds": timing["train_seconds"],
+        "parameters": json.loads((results / SIZE_JSON).read_text())["parameters"],
+        "epochs": len(read_table(history)) if history.exists() else "",  # an ensemble is not trained itself
+        "seconds": timing.get("train_seconds", ""),
         "predict_seconds_per_image": timing.get("predict_seconds_per_image", ""),
         "overfitting": verdict(scores["train_accuracy"], scores["val_accuracy"], gap),
     }
@@ -239,7 +242,7 @@ def to_text(table: pd.DataFrame) -> str:
          "test_accuracy", "test_interval", "test_macro_f1", "test_roc_auc", "test_without_copies_accuracy", "parameters",
          "seconds", "overfitting"]
     )  # fmt: skip
-    formats = {"parameters": "{:,}".format, "seconds": "{:.0f}".format}
+    formats = {"parameters": "{:,}".format, "seconds": lambda seconds: f"{seconds:.0f}" if seconds != "" else ""}
     return shown.loc[:, (shown != "").any()].to_string(index=False, formatters=formats, float_format="%.3f", na_rep="")
 
 

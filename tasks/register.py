@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -99,10 +100,13 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
     scores = json.loads((results / METRICS_JSON).read_text())
     with runs.continue_run(architecture, results / PREDICTIONS_CSV), tempfile.TemporaryDirectory() as scratch:
         write_table(seen, Path(scratch, "seen.csv"))
+        # MLflow refuses links out of a folder, and with `cache.type symlink` DVC's lead to its cache.
+        files = shutil.copytree(model, Path(scratch, model.name), copy_function=shutil.copyfile)
+        thresholds = shutil.copyfile(results / THRESHOLDS_JSON, Path(scratch, THRESHOLDS_JSON))
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model="tasks/registry/pyfunc.py",
-            artifacts={"model": str(model), "seen": str(Path(scratch, "seen.csv")), "thresholds": str(results / THRESHOLDS_JSON)},
+            artifacts={"model": str(files), "seen": str(Path(scratch, "seen.csv")), "thresholds": str(thresholds)},
             code_paths=["tasks"],
             model_config={versions.SHA256: sha256},  # so that it is checked wherever it is loaded
             signature=signature(classes),

@@ -1,5 +1,12 @@
-"""Where an architecture or an ensemble has its files, and what they are called."""
+"""Where an architecture or an ensemble has its files, and what they are called.
 
+How long a training took lies beside DVC, in `data/timing/`: no two trainings take equally long, and
+DVC would train again where times alone differ. Times are named after the predictions, so they are
+never told of a model that another machine trained.
+"""
+
+import hashlib
+import json
 from pathlib import Path
 
 # In a model's folder, data/models/<name>.
@@ -9,10 +16,11 @@ CALIBRATION_JSON = "calibration.json"  # the temperature of its probabilities
 # In the folder of its results, data/results/<name>.
 PREDICTIONS_CSV = "predictions.csv"
 HISTORY_CSV = "history.csv"
-TIMING_JSON = "timing.json"
+SIZE_JSON = "size.json"  # the number of its parameters
 METRICS_JSON = "metrics.json"
 THRESHOLDS_JSON = "thresholds.json"
 
+TIMING = Path("data/timing")
 INDEX = "ensembles.json"  # in the folder of the ensembles: the vote and all members' weights of each
 
 
@@ -23,3 +31,21 @@ def find_folder(name: str, folder: Path, ensembles: Path) -> Path:
     """
     inside = ensembles / folder.name / name
     return inside if inside.is_dir() else folder / name
+
+
+def write_timing(timing: dict[str, object], results: Path) -> None:
+    """Write how long the model took that made the predictions in `results`."""
+    file = _timing_file(results)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(timing, indent=2) + "\n")
+
+
+def read_timing(results: Path) -> dict[str, object]:
+    """Return how long it took; {} where another machine trained it."""
+    file = _timing_file(results)
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _timing_file(results: Path) -> Path:
+    sha256 = hashlib.sha256((results / PREDICTIONS_CSV).read_bytes()).hexdigest()
+    return TIMING / f"{results.name}_{sha256[:16]}.json"

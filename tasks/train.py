@@ -29,7 +29,7 @@ from tasks.modeling import test_time_augmentation as tta
 from tasks.modeling.fitting import CHECKPOINTS, Fitted, classical_inputs, load_images, train
 from tasks.modeling.training import Images, predict, use_threads
 from tasks.params.architectures import Architecture, Classical, Cnn, Transfer, read_architecture
-from tasks.results import HISTORY_CSV, PREDICTIONS_CSV, TIMING_JSON
+from tasks.results import HISTORY_CSV, PREDICTIONS_CSV, SIZE_JSON, write_timing
 from tasks.stage import run
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def main(architecture: str, clean: Path, splits_csv: Path, class_weights: Path, models: Path, results: Path) -> None:
-    """Train `architecture` and write its model, history, predictions and timing."""
+    """Train `architecture` and write its model, history, predictions, size, and beside DVC its times."""
     section = read_architecture(architecture)
     splits = read_table(splits_csv).query("split != 'withheld'").reset_index(drop=True)
     weights = json.loads(class_weights.read_text())
@@ -56,7 +56,8 @@ def main(architecture: str, clean: Path, splits_csv: Path, class_weights: Path, 
         summary = saved.save(fitted.model, fitted.features, classes, section.train.form, section.train.test_views, models)
         (models / "summary.txt").write_text(summary + "\n")
         predictions = predict_all(models, section, images, splits, classes)
-        write_results(fitted, predictions, seconds_per_answer(models, images.pixels), results)
+        write_results(fitted, predictions, results)
+        keep_times(fitted, seconds_per_answer(models, images.pixels), results)
         mlflow.set_tag(runs.PREDICTIONS, file_sha256(results / PREDICTIONS_CSV))
         mlflow.log_artifact(str(models / "summary.txt"))
         draw_samples(section, images, splits).save(results / "samples.jpg", quality=samples.QUALITY)
@@ -117,20 +118,25 @@ def seconds_per_answer(models: Path, pixels: np.ndarray) -> float:
     return float(np.median(seconds[1:]))
 
 
-def write_results(fitted: Fitted, predictions: pd.DataFrame, answer_seconds: float, results: Path) -> None:
-    """Write what is equal from run to run, and apart from it the times, which are not."""
-    rows = pd.DataFrame(fitted.history)
-    write_table(rows.drop(columns="seconds"), results / HISTORY_CSV)
+def write_results(fitted: Fitted, predictions: pd.DataFrame, results: Path) -> None:
+    """Write what is equal from run to run."""
+    write_table(pd.DataFrame(fitted.history).drop(columns="seconds"), results / HISTORY_CSV)
     write_table(predictions, results / PREDICTIONS_CSV)
-    seconds = [round(second, 2) for second in rows.seconds]
+    (results / SIZE_JSON).write_text(json.dumps({"parameters": fitted.parameters}, indent=2) + "\n")
+
+
+def keep_times(fitted: Fitted, answer_seconds: float, results: Path) -> None:
+    """Keep how long this training took, beside DVC and in MLflow."""
+    seconds = [round(row["seconds"], 2) for row in fitted.history]
     timing = {
-        "parameters": fitted.parameters,
         "train_seconds": round(sum(seconds) + fitted.feature_seconds, 2),
         "feature_seconds": round(fitted.feature_seconds, 2),  # next to nothing where they were cached
         "epoch_seconds": seconds,
         "predict_seconds_per_image": float(f"{answer_seconds:.3g}"),
     }
-    (results / TIMING_JSON).write_text(json.dumps(timing, indent=2) + "\n")
+    write_timing(timing, results)
+    del timing["epoch_seconds"]  # each epoch told its own
+    mlflow.log_metrics(timing)
 
 
 def draw_samples(section: Architecture, images: Images, splits: pd.DataFrame) -> Image.Image:

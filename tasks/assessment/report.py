@@ -72,7 +72,6 @@ def describe_model(output: Path, images: Path, assessed: Subject, scores: dict[s
         place=0,
         row={"architecture": assessed.predictor.name},
         scores=scores,
-        timing={},
         thresholds={"confidence": thresholds.confidence, "distance": thresholds.distance},
         tables=tables,
         figures=draw_answers(tables, scores, thresholds.confidence, ALL),

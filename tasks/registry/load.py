@@ -25,7 +25,7 @@ from tasks.inference.predictor import LIMITS, Predictor, from_folder
 from tasks.params.whole import load_params
 from tasks.registry import versions
 from tasks.results import THRESHOLDS_JSON
-from tasks.tracking import runs
+from tasks.tracking import store
 from tasks.tracking.hashes import folder_sha256
 
 IMAGENET = "imagenet:"
@@ -119,13 +119,14 @@ def find(model: str = versions.CHAMPION, name: str | None = None) -> ModelVersio
 
 def _client() -> MlflowClient:
     """Return the registry; a default one that is not there must not be made by asking for it."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", runs.DEFAULT_URI)
+    uri = store.find_uri()
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         raise UserError(
             f"{uri} is missing, so there is no registry here: make run fills one, MLFLOW_TRACKING_URI names another, and "
             "--model data/models/<architecture> takes a model's folder"
         )
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # with its seven a server that is away takes four minutes
+    store.make_places_relative()
     mlflow.set_tracking_uri(uri)
     return MlflowClient()
 

@@ -12,10 +12,10 @@ from tasks.scoring.figures import Drawn
 
 OVERFITTING = {"none": "no overfitting", "some": "some overfitting", "strong": "strong overfitting"}
 ALPHA = 0.05
-COSTS = {  # of timing.json: in words, and how many seconds or pieces make one of them
+COSTS = {  # of comparison.csv: in words, and how many seconds or pieces make one of them
     "predict_seconds_per_image": ("milliseconds for one image", 0.001),
     "parameters": ("million parameters", 1e6),
-    "train_seconds": ("minutes of training", 60),
+    "seconds": ("minutes of training", 60),
 }
 
 
@@ -43,7 +43,7 @@ def draw_costs(models: Sequence[Model]) -> dict[str, Drawn]:
     """Draw the test accuracy of all models against each cost that was measured of all."""
     drawn = {}
     for name, (words, unit) in COSTS.items():
-        costs = [model.timing.get(name) or 0 for model in models]
+        costs = [float(model.row[name] or 0) for model in models]
         if min(costs) > 0:
             scores = [{"model": model.name, **model.score("test_accuracy")} for model in models]
             rows = pd.DataFrame(scores).assign(cost=[cost / unit for cost in costs])

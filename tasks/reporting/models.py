@@ -9,7 +9,7 @@ import pandas as pd
 
 from tasks.reporting.numbers import Score, told
 from tasks.reporting.thumbnails import thumbnail
-from tasks.results import METRICS_JSON, THRESHOLDS_JSON, TIMING_JSON
+from tasks.results import METRICS_JSON, THRESHOLDS_JSON
 from tasks.scoring import figures
 from tasks.scoring.figures import CURVES, Drawn
 from tasks.tables import read_table
@@ -40,7 +40,6 @@ class Model:
     place: int
     row: dict[str, Any]  # of comparison.csv
     scores: dict[str, float]
-    timing: dict[str, Any]
     thresholds: dict[str, Any]
     tables: dict[str, pd.DataFrame]
     figures: dict[str, Drawn]
@@ -110,7 +109,6 @@ def describe_model(
         place=place,
         row=row,
         scores=scores,
-        timing=json.loads((results / TIMING_JSON).read_text()),
         thresholds=thresholds,
         tables=tables,
         figures=curves | draw_answers(tables, scores, thresholds["confidence"]),

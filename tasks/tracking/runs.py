@@ -1,8 +1,8 @@
 """The MLflow run of an architecture's training, which later stages add to.
 
-The store is `MLFLOW_TRACKING_URI`, by default the SQLite file `mlflow.db` with artefacts in `mlartifacts/`; the
-experiment is `MLFLOW_EXPERIMENT_NAME`, by default `image-classification`. A run is found again by the hash of the
-predictions that the training wrote, so no output needs a run id.
+The store is the one that `tasks/tracking/store.py` finds; the experiment is `MLFLOW_EXPERIMENT_NAME`,
+by default `image-classification`. A run is found again by the hash of the predictions that the
+training wrote, so no output needs a run id.
 """
 
 import logging
@@ -15,9 +15,9 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from tasks.tracking import store
 from tasks.tracking.hashes import file_sha256
 
-DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "image-classification"
 PREDICTIONS = "predictions_sha256"
 TRAINING = "training_key"
@@ -27,14 +27,14 @@ log = logging.getLogger(__name__)
 
 def open_store() -> str:
     """Open, and where needed create, the store and the experiment; return the experiment's id."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
+    uri = store.find_uri()
     mlflow.set_tracking_uri(uri)
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
-    found = mlflow.get_experiment_by_name(experiment)
-    if found is not None:
-        return found.experiment_id
-    artifacts = Path("mlartifacts").resolve().as_uri() if uri == DEFAULT_URI else None
-    return mlflow.create_experiment(experiment, artifact_location=artifacts)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+    found = mlflow.get_experiment_by_name(name)
+    artifacts = str(store.ARTIFACTS) if uri == store.DEFAULT_URI else None
+    experiment = found.experiment_id if found else mlflow.create_experiment(name, artifacts)
+    store.make_places_relative()  # MLflow makes even a relative one absolute
+    return experiment
 
 
 def find_run(experiment_id: str, predictions_sha256: str) -> Run | None:

@@ -1,5 +1,6 @@
 """The graph and the status of a real, small DVC project."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,26 @@ def test_what_dvc_refuses_comes_in_its_words(project: Path, tmp_path: Path, monk
         read_status()
     with pytest.raises(DvcError, match=r"dvc status: .*not inside of a DVC repository"):
         ask_dvc("status")
+
+
+def test_without_git_the_one_command_is_told(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless a person told DVC to do without."""
+    root = toy.copy(project, tmp_path / "unpacked")
+    shutil.rmtree(root / ".git")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    for work in (read_graph, read_status, lambda: ask_dvc("status")):
+        with pytest.raises(UserError, match="unpacked is in no Git repository, and DVC needs one.*: git init$"):
+            work()
+    (root / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
+    assert read_graph() == GRAPH
+    (root / ".dvc/config.local").unlink()
+    toy.git(root, "init", "--quiet")
+    assert read_graph() == GRAPH
+
+
+def test_in_a_clone_of_another_user_the_one_command_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    command = f"git config --global --add safe.directory {project}"
+    with pytest.raises(UserError, match=f"belongs to another user.*: {command}$"):
+        read_graph()

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 
 from tasks.errors import UserError
 from tasks.params.whole import Params
+from tasks.results import TIMING
 from tasks.stage import read_arguments
 from tests.support import ROOT
 from tests.support.dependencies import code_of, imports, parse, python_files
@@ -160,6 +161,14 @@ def test_no_stage_writes_into_what_it_reads() -> None:
     for stage in STAGES:
         for out in outputs(stage):
             assert not any(out == dep or out.startswith(f"{dep}/") for dep in names(body(stage)["deps"])), f"{stage}: {out}"
+
+
+def test_times_lie_in_no_folder_that_dvc_looks_at() -> None:
+    """No two machines take equally long, so a model would be trained again where nothing but its times differ."""
+    looked_at = {path for stage in STAGES for path in [*outputs(stage), *names(body(stage)["deps"])]}
+    assert not [path for path in looked_at if TIMING.is_relative_to(path) or Path(path).is_relative_to(TIMING)]
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", TIMING], cwd=ROOT, check=False)
+    assert ignored.returncode == 0
 
 
 def test_registering_is_not_replayed_from_the_cache() -> None:

@@ -12,6 +12,7 @@ from scipy.stats import beta
 from tasks.compare import SHARED, columns_of, main, rank, to_text
 from tasks.errors import UserError
 from tasks.params.architectures import ARCHITECTURES as TABLE
+from tasks.results import write_timing
 from tasks.scoring.evaluation import score
 from tasks.scoring.predictions import with_groups
 from tasks.tables import read_table, write_table
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 ARCHITECTURES = {"first": 0.5, "second": 0.8, "third": 0.65}  # share of validation images that are right
 SIZES = {"first": 100, "second": 300, "third": 200}
+TIMES = {"train_seconds": 1.5, "epoch_seconds": [0.5, 1.0]}
 
 
 def predictions(right: float, test_right: float, seed: int) -> pd.DataFrame:
@@ -41,8 +43,9 @@ def write_results(name: str, table: pd.DataFrame) -> None:
     write_table(table, folder / "predictions.csv")
     scores = score(with_groups(table, read_table(Path("splits.csv"))), 1.5, 5) | {"best_epoch": 2}
     (folder / "metrics.json").write_text(json.dumps(scores))
-    timing = {"parameters": SIZES.get(name, 50), "train_seconds": 1.5, "epoch_seconds": [0.5, 1.0]}
-    (folder / "timing.json").write_text(json.dumps(timing))
+    (folder / "size.json").write_text(json.dumps({"parameters": SIZES.get(name, 50)}))
+    (folder / "history.csv").write_text("epoch\n1\n2\n")
+    write_timing(TIMES, folder)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +134,7 @@ def test_params_say_which_score_ranks(by: str) -> None:
         scores = json.loads(Path(f"results/{name}/metrics.json").read_text())
         scores |= {key: 0.9 if key == best else 0.5 for key in ("val_macro_f1", "val_accuracy", "val_balanced_accuracy")}
         Path(f"results/{name}/metrics.json").write_text(json.dumps(scores))
-    Path("results/first/timing.json").write_text('{"parameters": 999, "train_seconds": 1, "epoch_seconds": []}')
+    Path("results/first/size.json").write_text('{"parameters": 999}')
     assert compare()[1]["winner"] == "first"
 
 
@@ -151,12 +154,16 @@ def test_a_row_says_what_was_compared(compared: tuple[Path, list[str], dict]) ->
         assert row[name] == pytest.approx(scores[name], rel=1e-6)
 
 
-def test_the_time_of_an_answer_is_blank_where_it_is_not_known() -> None:
-    timing = json.loads(Path("results/first/timing.json").read_text()) | {"predict_seconds_per_image": 0.0125}
-    Path("results/first/timing.json").write_text(json.dumps(timing))
+def test_times_are_blank_where_another_machine_trained_the_model() -> None:
+    """Then the predictions are not those that the times were taken with."""
+    write_timing({"train_seconds": 2.5, "epoch_seconds": [2.5], "predict_seconds_per_image": 0.0125}, Path("results/first"))
+    with Path("results/second/predictions.csv").open("a") as file:
+        file.write("\n")
     compare()
-    times = read_table(Path("comparison.csv")).set_index("architecture").predict_seconds_per_image
-    assert times.to_dict() == {"first": "0.0125", "second": "", "third": ""}
+    table = read_table(Path("comparison.csv")).set_index("architecture")
+    assert table.predict_seconds_per_image.to_dict() == {"first": "0.0125", "second": "", "third": ""}
+    assert table.seconds.to_dict() == {"first": "2.5", "second": "", "third": "1.5"}
+    assert table.epochs.to_dict() == dict.fromkeys(ARCHITECTURES, "2") and table.parameters["second"] == "300"
     assert "seconds" not in Path("comparison.json").read_text()  # it would differ from run to run
 
 
@@ -212,6 +219,7 @@ def test_again_gives_the_same_bytes(compared: tuple[Path, list[str], dict]) -> N
     for name in ARCHITECTURES:  # rows in another order are the same predictions
         file = Path("results") / name / "predictions.csv"
         write_table(read_table(file)[::-1], file)
+        write_timing(TIMES, file.parent)
     compare()
     assert {file: file.read_bytes() for file in files} == files and len(files) == 5
 

@@ -125,6 +125,20 @@ def test_a_version_keeps_the_images_it_was_given(registered: MlflowClient) -> No
     assert seen.hash.str.len().isin([0, 60]).all() and (seen.hash.str.len() == 60).any()
 
 
+def test_links_into_the_cache_of_dvc_are_registered_as_files(client: MlflowClient, tmp_path: Path) -> None:
+    """As `dvc config cache.type symlink` leaves them."""
+    shutil.copytree(Path("data/models") / winner(), Path("data/models/linked"))
+    shutil.copytree(Path("data/results") / winner(), Path("data/results/linked"))
+    Path("data/models/linked/summary.txt").write_text("another model")
+    for path in [*Path("data/models/linked").iterdir(), *Path("data/results/linked").iterdir()]:
+        path.symlink_to(path.replace(tmp_path / f"{path.parent.parent.name} {path.name}"))
+    Path("data/comparison.json").write_text(json.dumps({"winner": "linked"}))
+    receipt = register()
+    with versions.fetched(client.get_model_version(receipt["model"], receipt["version"])) as folder:
+        assert (folder / "artifacts/thresholds.json").read_bytes() == Path("data/results/linked/thresholds.json").read_bytes()
+        assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
 def test_a_second_time_changes_nothing_but_the_thresholds(client: MlflowClient) -> None:
     """They are those of the last evaluation, and no part of the model: other ones change neither the version nor its hash."""
     history, file = PROMOTIONS.read_bytes(), Path("data/results") / winner() / "thresholds.json"

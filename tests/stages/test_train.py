@@ -160,9 +160,10 @@ def test_history_and_timing(pipeline: Path) -> None:
     history = read_table(pipeline / "data/results/tiny/history.csv")
     assert history.columns.tolist() == ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate"]
     assert history.epoch.tolist() == ["1", "2", "3"]
-    timing = json.loads((pipeline / "data/results/tiny/timing.json").read_text())
+    (kept,) = (pipeline / "data/timing").glob("tiny_*.json")
+    timing, size = json.loads(kept.read_text()), json.loads((pipeline / "data/results/tiny/size.json").read_text())
     model = keras.saving.load_model(pipeline / "data/models/tiny/model.keras", compile=False)
-    assert timing["parameters"] == model.count_params()
+    assert size == {"parameters": model.count_params()}
     assert len(timing["epoch_seconds"]) == 3
     assert timing["train_seconds"] == pytest.approx(sum(timing["epoch_seconds"]), abs=0.01)
     assert f"{model.count_params():,}" in (pipeline / "data/models/tiny/summary.txt").read_text()
@@ -176,6 +177,7 @@ def test_the_run_says_what_decided_the_result(pipeline: Path) -> None:
     assert run.data.tags[PREDICTIONS] == file_sha256(pipeline / "data/results/tiny/predictions.csv")
     client = MlflowClient(f"sqlite:///{pipeline}/mlflow.db")
     assert [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")] == [1, 2, 3]
+    assert run.data.metrics["train_seconds"] > 0 and run.data.metrics["predict_seconds_per_image"] > 0
 
 
 def test_equal_models_are_equal_files(tmp_path: Path) -> None:

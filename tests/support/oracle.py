@@ -304,5 +304,6 @@ def from_tables(root: Path, metric: str, about: dict[str, str]) -> float:
         weights = ensemble(root, model)
         members = [name for name, weight in weights.items() if weight or metric == "seconds"]
         return sum(from_tables(root, metric, {"model": member}) for member in members)
-    timing = document(root, f"results/{model}/timing.json")
-    return {"epochs": len(timing["epoch_seconds"]), "seconds": timing["train_seconds"], **timing}[metric]
+    (kept,) = (root / "data/timing").glob(f"{model}_*.json")
+    timing, size = document(root, f"timing/{kept.name}"), document(root, f"results/{model}/size.json")
+    return {"epochs": len(timing["epoch_seconds"]), "seconds": timing["train_seconds"], **timing, **size}[metric]

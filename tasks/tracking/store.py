@@ -1,0 +1,91 @@
+"""MLflow's store: what `MLFLOW_TRACKING_URI` names, by default `mlflow.db` and `mlartifacts/`.
+
+MLflow writes down the absolute place of each artifact. In the default store the places are made
+relative to the project's folder. So a project that was renamed, moved or copied finds its own
+files, and a copy never writes into the first project. A store that a person set is left as it is.
+"""
+
+import importlib.util
+import os
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote
+
+from tasks.errors import UserError
+
+DEFAULT_FILE = Path("mlflow.db")
+DEFAULT_URI = f"sqlite:///{DEFAULT_FILE}"
+ARTIFACTS = Path("mlartifacts")
+PATIENCE = 60.0  # seconds that one process waits for another to write
+# Where MLflow writes places down.
+COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+# A project's folder, and a place in it.
+PLACE = re.compile(r"(?:file://)?(/.*)?/((?:mlartifacts|mlruns)(?:/.*)?)")
+
+
+def find_uri() -> str:
+    """Return the store's URI. Raises `UserError` where MLflow could open no database from here."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
+    if not uri.startswith("http"):
+        refuse_percent_sign()
+    return uri
+
+
+def refuse_percent_sign() -> None:
+    """Raise `UserError` where the path that MLflow is installed in has a percent sign.
+
+    MLflow hands the path of its migrations to Alembic, which takes the sign for a variable.
+    """
+    packages = Path(importlib.util.find_spec("mlflow").origin).parent
+    if "%" in str(packages):
+        raise UserError(
+            f"{packages}: expected a path without a percent sign, since MLflow is installed there "
+            "and opens no database otherwise. Rename the folder that has the sign, and run again"
+        )
+
+
+def make_places_relative() -> None:
+    """Make the places of artifacts in the default store relative, where there is one.
+
+    What was logged to the place that the project had before stays readable there. What is logged
+    from now on comes here. Raises `UserError` where the database cannot be used.
+    """
+    if find_uri() != DEFAULT_URI or not DEFAULT_FILE.exists():
+        return
+    try:
+        with closing(sqlite3.connect(DEFAULT_FILE, timeout=PATIENCE)) as store, store:
+            names = store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = {name for (name,) in names}
+            for table, column in COLUMNS:
+                if table in tables:
+                    _make_column_relative(store, table, column)
+    except sqlite3.Error as error:
+        raise UserError(
+            f"{DEFAULT_FILE}: expected MLflow's database, which this user may read and write, "
+            f"received: {error}. Give the right to write, or bring it back from a back-up"
+        ) from error
+
+
+def _make_column_relative(store: sqlite3.Connection, table: str, column: str) -> None:
+    absolute = f"{column} LIKE 'file:%' OR {column} LIKE '/%'"
+    rows = store.execute(f"SELECT rowid, {column} FROM {table} WHERE {absolute}").fetchall()
+    relative = []
+    for row, place in rows:
+        found = PLACE.fullmatch(place)
+        if found and (table == "experiments" or not _lies_alone(found)):
+            relative.append((found[2], row))
+    store.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", relative)
+
+
+def _lies_alone(found: re.Match) -> bool:
+    """Say whether files are in no project, as what was logged after a move to the place of before."""
+    folder, place = Path(unquote(found[1] or "/")), Path(found[2])
+    return (folder / place).exists() and not place.exists() and not (folder / DEFAULT_FILE).exists()

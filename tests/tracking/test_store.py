@@ -1,0 +1,141 @@
+"""A project that moves keeps its registry, a copy has its own, and a store that a person set is left as it is."""
+
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from tasks.errors import UserError
+from tasks.registry import versions
+from tasks.tracking import runs, store
+from tasks.tracking.hashes import file_sha256, folder_sha256
+from tests.support import toy_registry
+from tests.support.pipeline import enter
+
+pytestmark = pytest.mark.slow
+
+NAME = "toy"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one version, and the absolute places that MLflow writes down. Only for reading."""
+    root = tmp_path_factory.mktemp("places") / "My Projects" / "tumor #1"
+    root.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        work_in(root, monkeypatch)
+        toy_registry.register(root, {"a": "cat"}, ["cat", "dog"], [])
+    with sqlite3.connect(root / "mlflow.db") as database:
+        for table, column in store.COLUMNS:
+            relative = f"{column} LIKE 'mlartifacts%' OR {column} LIKE 'mlruns%'"
+            database.execute(f"UPDATE {table} SET {column} = ? || {column} WHERE {relative}", (f"{root.as_uri()}/",))
+    return root
+
+
+def work_in(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a project without settings.
+
+    MLflow keeps a database open by its URI, so that of the default store is absolute here.
+    """
+    enter(root, monkeypatch)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setattr(store, "DEFAULT_URI", f"sqlite:///{root}/mlflow.db")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture
+def copy(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, in which we work."""
+    root = tmp_path / "copy"
+    shutil.copytree(project, root)
+    work_in(root, monkeypatch)
+    return root
+
+
+@pytest.fixture
+def hidden(project: Path) -> Iterator[None]:
+    """Have the first project away, as after a move."""
+    away = project.with_name("away")
+    project.rename(away)
+    yield
+    away.rename(project)
+
+
+def places(root: Path) -> list[str]:
+    with sqlite3.connect(root / "mlflow.db") as database:
+        rows = [database.execute(f"SELECT {column} FROM {table}") for table, column in store.COLUMNS]
+        return [place for of_column in rows for (place,) in of_column]
+
+
+def test_a_project_that_was_moved_finds_its_versions(project: Path, copy: Path, hidden: None) -> None:
+    runs.open_store()
+    with versions.fetched(MlflowClient().get_model_version(NAME, "1")) as folder:
+        assert (folder / "MLmodel").exists()
+    with mlflow.start_run(experiment_id=runs.open_store()) as run:
+        mlflow.log_text("new", "note.txt")
+    assert [path.parts[-3] for path in copy.rglob("note.txt")] == [run.info.run_id] and not project.exists()
+
+
+def test_a_copy_never_writes_into_the_first_project(project: Path, copy: Path, tmp_path: Path) -> None:
+    before = folder_sha256(project)
+    runs.open_store()
+    client = MlflowClient()
+    client.set_registered_model_alias(NAME, "champion", "1")
+    (tmp_path / "thresholds.json").write_text("{}")
+    versions.replace_artifact(client, client.get_model_version(NAME, "1"), tmp_path / "thresholds.json")
+    assert any(copy.rglob("thresholds.json")) and folder_sha256(project) == before
+
+
+def test_places_stay_relative_and_others_are_left_alone(copy: Path) -> None:
+    elsewhere = ["s3://bucket/mlartifacts/1", "file:///mnt/big/results"]
+    runs.open_store()
+    for number, place in enumerate(elsewhere):
+        mlflow.create_experiment(f"elsewhere {number}", place)
+    runs.open_store()
+    own = ("mlartifacts", "mlruns", "models:/m-")
+    assert {place for place in places(copy) if not place.startswith(own)} == set(elsewhere)
+
+
+def test_what_an_older_version_left_in_the_old_place_stays_readable(project: Path, copy: Path, hidden: None) -> None:
+    """It wrote there after the move. What is logged from now on comes here."""
+    (moved,) = copy.glob("mlartifacts/models/*")
+    there = project / moved.relative_to(copy)
+    shutil.move(moved, there)
+    try:
+        runs.open_store()
+        with versions.fetched(MlflowClient().get_model_version(NAME, "1")) as folder:
+            assert (folder / "MLmodel").exists()
+        assert mlflow.get_experiment(runs.open_store()).artifact_location == "mlartifacts"
+    finally:
+        shutil.rmtree(project)
+
+
+def test_a_store_that_a_person_set_is_never_touched(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = (copy / "mlflow.db").rename(copy / "own.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{own}")
+    before = file_sha256(own)
+    runs.open_store()
+    assert file_sha256(own) == before
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path("mlflow.db").write_text("not a database, and longer than the head of one " * 20)
+    with pytest.raises(UserError, match="mlflow.db: expected MLflow's database, .*: file is not a database"):
+        store.make_places_relative()
+
+
+def test_a_percent_sign_in_the_path_of_the_packages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = tmp_path / "tumor (50%)" / "site-packages"
+    (packages / "mlflow").mkdir(parents=True)
+    (packages / "mlflow/__init__.py").touch()
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.delitem(sys.modules, "mlflow")
+    with pytest.raises(UserError, match="expected a path without a percent sign, .* Rename the folder"):
+        store.refuse_percent_sign()
