@@ -33,6 +33,8 @@ def write(facts: dict[str, Any], folder: Path, name: str = "report", more: Path 
     numbers = {"number": number, "setting": setting, "interval": interval, "panel": panel, "breakable": breakable}
     for file, words in ((PAGE, numbers | {"curves": figures.CURVES}), (SHORT, {"told": told, "interval": told_interval})):
         text = (plain if file == SHORT else templates).get_template(f"{name}{Path(file).suffix}").render(facts | words)
+        if file == PAGE:
+            text = text.replace("\r", "&#13;")  # of a name; as it is, readers would make a line feed of it
         (folder / file).write_text(text, encoding="utf-8")
         log.info("%s, %s bytes", folder / file, f"{(folder / file).stat().st_size:,}")
 

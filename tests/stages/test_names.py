@@ -105,7 +105,7 @@ def check(labels: list[str], paths: list[str]) -> None:
     assert [float(tags[name]) for name in recalls] == [scores[name] for name in recalls]
     assert len([name for name in mlflow.get_run(version.run_id).data.metrics if name.startswith("test_recall_")]) == len(labels)
     assert json.loads(Path("data/registration.json").read_text(encoding="utf-8"))["champion"] == 1
-    page = parse(Path("data/report/report.html").read_bytes().decode())  # a carriage return stays one
+    page = parse(Path("data/report/report.html").read_text(encoding="utf-8"))
     assert {attributes["data-label"] for _, attributes in page.tags if "data-label" in attributes} == set(labels)
     header = rows.make_header([f"p_{label}" for label in labels])
     assert len(set(header)) == len(header) and "".join(header).isprintable()
