@@ -19,8 +19,10 @@ def check_place(tracking_uri: str, artifacts: str) -> None:
     """
     if tracking_uri.startswith(SQLITE):
         _check_folder(Path(tracking_uri.removeprefix(SQLITE)).parent)
-    if urlparse(artifacts).scheme in ("", "file"):
+    if artifacts.startswith("file:"):
         _check_folder(Path(unquote(urlparse(artifacts).path)))
+    elif not urlparse(artifacts).scheme:
+        _check_folder(Path(artifacts))
 
 
 def _check_folder(folder: Path) -> None:
