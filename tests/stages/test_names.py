@@ -1,10 +1,9 @@
 """Classes and files of any name go through all stages, and come out in tables, pages, registry and command as they are.
 
-`EXAMPLES=200 pytest tests/stages/test_names.py` tries more of them.
+`EXAMPLES=200 pytest tests/stages/test_names.py` tries more of them than the one below; each takes some five seconds.
 """
 
 import json
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,11 +25,10 @@ from tasks.registry import versions
 from tasks.reporting.page import escape_markdown
 from tasks.tables import printable, read_table, write_table
 from tests.support import ROOT
-from tests.support.names import ODD, classes, fit, names, quick
+from tests.support.names import EXAMPLES, ODD, classes, fit, names, quick
 from tests.support.page import parse
 from tests.support.pipeline import enter, run_stage
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "0"))  # beside the one below, which takes some five seconds as each does
 EACH = 8  # images of a class
 MODEL, RESULTS, EXPLANATIONS = Path("data/models/tiny"), Path("data/results/tiny"), Path("data/explanations/tiny")
 PARAMS = """

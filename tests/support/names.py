@@ -1,5 +1,7 @@
 """Names that a file system allows for classes and files: some that once went wrong, and any others by hypothesis."""
 
+import os
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
@@ -12,7 +14,11 @@ ODD = [
     "#0072b2", ' id="x"', "url(#x)", "label", "path", "...", "~", "*?[a]",
 ]  # fmt: skip
 
-quick = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = int(os.environ.get("EXAMPLES", "0"))  # `EXAMPLES=2000 pytest …` tries more names than the suite has time for
+
+quick = settings(
+    max_examples=EXAMPLES or 60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 def names() -> st.SearchStrategy[str]:
