@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
 BASE ?= origin/main
+# A folder's name as it is, dollars and quotes too.
+override export FROM := $(value FROM)
 
 .DEFAULT_GOAL := help
 .PHONY: help run data recipe serve worker ui api web pull push comment post check test lint format lock clean
@@ -14,7 +16,7 @@ run: .venv/installed  ## bring the images up to date, run every stage that is st
 	@python -m flows.retrain $(ARGS)
 
 data: .venv/installed  ## use your own images: make data FROM=<folder | s3://... | git+repository#folder | sklearn:digits>
-	@python -m flows.import_images "$(FROM)" $(ARGS)
+	@python -m flows.import_images "$$FROM" $(ARGS)
 
 recipe: .venv/installed  ## write params.yaml for a known task of recipes/: make recipe NAME=photo_filter (ARGS=--force overwrites edits)
 	@python -m tasks.params.recipe "$(NAME)" $(ARGS)

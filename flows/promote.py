@@ -79,6 +79,7 @@ def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str
         raise UserError(f"version {before} is the champion of {version.name} already")
     with versions.fetched(version):
         pass  # raises where the files are not those that were registered
+    scores = versions.read_tags(version)
     line = promotions.new_line(
         event,
         version.name,
@@ -91,11 +92,11 @@ def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str
         champion_before_sha256=champion.tags.get(versions.SHA256) if champion else None,
         champion=number,
         champion_sha256=version.tags[versions.SHA256],
-        numbers={name: float(value) for name, value in version.tags.items() if name.startswith(("val_", "test_"))},
+        numbers={name: float(value) for name, value in scores.items() if name.startswith(("val_", "test_"))},
     )
     versions.record(client, version, line, PROMOTIONS)
     if RECEIPT.exists():  # DVC sees it changed, so the next run tells this in the report
-        receipt = json.loads(RECEIPT.read_text())
+        receipt = json.loads(RECEIPT.read_text(encoding="utf-8"))
         RECEIPT.write_text(json.dumps(receipt | {"champion": number, "champion_before": before}, indent=2) + "\n")
     return f"champion of {version.name}: version {number}, {event} in place of {f'version {before}' if before else 'none'}"
 

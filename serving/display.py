@@ -65,7 +65,7 @@ def table(predictor: Predictor, names: Sequence[str], answers: Sequence[Answer])
     """Return the text of the CSV file."""
     text = io.StringIO()
     written = csv.writer(text, lineterminator="\n")
-    written.writerow([*rows.FIRST, *predictor.columns, *rows.LAST])
+    written.writerow(rows.make_header(predictor.columns))
     for name, answer in zip(names, answers, strict=True):
         written.writerow(rows.row(Path(name), answer.sha256, predictor.record(answer), predictor.name))
     return text.getvalue()

@@ -1,5 +1,7 @@
 """Where a model looked: pictures with a heat map of Grad-CAM over them."""
 
+import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from PIL import Image
 from tasks.inference.predictor import Predictor, Source, read
 
 SIDE = 1024  # pixels of the longer side, at most
+LONGEST = 250  # bytes of a name: a file system takes 255, and `.part` comes behind while it is written
 QUALITY = 85  # of JPEG
 
 
@@ -36,6 +39,13 @@ def write(predictor: Predictor, file: Path, label: str, target: Path) -> None:
 
 
 def place(folder: Path, file: Path) -> Path:
-    """Return where the picture of a file is written: below `folder` at the file's own path, as a JPEG."""
+    """Return where the picture of a file is written: below `folder` at the file's own path, as a JPEG.
+
+    A name too long for that is cut, and ends in its hash.
+    """
     inside = Path(*[part for part in file.parts if part not in (file.anchor, "..")])
-    return folder / (inside if inside.suffix.lower() in (".jpg", ".jpeg") else inside.with_name(inside.name + ".jpg"))
+    name = inside.name if inside.suffix.lower() in (".jpg", ".jpeg") else inside.name + ".jpg"
+    written = os.fsencode(name)
+    if len(written) > LONGEST:
+        name = f"{written[: LONGEST - 40].decode(errors='ignore')}-{hashlib.sha256(written).hexdigest()[:32]}.jpg"
+    return folder / inside.with_name(name)

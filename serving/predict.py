@@ -28,6 +28,7 @@ from tasks.errors import UserError, describe_error
 from tasks.inference.predictor import BATCH, PLACES, THREADS, Answer, Predictor
 from tasks.quality.litter import is_litter
 from tasks.registry import load
+from tasks.tables import printable
 from tasks.tracking.hashes import file_sha256
 
 OK, MISTAKE, UNANSWERED, INTERRUPTED = 0, 1, 3, 130
@@ -84,7 +85,7 @@ def write(predictor: Predictor, files: Sequence[Path], output: Path, pictures: P
             while batch := list(islice(answers, BATCH)):
                 table.append(rows.row(file, answer.sha256, predictor.record(answer), model) for file, answer in batch)
                 progress.update(len(batch))
-        ordered = table.put_in_order([rows.printable(file) for file in files])
+        ordered = table.put_in_order([printable(file) for file in files])
     return Counter(column for row in ordered for column in TOLD if row[table.header.index(column)] not in ("", "false"))
 
 
@@ -102,7 +103,7 @@ def unanswered(files: Sequence[Path], before: Mapping[str, rows.Row], model: str
     Batches are made whole again, since the last digit of a probability depends on how many images are in the batch.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        done = list(pool.map(lambda file: _is_answered(file, before.get(rows.printable(file)), model, pictures), files))
+        done = list(pool.map(lambda file: _is_answered(file, before.get(printable(file)), model, pictures), files))
     starts = [start for start in range(0, len(files), BATCH) if not all(done[start : start + BATCH])]
     return [file for start in starts for file in files[start : start + BATCH]]
 
@@ -110,17 +111,17 @@ def unanswered(files: Sequence[Path], before: Mapping[str, rows.Row], model: str
 def show(predictor: Predictor, files: Sequence[Path], pictures: Path | None = None) -> Counter[str]:
     """Print a table, a line as soon as there is an answer, and return how many say what."""
     columns = [column for column in predictor.columns if column not in (*TOLD, "distance")]
-    label = max(map(len, predictor.classes))
-    widths = {column: max(len(column), label if column in PLACES else 5) for column in columns}
-    first = min(WIDEST, max(len(rows.printable(file)) for file in files))
-    print("  ".join([f"{'path':{first}}", *(f"{column:{width}}" for column, width in widths.items())]))
+    label = max(len(printable(name)) for name in predictor.classes)
+    widths = {column: max(len(printable(column)), label if column in PLACES else 5) for column in columns}
+    first = min(WIDEST, max(len(printable(file)) for file in files))
+    print("  ".join([f"{'path':{first}}", *(f"{printable(column):{width}}" for column, width in widths.items())]))
     counts: Counter[str] = Counter()
     for file, answer in answered(predictor, files, pictures):
         record = predictor.record(answer)
         said = [name for name in TOLD if record[name]]
         counts.update(said)
         texts = [f"{_figure(record[column]):{width}}" for column, width in widths.items()] if answer.error is None else []
-        print("  ".join([f"{rows.printable(file):{first}}", *texts, answer.error or ", ".join(said)]).rstrip(), flush=True)
+        print("  ".join([f"{printable(file):{first}}", *texts, answer.error or ", ".join(said)]).rstrip(), flush=True)
     return counts
 
 
@@ -198,7 +199,7 @@ def _progress(files: int, done: int) -> tqdm:
 
 
 def _figure(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else printable(value)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tasks.errors import UserError
+from tasks.tables import printable
 
 FIRST, LAST = ("path", "sha256"), ("model",)  # columns before and behind those of an answer
 
@@ -55,7 +56,7 @@ def opened(file: Path, columns: Sequence[str]) -> Iterator[Rows]:
 
     Raises `UserError` for a file with other columns, and where another process writes it.
     """
-    header = [*FIRST, *columns, *LAST]
+    header = make_header(columns)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+", encoding="utf-8", errors="surrogateescape", newline="") as target:
         try:
@@ -76,14 +77,14 @@ def opened(file: Path, columns: Sequence[str]) -> Iterator[Rows]:
         yield Rows(file, target, header, _whole(whole, header))
 
 
+def make_header(columns: Sequence[str]) -> Row:
+    """Return the names of all columns, each on one line: an interrupted run is cut off at the end of a line."""
+    return [*FIRST, *map(printable, columns), *LAST]
+
+
 def row(path: Path, sha256: str, record: Mapping[str, object], model: str) -> Row:
     """Return the cells of one file: numbers of seven digits, true and false, nothing for None."""
     return [printable(path), sha256, *map(_cell, record.values()), model]
-
-
-def printable(text: object) -> str:
-    """Return a text as one line of UTF-8: what cannot be printed, such as a line break in a file's name, is escaped."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(text))
 
 
 def _cell(value: object) -> str:

@@ -7,8 +7,6 @@ champion's files are not those that were registered.
 Run by hand: `dvc repro --single-item register`.
 """
 
-import importlib.metadata
-import importlib.util
 import json
 import logging
 import shutil
@@ -31,17 +29,13 @@ from tasks.params.register import Gate, Register
 from tasks.params.split import Split
 from tasks.registry import promotions, unseen_images, versions
 from tasks.registry.champion_gate import PROMOTED, Candidate, Outcome, judge, settled
+from tasks.registry.requirements import requirements
 from tasks.results import CLASSES_JSON, METRICS_JSON, PREDICTIONS_CSV, THRESHOLDS_JSON, find_folder
 from tasks.stage import run
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import file_sha256, folder_sha256
-
-PACKAGES = (
-    "joblib", "keras", "mlflow", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml", "scikit-learn", "scipy", "skops",
-    "tensorflow", "threadpoolctl",
-)  # fmt: skip
-OPTIONAL = ("pydicom",)  # a version needs it where the pipeline has it
+from tasks.tracking.keys import make_key
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +67,7 @@ def main(
         hash_distance=near_copies.hash_distance,
     )
     decided = decide(client, candidate, wanted, file_sha256(splits_csv), promotions_jsonl)
-    registration_json.write_text(json.dumps(decided, indent=2, ensure_ascii=False) + "\n")
+    registration_json.write_text(json.dumps(decided, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     tell(decided, wanted.gate)
 
 
@@ -112,17 +106,14 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
             signature=signature(classes),
             pip_requirements=requirements(),
         )
-        tags = {"architecture": architecture, versions.SHA256: sha256, "classes": json.dumps(classes)}
+        tags = {"architecture": architecture, versions.SHA256: sha256}
+        classes_tag = json.dumps(classes)
+        if len(classes_tag) <= versions.LONGEST:
+            tags["classes"] = classes_tag
         if ensemble.is_one(model):
             tags["members"] = json.dumps(ensemble.committee(model).weights)
-        tags |= {score: str(value) for score, value in scores.items() if score.startswith(("val_", "test_"))}
+        tags |= {make_key(name): str(value) for name, value in scores.items() if name.startswith(("val_", "test_"))}
         return mlflow.register_model(logged.model_uri, name, tags=tags)
-
-
-def requirements() -> list[str]:
-    """Return the packages that a version needs, as they are installed here."""
-    packages = [*PACKAGES, *(package for package in OPTIONAL if importlib.util.find_spec(package))]
-    return [f"{package}=={importlib.metadata.version(package)}" for package in packages]
 
 
 def signature(classes: list[str]) -> ModelSignature:
@@ -171,7 +162,7 @@ def describe(
         champion_sha256=after[1],
         checks=[asdict(check) for check in outcome.checks],
         numbers=outcome.numbers,
-        gate=params.gate.model_dump(),
+        gate=params.gate and params.gate.model_dump(),
     )
 
 
@@ -197,10 +188,10 @@ def receipt(
     }
 
 
-def tell(decided: dict[str, object], gate: Gate) -> None:
+def tell(decided: dict[str, object], gate: Gate | None) -> None:
     """Log the verdict, and how far looking again and again has worn the test images out."""
     log.info("version %s %s: %s", decided["version"], decided["verdict"], decided["reason"])
-    if decided["looks"] > 1:
+    if gate is not None and decided["looks"] > 1:
         worn = 1 - (1 - (1 - gate.confidence) / 2) ** decided["looks"]
         log.info(
             "%d looks at these test images: up to %.1f %% chance that one lets an equal model pass", decided["looks"], 100 * worn

@@ -68,7 +68,7 @@ def find_patients(paths: Sequence[str], params: Patients, raw: Path) -> list[str
         found = [match[1] or "" if (match := pattern.search(path)) else "" for path in paths]
     elif params.table is not None:
         source, table = f"table {raw / params.table}", _read_patients(raw / params.table)
-        found = [table.get(path, "") for path in paths]
+        found = [table.get(path.strip(), "") for path in paths]  # the table has no blanks around its cells
     else:
         return [""] * len(paths)
     missed = [path for path, patient in zip(paths, found, strict=True) if not patient]

@@ -25,8 +25,8 @@ LOUD = ("great_expectations", "great_expectations.data_context.types.base", "mlf
 def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
     """Call `stage` with the command line's options; exit 1 on a user's mistake. `LOG_LEVEL=DEBUG` shows its traceback too.
 
-    A stage of the pipeline has its paths checked by name, and the whole of `params.yaml` before it begins, so that a wrong
-    key of a later stage is told before the night and not after it.
+    A stage of the pipeline has its paths checked by name, and what later stages need before it begins, so that a wrong
+    key of one of them is told before the night and not after it.
     """
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), format="%(message)s", stream=sys.stdout)
     for library in LOUD:
@@ -36,7 +36,7 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
     try:
         arguments = read_arguments(stage, sys.argv[1:], names_of_paths=of_pipeline)
         if of_pipeline:
-            check_params()
+            check_ahead()
         stage(**arguments)
     except KeyboardInterrupt:
         logging.error("interrupted: run again to go on from here")
@@ -50,14 +50,16 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
         sys.exit(1)
 
 
-def check_params() -> None:
-    """Check the whole of `params.yaml`, other stages' sections too. It can stop a stage and changes no result.
+def check_ahead() -> None:
+    """Check what later stages need: the whole of `params.yaml`, and the packages of a registered model. Raises `UserError`.
 
-    So it is no dependency of the stages in `dvc.yaml`, and imported here alone. Raises `UserError`.
+    It can stop a stage and changes no result. So it is no dependency of the stages in `dvc.yaml`, and imported here alone.
     """
     from tasks.params.whole import load_params
+    from tasks.registry.requirements import requirements
 
     load_params()
+    requirements()
 
 
 def describe_missing(error: Exception, arguments: dict[str, object]) -> str | None:

@@ -62,7 +62,24 @@ def _decode(path: Path) -> str:
         ) from error
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table with seven significant digits, making its folder where needed."""
+def write_table(table: pd.DataFrame, path: Path, numbers: str = "%.7g") -> None:
+    """Write a table, by default with seven significant digits, making its folder where needed.
+
+    A name may hold a carriage return, which readers take for the end of a line unless it is quoted.
+    """
+    texts = [*table.columns, *table.select_dtypes(exclude="number").to_numpy(object).ravel()]
+    quoting = csv.QUOTE_NONNUMERIC if any("\r" in str(text) for text in texts) else csv.QUOTE_MINIMAL
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, float_format="%.7g", lineterminator="\n")
+    table.to_csv(path, index=False, float_format=numbers, lineterminator="\n", quoting=quoting)
+
+
+def printable(text: object) -> str:
+    """Return a text as one line without control signs: those become escapes such as `\\n`, and a backslash becomes two.
+
+    Two different texts stay different.
+    """
+    return "".join(sign if sign.isprintable() and sign != "\\" else _escape(sign) for sign in str(text))
+
+
+def _escape(sign: str) -> str:
+    return sign.encode("unicode_escape").decode()

@@ -34,6 +34,7 @@ from tasks.stage import run
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import file_sha256, git_revision
+from tasks.tracking.place import check_place
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +164,7 @@ def log_layers(fitted: Fitted) -> None:
 def start_run(architecture: str, section: Architecture, splits_csv: Path, key: str) -> mlflow.ActiveRun:
     """Open the MLflow run, with everything that decides the result; a training that was killed goes on in its own."""
     experiment_id = runs.open_store()
+    check_place(mlflow.get_tracking_uri(), mlflow.get_experiment(experiment_id).artifact_location)
     unfinished = runs.find_unfinished_run(experiment_id, key)
     if unfinished is not None:
         return mlflow.start_run(run_id=unfinished.info.run_id)

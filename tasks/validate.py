@@ -17,6 +17,7 @@ from tasks.params.read import read_section
 from tasks.params.validate import Validate
 from tasks.quality.scan import scan
 from tasks.stage import run
+from tasks.tables import write_table
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,7 @@ def main(raw: Path, files_csv: Path, validation_json: Path, data_docs: Path) -> 
 
     params = read_section("validate", Validate)
     files = scan(raw, Limits(params.max_bytes, params.max_pixels), params)
-    files_csv.parent.mkdir(parents=True, exist_ok=True)
-    files.to_csv(files_csv, index=False, float_format="%.3f")
+    write_table(files, files_csv, "%.3f")
     tell(files)
     results = judge(files, params.expectations, data_docs)
     validation_json.write_text(json.dumps(results, indent=2) + "\n")

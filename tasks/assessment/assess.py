@@ -31,6 +31,7 @@ from tasks.scoring.thresholds import abstaining, alarms
 from tasks.stage import run
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
+from tasks.tracking.keys import make_key
 
 ALL, REST = report.ALL, report.REST
 FOLDERS = "folders.csv"
@@ -84,10 +85,10 @@ def check_places(images: Path, output: Path) -> None:
 
 
 def check_names(images: Path) -> None:
-    """Raise `ValueError` for files whose names no table can hold."""
-    odd = [path.name for path in walk(images) if not str(path).isprintable()]
+    """Raise `UserError` for files whose names no table can hold."""
+    odd = [path.name for path in walk(images) if str(path).encode(errors="replace").decode() != str(path)]
     if odd:
-        raise UserError(f"{len(odd)} files in {images} have names that are not printable UTF-8, such as {odd[0]!a}: rename them")
+        raise UserError(f"{len(odd)} files in {images} have names that are not UTF-8, such as {odd[0]!a}: rename them")
 
 
 def count_usable(files: pd.DataFrame, images: Path) -> dict[str, int]:
@@ -175,7 +176,7 @@ def track(images: Path, output: Path, assessed: Subject, scores: Mapping[str, fl
     with mlflow.start_run(
         experiment_id=runs.open_store(), run_name=f"assess {images.resolve().name}", tags=tags | assessed.tags
     ):  # fmt: skip
-        mlflow.log_metrics({runs.metric_name(name): value for name, value in scores.items() if name.startswith(ALL)})
+        mlflow.log_metrics({make_key(name): value for name, value in scores.items() if name.startswith(ALL)})
         for name in (page.PAGE, page.SHORT, METRICS_JSON):
             mlflow.log_artifact(str(output / name))
 

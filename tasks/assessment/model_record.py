@@ -55,7 +55,7 @@ def of_version(version: ModelVersion, limits: Limits) -> Subject:
     """Load a registered version; its record was registered with it."""
     with versions.fetched(version) as files:
         predictor = load.of_files(version, files, limits)
-        own = own_scores(version.tags, _read(_artifact(files, "thresholds")))
+        own = own_scores(versions.read_tags(version), _read(_artifact(files, "thresholds")))
         temperature = read_temperature(versions.artifact(files, "model") / CALIBRATION_JSON)
         seen = _artifact(files, "seen")
         given = read_table(seen).reindex(columns=["sha256", "hash", "split"], fill_value="") if seen else None

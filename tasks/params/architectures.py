@@ -220,8 +220,10 @@ def _read(path: Path, raw: dict[str, Any]) -> dict[str, Architecture]:
 
 def _architecture(name: str, section: Any, defaults: dict[str, Any], problems: list[str]) -> Architecture | None:
     """Return the architecture, or None where one of its keys is wrong, which is added to `problems`."""
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_]+", name):
-        raise UserError(f"received {name!r}, expected a text of letters, digits and underscores: it names a folder and a stage")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,200}", name):
+        raise UserError(
+            f"received {name!r}, expected a text of 1 to 200 letters, digits and underscores: it names a folder and a stage"
+        )
     if not isinstance(section, dict):
         raise UserError(f"received {section!r}, expected a mapping such as {{batch_size: 64}} or {{}}")
     row = _row(section.get("like", name))

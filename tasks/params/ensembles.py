@@ -69,8 +69,8 @@ def find_mistakes(ensembles: Mapping[str, Ensemble], questions: Mapping[str, Que
 
 
 def _mistakes(name: str, ensemble: Ensemble, questions: Mapping[str, Question]) -> Iterable[str]:
-    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-        yield "expected a name of letters, digits and underscores: it names a folder"
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,200}", name):
+        yield "expected a name of 1 to 200 letters, digits and underscores: it names a folder"
     if name in questions:
         yield "an architecture has this name already; both would be one row of the comparison"
     unknown = [member for member in ensemble.members if member not in questions]

@@ -18,10 +18,12 @@ from tasks.params.register import Gate
 from tasks.registry import promotions, unseen_images, versions
 from tasks.registry.predict_isolated import ask
 from tasks.registry.promotions import Line
+from tasks.results import CLASSES_JSON
 from tasks.scoring.gate import Check, check_scores, compare
 from tasks.tables import read_table
 
 PROMOTED, REFUSED, UNDECIDED = "promoted", "refused", "undecided"  # verdicts of a look
+NAMED = 20  # classes that a reason names
 STANDS = "stands"  # no look: what was decided before stands
 PROMOTE = 'python -m flows.promote --version {} --reason "…"'
 
@@ -58,7 +60,7 @@ class Outcome:
     numbers: dict[str, object] = field(default_factory=dict)
 
 
-def settled(candidate: Candidate, champion: ModelVersion | None, lines: Sequence[Line], gate: Gate) -> Outcome | None:
+def settled(candidate: Candidate, champion: ModelVersion | None, lines: Sequence[Line], gate: Gate | None) -> Outcome | None:
     """Return what was decided before, by a person or by a look that would only be repeated; None where a look is due."""
     number, change = int(candidate.version.version), promotions.last_change(lines)
     if champion is None and change is not None:
@@ -80,16 +82,21 @@ def settled(candidate: Candidate, champion: ModelVersion | None, lines: Sequence
             STANDS,
             f"version {champion.version} stays champion: {_decided(decision)} ({decision['reason']}) {why}; {_person(number)}",
         )
-    look = promotions.find_look(lines, candidate.sha256, champion_sha256, candidate.test_sha256, gate.model_dump())
+    look = promotions.find_look(lines, candidate.sha256, champion_sha256, candidate.test_sha256, gate and gate.model_dump())
     if look is None:
         return None
     verdict = STANDS if look["verdict"] == PROMOTED else look["verdict"]
     return Outcome(verdict, f"judged by {_decided(look)}, and not again: {look['verdict']}: {look['reason']}")
 
 
-def judge(candidate: Candidate, champion: ModelVersion | None, folder: Path | None, gate: Gate) -> Outcome:
-    """Look at the test. `folder` holds the champion's MLflow model; without a champion the candidate's own scores decide."""
+def judge(candidate: Candidate, champion: ModelVersion | None, folder: Path | None, gate: Gate | None) -> Outcome:
+    """Look at the test. `folder` holds the champion's MLflow model; without a champion the candidate's own scores decide.
+
+    Without a gate nothing is asked, and the candidate becomes champion.
+    """
     own, numbers = check_scores(candidate.scores, gate)
+    if gate is None:
+        return Outcome(PROMOTED, "register.gate is null, so nothing is asked", own, numbers)
     obstacle, compared = "", []
     if champion is not None:
         obstacle, compared, more = _against(candidate, champion, folder, gate)
@@ -107,13 +114,9 @@ def judge(candidate: Candidate, champion: ModelVersion | None, folder: Path | No
 def _against(candidate: Candidate, champion: ModelVersion, folder: Path, gate: Gate) -> tuple[str, list[Check], dict[str, object]]:
     """Return what forbids a comparison, the criteria against the champion, and their numbers; one of the first two is empty."""
     named = f"version {champion.version}"
-    classes = json.loads(champion.tags["classes"])
+    classes = json.loads((versions.artifact(folder, "model") / CLASSES_JSON).read_text())
     if set(classes) != set(candidate.classes):
-        return (
-            f"{named} tells {', '.join(classes)} apart, and this version {', '.join(candidate.classes)}: not to be compared",
-            [],
-            {},
-        )
+        return f"{named} tells {_list(classes)} apart, and this version {_list(candidate.classes)}: not to be compared", [], {}
     try:
         seen = read_table(versions.artifact(folder, "seen"))
     except FileNotFoundError:
@@ -154,8 +157,13 @@ def _answers(champion: ModelVersion, folder: Path, images: Sequence[Path], class
         raise UserError(f"{named}: {error}. Install what it needs, or promote another version: {PROMOTE.format('N')}") from error
     unknown = set(answers) - set(classes)
     if unknown:
-        raise UserError(f"{named}: expected the classes {', '.join(classes)}, received also {', '.join(sorted(unknown))}")
+        raise UserError(f"{named}: expected the classes {_list(classes)}, received also {_list(sorted(unknown))}")
     return answers
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _decided(line: Line) -> str:

@@ -81,7 +81,7 @@ def of_files(version: ModelVersion, files: Path, limits: Limits = LIMITS) -> Pre
         thresholds = None  # registered before there were any
     folder = versions.artifact(files, "model")
     try:
-        return from_folder(folder, named(version), version.tags[versions.SHA256], thresholds, limits, version.tags)
+        return from_folder(folder, named(version), version.tags[versions.SHA256], thresholds, limits, versions.read_tags(version))
     except UserError as error:
         raise UserError(f"{named(version)}: {error}") from error
 

@@ -137,4 +137,7 @@ def _parse(text: bytes) -> Line | None:
 
 def _who() -> str:
     result = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False)
-    return result.stdout.strip() or os.environ.get("USER") or getpass.getuser()
+    try:
+        return result.stdout.strip() or os.environ.get("USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"

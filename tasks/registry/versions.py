@@ -21,9 +21,11 @@ from tasks.errors import UserError
 from tasks.registry import promotions
 from tasks.registry.promotions import Line
 from tasks.tracking.hashes import folder_sha256
+from tasks.tracking.keys import make_key
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 SHA256 = "model_sha256"
+LONGEST = 100_000  # characters of a tag of a version, as MLflow takes them
 LINE = "line "  # what the names of tags that hold a line of promotions.jsonl begin with
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,17 @@ def record(client: MlflowClient, version: ModelVersion, line: Line, path: Path) 
     _apply(client, version, line)
 
 
+def read_tags(version: ModelVersion) -> dict[str, str]:
+    """Return the tags of a version, its scores by their names in `metrics.json`.
+
+    Of very many classes, which no tag can list, the names stay keys of MLflow.
+    """
+    classes = json.loads(version.tags.get("classes", "[]"))
+    names = [f"{part}_recall_{label}" for part in ("val", "test") for label in classes]
+    known = dict(zip(map(make_key, names), names, strict=True))
+    return {known.get(key, key): value for key, value in version.tags.items()}
+
+
 @contextmanager
 def fetched(version: ModelVersion) -> Iterator[Path]:
     """Have the files of a version in a passing folder, as an MLflow model whose own model files are what they were.
@@ -122,9 +135,17 @@ def _tagged(client: MlflowClient, name: str) -> dict[str, Line]:
     return {line["when"]: line for line in map(json.loads, values)}
 
 
+def _shorten(line: Line) -> str:
+    """Return a line as a tag takes it: of very many classes it has no numbers of each, which the file keeps."""
+    text = json.dumps(line)
+    if len(text) > LONGEST:
+        text = json.dumps(line | {"numbers": {name: value for name, value in line["numbers"].items() if name != "recalls"}})
+    return text
+
+
 def _apply(client: MlflowClient, version: ModelVersion, line: Line) -> None:
     if promotions.changes(line):
         client.set_registered_model_alias(version.name, CHAMPION, version.version)
     if line["event"] == promotions.LOOK:
         client.set_model_version_tag(version.name, version.version, "gate", f"{line['verdict']}: {line['reason']}")
-    client.set_model_version_tag(version.name, version.version, LINE + line["when"], json.dumps(line))
+    client.set_model_version_tag(version.name, version.version, LINE + line["when"], _shorten(line))

@@ -39,13 +39,21 @@ def weights_of(architectures: dict[str, Architecture], report: Report) -> list[d
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result."""
-    return {"python": platform.python_version()} | {package: importlib.metadata.version(package) for package in packages}
+    """Return the versions of Python and of the packages that decide a result; of those that are installed."""
+    installed = {package: _version(package) for package in packages}
+    return {"python": platform.python_version()} | {package: version for package, version in installed.items() if version}
 
 
 def hashes(model: Path, splits_csv: Path) -> dict[str, str]:
     """Return the SHA-256 of what the winner is and was made of."""
     return {"model": folder_sha256(model), "splits": file_sha256(splits_csv)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _licence(weights: str | None, report: Report) -> str:

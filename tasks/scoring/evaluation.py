@@ -22,6 +22,7 @@ from tasks.scoring.review import errors, suspects
 from tasks.scoring.statistics import intervals
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
+from tasks.tracking.keys import make_key
 
 PREFIXES = {"train": "training", "val": "validation", "test": "test"}
 HELD_OUT = ("validation", "test")
@@ -139,7 +140,7 @@ def track(
 ) -> None:
     """Add the scores, the curves and the confusion matrix to the MLflow run that the predictions are of."""
     with runs.continue_run(name, predictions_csv):
-        mlflow.log_metrics({runs.metric_name(metric): value for metric, value in scores.items()})
+        mlflow.log_metrics({make_key(metric): value for metric, value in scores.items()})
         if history is not None:
             mlflow.log_figure(figures.history(history, scores["best_epoch"]), "history.png")
         mlflow.log_figure(figures.confusion(confusion), "confusion.png")

@@ -6,26 +6,32 @@ dashes as well. `inline` makes a panel a part of a page, whose style sheet then 
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from html import escape
+from itertools import chain, count
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
+from matplotlib.container import Container, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+
+from tasks.tables import printable
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#777777")
 INK, GRID = "#1b1e23", "#d8dce1"
 VARIABLES = {value: f"var(--c{index})" for index, value in enumerate(PALETTE)} | {INK: "currentColor", GRID: "var(--line)"}
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 MARKERS = "osD^vPX*"
+WIDEST = 28  # characters of a name
 CURVES = ("accuracy", "loss", "learning_rate")
 SIZE = (3.7, 2.8)  # inches of one panel
+TAG = re.compile(r"<[^>]+>")
 STYLE = {
     "svg.hashsalt": "figure",
     "svg.fonttype": "none",
@@ -39,6 +45,7 @@ STYLE = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "text.color": INK,
+    "text.parse_math": False,  # two dollars in a name are no formula
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -96,7 +103,7 @@ def curve(rows: pd.DataFrame, name: str, kept: int) -> Figure:
 @in_style
 def confusion(rows: pd.DataFrame) -> Figure:
     """Confusion matrix: images, shaded by the share of the actual class; columns as in `confusion.csv`."""
-    labels = list(dict.fromkeys(rows.actual))
+    labels = shorten(dict.fromkeys(rows.actual))
     shares = rows.share.to_numpy(float).reshape(len(labels), -1)
     figure, axes = _panel("test images", "predicted", "actual", size=(4.6, 4.2))
     axes.grid(False)
@@ -168,11 +175,10 @@ def intervals(rows: pd.DataFrame) -> Figure:
         place, part = names.index(row["model"]), parts.index(row["part"])
         height = place + 0.25 * (part - (len(parts) - 1) / 2)
         _error_bar(axes, row, {"x": row["value"], "y": height}, "xerr", place, MARKERS[part])
-    for part, words in enumerate(parts):
-        axes.plot([], [], marker=MARKERS[part], linestyle="", color=INK, label=words)
-    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+    keys = [axes.plot([], [], marker=MARKERS[part], linestyle="", color=INK)[0] for part in range(len(parts))]
+    axes.set(yticks=range(len(names)), yticklabels=shorten(names), ylim=(len(names) - 0.4, -0.6))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    figure.legend(loc="outside upper left", ncols=len(parts), columnspacing=1, handletextpad=0.2)
+    _legend(figure, dict(zip(parts, keys, strict=True)), "outside upper left", len(parts), columnspacing=1, handletextpad=0.2)
     return figure
 
 
@@ -180,9 +186,10 @@ def intervals(rows: pd.DataFrame) -> Figure:
 def cost(rows: pd.DataFrame, words: str) -> Figure:
     """Test accuracy with its interval against a cost on a logarithmic axis; columns model, value, low, high, cost."""
     figure, axes = _panel("", words, "test accuracy", size=(SIZE[0], SIZE[1] + 0.1 * len(rows)))
-    for place, row in enumerate(rows.to_dict("records")):
-        bar = _error_bar(axes, row, {"x": row["cost"], "y": row["value"]}, "yerr", place, MARKERS[place % len(MARKERS)])
-        bar.set_label(row["model"])
+    bars = {
+        row["model"]: _error_bar(axes, row, {"x": row["cost"], "y": row["value"]}, "yerr", place, MARKERS[place % len(MARKERS)])
+        for place, row in enumerate(rows.to_dict("records"))
+    }
     few = rows.cost.max() < 50 * rows.cost.min()
     axes.set_xscale("log", subs=())
     axes.margins(x=0.15)
@@ -190,8 +197,19 @@ def cost(rows: pd.DataFrame, words: str) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    figure.legend(loc="outside lower center", ncols=2)
+    _legend(figure, bars, "outside lower center", 2)
     return figure
+
+
+def shorten(names: Iterable[str], widest: int = WIDEST) -> list[str]:
+    """Return names as a figure shows them: printable, cut in their middle where they are long, and still all different."""
+    shown: list[str] = []
+    for name in map(printable, names):
+        begin, end = name[: widest * 2 // 3], name[-(widest // 3 - 1) :]
+        short = name if len(name) <= widest else f"{begin}…{end}"
+        numbered = (f"{begin}… ({number})" for number in count(2))
+        shown.append(next(text for text in chain([short], numbered) if text not in shown))
+    return shown
 
 
 def colour(index: int) -> str:
@@ -214,15 +232,21 @@ def on_white(text: str) -> str:
 def inline(text: str, key: str, words: str) -> str:
     """Make an SVG document of `svg` an element of a page: `key` makes its ids the only ones, `words` say what there is to see."""
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
-    used = set(re.findall(r"#([^\")]+)[\")]", text))
-    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", text)
-    text = re.sub(r"(href=\"|url\()#", rf"\g<1>#{key}-", text)
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"|xlink:(?=href)', "", text)
-    for value, name in VARIABLES.items():
-        text = text.replace(value, name)
+    used = {name for tag in TAG.findall(text) for name in re.findall(r"#([^\")]+)[\")]", tag)}
+    text = TAG.sub(lambda tag: _fit_in(tag[0], key, used), text)
     text = re.sub(r"\s*\n\s*", " ", text).strip()
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1)
+
+
+def _fit_in(tag: str, key: str, used: set[str]) -> str:
+    """Return a tag of an SVG document as a page has it; names between the tags may read like parts of one, and stay."""
+    tag = re.sub(r' id="([^"]*)"', lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", tag)
+    tag = re.sub(r"(href=\"|url\()#", rf"\g<1>#{key}-", tag)
+    tag = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", tag)
+    tag = re.sub(r' xmlns(:xlink)?="[^"]*"|xlink:(?=href)', "", tag)
+    for value, name in VARIABLES.items():
+        tag = tag.replace(value, name)
+    return tag
 
 
 def _panel(title: str = "", x: str = "", y: str = "", size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
@@ -245,15 +269,23 @@ def _draw_curve(axes: Axes, rows: pd.DataFrame, name: str, kept: int) -> None:
 
 def _by_class(rows: pd.DataFrame, labels: Sequence[str], x: str, y: str) -> tuple[Figure, Axes]:
     figure, axes = _panel(size=(SIZE[0], SIZE[1] + 0.1 * len(labels)))
+    curves = {}
     for index, label in enumerate(labels):
         of_class = rows[rows.label == label]
         if len(of_class):
             dashes = DASHES[(index + index // len(PALETTE)) % len(DASHES)]  # where colours begin again, dashes differ
-            axes.plot(of_class[x], of_class[y], color=colour(index), linestyle=dashes, linewidth=1.5, label=label)
+            (curves[label],) = axes.plot(of_class[x], of_class[y], color=colour(index), linestyle=dashes, linewidth=1.5)
     _unit(axes)
-    if axes.lines:
-        figure.legend(loc="outside lower center", ncols=2)
+    if curves:
+        _legend(figure, curves, "outside lower center", 2)
     return figure, axes
+
+
+def _legend(figure: Figure, drawn: Mapping[str, Artist | Container], place: str, columns: int, **settings: float) -> None:
+    """Name what was drawn. Matplotlib would leave out a name that begins with an underscore, so its text is set afterwards."""
+    legend = figure.legend(list(drawn.values()), ["name"] * len(drawn), loc=place, ncols=columns, **settings)
+    for text, name in zip(legend.get_texts(), shorten(drawn), strict=True):
+        text.set_text(name)
 
 
 def _error_bar(axes: Axes, row: dict, at: dict, direction: str, place: int, marker: str) -> ErrorbarContainer:

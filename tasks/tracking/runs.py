@@ -7,7 +7,6 @@ training wrote, so no output needs a run id.
 
 import logging
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from tasks.tracking import store
 from tasks.tracking.hashes import file_sha256
+from tasks.tracking.keys import make_key
 
 DEFAULT_EXPERIMENT = "image-classification"
 PREDICTIONS = "predictions_sha256"
@@ -67,16 +67,11 @@ def attempt(log_something: Callable[[], None]) -> None:
 
 
 def flatten(section: dict, prefix: str = "") -> dict[str, object]:
-    """Return nested keys joined by dots."""
+    """Return nested keys joined by dots, as MLflow takes them: some of them are names of classes."""
     flat: dict[str, object] = {}
     for name, value in section.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {make_key(f"{prefix}{name}"): value}
     return flat
-
-
-def metric_name(name: str) -> str:
-    """Return `name` with what MLflow refuses in a metric's name, such as brackets in a class name, replaced."""
-    return re.sub(r"[^\w./ -]", "_", name)
 
 
 def _newest(experiment_id: str, query: str) -> Run | None:

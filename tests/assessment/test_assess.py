@@ -280,7 +280,7 @@ def test_mistakes_are_told_in_words_and_write_nothing(foreign: Foreign, tmp_path
         (foreign.images, "imagenet:VGG16", None, tmp_path / "out", "expected champion, challenger, a version"),
         (foreign.images, "7", None, tmp_path / "out", "tiny has no version 7"),
         (foreign.images, "champion", None, tmp_path / "out", "5 of the 5 class folders"),
-        (odd, "champion", None, tmp_path / "out", r"names that are not printable UTF-8, such as '\\udce9.jpg'"),
+        (odd, "champion", None, tmp_path / "out", r"names that are not UTF-8, such as '\\udce9.jpg'"),
         (empty, "champion", None, tmp_path / "out", r"received 1 files without one \(1 not_an_image\)"),
     ):
         with pytest.raises(UserError, match=message):

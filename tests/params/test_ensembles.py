@@ -53,7 +53,7 @@ def test_equal_questions_are_equal_in_whatever_order(tmp_path: Path) -> None:
         ("e: {members: [cnn_a]}", "ensembles.e.members: received ['cnn_a'], expected at least two architectures"),
         ("e: {members: [cnn_a, cnn_b, cnn_a]}", "cnn_a is named twice: weights say how much a member counts"),
         ("cnn_b: {members: [cnn_a, cnn_b]}", "ensembles.cnn_b: an architecture has this name already"),
-        ("../e: {members: [cnn_a, cnn_b]}", "ensembles.../e: expected a name of letters, digits and underscores"),
+        ("../e: {members: [cnn_a, cnn_b]}", "ensembles.../e: expected a name of 1 to 200 letters, digits and underscores"),
         ("e: {members: [cnn_a, binary]}", "their answers cannot be put together (cnn_a: all classes; binary: photo or not)"),
         ("e: {members: [coarse, other]}", "(coarse: sick (x, y), well (z); other: sick (x), well (y, z))"),
         ("e: {members: [cnn_a, cnn_b], vote: loud}", "ensembles.e.vote: received 'loud', expected 'soft' or 'majority'"),

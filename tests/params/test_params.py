@@ -90,7 +90,10 @@ def test_image_size_is_one_number_or_height_and_width(tmp_path: Path) -> None:
         ("train: 3", "train: received 3, expected a valid dictionary"),
         ("split: {patients: {pattern: a, table: b}}", "give a pattern or a table, not both"),
         ("split: {validation: 0.5, test: 0.5}", "split: received {'validation': 0.5, 'test': 0.5}, validation and test together"),
-        ("register: {model: a b}", "register.model: received 'a b'"),
+        ("register: {model: a b}", "register.model: received 'a b', expected 1 to 200 letters, digits, hyphens and underscores"),
+        ("register: {model: a/b}", "register.model: received 'a/b'"),
+        ("register: {model: 'a:1'}", "register.model: received 'a:1'"),
+        (f"register: {{model: {'m' * 201}}}", "register.model: received"),
         ("validate: {max_pixels: 200_000_000}", "validate.max_pixels: received 200000000"),
         ("compare: {rank_by: test_accuracy}", "compare.rank_by: received 'test_accuracy', expected 'val_macro_f1'"),
     ],
@@ -111,8 +114,8 @@ def test_a_mistake_in_a_section_is_named(tmp_path: Path, text: str, expected: st
             "architectures.cnn_x: unknown architecture 'cnn_x'; did you mean cnn_c? known are plain_cnn",
         ),
         ("{new: {like: [cnn_a]}}", "architectures.new: unknown architecture ['cnn_a']"),
-        ("{cnn-a: {like: cnn_a}}", "architectures.cnn-a: received 'cnn-a', expected a text of letters"),
-        ("{1: {like: cnn_a}}", "architectures.1: received 1, expected a text of letters"),
+        ("{cnn-a: {like: cnn_a}}", "architectures.cnn-a: received 'cnn-a', expected a text of 1 to 200 letters"),
+        ("{1: {like: cnn_a}}", "architectures.1: received 1, expected a text of 1 to 200 letters"),
         ("{cnn_a: 3}", "architectures.cnn_a: received 3, expected a mapping such as"),
         ("{cnn_a: {filter: [1]}}", "architectures.cnn_a.filter: unknown key; did you mean filters? known here are like, filters"),
         ("{cnn_a: {filters: [0]}}", "architectures.cnn_a.filters.0: received 0, expected greater than or equal to 1"),
@@ -205,6 +208,13 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, expecte
 def test_a_missing_file_says_where_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="make recipe NAME=demo"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_gate_may_be_null_and_a_name_as_long_as_a_folder_takes(tmp_path: Path) -> None:
+    assert load(tmp_path, "architectures: {cnn_a: {}}\nregister: {gate: null}").register_.gate is None
+    longest = "a" * 200
+    assert list(load(tmp_path, f"architectures: {{{longest}: {{like: cnn_a}}}}").architectures) == [longest]
+    assert "expected a text of 1 to 200 letters" in complaint(tmp_path, f"architectures: {{{longest}a: {{like: cnn_a}}}}")
 
 
 def test_a_stage_reads_its_own_section_alone(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import UserError, describe_error
-from tasks.stage import read_arguments
+from tasks.registry import requirements
+from tasks.stage import check_ahead, read_arguments
 from tests.support import ROOT
 
 PATHS = ("--raw", "data/raw", "--files-csv", "data/files.csv")
@@ -101,6 +102,15 @@ def test_a_wrong_key_of_another_section_stops_a_stage_before_it_begins(tmp_path:
     assert (
         result.returncode == 1 and "report.titel: unknown key; did you mean title?" in result.stdout and "ran" not in result.stdout
     )
+
+
+def test_what_a_later_stage_lacks_stops_a_stage_before_it_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("architectures: {plain_cnn: {}}\n")
+    check_ahead()
+    monkeypatch.setattr(requirements, "PACKAGES", ("numpy", "no-such-package", "nor-this"))
+    with pytest.raises(UserError, match="not installed: no-such-package, nor-this. Install them from requirements.txt"):
+        check_ahead()
 
 
 @pytest.mark.parametrize("raised", ["ValueError('broadcast')", "OSError('socket')", "FileNotFoundError(2, 'no', 'ours')"])

@@ -1,12 +1,16 @@
 """Tables keep their text as it is, and equal tables are equal bytes."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tasks.errors import UserError
-from tasks.tables import read_foreign_table, read_table, write_table
+from tasks.tables import printable, read_foreign_table, read_table, write_table
+from tests.support.names import names, quick
 
 NAMES = ["01", "1e3", "NA", "nan", "None", "true", "", " spaced ", "tumeur née", "肿瘤", 'a "quoted", name', "two\nlines"]
 
@@ -16,6 +20,24 @@ def test_text_survives(tmp_path: Path) -> None:
     table = read_table(tmp_path / "table.csv")
     assert table.label.tolist() == NAMES
     assert table.predicted.tolist() == NAMES[::-1]
+
+
+@quick
+@given(st.lists(st.tuples(names(), names()), max_size=5), st.lists(names(), max_size=3, unique=True))
+def test_every_name_is_read_back_as_it_was_written(rows: list[tuple[str, str]], classes: list[str]) -> None:
+    table = pd.DataFrame(rows, columns=["path", "label"], dtype=str).assign(**{f"p_{name}": 0.25 for name in classes})
+    with TemporaryDirectory() as folder:
+        write_table(table, Path(folder, "table.csv"))
+        read = read_table(Path(folder, "table.csv"))
+    assert read.columns.tolist() == table.columns.tolist() and read[["path", "label"]].equals(table[["path", "label"]])
+
+
+@quick
+@given(names(), names())
+@example("a\nb", "a\\nb")
+def test_a_name_is_printed_on_one_line_of_its_own(one: str, other: str) -> None:
+    assert printable(one).isprintable() and (printable(one) == printable(other)) == (one == other)
+    assert printable("tumeur née (1)") == "tumeur née (1)"
 
 
 def test_numbers_are_numbers(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def register(
     return toy_registry.register(scratch, dict(zip(test.sha256, said, strict=True)), classes, seen)
 
 
-def against(candidate: Candidate, gate: Gate = GATE, **champion: object) -> Outcome:
+def against(candidate: Candidate, gate: Gate | None = GATE, **champion: object) -> Outcome:
     """Judge the candidate against a champion that is wrong on the last 20 images, unless told otherwise."""
     version = register(candidate.clean.parent / "champion", candidate.test, **({"seen": [], "wrong": 20} | champion))
     with versions.fetched(version) as folder:
@@ -123,6 +123,14 @@ def test_a_worse_one_is_refused_with_its_numbers(candidate: Candidate) -> None:
 def test_a_better_one_with_poor_scores_of_its_own_is_refused(candidate: Candidate) -> None:
     outcome = against(candidate, gate=Gate(recall_margin=None, calibration_error=0.05))
     assert (outcome.verdict, outcome.reason) == (REFUSED, "calibration error 0.100, wanted at most 0.05")
+
+
+def test_no_gate_asks_nothing(candidate: Candidate) -> None:
+    """Neither good scores of its own, nor to be better than the champion, nor the champion's classes."""
+    poor = replace(candidate, scores=dict.fromkeys(SCORES, 0.0))
+    for outcome in (judge(poor, None, None, None), against(poor, gate=None, wrong=0), against(poor, gate=None, classes=["x"])):
+        assert (outcome.verdict, outcome.reason) == (PROMOTED, "register.gate is null, so nothing is asked")
+        assert outcome.checks == [] and outcome.numbers["macro_f1"] == 0
 
 
 def test_other_classes_are_left_to_a_person(candidate: Candidate) -> None:

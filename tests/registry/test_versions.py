@@ -1,5 +1,6 @@
 """A change of the champion is recorded thrice and finished if interrupted; files that were altered are refused."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from mlflow.entities.model_registry import ModelVersion
 
 from tasks.errors import UserError
 from tasks.registry import promotions, versions
+from tasks.tracking.keys import make_key
 from tests.support import toy_registry
+from tests.support.names import ODD
 from tests.support.pipeline import enter
 from tests.support.toy_registry import NAME
 
@@ -82,6 +85,21 @@ def test_a_line_is_in_the_file_and_in_the_registry(client: MlflowClient) -> None
     assert champion(client) == 1
     assert promotions.read(PROMOTIONS)[-1] == line
     assert versions.history(client, NAME, PROMOTIONS) == versions.history(client, NAME, Path("data/none.jsonl")) == [line]
+
+
+def test_scores_are_read_by_the_names_of_their_classes(client: MlflowClient) -> None:
+    scores = {f"test_recall_{name}": str(number) for number, name in enumerate(ODD)}
+    client.set_model_version_tag(NAME, "1", "classes", json.dumps(ODD))
+    for name, value in scores.items():
+        client.set_model_version_tag(NAME, "1", make_key(name), value)
+    assert scores.items() <= versions.read_tags(version(client, 1)).items()
+
+
+def test_a_line_of_very_many_classes_fits_a_tag(client: MlflowClient) -> None:
+    line = change(client, 1, None) | {"numbers": {"macro_f1": 0.5, "recalls": ["x" * 250] * 1000}}
+    versions.record(client, version(client, 1), line, PROMOTIONS)
+    (kept,) = [json.loads(value) for name, value in version(client, 1).tags.items() if name.startswith(versions.LINE)]
+    assert kept == line | {"numbers": {"macro_f1": 0.5}} and promotions.read(PROMOTIONS) == [line]
 
 
 def test_a_champion_that_changed_meanwhile_is_not_overrun(client: MlflowClient) -> None:

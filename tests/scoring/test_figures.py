@@ -1,12 +1,17 @@
 """Figures cope with every kind of history, give a class one colour, and are equal for equal numbers."""
 
+import html
+import io
 import re
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from hypothesis import example, given, settings
 from matplotlib.figure import Figure
 
 from tasks.scoring import figures
+from tests.support.names import classes, quick
 
 EPOCHS = pd.DataFrame(
     {"epoch": [1, 2, 3], "accuracy": [0.5, 0.6, 0.7], "loss": [1.0, 0.9, 0.8], "val_accuracy": [0.4, 0.6, 0.5],
@@ -14,6 +19,7 @@ EPOCHS = pd.DataFrame(
 )  # fmt: skip
 CLASSICAL = EPOCHS.drop(columns="learning_rate").head(1)
 CURVE = pd.DataFrame({"label": ["a", "a", "c", "c"], "fpr": [0, 1, 0, 1], "tpr": [0.2, 1, 0.1, 1]})
+MATRIX = ["actual", "predicted", "count", "share"]  # columns of confusion.csv
 SCORES = pd.DataFrame(
     {"model": ["x", "x", "y"], "part": ["validation", "test", "validation"], "value": [0.9, 0.7, None], "low": [0.8, 0.6, None],
      "high": [0.95, 0.8, None]}
@@ -40,15 +46,16 @@ def test_a_model_without_epochs_has_points_and_no_learning_rate() -> None:
 
 
 def test_a_class_keeps_its_colour_where_another_has_no_curve() -> None:
-    colours = {line.get_label(): line.get_color() for line in figures.roc(CURVE, ["a", "b", "c"]).axes[0].lines}
-    assert colours["a"] == figures.PALETTE[0] and colours["c"] == figures.PALETTE[2] and "b" not in colours
+    legend = figures.roc(CURVE, ["a", "b", "c"]).legends[0]
+    colours = {text.get_text(): line.get_color() for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    assert colours == {"a": figures.PALETTE[0], "c": figures.PALETTE[2]}
     assert figures.roc(CURVE.head(0), ["a"]).legends == []  # no class has a curve
 
 
 def test_where_colours_begin_again_dashes_differ() -> None:
     labels = [f"class {number}" for number in range(16)]
     rows = pd.concat([CURVE[CURVE.label == "a"].assign(label=label) for label in labels])
-    lines = [line for line in figures.roc(rows, labels).axes[0].lines if line.get_label() in labels]
+    lines = figures.roc(rows, labels).axes[0].lines[:16]
     assert len({(line.get_color(), str(line._dash_pattern)) for line in lines}) == len(lines) == 16
 
 
@@ -64,6 +71,40 @@ def test_costs_have_ticks_on_whatever_scale(costs: list[float]) -> None:
     figure.draw_without_rendering()
     low, high = figure.axes[0].get_xlim()
     assert [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high]
+
+
+def texts_of(svg: str) -> list[str]:
+    """Return the texts of an SVG document, which must be well formed."""
+    return [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # a stage tells none of them
+@settings(quick, max_examples=4)
+@given(classes())
+def test_every_name_stands_in_the_figures_as_it_is(labels: list[str]) -> None:
+    curve = pd.concat([CURVE[CURVE.label == "a"].assign(label=label) for label in labels])
+    scores = pd.DataFrame({"model": labels, "part": "test", "value": 0.5, "low": 0.4, "high": 0.6, "cost": 1.0})
+    square = pd.DataFrame([(one, other, 1, 0.5) for one in labels for other in labels], columns=MATRIX)
+    drawn = [figures.roc(curve, labels), figures.confusion(square), figures.intervals(scores), figures.cost(scores, "seconds")]
+    for figure in drawn:
+        told = [text.strip() for text in texts_of(figures.svg(figure))]
+        assert all(name.strip() in told for name in figures.shorten(labels))
+    drawn[1].savefig(io.BytesIO(), format="png")  # as MLflow saves it
+
+
+@quick
+@given(classes())
+@example(["x" * 250, "x" * 100 + "y" + "x" * 149, "x" * 18 + "…" + "x" * 8, "x" * 18 + "… (2)"])
+def test_shortened_names_stay_different_and_plain_ones_as_they_are(labels: list[str]) -> None:
+    shown = figures.shorten(labels)
+    assert len(set(shown)) == len(labels) and max(map(len, shown)) <= figures.WIDEST
+    assert figures.shorten(["no_tumor", "tumeur née"]) == ["no_tumor", "tumeur née"]
+
+
+@pytest.mark.parametrize("name", ["#0072b2", ' id="x"', 'href="#x"', "url(#x)", "font: 9px x", "<!-- x -->", "xlink:href"])
+def test_a_name_that_reads_like_a_part_of_the_drawing_stays_a_name(name: str) -> None:
+    page = figures.inline(figures.svg(figures.roc(CURVE.replace("a", name), [name, "c"])), "key", "words")
+    assert f">{html.escape(name, quote=False)}</text>" in page
 
 
 def test_equal_figures_are_equal_text() -> None:

@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tasks.reporting.comparison import COSTS
+from tasks.reporting.page import escape_markdown
 from tasks.tracking import runs
 from tests.support import ROOT
 from tests.support.oracle import check
@@ -170,7 +171,7 @@ def test_the_short_form_has_a_row_for_each_model_and_the_errors_in_words(pipelin
     )
     wrong = first[first.actual != first.predicted].groupby("actual")["count"].sum()
     for label, images in wrong[wrong > 0].items():
-        assert f"- {label}: {images} of 5, taken " in short
+        assert f"- {escape_markdown(label)}: {images} of 5, taken " in short
     assert "2 files in quarantine; 1 training images withheld as copies" in short
     assert "![" not in short and "<img" not in short
 

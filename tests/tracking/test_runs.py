@@ -11,6 +11,8 @@ from mlflow.exceptions import MlflowException
 
 from tasks.tracking import runs
 from tasks.tracking.hashes import git_revision
+from tasks.tracking.keys import make_key
+from tests.support.names import ODD
 from tests.support.pipeline import enter
 
 pytestmark = pytest.mark.slow
@@ -73,18 +75,14 @@ def test_a_later_stage_goes_on_in_the_run_of_the_training(experiment: str, tmp_p
         assert other.info.run_id != first.info.run_id
 
 
-def test_names_of_metrics_are_what_mlflow_takes(experiment: str) -> None:
-    names = {
-        "test_recall_no_tumor": "test_recall_no_tumor",
-        "test_recall_tumeur née": "test_recall_tumeur née",
-        "test_recall_肿瘤": "test_recall_肿瘤",
-        "test_recall_a(b)=c%": "test_recall_a_b__c_",
-        "a.b/c-d e": "a.b/c-d e",
-    }
+def test_the_store_takes_a_metric_and_a_parameter_of_every_name(experiment: str) -> None:
+    keys = {make_key(f"test_recall_{name}") for name in ODD}
+    asked = runs.flatten({"labels": dict.fromkeys(ODD, "x")})
     with mlflow.start_run(experiment_id=experiment) as run:
-        for name in names:
-            mlflow.log_metric(runs.metric_name(name), 0.5)
-    assert mlflow.get_run(run.info.run_id).data.metrics == dict.fromkeys(names.values(), 0.5)
+        mlflow.log_metrics(dict.fromkeys(keys, 0.5))
+        mlflow.log_params(asked)
+    data = mlflow.get_run(run.info.run_id).data
+    assert set(data.metrics) == keys and set(data.params) == set(asked) and len(keys) == len(asked) == len(ODD)
 
 
 def test_a_store_that_does_not_answer_costs_a_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,32 @@
+"""The packages that a registered version needs, as they are installed here."""
+
+import importlib.metadata
+import importlib.util
+
+from tasks.errors import UserError
+
+PACKAGES = (
+    "joblib", "keras", "mlflow", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml", "scikit-learn", "scipy", "skops",
+    "tensorflow", "threadpoolctl",
+)  # fmt: skip
+OPTIONAL = ("pydicom",)  # a version needs it where the pipeline has it
+
+
+def requirements() -> list[str]:
+    """Return each package with its version. Raises `UserError` that names all that are missing."""
+    packages = [*PACKAGES, *(package for package in OPTIONAL if importlib.util.find_spec(package))]
+    missing = [package for package in packages if not is_installed(package)]
+    if missing:
+        raise UserError(
+            f"a registered model needs packages that are not installed: {', '.join(missing)}. Install them from requirements.txt"
+        )
+    return [f"{package}=={importlib.metadata.version(package)}" for package in packages]
+
+
+def is_installed(package: str) -> bool:
+    """Say whether a package is installed, by its own account and without importing it."""
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
