@@ -17,7 +17,7 @@ from tasks.imaging.decoding import Decoding
 from tasks.imaging.picture import Limits
 from tasks.params.read import read_section
 from tasks.params.validate import Validate
-from tasks.quality.scan import find_bits, scan
+from tasks.quality.scan import find_bits, is_deep, scan
 from tasks.stage import run
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,9 @@ def tell_remarks(files: pd.DataFrame, bits: int | None) -> None:
     """Log what stands in the column `detail` of usable images, and how many bits grey values have."""
     usable = files[files.status == "usable"]
     if bits is not None:
-        deep = usable["mode"].str.startswith("I").sum()
-        log.info("  %d images have grey values of more than 8 bits: where a file does not say, they count as %d bits", deep, bits)
+        log.info(
+            "  %d images have more than 8 bits a value: where a file does not say, it counts as %d", is_deep(usable).sum(), bits
+        )
     remarks = usable.set_index("path").detail.dropna().str.split("; ").explode()
     for remark, rows in remarks.groupby(remarks.str.replace(r" \(.*%\)$", "", regex=True).to_numpy()):
         log.info("  %d usable images with %s, such as %s", len(rows), remark, rows.index[0])

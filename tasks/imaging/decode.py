@@ -2,13 +2,14 @@
 
 `decode` gives `uint8` pixels of shape (height, width, channels) or raises `ImageError` with a reason code. Orientation is
 taken from EXIF, transparency is laid over white, animations and files of several pages give the first, CIELAB becomes sRGB.
-Grey values of more than 8 bits keep their highest 8: of the bits that the file declares, or else of those that the training
+Values of more than 8 bits keep their highest 8: of the bits that the file declares, or else of those that the training
 images need (`Form.bits`). Metadata that cannot be read stops nothing. For DICOM see `dicom.py`.
 """
 
 import io
 import math
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,13 +31,16 @@ TURNS = {
 }  # fmt: skip
 METADATA = "metadata that cannot be read"
 ORIENTATION = "an orientation that cannot be read: taken as upright"
+EXIF = re.compile(rb"Exif\0\0|eXIf|EXIF")  # of JPEG, PNG and WebP
 TURNED = ("AVIF", "HEIF")  # formats that keep the orientation apart from the EXIF block: their decoders apply it
-MENDABLE = ("not_an_image", "truncated", "corrupt")  # reasons that may lie in the metadata
-SIGNIFICANT = re.compile(rb"\0\0\0\x01sBIT(.)", re.DOTALL)  # of a grey PNG
+MENDABLE = ("not_an_image", "truncated", "corrupt", "unsupported_mode")  # reasons that may lie in the metadata
+SIGNIFICANT = re.compile(rb"\0\0\0[\x01\x03]sBIT(.)", re.DOTALL)  # of a PNG
 BRIGHTEST = re.compile(rb"P[25](?:\s+|#[^\r\n]*[\r\n])+" + 2 * rb"\d+(?:\s+|#[^\r\n]*[\r\n])+" + rb"(\d+)")  # of a PGM
 PRECISION = re.compile(rb"\xff\x51.{38}(.)", re.DOTALL)  # of a JPEG 2000, less one
 # Channels, bits, compression and photometric interpretation, with what a TIFF means that does not say.
 TIFF_TAGS = ((277, 1), (258, 1), (259, 1), (262, 0))
+# Pillow's names for the higher byte of values of 16 bits, by the order of the bytes, and of this machine (N): the lower byte.
+OTHER_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": "RGB;16B" if sys.byteorder == "little" else "RGB;16L"}
 REDUCED, SUB_IFDS, DNG = 1, 330, 50706  # a bit of TIFF's NewSubfileType; tags
 
 
@@ -105,7 +109,8 @@ def decode_bytes(content: bytes, limits: Limits = NO_LIMITS) -> Decoded:
     except ImageError as error:
         if error.reason not in MENDABLE:
             raise
-        for bare, note in ((lean, METADATA), (cut(content, keep_exif=False), ORIENTATION)):
+        told = ORIENTATION if EXIF.search(content) else METADATA
+        for bare, note in ((lean, METADATA), (cut(content, keep_exif=False), told)):
             if bare != given and (decoded := _attempt(bare, limits)):
                 return replace(decoded, note=decoded.note or note)
         raise
@@ -137,8 +142,12 @@ def _decode(content: bytes, limits: Limits) -> Decoded:
     if image.format == "TIFF" and _is_raw(image):
         raise ImageError("not_an_image", "a raw camera file (DNG, NEF, ARW or the like): develop it to TIFF or JPEG")
     try:
+        low = _low_bytes(image, content)
         image.load()
         upright, note = _turn_upright(image)
+        if low is not None:
+            values = np.asarray(upright).astype(np.uint16) << 8 | np.asarray(_turn_upright(low)[0])
+            return Decoded(values, image.format, "RGB;16", _declared_bits(image, values, content), note)
         if image.mode.startswith("I"):
             values = _grey_values(upright, image)
             return Decoded(values, image.format, image.mode, _declared_bits(image, values, content), note)
@@ -164,7 +173,19 @@ def _open(content: bytes) -> Image.Image:
             raise ImageError("missing_package", "an AVIF image, and this build of Pillow has no AVIF: install another") from error
         if "TIFF" in kind and (found := _describe_tiff(content)):
             raise ImageError("unsupported_mode", found) from error
-        raise ImageError("not_an_image", kind) from error
+        raise ImageError("not_an_image", kind + _ask_plugins(content)) from error
+
+
+def _ask_plugins(content: bytes) -> str:
+    """Return what Pillow's plugin for the format of a file says of it, which `Image.open` keeps to itself."""
+    for form in FORMATS:
+        read, accepts = Image.OPEN[form]
+        if accepts and accepts(content[:16]) is True:
+            try:
+                read(io.BytesIO(content), "").close()
+            except PARSER_ERRORS as error:
+                return f" ({error})" if str(error) else ""
+    return ""
 
 
 def _open_heic(content: bytes) -> Image.Image:
@@ -212,6 +233,22 @@ def _count_scans(content: bytes) -> int:
         scans += marker[1] == b"\xda"
         place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])  # behind the marker's own bytes
     return scans
+
+
+def _low_bytes(image: Image.Image, content: bytes) -> Image.Image | None:
+    """Return the lower 8 bits of a PNG or TIFF whose colours have 16: Pillow reads the higher ones alone. None of others."""
+    if image.format not in ("PNG", "TIFF") or image.mode != "RGB" or image.has_transparency_data or len(image.tile) < 1:
+        return None
+    modes = [tile.args if isinstance(tile.args, str) else tile.args[0] for tile in image.tile]
+    if not set(modes) <= set(OTHER_BYTE):
+        return None
+    low = Image.open(io.BytesIO(content), formats=[image.format])
+    low.tile = [
+        tile._replace(args=OTHER_BYTE[mode] if isinstance(tile.args, str) else (OTHER_BYTE[mode], *tile.args[1:]))
+        for tile, mode in zip(low.tile, modes, strict=True)
+    ]
+    low.load()
+    return low
 
 
 def _turn_upright(image: Image.Image) -> tuple[Image.Image, str]:

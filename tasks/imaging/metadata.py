@@ -14,7 +14,8 @@ LARGE = 2**20  # bytes: more metadata than that is cut out before Pillow sees it
 
 Span = tuple[int, int]  # start and stop
 
-PNG_PARTS = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}  # chunks that may be left out, and are part of the picture
+PNG_PARTS = {b"tRNS", b"sBIT"}  # chunks that may be left out, and are part of the picture
+PNG_FRAMES = {b"acTL", b"fcTL", b"fdAT"}
 JPEG_PARTS = {0xE0, 0xEE}  # JFIF and Adobe: they say what the colours are
 WEBP_METADATA = {b"EXIF", b"XMP ", b"ICCP"}
 JP2_PARTS = {b"jP  ", b"ftyp", b"jp2h", b"jp2c"}
@@ -23,11 +24,16 @@ TIFF_PARTS = {
     338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532,
 }  # fmt: skip
 ITEM = re.compile(rb"(infe.{8}(?:..)?)(Exif|mime)", re.DOTALL)  # version, flags, number, protection, then the kind
-COMMENTS = re.compile(rb"(P[1-6])\s+(?:#[^\r\n]*[\r\n]\s*)+")
+BLANKS = rb"(?:\s|#[^\r\n]*[\r\n])+"  # comments count as such
+PNM_BITMAP = re.compile(rb"(P[14])" + 2 * (BLANKS + rb"(\d+)"))  # width and height
+PNM = re.compile(rb"(P[2356])" + 3 * (BLANKS + rb"(\d+)"))  # and the brightest value
 
 
 def cut(content: bytes, keep_exif: bool) -> bytes:
-    """Return an image file without its metadata, but for the EXIF block if asked; other files are returned as they are."""
+    """Return an image file without its metadata; other files are returned as they are.
+
+    If asked, the EXIF block is kept, and what makes the file an animation or gives it several pictures.
+    """
     for magic, cutter in CUTTERS.items():
         if re.match(magic, content, re.DOTALL):
             return cutter(content, keep_exif)
@@ -57,8 +63,8 @@ def _png(content: bytes, keep_exif: bool) -> bytes:
     while place + 8 <= len(content):
         length, kind = struct.unpack_from(">L4s", content, place)
         stop = place + 12 + length
-        is_exif = keep_exif and kind == b"eXIf" and length < LARGE
-        if not kind[0] & 0x20 or kind in PNG_PARTS or is_exif:
+        is_optional = kind in PNG_FRAMES or (kind == b"eXIf" and length < LARGE)
+        if not kind[0] & 0x20 or kind in PNG_PARTS or (keep_exif and is_optional):
             kept.append((place, stop))
         place = stop
     return _join(content, kept)
@@ -150,7 +156,10 @@ def _tiff(content: bytes, keep_exif: bool) -> bytes:
 
 
 def _ppm(content: bytes, keep_exif: bool) -> bytes:
-    return COMMENTS.sub(rb"\1\n", content, count=1)
+    header = (PNM_BITMAP if content[1:2] in b"14" else PNM).match(content)
+    if header is None or b"#" not in header[0]:
+        return content
+    return b" ".join(header.groups()) + content[header.end() :]
 
 
 CUTTERS: dict[bytes, Callable[[bytes, bool], bytes]] = {
@@ -161,5 +170,5 @@ CUTTERS: dict[bytes, Callable[[bytes, bool], bytes]] = {
     rb"....jP  \r\n\x87\n": _jp2,
     rb"....ftyp": _heif,
     rb"II[*+]\0|MM\0[*+]": _tiff,
-    rb"P[1-6]\s+#": _ppm,
+    rb"P[1-6]\s": _ppm,
 }

@@ -20,7 +20,7 @@ REASONS = {
     "too_many_pixels": "width times height is larger than max_pixels",
     "truncated": "the file ends before the picture does",
     "corrupt": "the picture cannot be decoded",
-    "unsupported_mode": "the pixels are of a kind without a fixed meaning, such as 32-bit floats",
+    "unsupported_mode": "the pixels are of a kind that is not read, such as 32-bit floats or five channels",
     "unsupported_compression": "the pixels are packed in a way that is not read here",
     "missing_package": "a package that this format needs is not installed",
     "outside_class_folder": "the file does not lie in the folder of a class",
@@ -62,8 +62,8 @@ NO_LIMITS = Limits()
 class Decoded:
     """A picture, and what its file said of it.
 
-    `pixels` are a picture in Pillow's mode L or RGB, or, of more than 8 bits, grey values (height, width) as they are
-    stored; `bits` says how many bits these have, where the file does.
+    `pixels` are a picture in Pillow's mode L or RGB, or, of more than 8 bits, the values (height, width) or (height, width, 3)
+    as they are stored; `bits` says how many bits these have, where the file does.
     """
 
     pixels: Image.Image | np.ndarray
@@ -74,7 +74,7 @@ class Decoded:
 
     @cached_property
     def peak(self) -> int | None:
-        """The largest grey value, where more than 8 bits are stored and the file does not say how many are used."""
+        """The largest value, where more than 8 bits are stored and the file does not say how many are used."""
         return int(self.pixels.max()) if self.is_deep and self.bits is None else None
 
     @property

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from PIL import ImageStat
 from tqdm import tqdm
 
 from tasks.errors import UserError
 from tasks.imaging.decode import decode_bytes, read_file
-from tasks.imaging.picture import OLD_BITS, Decoded, ImageError, Limits, fit_bits, scale
+from tasks.imaging.picture import OLD_BITS, Decoded, ImageError, Limits, fit_bits
 from tasks.quality.duplicates import perceptual_hash
 
 SUBSETS = {
@@ -53,10 +52,15 @@ def find_bits(files: pd.DataFrame) -> int | None:
 
     Files that say how many bits they have do not count; where there are no others, it is 16.
     """
-    if not files["mode"].fillna("").str.startswith("I").any():
+    if not is_deep(files).any():
         return None
     peak = files.peak[files.subset != "test"].max()
     return OLD_BITS if pd.isna(peak) else fit_bits(int(peak))
+
+
+def is_deep(files: pd.DataFrame) -> pd.Series:
+    """Say of each file whether its values have more than 8 bits."""
+    return files["mode"].fillna("").str.startswith(("I", "RGB;16"))
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -116,13 +120,10 @@ def _measure(histogram: Sequence[int]) -> dict[str, object]:
 
 def _scales(decoded: Decoded) -> dict[int, dict[str, object]]:
     """Measure a picture of more than 8 bits on every scale that the set may turn out to have, by its bits."""
-    values, counts = np.unique(decoded.pixels, return_counts=True)
-    scales = {}
-    for bits in range(8, 33, 2):
-        histogram = np.bincount(scale(values, bits), counts, 256).astype(int).tolist()
-        share = counts[values >= 2**bits].sum() / counts.sum()
-        scales[bits] = _measure(histogram) | {"clipped": share}
-    return scales
+    return {
+        bits: _measure(decoded.scale_to(bits).convert("L").histogram()) | {"clipped": decoded.clipped(bits)}
+        for bits in range(8, 33, 2)
+    }
 
 
 def _detail(row: dict[str, object], measured: dict[str, object]) -> dict[str, object]:
