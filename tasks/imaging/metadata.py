@@ -14,14 +14,14 @@ LARGE = 2**20  # bytes: more metadata than that is cut out before Pillow sees it
 
 Span = tuple[int, int]  # start and stop
 
-PNG_PARTS = {b"tRNS", b"sBIT"}  # chunks that may be left out, and are part of the picture
-PNG_FRAMES = {b"acTL", b"fcTL", b"fdAT"}
+PNG_PARTS = {b"tRNS"}  # chunks that may be left out, and are part of the picture
+PNG_MORE = {b"acTL", b"fcTL", b"fdAT", b"sBIT"}  # frames, significant bits
 JPEG_PARTS = {0xE0, 0xEE}  # JFIF and Adobe: they say what the colours are
 WEBP_METADATA = {b"EXIF", b"XMP ", b"ICCP"}
 JP2_PARTS = {b"jP  ", b"ftyp", b"jp2h", b"jp2c"}
 TIFF_PARTS = {
-    254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 334,
-    338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532,
+    254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 330, 332,
+    334, 338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 50706,
 }  # fmt: skip
 ITEM = re.compile(rb"(infe.{8}(?:..)?)(Exif|mime)", re.DOTALL)  # version, flags, number, protection, then the kind
 BLANKS = rb"(?:\s|#[^\r\n]*[\r\n])+"  # comments count as such
@@ -63,7 +63,7 @@ def _png(content: bytes, keep_exif: bool) -> bytes:
     while place + 8 <= len(content):
         length, kind = struct.unpack_from(">L4s", content, place)
         stop = place + 12 + length
-        is_optional = kind in PNG_FRAMES or (kind == b"eXIf" and length < LARGE)
+        is_optional = kind in PNG_MORE or (kind == b"eXIf" and length < LARGE)
         if not kind[0] & 0x20 or kind in PNG_PARTS or (keep_exif and is_optional):
             kept.append((place, stop))
         place = stop
