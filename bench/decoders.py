@@ -77,6 +77,8 @@ def judge(files: list[Path], ffmpeg: str | None) -> Iterator[Outcome]:
             pool.shutdown()
             pool = start()
             yield Outcome("hang" if isinstance(error, TimeoutError) else "crash")
+        except Exception as error:  # of the code that is tried: told, with the file, and the next one's turn
+            yield Outcome("crash", repr(error))
     pool.shutdown()
 
 

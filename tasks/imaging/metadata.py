@@ -145,7 +145,7 @@ def _tiff(content: bytes, keep_exif: bool) -> bytes:
     try:
         (start,) = struct.unpack_from(order + ("Q" if is_big else "L"), content, 8 if is_big else 4)
         (count,) = struct.unpack_from(order + count_format, content, start)
-    except struct.error:
+    except (struct.error, OverflowError):
         return content
     first = start + struct.calcsize(count_format)
     stop = first + entry * count

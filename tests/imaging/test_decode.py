@@ -310,6 +310,32 @@ def test_what_the_system_refuses_to_read(tmp_path: Path) -> None:
         assert caught.value.reason == "unreadable"
 
 
+def deep_png(values: np.ndarray) -> bytes:
+    """A PNG of colours of 16 bits, which Pillow does not write."""
+    height, width, _ = values.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    header = width.to_bytes(4) + height.to_bytes(4) + bytes([16, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_more_than_eight_bits_are_scaled_as_grey_is() -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (24, 32, 3)).astype(np.uint16)
+    decoded = decode_bytes(deep_png(values))
+    assert (decoded.mode, decoded.peak, decoded.bits) == ("RGB;16", values.max(), None)
+    assert np.array_equal(render(decoded, Form((24, 32), 3, bits=12)), values >> 4)
+    assert np.array_equal(render(decoded, Form((24, 32), 3)), values >> 8)  # as Pillow reads them
+
+
+def test_a_file_that_says_how_many_bits_it_has_is_read_by_them() -> None:
+    scaled, plain = encode(Image.fromarray(SCAN << 4 | SCAN >> 8), "PNG"), encode(Image.fromarray(SCAN), "PNG")
+    significant = {content: content[:33] + chunk(b"sBIT", b"\x0c") + content[33:] for content in (scaled, plain)}
+    assert decode_bytes(significant[scaled]).bits == 16 and decode_bytes(significant[plain]).bits == 12
+    gray_map = b"P5 6 1 4095 " + SCAN.astype(">u2").tobytes()
+    for content in (*significant.values(), gray_map):
+        assert taken(content, 14) == [0, 0, 1, 15, 16, 255]  # whatever the others of the set are
+        assert decode_bytes(content).peak is None
+
+
 def samples() -> dict[str, bytes]:
     """Small files of every format and kind."""
     image = picture()
@@ -326,6 +352,8 @@ def samples() -> dict[str, bytes]:
         "packed": encode(image, "TIFF", compression="tiff_lzw"),
         "mpo": encode(image, "MPO", save_all=True, append_images=[picture(1)]),
         "orientation": encode(image, "JPEG", exif=exif),
+        "big": encode(image, "TIFF", big_tiff=True),
+        "deep colours": deep_png(np.asarray(image, dtype=np.uint16) * 257),
     }
     return {form: encode(image, form) for form in FORMATS} | others
 

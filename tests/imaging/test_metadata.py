@@ -111,6 +111,12 @@ def test_entries_of_a_tiff_that_are_damaged_stop_nothing() -> None:
             assert np.array_equal(np.asarray(decode_bytes(tiff(tag, kind, count, value)).picture), expected), (tag, kind)
 
 
+def test_a_tiff_whose_directory_lies_beyond_every_address_is_refused() -> None:
+    for start in (2**32, 2**63, 2**64 - 1):
+        with pytest.raises(ImageError):
+            decode_bytes(b"II+\0\x08\0\0\0" + start.to_bytes(8, "little") + bytes(64))
+
+
 def test_a_picture_that_is_damaged_is_refused_with_metadata_or_without() -> None:
     with pytest.raises(ImageError, match="truncated"):
         decode_bytes(with_chunk(b"iTXt", b"\xff")[:-400])
