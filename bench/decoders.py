@@ -113,8 +113,12 @@ def used() -> float:
 
 
 def by_tensorflow(path: Path, content: bytes, decoded: Decoded) -> np.ndarray | None:
-    """Return the pixels (height, width, 3) that TensorFlow sees; None where it does not read the file."""
-    if decoded.format not in BY_TENSORFLOW:
+    """Return the pixels (height, width, 3) that TensorFlow sees; None where it does not read the file.
+
+    It takes the numbers of a palette, and values of less than 8 bits, for brightness: these are not compared.
+    """
+    is_shallow = decoded.format == "PNG" and content[24] < 8
+    if decoded.format not in BY_TENSORFLOW or is_shallow or (decoded.format == "BMP" and decoded.mode in "1P"):
         return None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf

@@ -60,7 +60,7 @@ def tell_remarks(files: pd.DataFrame, bits: int | None) -> None:
         )
     remarks = usable.set_index("path").detail.dropna().str.split("; ").explode()
     for remark, rows in remarks.groupby(remarks.str.replace(r" \(.*%\)$", "", regex=True).to_numpy()):
-        log.info("  %d usable images with %s, such as %s", len(rows), remark, rows.index[0])
+        log.info("  usable, with %s: %d images, such as %s", remark, len(rows), rows.index[0])
 
 
 def stop_on_errors(results: list[dict]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import resource
+import struct
 import time
 import zlib
 from collections.abc import Iterator
@@ -334,6 +335,16 @@ def test_a_file_that_says_how_many_bits_it_has_is_read_by_them() -> None:
     for content in (*significant.values(), gray_map):
         assert taken(content, 14) == [0, 0, 1, 15, 16, 255]  # whatever the others of the set are
         assert decode_bytes(content).peak is None
+
+
+def test_plain_values_in_a_bmp_of_run_lengths_are_read_whole() -> None:
+    """An odd number of them, a run, the end of the line."""
+    runs = b"\0\5\x12\x34\x50\0" + b"\3\x67" + b"\0\0" + b"\0\3\x89\xa0" + b"\5\xbb" + b"\0\1"
+    palette = b"".join(bytes((16 * number,) * 3) + b"\0" for number in range(16))
+    header = struct.pack("<LllHHLLllLL", 40, 8, 2, 1, 4, 2, len(runs), 0, 0, 16, 0)
+    content = b"BM" + struct.pack("<LHHL", 118 + len(runs), 0, 0, 118) + header + palette + runs
+    lines = [[8, 9, 10, 11, 11, 11, 11, 11], [1, 2, 3, 4, 5, 6, 7, 6]]  # from the lowest up
+    assert (decode(content, 1)[:, :, 0] // 16).tolist() == lines
 
 
 def samples() -> dict[str, bytes]:
