@@ -94,10 +94,12 @@ TEXTS = {
     r"<\?xml|<[a-z]+>": "an XML file",
     r"data:image/|ivborw0kggo|/9j/|r0lgod": "an image in base64: decode it first",
     r"/\* xpm|static char|#define \w+_width": "an image as C code (XPM, XBM): convert it to PNG",
+    r"\{\\rtf": "a text document (RTF)",
     r"\[[.a-z][\w. ]*\]\s": "a settings file",
     r"[{\[].*[\"\]}]": "a JSON file",
 }
 TEXT = "a text file"
+CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")  # no text has them
 
 
 def name_kind(content: bytes) -> str:
@@ -126,10 +128,13 @@ def _name_gzip(content: bytes) -> str:
 
 def _name_text(head: bytes) -> str | None:
     """Name the kind of a text; None for what is none."""
-    encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    text = head.decode(encoding, "ignore")
-    strange = sum(not (sign.isprintable() or sign.isspace()) for sign in text)
-    if strange or len(text.encode("utf-8")) < 0.9 * len(head.decode(encoding, "replace").encode("utf-8")):
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = head.decode("utf-16", "ignore")
+    elif CONTROLS.search(head):
         return None
+    else:
+        text = head.decode("utf-8-sig", "ignore")
+        if len(text.encode()) < 0.5 * len(head):
+            return None
     text = text.strip().lower()
     return next((kind for pattern, kind in TEXTS.items() if re.match(pattern, text, re.DOTALL)), TEXT)
