@@ -26,6 +26,7 @@ from flows.server import connected
 from flows.stage_outcome import hear, reason
 from flows.store import open_store
 from tasks.errors import UserError, exit_with_message
+from tasks.imaging import decoding
 from tasks.params.read import PARAMS
 from tasks.params.whole import load_params
 from tasks.tuning import study
@@ -33,7 +34,7 @@ from tasks.tuning.search import KINDS, Search, define, searched
 from tasks.tuning.write_back import rewrite, scalar
 
 SHOWN = 10  # trials in the table
-INPUTS = ("--architecture", "--clean", "--splits-csv", "--class-weights")
+INPUTS = ("--architecture", "--clean", "--splits-csv", "--class-weights", "--decoding-json")
 
 
 @flow(name="tune", task_runner=ThreadPoolTaskRunner(), persist_result=False)
@@ -79,7 +80,8 @@ def work(architecture: str, kind: str, trials: int | None, minutes: float | None
     command = [sys.executable, "-m", "tasks.tuning.trials", *words]
     states = [] if minutes == 0 else run(architecture, command, workers)
     files = Path(inputs["--splits-csv"]), Path(inputs["--class-weights"])
-    searches = {name: define(load_params(), architecture, name, *files) for name in KINDS}
+    bits = decoding.read(Path(inputs["--decoding-json"])).bits
+    searches = {name: define(load_params(), architecture, name, *files, bits) for name in KINDS}
     text = summary(searches, kind)
     get_run_logger().info("\n%s", text)
     create_markdown_artifact(text, key=key(f"tune-{architecture}"), description=f"The search for {architecture}")

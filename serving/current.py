@@ -52,7 +52,7 @@ class Current:
 
     asked: str
     name: str | None
-    limits: Limits
+    limits: Limits | None = None  # None: what the model's training images might cost
     interval: float = INTERVAL
     model: Model | None = None
     problem: str | None = None  # why the model is not what `asked` names now
@@ -109,7 +109,7 @@ class Current:
         self.problem = problem
 
 
-def load_model(asked: str, name: str | None, limits: Limits) -> Model:
+def load_model(asked: str, name: str | None, limits: Limits | None) -> Model:
     """Load what `asked` names, as `tasks.registry.load` says. Raises `UserError` in words for the user."""
     try:
         return Model(load.load_predictor(asked, name, limits, explain=True))

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     files = listed(arguments.images, [path for path in (arguments.output, arguments.explain) if path])
     with _without_noise():
         predictor = load.load_predictor(arguments.model, arguments.name, explain=arguments.explain is not None)
+    if arguments.max_pixels is not None:
+        predictor = replace(predictor, limits=replace(predictor.limits, max_pixels=arguments.max_pixels))
     if arguments.output is None:
         counts = show(predictor, files, arguments.explain)
     else:
@@ -80,13 +83,15 @@ def write(predictor: Predictor, files: Sequence[Path], output: Path, pictures: P
     model = f"{predictor.name} {predictor.identity[:12]}"
     with rows.opened(output, predictor.columns) as table:
         todo = unanswered(files, table.before, model, pictures)
-        answers = answered(predictor, todo, pictures)
+        answers, clipped = answered(predictor, todo, pictures), 0
         with _progress(len(files), len(files) - len(todo)) as progress:
             while batch := list(islice(answers, BATCH)):
                 table.append(rows.row(file, answer.sha256, predictor.record(answer), model) for file, answer in batch)
+                clipped += sum(answer.clipped > 0 for _, answer in batch)
                 progress.update(len(batch))
         ordered = table.put_in_order([printable(file) for file in files])
-    return Counter(column for row in ordered for column in TOLD if row[table.header.index(column)] not in ("", "false"))
+    counts = Counter(column for row in ordered for column in TOLD if row[table.header.index(column)] not in ("", "false"))
+    return counts + Counter(clipped=clipped)
 
 
 def answered(predictor: Predictor, files: Sequence[Path], pictures: Path | None) -> Iterator[tuple[Path, Answer]]:
@@ -119,7 +124,7 @@ def show(predictor: Predictor, files: Sequence[Path], pictures: Path | None = No
     for file, answer in answered(predictor, files, pictures):
         record = predictor.record(answer)
         said = [name for name in TOLD if record[name]]
-        counts.update(said)
+        counts.update(said + ["clipped"] * (answer.clipped > 0))
         texts = [f"{_figure(record[column]):{width}}" for column, width in widths.items()] if answer.error is None else []
         print("  ".join([f"{printable(file):{first}}", *texts, answer.error or ", ".join(said)]).rstrip(), flush=True)
     return counts
@@ -129,6 +134,7 @@ def told(counts: Counter[str], files: int, predictor: Predictor) -> str:
     """Return in words what was answered, and by whom."""
     parts = [f"{files:,} file{'s' * (files != 1)}", f"{files - counts['error']:,} answered by {predictor.name}"]
     words = {"abstained": "too unsure to be believed", "unfamiliar": "unlike the training images", "error": "without an answer"}
+    words["clipped"] = "with pixels brighter than in any training image, which count as white"
     return ", ".join([*parts, *(f"{counts[name]:,} {text}" for name, text in words.items() if counts[name])])
 
 
@@ -162,6 +168,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", help="of the registered model; default: register.model of params.yaml")
     parser.add_argument("--output", type=Path, metavar="CSV", help="write there, and go on from there; default: a table")
     parser.add_argument("--explain", type=Path, metavar="FOLDER", help="write there where the model looked, a picture of each file")
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="width times height of a file; default: as in the training")
     return parser.parse_args(words)
 
 

@@ -27,6 +27,7 @@ class FileAnswer(BaseModel):
 
     `predicted` is the most probable class, also where the model abstains. `abstained` and `unfamiliar` are null where the
     model has no threshold, `distance` (how unlike the training images an image is) where it has no such measure.
+    `clipped` is the share of pixels that are brighter than in any training image, and count as white.
     """
 
     file: str  # its name, as sent
@@ -37,6 +38,7 @@ class FileAnswer(BaseModel):
     abstained: bool | None
     unfamiliar: bool | None
     distance: float | None
+    clipped: float
     error: Unusable | None
 
 
@@ -97,6 +99,7 @@ def file_answer(name: str, answer: Answer, top: int | None) -> FileAnswer:
         abstained=answer.abstained,
         unfamiliar=answer.unfamiliar,
         distance=answer.distance,
+        clipped=answer.clipped,
         error=Unusable(reason=reason, detail=detail) if answer.error else None,
     )
 

@@ -133,7 +133,7 @@ def main() -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
     asked = parse()
     with exit_with_message():
-        current = Current(asked.model, asked.name, SETTINGS.limits)
+        current = Current(asked.model, asked.name)
         app = serve(current, examples(SPLITS, CLEAN))
     log.info("%s answers on http://%s:%s until Ctrl-C", current.model.predictor.name, asked.host, asked.port)
     if asked.host not in LOOPBACK:

@@ -18,8 +18,9 @@ from PIL import Image, ImageOps
 from scipy.stats import spearmanr
 
 from tasks.errors import UserError
-from tasks.imaging.decode import cut_dark_border, decode_file, render
+from tasks.imaging.decode import decode_file, render, show
 from tasks.inference import gradcam
+from tasks.modeling import saved
 from tasks.modeling.training import use_threads
 from tasks.params.architectures import read_architecture
 from tasks.params.explain import Explain
@@ -45,14 +46,15 @@ def main(architecture: str, clean: Path, splits_csv: Path, predictions_csv: Path
     keras.utils.set_random_seed(training.seed)
     predictions = read_table(predictions_csv)
     chosen = choose(predictions, read_table(splits_csv), read_section("explain", Explain))
-    heats, sanity = explain(models, clean, chosen, class_names(predictions), training.form)
+    form, _, _ = saved.read_input(models)
+    heats, sanity = explain(models, clean, chosen, class_names(predictions), form)
     explanations.mkdir(parents=True, exist_ok=True)
     shown = chosen[: len(heats)].assign(picture="", overlay="")  # none without feature maps
     if read_section("report", Report).thumbnails:
         names = [f"{number:03}" for number in range(1, len(shown) + 1)]
         shown = shown.assign(picture=[f"{name}.jpg" for name in names], overlay=[f"{name}_overlay.jpg" for name in names])
         for row, heat in zip(shown.itertuples(), heats, strict=True):
-            picture = cut_dark_border(decode_file(clean / row.path).picture, training.dark_border)
+            picture = show(decode_file(clean / row.path), form)
             draw(picture, heat, explanations / row.picture, explanations / row.overlay)
     write_table(shown, explanations / "explanations.csv")
     (explanations / "sanity.json").write_text(json.dumps(sanity, indent=2) + "\n")
@@ -81,7 +83,7 @@ def explain(model: Path, clean: Path, chosen: pd.DataFrame, classes: list[str], 
         return np.empty((0, 1, 1)), {"reason": str(error), "images": 0}
     if chosen.empty:
         return np.empty((0, 1, 1)), {"reason": "params.yaml asks for no image (explain.right, explain.wrong)", "images": 0}
-    pixels = np.stack([render(decode_file(clean / path).picture, form) for path in chosen.path])
+    pixels = np.stack([render(decode_file(clean / path), form) for path in chosen.path])
     answers = chosen.predicted.map(classes.index).tolist()
     heats = explainer.heatmaps(pixels, answers)
     sanity: dict[str, object] = {"reason": None, "images": len(chosen), "grid": list(explainer.grid)}

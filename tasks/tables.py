@@ -11,7 +11,7 @@ from tasks.errors import UserError
 
 SEPARATORS = ",;\t|"
 
-NUMBERS = ("bytes", "width", "height", "mean", "std", "correlation", "distance")
+NUMBERS = ("bytes", "width", "height", "mean", "std", "levels", "peak", "correlation", "distance")
 
 
 def read_table(path: Path) -> pd.DataFrame:

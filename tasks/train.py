@@ -22,7 +22,7 @@ import pandas as pd
 from PIL import Image
 
 from tasks.errors import UserError
-from tasks.imaging import samples
+from tasks.imaging import decoding, samples
 from tasks.modeling import classical, features, saved, temperature, transfer
 from tasks.modeling import out_of_distribution as ood
 from tasks.modeling import test_time_augmentation as tta
@@ -39,22 +39,26 @@ from tasks.tracking.place import check_place
 log = logging.getLogger(__name__)
 
 
-def main(architecture: str, clean: Path, splits_csv: Path, class_weights: Path, models: Path, results: Path) -> None:
+def main(
+    architecture: str, clean: Path, splits_csv: Path, class_weights: Path, decoding_json: Path, models: Path, results: Path
+) -> None:
     """Train `architecture` and write its model, history, predictions, size, and beside DVC its times."""
     section = read_architecture(architecture)
     splits = read_table(splits_csv).query("split != 'withheld'").reset_index(drop=True)
     weights = json.loads(class_weights.read_text())
     classes = list(weights)
     splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
-    images = load_images(clean, splits, weights, section)
-    key = checkpoint_key(section, splits_csv, class_weights)
+    found = decoding.read(decoding_json)
+    form = replace(section.train.form, bits=found.bits)
+    images = load_images(clean, splits, weights, form)
+    key = checkpoint_key(section, splits_csv, class_weights, found.bits)
     use_threads(section.train.threads)
     with start_run(architecture, section, splits_csv, key):
         try:
             fitted = train(section, images, splits, CHECKPOINTS / f"{architecture}.npz", key)
         except UserError as error:
             raise UserError(f"{architecture}: {error}") from error
-        summary = saved.save(fitted.model, fitted.features, classes, section.train.form, section.train.test_views, models)
+        summary = saved.save(fitted.model, fitted.features, classes, form, section.train.test_views, models, found.limits)
         (models / "summary.txt").write_text(summary + "\n")
         predictions = predict_all(models, section, images, splits, classes)
         write_results(fitted, predictions, results)
@@ -176,10 +180,10 @@ def start_run(architecture: str, section: Architecture, splits_csv: Path, key: s
     return started
 
 
-def checkpoint_key(section: Architecture, splits_csv: Path, class_weights: Path) -> str:
+def checkpoint_key(section: Architecture, splits_csv: Path, class_weights: Path, bits: int | None = None) -> str:
     """Return what a checkpoint must agree on to be resumed."""
     files = [splits_csv, class_weights, *section.weights_files]
-    parts = [section.model_dump_json(), *map(file_sha256, files), keras.__version__]
+    parts = [section.model_dump_json(), *map(file_sha256, files), keras.__version__, *([] if bits is None else [f"{bits} bits"])]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -134,13 +134,16 @@ def predict(asked: pd.DataFrame, images: Path, predictor: Predictor, copies: pd.
     alike = find_copies(asked, images, near.hash_distance, near.correlation)
     kinds = {} if copies is None else dict(zip(copies.path, copies.kind, strict=True))
     answers = predictor.stream(Path(file) for file in asked.file)
-    rows = []
+    rows, clipped = [], 0
     for path, answer in zip(asked.path, tqdm(answers, total=len(asked), desc="answers", unit=" images"), strict=True):
         if answer.error:
             raise UserError(f"{images / path} changed while it was read ({answer.error}): run again")
         said = {"predicted": answer.predicted, "abstained": answer.abstained, "unfamiliar": answer.unfamiliar}
         shares = {f"p_{label}": share for label, share in answer.probabilities.items()}
+        clipped += answer.clipped > 0
         rows.append({"overlap": kinds.get(path, "")} | said | {"distance": answer.distance} | shares)
+    if clipped:
+        log.info("%d images have pixels brighter than in any training image: these count as white", clipped)
     known = asked[["path", "folder", "label"]].assign(split=ALL, group=group(asked.path, alike))
     return known.join(pd.DataFrame(rows))
 

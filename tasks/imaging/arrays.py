@@ -57,7 +57,7 @@ def _decode(root: Path, paths: Sequence[str], form: Form) -> Iterator[np.ndarray
     with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(paths), desc="decoding", unit=" images") as progress:
         for start in range(0, len(paths), BLOCK):
             block = paths[start : start + BLOCK]
-            yield np.stack(list(pool.map(lambda path: decoder.render(decoder.decode_file(root / path).picture, form), block)))
+            yield np.stack(list(pool.map(lambda path: decoder.render(decoder.decode_file(root / path), form), block)))
             progress.update(len(block))
 
 

@@ -43,7 +43,7 @@ def decode_dicom(content: bytes, limits: Limits) -> Decoded:
             return _picture(read_header(content, limits.max_bytes), limits)
     except ImageError:
         raise
-    except (*PARSER_ERRORS, RuntimeError) as error:  # RuntimeError: pydicom's word for what the unpacking raised
+    except PARSER_ERRORS as error:
         reason = "truncated" if isinstance(error, struct.error) or "truncated" in str(error).lower() else "corrupt"
         raise ImageError(reason, "a DICOM file whose header or pixel data cannot be read") from None
 

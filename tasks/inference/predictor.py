@@ -28,15 +28,14 @@ from PIL import Image
 
 from tasks.errors import UserError
 from tasks.imaging import decode as decoder
-from tasks.imaging.decode import cut_dark_border, decode_bytes, read_file, render
-from tasks.imaging.picture import ImageError, Limits
+from tasks.imaging.decode import decode_bytes, read_file, render, show
+from tasks.imaging.picture import ImageError
 from tasks.inference import ensemble
 from tasks.modeling import saved
-from tasks.params.model_input import Form, shape_of
+from tasks.params.model_input import DEFAULT_LIMITS, Form, Limits, shape_of
 
 BATCH = saved.BATCH  # images at a time
-THREADS = min(4, os.cpu_count() or 1)  # that decode; each may hold one picture of `LIMITS` with its copies
-LIMITS = Limits(max_bytes=100_000_000, max_pixels=100_000_000)  # as `validate` has by default
+THREADS = min(4, os.cpu_count() or 1)  # that decode; each may hold one picture of the model's limits with its copies
 PLACES = ("predicted", "second", "third")  # columns of a model with too many classes for a column each
 
 Source = Path | bytes
@@ -68,6 +67,7 @@ class Answer:
     abstained: bool | None = None
     unfamiliar: bool | None = None
     error: str | None = None
+    clipped: float = 0.0  # share of the pixels that are brighter than any training image was: the model sees them white
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Decoded:
     sha256: str
     pixels: np.ndarray | None = None
     error: str | None = None
+    clipped: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Predictor:
     forms: tuple[Form, ...]  # one, but for an ensemble whose members take pictures in different ones
     answer: Answers
     thresholds: Thresholds = Thresholds()
-    limits: Limits = LIMITS
+    limits: Limits = DEFAULT_LIMITS
     top: int | None = None  # how many classes a record has; None: all
     facts: Mapping[str, str] = field(default_factory=dict)  # the registry's tags, such as `architecture`
     heatmaps: Heatmaps | None = None  # where the model looked, if loaded to explain: see `serving/explain.py`
@@ -124,13 +125,15 @@ class Predictor:
         try:
             content = source if isinstance(source, bytes) else read(source, self.limits)
             sha256 = hashlib.sha256(content).hexdigest()
-            return Decoded(sha256, render(decode_bytes(content, self.limits).picture, *self.forms))
+            decoded = decode_bytes(content, self.limits)
+            clipped = max(decoded.clipped(form.bits) for form in self.forms)
+            return Decoded(sha256, render(decoded, *self.forms), clipped=clipped)
         except ImageError as error:
             return Decoded(sha256, error=f"{error.reason}: {error.detail}")
 
     def picture(self, content: bytes) -> Image.Image:
         """Return the part of the picture that the model sees, to show it. Raises `ImageError`."""
-        return cut_dark_border(decode_bytes(content, self.limits).picture, self.forms[0].dark_border)
+        return show(decode_bytes(content, self.limits), self.forms[0])
 
     def record(self, answer: Answer) -> dict[str, object]:
         """Return an answer as one flat row with the columns `columns`; None where there is nothing to say."""
@@ -174,20 +177,21 @@ class Predictor:
             if decoded.pixels is None:
                 yield Answer(decoded.sha256, error=decoded.error)
             else:
-                yield self._judged(decoded.sha256, probabilities[row], float(distances[row]))
+                yield self._judged(decoded, probabilities[row], float(distances[row]))
                 row += 1
 
-    def _judged(self, sha256: str, probabilities: np.ndarray, distance: float) -> Answer:
+    def _judged(self, decoded: Decoded, probabilities: np.ndarray, distance: float) -> Answer:
         top, known = int(probabilities.argmax()), not np.isnan(distance)
         confidence, limits = float(probabilities[top]), self.thresholds
         return Answer(
-            sha256=sha256,
+            sha256=decoded.sha256,
             predicted=self.classes[top],
             confidence=confidence,
             probabilities=dict(zip(self.classes, map(float, probabilities), strict=True)),
             distance=distance if known else None,
             abstained=None if limits.confidence is None else confidence < limits.confidence,
             unfamiliar=distance > limits.distance if known and limits.distance is not None else None,
+            clipped=decoded.clipped,
         )
 
 
@@ -196,16 +200,16 @@ def from_folder(
     name: str,
     sha256: str,
     thresholds: Path | None = None,
-    limits: Limits = LIMITS,
+    limits: Limits | None = None,
     facts: Mapping[str, str] = MappingProxyType({}),
 ) -> Predictor:
-    """Load a model's folder, as training wrote it, with its `thresholds.json` if any.
+    """Load a model's folder, as training wrote it, with its `thresholds.json` if any. Without `limits` the model's own count.
 
     Raises `UserError` where the files are damaged, do not fit together or would run code.
     """
     model = ensemble.load(folder) if ensemble.is_one(folder) else saved.load(folder)
     judged = read_thresholds(thresholds) if thresholds is not None and thresholds.exists() else Thresholds()
-    return Predictor(name, sha256, model.classes, model.forms, model.answer, judged, limits, facts=facts)
+    return Predictor(name, sha256, model.classes, model.forms, model.answer, judged, limits or model.limits, facts=facts)
 
 
 def read_thresholds(file: Path) -> Thresholds:

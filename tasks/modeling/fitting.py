@@ -22,6 +22,7 @@ from tasks.modeling import out_of_distribution as ood
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, Measure, Row, fit
 from tasks.params.architectures import Architecture, Classical, Cnn
+from tasks.params.model_input import Form
 from tasks.tracking import runs
 
 CHECKPOINTS = Path(".cache/checkpoints")
@@ -48,9 +49,9 @@ class Fitted:
     features: keras.Model | None = None
 
 
-def load_images(clean: Path, splits: pd.DataFrame, weights: dict[str, float], section: Architecture) -> Images:
-    """Return all images of `splits`, decoded once for every architecture of this size."""
-    pixels = load_pixels(clean, splits.path, splits.sha256, section.train.form)
+def load_images(clean: Path, splits: pd.DataFrame, weights: dict[str, float], form: Form) -> Images:
+    """Return all images of `splits`, decoded once for every architecture of this form."""
+    pixels = load_pixels(clean, splits.path, splits.sha256, form)
     classes = list(weights)
     return Images(
         pixels=pixels,

@@ -30,6 +30,7 @@ class Expectations(Section):
     imbalance: Maximum = Maximum(maximum=10, level="warn")  # largest class over smallest
     side: Minimum = Minimum(minimum=32, level="warn")  # pixels of the shorter side
     contrast: Minimum = Minimum(minimum=1, level="warn")  # standard deviation of the grey values, 0 to 255
+    levels: Minimum = Minimum(minimum=32, level="warn")  # different grey values that an image uses, of 256
     distinct_share: Minimum = Minimum(minimum=0.95, level="warn")  # files whose content no other file has
     format_matches_name: Judgement = Judgement(level="warn")
 

@@ -42,6 +42,11 @@ RULES: dict[str, Rule] = {
         lambda std: gxe.ExpectColumnValuesToBeBetween(column="std", min_value=std),
         "grey values with a standard deviation of at least {:g}",
     ),
+    "levels": (
+        "images",
+        lambda count: gxe.ExpectColumnValuesToBeBetween(column="levels", min_value=count),
+        "images that use at least {:g} of the 256 grey values",
+    ),
     "distinct_share": (
         "images",
         lambda share: gxe.ExpectColumnValuesToBeUnique(column="sha256", mostly=share),
@@ -82,7 +87,7 @@ def _context(data_docs: Path) -> gx.data_context.EphemeralDataContext:
 
 
 def _tables(files: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    endings = {**Image.registered_extensions(), ".dcm": "DICOM"}
+    endings = {**Image.registered_extensions(), ".dcm": "DICOM"} | dict.fromkeys((".heic", ".heif", ".hif"), "HEIF")
     images = files[files.status == "usable"].assign(
         side=lambda rows: rows[["width", "height"]].min(axis=1),
         name_fits=lambda rows: [

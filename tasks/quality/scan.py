@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from tasks.errors import UserError
 from tasks.imaging.decode import decode_bytes, read_file
-from tasks.imaging.picture import ImageError, Limits
+from tasks.imaging.picture import OLD_BITS, Decoded, ImageError, Limits, fit_bits
 from tasks.params.validate import Validate
 from tasks.quality import folders
 from tasks.quality.duplicates import perceptual_hash
@@ -23,8 +23,10 @@ DEFAULT = Validate()
 
 COLUMNS = (
     "path", "subset", "label", "status", "reason", "detail", "bytes", "sha256", "format", "mode",
-    "width", "height", "mean", "std", "hash",
+    "width", "height", "mean", "std", "levels", "peak", "hash",
 )  # fmt: skip
+
+CLIPPED = "pixels brighter than in any image that is not given as test: they are white"
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,25 @@ def scan(raw: Path, limits: Limits, validate: Validate = DEFAULT) -> pd.DataFram
         rows = list(
             tqdm(pool.map(lambda path: _row(path, raw, layout, limits), paths), total=len(paths), desc="files", unit=" files")
         )
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"width": "Int64", "height": "Int64"})
+    bits = find_bits(pd.DataFrame(rows, columns=list(COLUMNS)))
+    rows = [row | _detail(row, row["scales"][bits]) if "scales" in row else row for row in rows]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(("width", "height", "levels", "peak"), "Int64"))
+
+
+def find_bits(files: pd.DataFrame) -> int | None:
+    """Return the bits that hold the grey values of all files that are not given as test; None where no file has more than 8.
+
+    Files that say how many bits they have do not count; where there are no others, it is 16.
+    """
+    if not is_deep(files).any():
+        return None
+    peak = files.peak[files.subset != "test"].max()
+    return OLD_BITS if pd.isna(peak) else fit_bits(int(peak))
+
+
+def is_deep(files: pd.DataFrame) -> pd.Series:
+    """Say of each file whether its values have more than 8 bits."""
+    return files["mode"].fillna("").str.startswith(("I", "RGB;16"))
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -73,13 +93,33 @@ def _describe(content: bytes, limits: Limits) -> dict[str, object]:
     decoded = decode_bytes(content, limits)
     width, height = decoded.picture.size
     grey = decoded.picture.convert("L")
-    brightness = ImageStat.Stat(grey)
-    return {
+    found = {
+        "detail": decoded.note or None,
         "format": decoded.format,
         "mode": decoded.mode,
         "width": width,
         "height": height,
-        "mean": brightness.mean[0],
-        "std": brightness.stddev[0],
+        "peak": decoded.peak,
         "hash": perceptual_hash(grey),
     }
+    return found | (_measure(grey.histogram()) if decoded.peak is None else {"scales": _scales(decoded)})
+
+
+def _measure(histogram: Sequence[int]) -> dict[str, object]:
+    """Return mean, standard deviation and number of the grey levels of a picture by how often each of 256 is used."""
+    brightness = ImageStat.Stat(list(histogram))
+    return {"mean": brightness.mean[0], "std": brightness.stddev[0], "levels": sum(map(bool, histogram))}
+
+
+def _scales(decoded: Decoded) -> dict[int, dict[str, object]]:
+    """Measure a picture of more than 8 bits on every scale that the set may turn out to have, by its bits."""
+    return {
+        bits: _measure(decoded.scale_to(bits).convert("L").histogram()) | {"clipped": decoded.clipped(bits)}
+        for bits in range(8, 33, 2)
+    }
+
+
+def _detail(row: dict[str, object], measured: dict[str, object]) -> dict[str, object]:
+    """Return what was measured, with the share of pixels that are too bright for the scale in words."""
+    clipped = f"{CLIPPED} ({measured['clipped']:.2%})" if measured["clipped"] else ""
+    return measured | {"detail": "; ".join(filter(None, (row["detail"], clipped))) or None}

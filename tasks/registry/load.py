@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 
 from tasks.errors import UserError
 from tasks.imaging.picture import Limits
-from tasks.inference.predictor import LIMITS, Predictor, from_folder
+from tasks.inference.predictor import Predictor, from_folder
 from tasks.params.whole import load_params
 from tasks.registry import versions
 from tasks.results import THRESHOLDS_JSON
@@ -33,9 +33,10 @@ SQLITE = "sqlite:///"
 
 
 def load_predictor(
-    model: str = versions.CHAMPION, name: str | None = None, limits: Limits = LIMITS, explain: bool = False
+    model: str = versions.CHAMPION, name: str | None = None, limits: Limits | None = None, explain: bool = False
 ) -> Predictor:
     """Return the predictor of a model, warmed up; `name` is that of the registered model, by default what params.yaml says.
+    Without `limits` a file may cost what the model's training images might.
 
     Raises `UserError`, in words for the user, where there is no such model, its files are refused, or it is
     to `explain` and cannot.
@@ -57,7 +58,7 @@ def is_folder(model: str) -> bool:
     return Path(model).is_dir() or "/" in model
 
 
-def of_folder(folder: Path, limits: Limits = LIMITS, explain: bool = False) -> Predictor:
+def of_folder(folder: Path, limits: Limits | None = None, explain: bool = False) -> Predictor:
     """Load `data/models/<architecture>`."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: expected what training wrote, such as data/models/<architecture>")
@@ -66,14 +67,14 @@ def of_folder(folder: Path, limits: Limits = LIMITS, explain: bool = False) -> P
     return explaining(predictor, folder) if explain else predictor
 
 
-def of_version(version: ModelVersion, limits: Limits = LIMITS, explain: bool = False) -> Predictor:
+def of_version(version: ModelVersion, limits: Limits | None = None, explain: bool = False) -> Predictor:
     """Load a registered version, if its files are those that were registered."""
     with versions.fetched(version) as files:
         predictor = of_files(version, files, limits)
         return explaining(predictor, versions.artifact(files, "model")) if explain else predictor
 
 
-def of_files(version: ModelVersion, files: Path, limits: Limits = LIMITS) -> Predictor:
+def of_files(version: ModelVersion, files: Path, limits: Limits | None = None) -> Predictor:
     """Load a registered version from its files, as `registry.fetched` has them."""
     try:
         thresholds = versions.artifact(files, "thresholds")

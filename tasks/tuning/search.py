@@ -53,7 +53,7 @@ class Search:
         return self.tune.objective != "val_loss"
 
 
-def define(params: Params, architecture: str, kind: str, splits_csv: Path, class_weights: Path) -> Search:
+def define(params: Params, architecture: str, kind: str, splits_csv: Path, class_weights: Path, bits: int | None = None) -> Search:
     """Return the search that params ask for. Raises `UserError` where they name no space for the architecture."""
     if kind not in KINDS:
         raise UserError(f"search: received {kind!r}, expected {' or '.join(KINDS)}")
@@ -64,7 +64,8 @@ def define(params: Params, architecture: str, kind: str, splits_csv: Path, class
     told = tune.model_dump(mode="json", exclude={"trials", "space"})
     space = {path: values.model_dump(mode="json") for path, values in tune.space[architecture].items()}
     files = [file_sha256(file) for file in (splits_csv, class_weights, *fixed.weights_files)]
-    key = hashlib.sha256(json.dumps([kind, told, space, fixed.model_dump(mode="json"), files]).encode()).hexdigest()
+    parts = [kind, told, space, fixed.model_dump(mode="json"), files, *([] if bits is None else [bits])]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return Search(architecture, kind, section, tune, f"{architecture}-{kind}-{key[:16]}")
 
 

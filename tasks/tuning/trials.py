@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -27,6 +27,7 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from tasks.errors import UserError
+from tasks.imaging import decoding
 from tasks.modeling.fitting import CHECKPOINTS, Row, Watch, load_images, tell, train
 from tasks.modeling.training import DivergedError, use_threads
 from tasks.params.architectures import Architecture, Classical, Transfer
@@ -57,6 +58,7 @@ class Data:
     clean: Path
     splits: pd.DataFrame
     weights: dict[str, float]
+    bits: int | None  # of grey values
 
 
 @dataclass
@@ -91,6 +93,7 @@ def main(
     clean: Path,
     splits_csv: Path,
     class_weights: Path,
+    decoding_json: Path,
     kind: str = KINDS[0],
     trials: int | None = None,
     minutes: float | None = None,
@@ -99,8 +102,9 @@ def main(
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of one process that trains many networks
     deadline = time.monotonic() + (math.inf if minutes is None else minutes * 60)
     params = load_params()
-    search = define(params, architecture, kind, splits_csv, class_weights)
-    data = usable(clean, read_table(splits_csv), json.loads(class_weights.read_text()), search.section)
+    bits = decoding.read(decoding_json).bits
+    search = define(params, architecture, kind, splits_csv, class_weights, bits)
+    data = usable(clean, read_table(splits_csv), json.loads(class_weights.read_text()), bits, search.section)
     check_folds(data.splits, search.tune.folds)
     use_threads(search.section.train.threads)
     shared = study.open_study(search)
@@ -117,10 +121,10 @@ def main(
         close_parent(parent, shared, search)
 
 
-def usable(clean: Path, splits: pd.DataFrame, weights: dict[str, float], section: Architecture) -> Data:
+def usable(clean: Path, splits: pd.DataFrame, weights: dict[str, float], bits: int | None, section: Architecture) -> Data:
     """Return the rows of training and validation images alone, with the classes of the architecture's question."""
     splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
-    return Data(clean, splits.query("split in ('training', 'validation')").reset_index(drop=True), weights)
+    return Data(clean, splits.query("split in ('training', 'validation')").reset_index(drop=True), weights, bits)
 
 
 def check_folds(splits: pd.DataFrame, folds: int | None) -> None:
@@ -170,7 +174,7 @@ def scored(search: Search, claim: Claim, data: Data, deadline: float) -> tuple[f
     """Return the mean over the folds of the objective at the epoch that counts, and how many epochs training needs for it."""
     classical = isinstance(search.section.structure, Classical)
     section = vary(search.section, claim.values if classical else claim.values | {"epochs": search.tune.epochs})
-    images = load_images(data.clean, data.splits, data.weights, section)
+    images = load_images(data.clean, data.splits, data.weights, replace(section.train.form, bits=data.bits))
     objective, counted = search.tune.objective, []
     for fold, splits in enumerate(parts(data.splits, search)):
         before = [row[objective] for row in counted]

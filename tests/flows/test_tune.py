@@ -25,7 +25,8 @@ stages:
     do:
       cmd: >-
         python -m tasks.train --architecture ${key} --clean data/clean --splits-csv data/splits.csv
-        --class-weights data/class_weights/${key}.json --models data/models/${key} --results data/results/${key}
+        --class-weights data/class_weights/${key}.json --decoding-json data/decoding.json
+        --models data/models/${key} --results data/results/${key}
       params: ["architectures.${key}"]
       deps: ["data/class_weights/${key}.json"]
       outs: ["data/models/${key}", "data/results/${key}"]

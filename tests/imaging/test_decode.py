@@ -2,6 +2,7 @@
 
 import io
 import resource
+import struct
 import time
 import zlib
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tasks.imaging.decode import MAX_SCANS, cut_dark_border, decode, decode_bytes, read_file, render
-from tasks.imaging.picture import FORMATS, REASONS, ImageError, Limits
+from tasks.imaging.picture import FORMATS, REASONS, Decoded, ImageError, Limits
 from tasks.params.model_input import Form, shape_of
 
 ORIENTATION = 0x0112
@@ -139,13 +140,26 @@ def test_one_bit_is_black_and_white() -> None:
         assert decode(encode(image, form), 1)[0, :, 0].tolist() == [0] * 8 + [255]
 
 
-def test_sixteen_bits_are_scaled_by_their_full_range() -> None:
-    """Not by what else the image holds."""
-    bright = np.array([[0, 255, 256, 4095, 32768, 65535]], dtype=np.uint16)
-    for form in ("PNG", "TIFF", "PPM"):
-        for values in (bright, bright[:, :4]):
-            pixels = decode(encode(Image.fromarray(values), form), 3)
-            assert np.array_equal(pixels, np.repeat(values[:, :, np.newaxis] >> 8, 3, axis=2)), form
+SCAN = np.array([[0, 15, 16, 255, 256, 4095]], dtype=np.uint16)
+BRIGHT = np.array([[0, 255, 256, 4095, 32768, 65535]], dtype=np.uint16)
+
+
+def taken(content: bytes, bits: int | None) -> list[int]:
+    """Return the grey values of a file of one row, as a model of so many bits takes them."""
+    decoded = decode_bytes(content)
+    return render(decoded, Form((1, decoded.picture.width), 1, bits=bits)).ravel().tolist()
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
+def test_grey_values_of_more_than_eight_bits_keep_the_highest_eight_of_the_bits_of_the_model(form: str) -> None:
+    """Not by what else the image holds; what is brighter is white."""
+    scan, bright = encode(Image.fromarray(SCAN), form), encode(Image.fromarray(BRIGHT), form)
+    assert taken(scan, 12) == [0, 0, 1, 15, 16, 255]
+    assert taken(bright, 12) == [0, 15, 16, 255, 255, 255]
+    assert taken(bright, 16) == taken(bright, None) == [0, 0, 1, 15, 128, 255]
+    assert taken(scan, None) == [0, 0, 0, 0, 1, 15]  # a model from before there were bits
+    assert decode(scan, 1).ravel().tolist() == taken(scan, 12)  # a file by itself
+    assert [decode_bytes(bright).clipped(bits) for bits in (12, 16, None)] == [2 / 6, 0, 0]
 
 
 def test_cmyk_jpeg_gives_its_colours() -> None:
@@ -267,7 +281,7 @@ def test_a_truncated_file() -> None:
     contents = {form: encode(picture(width=160, height=120), form) for form in FORMATS}
     for share in (0.4, 0.8):
         reasons = {form: refuse(content[: int(len(content) * share)]) for form, content in contents.items()}
-        vague = {form: reasons.pop(form) for form in ("JPEG2000", "TIFF", "WEBP")}  # their parsers see no end
+        vague = {form: reasons.pop(form) for form in ("AVIF", "JPEG2000", "TIFF", "WEBP")}  # their parsers see no end
         assert reasons == dict.fromkeys(reasons, "truncated")
         assert set(vague.values()) <= {"truncated", "corrupt", "not_an_image"}, vague
 
@@ -279,9 +293,15 @@ def test_damaged_data_is_corrupt() -> None:
     assert refuse(bytes(content)) == "corrupt"
 
 
-def test_floats_and_integers_beyond_sixteen_bits_have_no_fixed_meaning() -> None:
-    images = [Image.new("F", (4, 4), 0.5), Image.new("I", (4, 4), -1), Image.new("I", (4, 4), 65536)]
-    assert [refuse(encode(image, "TIFF")) for image in images] == ["unsupported_mode"] * 3
+def test_floats_and_integers_below_zero_have_no_fixed_meaning() -> None:
+    images = [Image.new("F", (4, 4), 0.5), Image.new("I", (4, 4), -1)]
+    assert [refuse(encode(image, "TIFF")) for image in images] == ["unsupported_mode"] * 2
+
+
+def test_integers_beyond_sixteen_bits_have_a_range_like_others() -> None:
+    content = encode(Image.fromarray(np.array([[0, 1024, 2**17, 2**18 - 1]], dtype=np.int32)), "TIFF")
+    assert decode_bytes(content).peak == 2**18 - 1
+    assert taken(content, 18) == [0, 1, 128, 255] and taken(content, 16) == taken(content, None) == [0, 4, 255, 255]
 
 
 def test_what_the_system_refuses_to_read(tmp_path: Path) -> None:
@@ -289,6 +309,42 @@ def test_what_the_system_refuses_to_read(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="unreadable") as caught:
             read_file(path)
         assert caught.value.reason == "unreadable"
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """A PNG of colours of 16 bits, which Pillow does not write."""
+    height, width, _ = values.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    header = width.to_bytes(4) + height.to_bytes(4) + bytes([16, 2, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_more_than_eight_bits_are_scaled_as_grey_is() -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (24, 32, 3)).astype(np.uint16)
+    decoded = decode_bytes(deep_png(values))
+    assert (decoded.mode, decoded.peak, decoded.bits) == ("RGB;16", values.max(), None)
+    assert np.array_equal(render(decoded, Form((24, 32), 3, bits=12)), values >> 4)
+    assert np.array_equal(render(decoded, Form((24, 32), 3)), values >> 8)  # as Pillow reads them
+
+
+def test_a_file_that_says_how_many_bits_it_has_is_read_by_them() -> None:
+    scaled, plain = encode(Image.fromarray(SCAN << 4 | SCAN >> 8), "PNG"), encode(Image.fromarray(SCAN), "PNG")
+    significant = {content: content[:33] + chunk(b"sBIT", b"\x0c") + content[33:] for content in (scaled, plain)}
+    assert decode_bytes(significant[scaled]).bits == 16 and decode_bytes(significant[plain]).bits == 12
+    gray_map = b"P5 6 1 4095 " + SCAN.astype(">u2").tobytes()
+    for content in (*significant.values(), gray_map):
+        assert taken(content, 14) == [0, 0, 1, 15, 16, 255]  # whatever the others of the set are
+        assert decode_bytes(content).peak is None
+
+
+def test_plain_values_in_a_bmp_of_run_lengths_are_read_whole() -> None:
+    """An odd number of them, a run, the end of the line."""
+    runs = b"\0\5\x12\x34\x50\0" + b"\3\x67" + b"\0\0" + b"\0\3\x89\xa0" + b"\5\xbb" + b"\0\1"
+    palette = b"".join(bytes((16 * number,) * 3) + b"\0" for number in range(16))
+    header = struct.pack("<LllHHLLllLL", 40, 8, 2, 1, 4, 2, len(runs), 0, 0, 16, 0)
+    content = b"BM" + struct.pack("<LHHL", 118 + len(runs), 0, 0, 118) + header + palette + runs
+    lines = [[8, 9, 10, 11, 11, 11, 11, 11], [1, 2, 3, 4, 5, 6, 7, 6]]  # from the lowest up
+    assert (decode(content, 1)[:, :, 0] // 16).tolist() == lines
 
 
 def samples() -> dict[str, bytes]:
@@ -307,6 +363,8 @@ def samples() -> dict[str, bytes]:
         "packed": encode(image, "TIFF", compression="tiff_lzw"),
         "mpo": encode(image, "MPO", save_all=True, append_images=[picture(1)]),
         "orientation": encode(image, "JPEG", exif=exif),
+        "big": encode(image, "TIFF", big_tiff=True),
+        "deep colours": deep_png(np.asarray(image, dtype=np.uint16) * 257),
     }
     return {form: encode(image, form) for form in FORMATS} | others
 
@@ -363,8 +421,10 @@ def test_noise_in_the_border_goes_with_it_and_a_dark_picture_stays_whole() -> No
 
 def test_a_picture_in_several_forms_lies_flat_in_their_order() -> None:
     image, forms = Image.fromarray(framed()).convert("RGB"), (Form((8, 6), 3), Form((4, 4), 1, dark_border=20))
-    flat = render(image, *forms)
+    flat = render(Decoded(image, "PNG", "RGB"), *forms)
     assert flat.shape == shape_of(forms) == (8 * 6 * 3 + 4 * 4,)
     assert np.array_equal(flat[: 8 * 6 * 3].reshape(8, 6, 3), decode(encode(image, "PNG"), 3, (8, 6)))
-    assert np.array_equal(flat[8 * 6 * 3 :].reshape(4, 4, 1), render(cut_dark_border(image, 20), Form((4, 4), 1)))
-    assert render(image, forms[0]).shape == shape_of(forms[:1]) == (8, 6, 3)
+    assert np.array_equal(
+        flat[8 * 6 * 3 :].reshape(4, 4, 1), render(Decoded(cut_dark_border(image, 20), "PNG", "RGB"), Form((4, 4), 1))
+    )
+    assert render(Decoded(image, "PNG", "RGB"), forms[0]).shape == shape_of(forms[:1]) == (8, 6, 3)

@@ -297,7 +297,7 @@ def relabelled(syntax: str, **header: object) -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason", "words"),
     [
-        (dicom(grey())[128:], "not_an_image", "it begins with b'DICM"),
+        (dicom(grey())[128:], "not_an_image", "a DICOM file without its preamble: `dcmconv` adds it"),
         (dicom(grey())[132:], "not_an_image", "without its preamble\\? `dcmconv` adds it"),
         (bytes(128) + b"DICM", "corrupt", "lacks TransferSyntaxUID"),
         (without("PixelData"), "truncated", "without pixel data"),

@@ -50,7 +50,7 @@ def pictures(tmp_path: Path) -> list[Path]:
 def test_each_member_is_asked_with_its_own_pixels(folder: Path, members: dict[str, Path], pictures: list[Path]) -> None:
     whole = ensemble.load(folder)
     assert [form.shape for form in whole.forms] == [(20, 16, 1), (20, 16, 3), (20, 16, 1)] and whole.classes == toy_model.CLASSES
-    decoded = [decode_file(file).picture for file in pictures]
+    decoded = [decode_file(file) for file in pictures]
     probabilities, distances = whole.answer(np.stack([render(picture, *whole.forms) for picture in decoded]))
     means, far = 0, 0
     for (name, weight), form in zip({"grey": 0.5, "colours": 0.3, "cut": 0.2}.items(), whole.forms, strict=True):

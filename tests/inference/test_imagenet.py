@@ -13,7 +13,8 @@ from PIL import Image
 
 from tasks.errors import UserError
 from tasks.inference import imagenet
-from tasks.inference.predictor import LIMITS, Predictor
+from tasks.inference.predictor import Predictor
+from tasks.params.model_input import DEFAULT_LIMITS
 from tests.imaging.test_decode import encode, picture
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,7 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Predic
         with h5py.File(folder / "mobilenet_1_0_224_tf.h5", "w") as file:
             legacy_h5_format.save_weights_to_hdf5_group(file, model)  # as Keras's own are kept
         monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", NAMES)
-        yield imagenet.load("MobileNet", LIMITS), model
+        yield imagenet.load("MobileNet", DEFAULT_LIMITS), model
 
 
 def test_the_best_three_of_a_thousand_classes(mobilenet: tuple[Predictor, keras.Model]) -> None:
@@ -72,7 +73,7 @@ def test_equal_names_are_told_apart(mobilenet: tuple[Predictor, keras.Model]) ->
 def test_without_a_network_it_says_what_to_fetch(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", None)  # Keras remembers what it read
     with pytest.raises(UserError) as caught:
-        imagenet.load("MobileNet", LIMITS)
+        imagenet.load("MobileNet", DEFAULT_LIMITS)
     told = str(caught.value)
     assert told.startswith("imagenet:MobileNet could not be downloaded. On a machine with a network fetch")
     assert "/imagenet_class_index.json\n" in told and "/mobilenet_1_0_224_tf.h5\n" in told
@@ -81,11 +82,11 @@ def test_without_a_network_it_says_what_to_fetch(cache: Path, monkeypatch: pytes
 
 def test_an_unknown_name_tells_the_known_ones() -> None:
     with pytest.raises(UserError, match="no such classifier; did you mean ResNet50 or"):
-        imagenet.load("resnet50", LIMITS)
+        imagenet.load("resnet50", DEFAULT_LIMITS)
     with pytest.raises(UserError, match="no such classifier; known are ConvNeXtBase, .*VGG16"):
-        imagenet.load("zzz", LIMITS)
+        imagenet.load("zzz", DEFAULT_LIMITS)
 
 
 def test_a_classifier_without_a_dense_layer_is_not_explained(mobilenet: tuple[Predictor, keras.Model]) -> None:
     with pytest.raises(UserError, match="imagenet:MobileNet ends in no dense layer"):
-        imagenet.load("MobileNet", LIMITS, explain=True)
+        imagenet.load("MobileNet", DEFAULT_LIMITS, explain=True)

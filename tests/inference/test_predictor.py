@@ -59,7 +59,7 @@ def knowing(probabilities: list[float], distance: float, **more: object) -> Pred
 def test_every_file_gets_its_own_answer_or_a_reason(folder: Path, predictor: Predictor, contents: list[bytes]) -> None:
     answers = predictor.predict(contents)
     assert [answer.error for answer in answers].count(None) == len(contents) - 4  # float pixels have no meaning either
-    assert answers[70].error == "not_an_image: it begins with b'text'" and answers[70].predicted is None
+    assert answers[70].error == "not_an_image: a text file" and answers[70].predicted is None
     model = saved.load(folder)
     for content, answer in zip(contents, answers, strict=True):
         if answer.error is None:

@@ -219,7 +219,7 @@ def test_a_table_on_the_terminal(model: Path, drawn: Path, whole: bytes, capsys:
     assert head.split() == ["path", "predicted", "confidence", "p_zebra", "p_NA", "p_tumeur", "née"]
     row = next(row for row in table(whole) if row["path"] == str(image))
     assert first.split()[0] == str(image) and f"{row['predicted']}  " in first and f"{float(row['confidence']):.3f}" in first
-    assert second.split(maxsplit=1) == [str(text), "not_an_image: it begins with b'text'"]
+    assert second.split(maxsplit=1) == [str(text), "not_an_image: a text file"]
     assert printed.err == f"2 files, 1 answered by {model}, 1 without an answer\n"
 
 

@@ -124,7 +124,7 @@ def write_params(root: Path, expectations: str) -> None:
 
 
 def validate() -> list[dict]:
-    main(Path("raw"), Path("data/files.csv"), Path("data/validation.json"), Path("data/data_docs"))
+    main(Path("raw"), Path("data/files.csv"), Path("data/validation.json"), Path("data/decoding.json"), Path("data/data_docs"))
     return json.loads(Path("data/validation.json").read_text())
 
 
@@ -170,6 +170,7 @@ def usable(**columns: list) -> pd.DataFrame:
     numbers = [str(number) for number in range(count)]
     rows = {"path": [f"{number}.png" for number in numbers], "label": ["cat", "dog"] * (count // 2), "status": ["usable"] * count}
     rows |= {"width": [64] * count, "height": [64] * count, "std": [9.0] * count, "sha256": numbers, "format": ["PNG"] * count}
+    rows["levels"] = [99] * count
     return pd.DataFrame(rows | columns)
 
 
@@ -184,6 +185,7 @@ TABLES = {
         width=[*[64] * 4, 31, *[64] * 5],
         height=[*[64] * 8, 32, 64],
         std=[*[9.0] * 5, 0.5, *[9.0] * 4],
+        levels=[*[32] * 4, 31, *[256] * 5],
         sha256=[*"012abcdedg"],
     ),
 }
@@ -194,6 +196,7 @@ BROKEN = {
     "imbalance": ("the rest", ["dog"]),
     "side": ("the rest", ["b.png"]),
     "contrast": ("the rest", ["c.jpeg"]),
+    "levels": ("the rest", ["b.png"]),
     "distinct_share": ("the rest", ["d.tif", "f.dcm"]),
     "format_matches_name": ("the rest", ["a.jpg", "e.dcm"]),
 }
@@ -253,7 +256,7 @@ def test_the_table_of_the_pipeline(pipeline: Path) -> None:
 
 
 def test_a_second_look_writes_the_same_bytes(workspace: Path, pipeline: Path) -> None:
-    outputs = [Path("data/files.csv"), Path("data/validation.json")]
+    outputs = [Path("data/files.csv"), Path("data/validation.json"), Path("data/decoding.json")]
     for output in outputs:
         output.unlink()
     main(Path("data/raw"), *outputs, Path("data/data_docs"))

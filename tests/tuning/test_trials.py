@@ -30,6 +30,7 @@ from tests.support.pipeline import enter
 pytestmark = pytest.mark.slow
 
 PATHS = [Path("data/clean"), Path("data/splits.csv")]
+DECODING = Path("data/decoding.json")
 
 
 def weights(architecture: str) -> Path:
@@ -40,7 +41,7 @@ def search(
     architecture: str, limit: int | None = None, kind: str = "hyperband", minutes: float | None = None
 ) -> list[study.Outcome]:
     """Run a worker here; return the trials there are."""
-    trials.main(architecture, *PATHS, weights(architecture), kind, limit, minutes)
+    trials.main(architecture, *PATHS, weights(architecture), DECODING, kind, limit, minutes)
     return study.find(defined(architecture, kind))
 
 
@@ -133,6 +134,7 @@ def test_after_a_kill_the_search_goes_on_at_the_epoch_and_ends_equal(
     victim = max(one.number for one in undisturbed if one.step == 2)
     assert victim > 0
     inputs = {"--architecture": "small", "--clean": PATHS[0], "--splits-csv": PATHS[1], "--class-weights": weights("small")}
+    inputs["--decoding-json"] = DECODING
     command = [sys.executable, "-m", "tasks.tuning.trials", *(str(word) for pair in inputs.items() for word in pair)]
     variables = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as worker:
