@@ -6,8 +6,9 @@ from pathlib import Path
 
 from tests.support import ROOT
 
-# What can stop a stage and never change a result: the check of the whole of params.yaml (`tasks/stage.py`).
-NO_DEPENDENCY = {Path("tasks/stage.py"): Path("tasks/params/whole.py")}
+# What never changes a result: the check of the whole of params.yaml can only stop a stage, and what is set aside of a
+# machine's settings leaves those that all machines have.
+NO_DEPENDENCY = {Path("tasks/stage.py"): {Path("tasks/params/whole.py"), Path("tasks/environment.py")}}
 FLAT = (Path("tasks"), Path("tasks/params"))  # where files are depended on one by one; other rooms as folders
 
 
@@ -33,7 +34,7 @@ def imports(path: Path) -> frozenset[str]:
 def local_imports(path: Path) -> set[Path]:
     """Return the files of this project that a file imports; packages are only folders here."""
     candidates = {Path(*name.split(".")).with_suffix(".py") for name in imports(path)}
-    return {candidate for candidate in candidates if (ROOT / candidate).is_file()} - {NO_DEPENDENCY.get(path)}
+    return {candidate for candidate in candidates if (ROOT / candidate).is_file()} - NO_DEPENDENCY.get(path, set())
 
 
 def needs(*paths: Path) -> set[Path]:
