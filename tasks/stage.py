@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from tasks import environment
+from tasks import machine
 from tasks.errors import UserError, describe_error
 
 LOUD = ("great_expectations", "great_expectations.data_context.types.base", "mlflow", "alembic", "absl", "h5py")
@@ -33,7 +33,7 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
     for library in LOUD:
         logging.getLogger(library).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore")
-    environment.tell(logging.info)
+    machine.tell(logging.info)
     arguments: dict[str, object] = {}
     try:
         arguments = read_arguments(stage, sys.argv[1:], names_of_paths=of_pipeline)

@@ -119,13 +119,13 @@ def find(model: str = versions.CHAMPION, name: str | None = None) -> ModelVersio
 
 def _client() -> MlflowClient:
     """Return the registry; a default one that is not there must not be made by asking for it."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", runs.DEFAULT_URI)
+    uri = os.environ.get(runs.VARIABLE, runs.DEFAULT_URI)
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
         raise UserError(
             f"{uri} is missing, so there is no registry here: make run fills one, MLFLOW_TRACKING_URI names another, and "
             "--model data/models/<architecture> takes a model's folder"
         )
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # with its seven a server that is away takes four minutes
+    runs.refuse_silence()
     mlflow.set_tracking_uri(uri)
     return MlflowClient()
 

@@ -8,15 +8,20 @@ predictions that the training wrote, so no output needs a run id.
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import DatabaseError
 
+from tasks.errors import UserError
+from tasks.tracking import servers
 from tasks.tracking.hashes import file_sha256
 
+VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "image-classification"
 PREDICTIONS = "predictions_sha256"
@@ -25,16 +30,81 @@ TRAINING = "training_key"
 log = logging.getLogger(__name__)
 
 
+class AwayError(UserError):
+    """Nothing answers where MLFLOW_TRACKING_URI points to; that may pass by itself."""
+
+
 def open_store() -> str:
-    """Open, and where needed create, the store and the experiment; return the experiment's id."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
+    """Open, and where needed create, the store and the experiment; return the experiment's id.
+
+    Raises `AwayError` where no server answers, and `UserError` for a store that cannot be used.
+    """
+    uri = os.environ.get(VARIABLE) or DEFAULT_URI
+    refuse_silence()
     mlflow.set_tracking_uri(uri)
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
-    found = mlflow.get_experiment_by_name(experiment)
-    if found is not None:
-        return found.experiment_id
-    artifacts = Path("mlartifacts").resolve().as_uri() if uri == DEFAULT_URI else None
-    return mlflow.create_experiment(experiment, artifact_location=artifacts)
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+    try:
+        found = mlflow.get_experiment_by_name(experiment)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise UserError(
+                f"the experiment {experiment} is deleted: `mlflow experiments restore -x {found.experiment_id}` brings it back, "
+                "MLFLOW_EXPERIMENT_NAME names another"
+            )
+        if found is not None:
+            return found.experiment_id
+        artifacts = Path("mlartifacts").resolve().as_uri() if uri == DEFAULT_URI else None
+        return mlflow.create_experiment(experiment, artifact_location=artifacts)
+    except (MlflowException, DatabaseError) as error:
+        raise UserError(describe_refusal(uri, experiment, str(error))) from error
+
+
+def refuse_silence() -> None:
+    """Raise `AwayError` where nothing answers at what the user set: MLflow itself would ask for minutes."""
+    for name in (VARIABLE, "MLFLOW_REGISTRY_URI"):
+        address = os.environ.get(name, "")
+        if why := servers.why_silent(address):
+            told = servers.describe_silence(name, address, "environment", why)
+            raise AwayError(f"{told}. Start that server, or `unset {name}`: runs and registry are in mlflow.db then")
+
+
+def describe_refusal(uri: str, experiment: str, said: str) -> str:
+    """Return in words why a store that is there cannot be used, and what to do."""
+    store, first = servers.masked(uri), said.strip().partition("\n")[0]
+    revision = re.search(r"found version (\w+)|Can't locate revision identified by '(\w+)'", said)
+    if revision is None:
+        return f"MLflow's store {store} cannot be used for the experiment {experiment}: {servers.masked(first)}"
+    if servers.knows("mlflow", revision[1] or revision[2]):
+        return f"{store} is of an older MLflow: copy it, then `mlflow db upgrade '{store}'`"
+    return servers.describe_newer(store, "mlflow", "set it aside (mv mlflow.db mlflow.db.newer): the next run begins a new one")
+
+
+@contextmanager
+def recorded(start: Callable[[], object]) -> Iterator[None]:
+    """Have an MLflow run open, or none where the store is away: that costs a warning, never the training."""
+    try:
+        start()
+    except (AwayError, MlflowException) as error:
+        if not (isinstance(error, AwayError) or is_away()):
+            raise
+        leave_store(f"{error}. The stage `register` will need it")
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    finally:
+        record(lambda: mlflow.end_run(status))
+
+
+def leave_store(why: str) -> None:
+    """Go on without a store: say so once, and forget the run that may be open."""
+    log.info("warn: %s. This goes on; it is not recorded", why)
+    with suppress(MlflowException):
+        mlflow.end_run()
+
+
+def is_away() -> bool:
+    """Say whether it is the store that does not answer, rather than a thing that it refused."""
+    return servers.why_silent(mlflow.get_tracking_uri()) is not None
 
 
 def find_run(experiment_id: str, predictions_sha256: str) -> Run | None:
@@ -58,12 +128,20 @@ def continue_run(architecture: str, predictions: Path) -> mlflow.ActiveRun:
     return mlflow.start_run(experiment_id=experiment_id, run_name=architecture, tags={PREDICTIONS: sha256})
 
 
-def attempt(log_something: Callable[[], None]) -> None:
-    """Log to MLflow; a store that does not answer costs a warning, never the training."""
+def record(log_something: Callable[[], object]) -> None:
+    """Log to the run that is open, if one is; where the store has gone away, close it, so that nothing more waits for it."""
+    if mlflow.active_run() is not None and not attempt(log_something) and is_away():
+        leave_store("MLflow's store does not answer any more")
+
+
+def attempt(log_something: Callable[[], object]) -> bool:
+    """Log to MLflow and say whether that worked; a store that does not answer costs a warning, never the training."""
     try:
         log_something()
     except MlflowException as error:
-        log.info("warn: MLflow did not take this: %s", error)
+        log.info("warn: MLflow did not take this: %s", str(error).partition("\n")[0])
+        return False
+    return True
 
 
 def flatten(section: dict, prefix: str = "") -> dict[str, object]:

@@ -8,7 +8,7 @@ from tests.support import ROOT
 
 # What never changes a result: the check of the whole of params.yaml can only stop a stage, and what is set aside of a
 # machine's settings leaves those that all machines have.
-NO_DEPENDENCY = {Path("tasks/stage.py"): {Path("tasks/params/whole.py"), Path("tasks/environment.py")}}
+NO_DEPENDENCY = {Path("tasks/stage.py"): {Path("tasks/params/whole.py"), Path("tasks/machine.py")}}
 FLAT = (Path("tasks"), Path("tasks/params"))  # where files are depended on one by one; other rooms as folders
 
 

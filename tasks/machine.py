@@ -66,6 +66,9 @@ TOLD = "PIPELINE_SETTINGS_TOLD"  # set for the processes that this one starts
 
 def settle(variables: MutableMapping[str, str]) -> dict[str, str]:
     """Set aside what does not belong in a run; return the name of each setting and why. Values may be secret."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL"):
+        if not variables.get(name, " ").strip():
+            variables.pop(name, None)  # an empty line of an .env file sets nothing
     found: dict[str, str] = {}
     for part in (drop, drop_errors, drop_socks, drop_lost_certificates, name_level, leave_keras_file, matplotlib_files):
         found |= part(variables)
@@ -180,7 +183,7 @@ def tell(say: Callable[[str], None]) -> None:
 def shown(path: Path) -> str:
     """Return a path with the home folder as ~."""
     home = os.path.expanduser("~")  # noqa: PTH111 — `Path.home` fails where there is none
-    return f"~{str(path)[len(home):]}" if home != "~" and str(path).startswith(f"{home}{os.sep}") else str(path)
+    return f"~{str(path)[len(home) :]}" if home != "~" and str(path).startswith(f"{home}{os.sep}") else str(path)
 
 
 def _told_before(names: str) -> bool:
