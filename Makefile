@@ -6,6 +6,8 @@ export PYTHONUTF8 := 1
 # Python reads these before the pipeline can set them aside (tasks/machine.py has the others).
 unexport PYTHONHOME PYTHONINSPECT PYTHONIOENCODING PYTHONOPTIMIZE PYTHONSAFEPATH
 BASE ?= origin/main
+SUPPORTED := import sys; v = sys.version_info[:2]; \
+	sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {sys.version}: make PYTHON=/path/to/python3.11")
 
 .DEFAULT_GOAL := help
 .PHONY: help run data recipe serve worker ui api web doctor pull push comment post check test lint format lock clean broken
@@ -51,7 +53,7 @@ web: .venv/installed  ## open a page that answers images with the champion: http
 	@python -m serving.web $(ARGS)
 
 doctor:  ## check this machine within ten seconds, and print a page for a bug report
-	@python=.venv/bin/python; $$python -c "" 2>/dev/null || python=$(PYTHON); $$python -m flows.doctor
+	@python=.venv/bin/python; $$python -c "" 2>/dev/null || python=$(PYTHON); $$python -c '$(SUPPORTED)' && $$python -m flows.doctor
 
 pull: .venv/installed  ## fetch images, results and run cache from DVC's remote; without one, the images from their source
 	@if [ -n "$$(dvc remote list)" ]; then dvc pull --run-cache --allow-missing; else dvc update data/raw.dvc; fi
@@ -75,9 +77,9 @@ clean:  ## remove scratch that is made again when needed; never images, models o
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # A Python that was upgraded or removed leaves a .venv that finds no package: it is set up again.
-.venv/installed: requirements.txt $(shell .venv/bin/python -c "import filelock" 2>/dev/null || echo broken)
+.venv/installed: requirements.txt $(shell .venv/bin/python -I -c "import filelock" 2>/dev/null || echo broken)
 	@echo "setting up .venv (some minutes, once)"
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {sys.version}: make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c '$(SUPPORTED)'
 	@$(if $(filter broken,$^),rm -rf .venv)
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.txt  # the lock is complete

@@ -105,7 +105,7 @@ def drop_errors(variables: MutableMapping[str, str]) -> dict[str, str]:
 def drop_socks(variables: MutableMapping[str, str]) -> dict[str, str]:
     """Drop proxies of a kind that no library here speaks: Prefect's client would fail before it asks any server."""
     found = {}
-    for name in _both_cases(PROXIES):
+    for name in both_cases(PROXIES):
         value = variables.get(name, "")
         if "://" in value and not value.lower().startswith(("http://", "https://")):
             del variables[name]
@@ -115,11 +115,11 @@ def drop_socks(variables: MutableMapping[str, str]) -> dict[str, str]:
 
 def spare_loopback(variables: MutableMapping[str, str]) -> None:
     """Have no proxy stand between this machine and itself, where a run's own server is."""
-    if not any(variables.get(name) for name in _both_cases(PROXIES)):
+    if not any(variables.get(name) for name in both_cases(PROXIES)):
         return  # a variable alone would hide what the system's settings say
-    hosts = [host.strip() for name in _both_cases(("NO_PROXY",)) for host in variables.get(name, "").split(",")]
+    hosts = [host.strip() for name in both_cases(("NO_PROXY",)) for host in variables.get(name, "").split(",")]
     spared = ",".join(dict.fromkeys(host for host in [*hosts, *LOOPBACK] if host))
-    variables.update(dict.fromkeys(_both_cases(("NO_PROXY",)), spared))
+    variables.update(dict.fromkeys(both_cases(("NO_PROXY",)), spared))
 
 
 def drop_lost_certificates(variables: MutableMapping[str, str]) -> dict[str, str]:
@@ -198,7 +198,8 @@ def _told_before(names: str) -> bool:
     return False
 
 
-def _both_cases(names: tuple[str, ...]) -> list[str]:
+def both_cases(names: tuple[str, ...]) -> list[str]:
+    """Return the names of variables in capitals and in small letters, as programs read them."""
     return [case for name in names for case in (name, name.lower())]
 
 
