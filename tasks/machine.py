@@ -6,7 +6,6 @@ this one starts inherits what is left, so each setting is told once a run.
 """
 
 import json
-import logging
 import os
 import sys
 import warnings
@@ -60,6 +59,7 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
 KERAS = {"floatx": "float32", "epsilon": 1e-07, "backend": "tensorflow", "image_data_format": "channels_last"}
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SCRATCH = Path(".cache")
 TOLD = "PIPELINE_SETTINGS_TOLD"  # set for the processes that this one starts
 
@@ -129,12 +129,16 @@ def drop_lost_certificates(variables: MutableMapping[str, str]) -> dict[str, str
 
 
 def name_level(variables: MutableMapping[str, str]) -> dict[str, str]:
-    """Write LOG_LEVEL as Python's logging does; drop one that it does not know."""
-    level = variables.pop("LOG_LEVEL", "").strip().upper()
-    if level in logging.getLevelNamesMapping():
-        variables["LOG_LEVEL"] = level
-        return {}
-    return {"LOG_LEVEL": "expected DEBUG, INFO, WARNING or ERROR"} if level else {}
+    """Write the levels of logs as Python does; drop those that it or Prefect does not know."""
+    found = {}
+    for name in ("LOG_LEVEL", "PREFECT_LOGGING_LEVEL"):
+        level = variables.pop(name, "").strip().upper()
+        level = {"WARN": "WARNING", "FATAL": "CRITICAL"}.get(level, level)
+        if level in LEVELS:
+            variables[name] = level
+        elif level:
+            found[name] = f"expected one of {', '.join(LEVELS)}"
+    return found
 
 
 def leave_keras_file(variables: MutableMapping[str, str]) -> dict[str, str]:
