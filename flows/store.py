@@ -38,22 +38,28 @@ def forget_lost_registry() -> None:
 def open_store() -> None:
     """Have MLflow create its store once, before stages that log to it run side by side.
 
-    Where a server does not answer, say so and go on: trainings do without it, and it may be back when the winner is
-    registered. Raises `UserError` for a store that is there and cannot be used, before anything is trained.
+    Raises `UserError` for a store that does not answer or cannot be used, before anything is trained.
     """
     if not TRACKING.exists():
         return
-    address = os.environ.get(VARIABLE, "")
-    if why := servers.why_silent(address):
-        told = servers.describe_silence(VARIABLE, address, "environment", why)
-        get_run_logger().warning(AWAY, told)
-        return
     refuse_newer_store()
-    if not address and DEFAULT_STORE.exists():
+    if VARIABLE not in os.environ and DEFAULT_STORE.exists():
         return
     lines: list[str] = []
     if stream([sys.executable, "-c", OPEN], lines.append) != 0:
         raise UserError(reason(lines).removeprefix("error: "))
+
+
+def tell_away() -> bool:
+    """Say whether MLflow's server is away, to the log too, before hours of training.
+
+    They go on all the same: they do without it, and it may be back when the winner is registered.
+    """
+    address = os.environ.get(VARIABLE, "")
+    why = servers.why_silent(address)
+    if why is not None:
+        get_run_logger().warning(AWAY, servers.describe_silence(VARIABLE, address, "environment", why))
+    return why is not None
 
 
 def refuse_newer_store() -> None:
