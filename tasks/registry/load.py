@@ -25,7 +25,7 @@ from tasks.inference.predictor import LIMITS, Predictor, from_folder
 from tasks.params.whole import load_params
 from tasks.registry import versions
 from tasks.results import THRESHOLDS_JSON
-from tasks.tracking import runs
+from tasks.tracking import runs, servers
 from tasks.tracking.hashes import folder_sha256
 
 IMAGENET = "imagenet:"
@@ -108,7 +108,8 @@ def find(model: str = versions.CHAMPION, name: str | None = None) -> ModelVersio
         listed = client.search_model_versions(f"name = '{name}'")
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise UserError(f"the registry {mlflow.get_tracking_uri()} does not answer: {error}") from error
+            where = servers.masked(mlflow.get_tracking_uri())
+            raise UserError(f"the registry {where} does not answer: {servers.masked(str(error))}") from error
         known = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
         raise UserError(f"there is no registered model {name}; known are: {known}. Name one with --name") from error
     found = {str(version.version): version for version in listed}

@@ -86,7 +86,8 @@ def recorded(start: Callable[[], object]) -> Iterator[None]:
     except (AwayError, MlflowException) as error:
         if not (isinstance(error, AwayError) or is_away()):
             raise
-        leave_store(f"{error}. The stage `register` will need it")
+        why = str(error) if isinstance(error, AwayError) else "MLflow's store does not answer any more"
+        leave_store(f"{why}. The stage `register` will need it")
     status = "FAILED"
     try:
         yield
@@ -139,7 +140,7 @@ def attempt(log_something: Callable[[], object]) -> bool:
     try:
         log_something()
     except MlflowException as error:
-        log.info("warn: MLflow did not take this: %s", str(error).partition("\n")[0])
+        log.info("warn: MLflow did not take this: %s", servers.masked(str(error).partition("\n")[0]))
         return False
     return True
 
