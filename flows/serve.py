@@ -14,7 +14,7 @@ import httpx
 
 from flows.process import Keeper, environment, start
 from flows.remote import FOLDER
-from flows.server import HOME, answers, configured, launch
+from flows.server import HOME, answers, configured, launch, refuse_newer_records
 from flows.store import refuse_newer_store
 from tasks import machine
 from tasks.errors import UserError, exit_with_message
@@ -67,7 +67,8 @@ def have_server() -> str:
     address = configured()
     if not address and not answers(HOME):
         host, port = httpx.URL(HOME).host, httpx.URL(HOME).port
-        servers.hold_port(host, port, "runs look for their server there: PREFECT_API_URL names one at another place").close()
+        servers.hold_port(host, port, "have a Prefect server at another place and set PREFECT_API_URL").close()
+        refuse_newer_records()
         launch([*PREFECT, "server", "start", "--host", host, "--port", str(port)], HOME)
     return address or HOME
 

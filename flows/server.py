@@ -56,6 +56,7 @@ def connected(say: Callable[[str], None] = print) -> Iterator[None]:
         with temporary_settings({PREFECT_API_URL: HOME}):
             yield
     else:
+        refuse_newer_records()
         say(f"starting a Prefect server for this run (`make serve` starts one that stays); its records: {PREFECT_HOME.value()}")
         port = free_port()
         address = f"http://127.0.0.1:{port}/api"
@@ -102,7 +103,6 @@ def is_prefect(address: str) -> bool:
 
 def launch(command: list[str], address: str, variables: Mapping[str, str] = MappingProxyType({})) -> Keeper:
     """Start a server that ends with this process, and return when it answers. Raises `UserError` that says why it did not."""
-    refuse_newer_records()
     keeper = start(command, variables)
     words: deque[str] = deque(maxlen=200)
     threading.Thread(target=words.extend, args=(keeper.process.stdout,), daemon=True).start()
@@ -118,18 +118,23 @@ def launch(command: list[str], address: str, variables: Mapping[str, str] = Mapp
 
 def refuse_newer_records() -> None:
     """Raise `UserError` where a newer Prefect wrote the database of runs in PREFECT_HOME, or it is none."""
-    if not get_current_settings().server.database.connection_url:
-        file = Path(PREFECT_HOME.value(), "prefect.db")
+    url = get_current_settings().server.database.connection_url
+    kind, _, path = (url.get_secret_value() if url else "").partition(":///")
+    if kind.startswith("sqlite") and not path.startswith(":memory:"):
+        file = Path(path.partition("?")[0])
         shown = machine.shown(file)
         refuse_newer(file, "prefect", f"set it aside (mv {shown} {shown}.newer), or have another PREFECT_HOME: runs begin anew")
 
 
 def why_ended(words: list[str]) -> str:
-    """Return the reason among a server's last words, what to do about it if that is known, and then the words."""
+    """Return the reason among a server's last words, and what to do about it; where that is not known, the words."""
     lines = [line.strip() for line in words if line.strip()]
     reason = next((line for line in reversed(lines) if ERROR.match(line)), lines[-1] if lines else "it said nothing")
-    remedy = next((f"; {what}" for pattern, what in REMEDIES.items() if re.search(pattern, "\n".join(lines), re.IGNORECASE)), "")
-    return "\n  ".join([f"{servers.masked(reason)}{remedy}", "its last words:", *map(servers.masked, lines[-10:])])
+    text = "\n".join(lines).lower()
+    remedy = next((what for pattern, what in REMEDIES.items() if re.search(pattern, text)), None)
+    if remedy is not None:
+        return servers.masked(f"{reason}; {remedy}")
+    return servers.masked("\n  ".join([reason, "its last words:", *lines[-10:]]))
 
 
 def answers(address: str) -> bool:

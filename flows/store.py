@@ -9,6 +9,7 @@ from prefect import get_run_logger
 
 from flows.process import stream
 from flows.stage_outcome import reason
+from tasks import machine
 from tasks.errors import UserError
 from tasks.tracking import servers
 
@@ -73,6 +74,8 @@ def refuse_newer(file: Path, package: str, remedy: str) -> None:
     try:
         revision = servers.foreign_revision(file, package)
     except sqlite3.DatabaseError as error:
-        raise UserError(f"{file} is no database that can be read ({error}): bring back a copy, or {remedy}") from error
+        raise UserError(
+            f"{machine.shown(file)} is no database that can be read ({error}): bring back a copy, or {remedy}"
+        ) from error
     if revision is not None:
-        raise UserError(servers.describe_newer(str(file), package, remedy))
+        raise UserError(servers.describe_newer(machine.shown(file), package, remedy))

@@ -32,6 +32,7 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), format="%(message)s", stream=sys.stdout)
     for library in LOUD:
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each new try
     warnings.filterwarnings("ignore")
     machine.tell(logging.info)
     arguments: dict[str, object] = {}

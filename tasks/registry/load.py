@@ -128,7 +128,10 @@ def _client() -> MlflowClient:
         )
     runs.refuse_silence()
     mlflow.set_tracking_uri(uri)
-    return MlflowClient()
+    try:
+        return MlflowClient()
+    except MlflowException as error:
+        raise UserError(runs.describe_refusal(uri, str(error))) from error
 
 
 def _unknown(model: str, name: str, aliases: dict[str, str], listed: list[ModelVersion]) -> str:

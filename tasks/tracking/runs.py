@@ -55,7 +55,7 @@ def open_store() -> str:
         artifacts = Path("mlartifacts").resolve().as_uri() if uri == DEFAULT_URI else None
         return mlflow.create_experiment(experiment, artifact_location=artifacts)
     except (MlflowException, DatabaseError) as error:
-        raise UserError(describe_refusal(uri, experiment, str(error))) from error
+        raise UserError(describe_refusal(uri, str(error))) from error
 
 
 def refuse_silence() -> None:
@@ -67,12 +67,12 @@ def refuse_silence() -> None:
             raise AwayError(f"{told}. Start that server, or `unset {name}`: runs and registry are in mlflow.db then")
 
 
-def describe_refusal(uri: str, experiment: str, said: str) -> str:
+def describe_refusal(uri: str, said: str) -> str:
     """Return in words why a store that is there cannot be used, and what to do."""
     store, first = servers.masked(uri), said.strip().partition("\n")[0]
     revision = re.search(r"found version (\w+)|Can't locate revision identified by '(\w+)'", said)
     if revision is None:
-        return f"MLflow's store {store} cannot be used for the experiment {experiment}: {servers.masked(first)}"
+        return f"MLflow's store {store} cannot be used: {servers.masked(first)}"
     if servers.knows("mlflow", revision[1] or revision[2]):
         return f"{store} is of an older MLflow: copy it, then `mlflow db upgrade '{store}'`"
     return servers.describe_newer(store, "mlflow", "set it aside (mv mlflow.db mlflow.db.newer): the next run begins a new one")
