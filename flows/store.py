@@ -71,11 +71,10 @@ def refuse_newer_store() -> None:
 
 def refuse_newer(file: Path, package: str, remedy: str) -> None:
     """Raise `UserError` where a newer version of a package wrote a database, or it is none."""
+    shown = machine.shown(file)
     try:
         revision = servers.foreign_revision(file, package)
     except sqlite3.DatabaseError as error:
-        raise UserError(
-            f"{machine.shown(file)} is no database that can be read ({error}): bring back a copy, or {remedy}"
-        ) from error
+        raise UserError(f"{shown} is no database that can be read ({error}): bring back a copy, or {remedy}") from error
     if revision is not None:
-        raise UserError(servers.describe_newer(machine.shown(file), package, remedy))
+        raise UserError(servers.describe_newer(shown, package, remedy))

@@ -54,7 +54,7 @@ def test_silence_has_a_reason(port: int) -> None:
 def test_a_server_that_takes_the_call_and_says_nothing_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         began = time.monotonic()
-        assert "time" in servers.why_silent(f"http://127.0.0.1:{mute.getsockname()[1]}", 0.3) or "no answer within"
+        assert servers.why_silent(f"http://127.0.0.1:{mute.getsockname()[1]}", 0.3)
         assert time.monotonic() - began < 2
 
 
