@@ -2,12 +2,17 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
+export PYTHONUTF8 := 1
+# Python reads these before the pipeline can set them aside (tasks/machine.py has the others).
+unexport PYTHONHOME PYTHONINSPECT PYTHONIOENCODING PYTHONOPTIMIZE PYTHONSAFEPATH
 BASE ?= origin/main
 # A folder's name as it is, dollars and quotes too.
 override export FROM := $(value FROM)
+SUPPORTED := import sys; v = sys.version_info[:2]; \
+	sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {sys.version}: make PYTHON=/path/to/python3.11")
 
 .DEFAULT_GOAL := help
-.PHONY: help run data recipe serve worker ui api web pull push comment post check test lint format lock clean
+.PHONY: help run data recipe serve worker ui api web doctor pull push comment post check test lint format lock clean broken
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +54,9 @@ api: .venv/installed  ## answer image files over HTTP with the champion: http://
 web: .venv/installed  ## open a page that answers images with the champion: http://127.0.0.1:7860; ARGS="--model 3 --port 8080"
 	@python -m serving.web $(ARGS)
 
+doctor:  ## check this machine within ten seconds, and print a page for a bug report
+	@python=.venv/bin/python; $$python -c "" 2>/dev/null || python=$(PYTHON); $$python -c '$(SUPPORTED)' && $$python -m flows.doctor
+
 pull: .venv/installed  ## fetch images, results and run cache from DVC's remote; without one, the images from their source
 	@if [ -n "$$(python -m dvc remote list)" ]; then python -m dvc pull --run-cache --allow-missing; else python -m dvc update data/raw.dvc; fi
 
@@ -70,9 +78,11 @@ clean:  ## remove scratch that is made again when needed; never images, models o
 	rm -rf .cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-.venv/installed: requirements.txt
+# A Python that was upgraded or removed leaves a .venv that finds no package: it is set up again.
+.venv/installed: requirements.txt $(shell .venv/bin/python -I -c "import filelock" 2>/dev/null || echo broken)
 	@echo "setting up .venv (some minutes, once)"
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {sys.version}: make PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c '$(SUPPORTED)'
+	@$(if $(filter broken,$^),rm -rf .venv)
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.txt  # the lock is complete
 	@touch $@

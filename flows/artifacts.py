@@ -15,7 +15,15 @@ from prefect.artifacts import (
 )
 from prefect.states import State
 
+from tasks.tracking import servers
+
 REPORT = Path("data/report/report.md")
+MADE = {
+    "comparison": "data/comparison.csv",
+    "models": "data/models/",
+    "splits": "data/splits.csv",
+    "quarantine": "data/quarantine.csv",
+}
 EPOCH = re.compile(r"epoch\s+(\d+)/(\d+)\b")
 
 log = logging.getLogger(__name__)
@@ -76,15 +84,15 @@ def summary(rows: list[dict], images: str, complete: bool) -> str:
 
 
 def places() -> dict[str, str]:
-    """Return where a person finds what the pipeline made."""
-    store = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    shown = store if store.startswith("http") else f"{without_password(store)} (make ui: http://127.0.0.1:5000)"
-    return {
-        "report": str(REPORT.with_suffix(".html").resolve()),
-        "comparison": "data/comparison.csv",
-        "models": "data/models/",
-        "runs and registry": shown,
-    }
+    """Return where a person finds what the pipeline made and is there."""
+    report, store = REPORT.with_suffix(".html"), os.environ.get("MLFLOW_TRACKING_URI", "")
+    made = {what: path for what, path in MADE.items() if Path(path).exists()}
+    if report.exists():
+        made = {"report": str(report.resolve())} | made
+    if store or Path("mlflow.db").exists():
+        shown = servers.masked(store or "sqlite:///mlflow.db")
+        made["runs and registry"] = shown if shown.startswith("http") else f"{shown} (make ui: http://127.0.0.1:5000)"
+    return made
 
 
 def describe(changes: list) -> str:
@@ -100,11 +108,6 @@ def describe(changes: list) -> str:
 
 def _words(path: str, how: object) -> list[str]:
     return [f"{name} {kind}" for name, kind in how.items()] if isinstance(how, dict) else [f"{path} {how}"]
-
-
-def without_password(uri: str) -> str:
-    """Return an address of a database as it may be shown."""
-    return re.sub(r"://([^:/@]+):[^@]*@", r"://\1:***@", uri)
 
 
 def key(stage: str) -> str:

@@ -20,7 +20,7 @@ from tasks.errors import UserError, exit_with_message
 from tasks.params.whole import load_params
 from tasks.registry import promotions, versions
 from tasks.registry.promotions import Line
-from tasks.tracking import runs
+from tasks.tracking import runs, servers
 from tasks.tracking.hashes import file_sha256
 from tasks.tracking.store import DEFAULT_FILE
 
@@ -142,7 +142,7 @@ def main() -> None:
         with exit_with_message():
             decide(arguments)
     except MlflowException as error:  # the registry's own words, such as that its server does not answer
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {servers.masked(str(error))}")
 
 
 def decide(arguments: argparse.Namespace) -> None:

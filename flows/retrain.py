@@ -21,7 +21,7 @@ from flows.publish import publish as publish_results
 from flows.remote import prepare
 from flows.reproduce import Plan, conclude, submit
 from flows.server import connected
-from flows.store import forget_lost_registry, open_store
+from flows.store import forget_lost_registry, open_store, tell_away
 from tasks.errors import UserError, exit_with_message
 from tasks.params.whole import load_params
 from tasks.tracking.store import make_places_relative
@@ -66,6 +66,7 @@ def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit
     load_params()
     make_places_relative()
     mend_links()
+    away = tell_away()
     images = import_images.update() if update else ""
     forget_lost_registry()
     changed = read_status()
@@ -76,7 +77,8 @@ def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit
         plan = Plan({stage: graph[stage] for stage in graph if stage in wanted}, downstream(set(changed), graph), force, time_limit)
         if force or wanted & plan.stale:
             plan.elsewhere = prepare(remote, graph, wanted if force else wanted & plan.stale)
-            open_store()
+            if not away:
+                open_store()
         states = submit(plan)
         artifacts.tell(states, plan.seconds, changed, images)
     if publish and all(state.is_completed() for state in states.values()):

@@ -10,16 +10,17 @@ import sys
 from pathlib import Path
 
 import httpx
-from prefect.settings import get_current_settings
 
 from flows.process import Keeper, environment, start
 from flows.remote import FOLDER
-from flows.server import HOME, answers, launch
+from flows.server import HOME, answers, configured, launch, refuse_newer_records
+from flows.store import refuse_newer_store
+from tasks import machine
 from tasks.errors import UserError, exit_with_message
-from tasks.tracking import store
+from tasks.tracking import servers, store
 
 POOL = "images"  # as in prefect.yaml
-MLFLOW = "http://127.0.0.1:5000"
+MLFLOW = 5000  # the port; the next free one where it is taken
 PREFECT = [sys.executable, "-m", "prefect"]
 
 
@@ -40,36 +41,42 @@ def serve() -> Keeper:
 
 def pages() -> Keeper:
     """Have Prefect's pages, and return the server of MLflow's."""
-    print(f"Prefect: {have_server().removesuffix('/api')}\n MLflow: {MLFLOW}", flush=True)
+    refuse_newer_store()
+    address, port = have_server(), servers.free_port("127.0.0.1", MLFLOW)
+    print(f"Prefect: {address.removesuffix('/api')}\n MLflow: http://127.0.0.1:{port}", flush=True)
+    if port != MLFLOW:
+        print(f"(port {MLFLOW} is taken by {servers.who_listens(MLFLOW)})", flush=True)
     store.make_places_relative()
     root = store.ARTIFACTS.resolve().as_uri()
-    options = ["--backend-store-uri", store.find_uri(), "--default-artifact-root", root, "--host", "127.0.0.1", "--port", "5000"]
+    options = ["--backend-store-uri", store.find_uri(), "--default-artifact-root", root, "--host", "127.0.0.1", "--port", str(port)]
     return start([sys.executable, "-m", "mlflow", "server", *options])
 
 
 def worker(pool: str) -> Keeper:
     """Return a worker of a pool for this clone, one stage at a time. Raises `UserError` where no server is known."""
-    if not get_current_settings().api.url and not answers(HOME):
+    address = configured()
+    if not address and not answers(HOME):
         raise UserError("which Prefect server has the work pool? export PREFECT_API_URL=http://<driver or server>:4200/api")
-    variables = {"PREFECT_API_URL": get_current_settings().api.url or HOME, FOLDER: str(Path.cwd())}
+    variables = {"PREFECT_API_URL": address or HOME, FOLDER: str(Path.cwd())}
     return start([*PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--limit", "1"], variables)
 
 
 def have_server() -> str:
     """Return the address of the configured server, or of one on this machine, started here unless it runs already."""
-    address = get_current_settings().api.url
-    if not address:
-        address = HOME
-        if not answers(address):
-            host, port = httpx.URL(address).host, httpx.URL(address).port
-            launch([*PREFECT, "server", "start", "--host", host, "--port", str(port)], address)
-    return address
+    address = configured()
+    if not address and not answers(HOME):
+        host, port = httpx.URL(HOME).host, httpx.URL(HOME).port
+        servers.hold_port(host, port, "have a Prefect server at another place and set PREFECT_API_URL").close()
+        refuse_newer_records()
+        launch([*PREFECT, "server", "start", "--host", host, "--port", str(port)], HOME)
+    return address or HOME
 
 
 def main() -> None:
     """Show the lines of what was started until it ends; then end with its status, so that a supervisor starts it again."""
     try:
         what, *names = sys.argv[1:] or ["schedules"]
+        machine.tell(print)
         with exit_with_message():
             keeper = {"schedules": serve, "pages": pages, "worker": worker}[what](*names)
         for line in keeper.process.stdout:

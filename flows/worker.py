@@ -5,17 +5,15 @@ they are pulled from DVC's remote, the stage runs, and its outputs are pushed th
 pushed stays in this clone's cache. The stage's code is the commit's; this module's own is that of the run before.
 """
 
-import importlib.metadata
 import socket
 from logging import LoggerAdapter
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from prefect import flow, get_run_logger
 from prefect.states import Failed, State
 
+from flows.doctor import differences
 from flows.process import EndedError, ended_together
 from flows.project_lock import LOCK
 from flows.publish import POINTERS, git
@@ -96,15 +94,7 @@ def forget_records() -> None:
 
 def refuse_other_packages(lock: Path) -> None:
     """Raise `ValueError` naming the installed packages that differ from the checked out lock: results would differ."""
-    lines = lock.read_text().splitlines() if lock.exists() else []
-    wanted = [Requirement(line.rstrip(" \\")) for line in lines if line[:1].isalnum()]
-    installed = {canonicalize_name(found.name): found.version for found in importlib.metadata.distributions()}
-    differing = [
-        f"{package.name} {installed.get(canonicalize_name(package.name), 'is missing')}, expected {package.specifier}"
-        for package in wanted
-        if (package.marker is None or package.marker.evaluate())
-        and installed.get(canonicalize_name(package.name)) not in package.specifier
-    ]
+    differing = differences(lock)
     if differing:
         more = [f"… and {len(differing) - NAMED} more"] if len(differing) > NAMED else []
         listed = "\n  ".join([*differing[:NAMED], *more])

@@ -20,21 +20,22 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
-import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Security
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import APIKeyHeader
 from PIL import Image
 
-from serving import schemas, settings, upload
+from serving import listen, schemas, settings, upload
 from serving.batching import Batcher
 from serving.current import Current, Model
 from serving.schemas import Answers, ModelCard, Refusal, State, Unanswered
 from serving.settings import Settings
 from serving.upload import Lease, Room
+from tasks import machine
 from tasks.errors import exit_with_message
 from tasks.inference import gradcam
 from tasks.inference.predictor import Predictor
+from tasks.tracking.servers import hold_port
 
 SIDE = 768  # pixels of the longer side of an explained picture, at most
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -239,16 +240,17 @@ def main() -> None:
     for library in ("mlflow", "alembic", "absl", "h5py"):
         logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of what clients send; they are told
+    machine.tell(log.info)
     with exit_with_message():
         chosen = settings.read(os.environ, **vars(parse()))
+        held = hold_port(chosen.host, chosen.port, "take another: --port 8001, or API_PORT")
         current = Current(chosen.model, chosen.name, chosen.limits, chosen.poll_seconds)
-    log.info("%s answers on http://%s:%s (settings: %s)", current.model.predictor.name, chosen.host, chosen.port, chosen)
+    address = f"http://{chosen.host}:{held.getsockname()[1]}"
+    log.info("%s answers on %s (settings: %s)", current.model.predictor.name, address, chosen)
     if chosen.host not in LOOPBACK and chosen.key is None:
         log.warning("warn: whoever reaches %s may ask: API_KEY=… asks them for a key", chosen.host)
     patience = int(chosen.upload_seconds + chosen.answer_seconds) + 5
-    uvicorn.run(
-        create_app(chosen, current), host=chosen.host, port=chosen.port, server_header=False, timeout_graceful_shutdown=patience
-    )  # fmt: skip
+    listen.run(create_app(chosen, current), held, server_header=False, timeout_graceful_shutdown=patience)
 
 
 def parse() -> argparse.Namespace:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from mlflow.exceptions import MlflowException
 
-from tasks.errors import UserError
+from tasks.errors import describe_error
 from tasks.imaging.picture import Limits
 from tasks.inference import gradcam
 from tasks.inference.predictor import Predictor
@@ -78,10 +78,7 @@ class Current:
         """Look every `interval` seconds, in a thread, until cancelled: no question waits for a model to load."""
         while self.model.registered:
             await asyncio.sleep(self.interval)
-            look = asyncio.ensure_future(asyncio.to_thread(self.look))
-            await asyncio.wait([look])
-            if error := look.exception():  # no fault of a registry or a model ends this
-                self._tell(repr(error))
+            await asyncio.to_thread(self.look)
 
     def look(self) -> None:
         """Take the version that is wanted now, if it is another one and can be loaded."""
@@ -97,15 +94,16 @@ class Current:
                 self.model = load_model(str(version.version), self.name, self.limits)
                 log.info("%s answers now", self.model.predictor.name)
                 self._tell(None)
-        except (UserError, OSError, MlflowException) as error:
-            self._tell(str(error))
+        except Exception as error:  # whatever it is, the model at hand goes on; a fault of ours keeps its traceback in the log
+            ours = describe_error(error) is None and not isinstance(error, OSError | MlflowException)
+            self._tell(repr(error) if ours else str(error), error if ours else None)
 
-    def _tell(self, problem: str | None) -> None:
+    def _tell(self, problem: str | None, fault: Exception | None = None) -> None:
         """Log a problem when it comes, and not again at every look."""
         if problem is None:
             self._refused = "", 0.0
         elif problem != self.problem:
-            log.warning("%s goes on answering: %s", self.model.predictor.name, problem)
+            log.warning("%s goes on answering: %s", self.model.predictor.name, problem, exc_info=fault)
         self.problem = problem
 
 

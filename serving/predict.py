@@ -25,6 +25,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from serving import explain, rows
+from tasks import machine
 from tasks.errors import UserError, describe_error
 from tasks.inference.predictor import BATCH, PLACES, THREADS, Answer, Predictor
 from tasks.quality.litter import is_litter
@@ -142,6 +143,7 @@ def main() -> None:
     """Answer, and end with a status that says how it went."""
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "WARNING"), format="%(message)s")
     warnings.filterwarnings("ignore")  # Pillow's, of damaged files
+    machine.tell(lambda text: print(text, file=sys.stderr))
     try:
         sys.exit(run(parse()))
     except KeyboardInterrupt:

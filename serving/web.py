@@ -15,17 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
-import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse
 
-from serving import display
+from serving import display, listen
 from serving.current import Current
 from serving.settings import Settings
 from serving.upload import File, Late, Lease, Room, read_files
+from tasks import machine
 from tasks.errors import exit_with_message
 from tasks.params.whole import load_params
 from tasks.tables import read_table
+from tasks.tracking.servers import hold_port
 
 SETTINGS = Settings(request_files=50)  # what one question, and all that wait, may bring
 EXAMPLES = 8  # of all classes, where they are not more than that
@@ -132,13 +133,16 @@ def main() -> None:
     for library in ("mlflow", "alembic", "absl", "h5py", "httpx"):
         logging.getLogger(library).setLevel(logging.WARNING)
     asked = parse()
+    machine.tell(log.info)
     with exit_with_message():
+        held = hold_port(asked.host, asked.port, f"take another: --port {asked.port + 1}")
         current = Current(asked.model, asked.name)
         app = serve(current, examples(SPLITS, CLEAN))
-    log.info("%s answers on http://%s:%s until Ctrl-C", current.model.predictor.name, asked.host, asked.port)
+    address = f"http://{asked.host}:{held.getsockname()[1]}"
+    log.info("%s answers on %s until Ctrl-C", current.model.predictor.name, address)
     if asked.host not in LOOPBACK:
         log.warning("warn: whoever reaches %s may ask; the page asks for no password", asked.host)
-    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    listen.run(app, held, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
 
 
 def parse() -> argparse.Namespace:

@@ -152,9 +152,9 @@ def score(
         "members": " ".join(weights),
         "weights": " ".join(f"{weight:.4g}" for weight in weights.values()),
     }
-    with runs.continue_run(name, predictions_csv):
-        mlflow.set_tags({"git_revision": git_revision(), "data_sha256": file_sha256(splits_csv)})
-        runs.attempt(lambda: mlflow.log_params(described))
+    with runs.recorded(lambda: runs.continue_run(name, predictions_csv)):
+        runs.record(lambda: mlflow.set_tags({"git_revision": git_revision(), "data_sha256": file_sha256(splits_csv)}))
+        runs.record(lambda: mlflow.log_params(described))
     evaluate(name, splits_csv, predictions_csv, results, degrees, wanted, {}, None)
 
 

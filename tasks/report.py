@@ -112,15 +112,20 @@ def by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 def track(model: Model, results: Path, explanations: Path, pictures: bool) -> None:
     """Add figures and tables to the MLflow run of the training, and pictures of images where they may be shown."""
-    with runs.continue_run(model.name, results / PREDICTIONS_CSV):
-        for name, drawn in model.figures.items():
-            mlflow.log_text(figures.on_white(drawn.svg), f"figures/{name}.svg")
-        for path in sorted(results.glob("*.csv")) + sorted(results.glob("*.json")):
-            if path.name != PREDICTIONS_CSV:
-                mlflow.log_artifact(str(path), "tables")
-        if pictures and not model.members:
-            mlflow.log_artifact(str(results / "samples.jpg"))
-            mlflow.log_artifacts(str(explanations), "explanations")
+    with runs.recorded(lambda: runs.continue_run(model.name, results / PREDICTIONS_CSV)):
+        runs.record(lambda: log_files(model, results, explanations, pictures))
+
+
+def log_files(model: Model, results: Path, explanations: Path, pictures: bool) -> None:
+    """Log them to the run that is open."""
+    for name, drawn in model.figures.items():
+        mlflow.log_text(figures.on_white(drawn.svg), f"figures/{name}.svg")
+    for path in sorted(results.glob("*.csv")) + sorted(results.glob("*.json")):
+        if path.name != PREDICTIONS_CSV:
+            mlflow.log_artifact(str(path), "tables")
+    if pictures and not model.members:
+        mlflow.log_artifact(str(results / "samples.jpg"))
+        mlflow.log_artifacts(str(explanations), "explanations")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, get_args
 
+from tasks import machine
 from tasks.errors import UserError, describe_error
 
 LOUD = ("great_expectations", "great_expectations.data_context.types.base", "mlflow", "alembic", "absl", "h5py")
@@ -31,7 +32,9 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), format="%(message)s", stream=sys.stdout)
     for library in LOUD:
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each new try
     warnings.filterwarnings("ignore")
+    machine.tell(logging.info)
     arguments: dict[str, object] = {}
     try:
         arguments = read_arguments(stage, sys.argv[1:], names_of_paths=of_pipeline)

@@ -53,7 +53,7 @@ def main(
     images = load_images(clean, splits, weights, form)
     key = checkpoint_key(section, splits_csv, class_weights, found.bits)
     use_threads(section.train.threads)
-    with start_run(architecture, section, splits_csv, key):
+    with runs.recorded(lambda: start_run(architecture, section, splits_csv, key)):
         try:
             fitted = train(section, images, splits, CHECKPOINTS / f"{architecture}.npz", key)
         except UserError as error:
@@ -63,8 +63,8 @@ def main(
         predictions = predict_all(models, section, images, splits, classes)
         write_results(fitted, predictions, results)
         keep_times(fitted, seconds_per_answer(models, images.pixels), results)
-        mlflow.set_tag(runs.PREDICTIONS, file_sha256(results / PREDICTIONS_CSV))
-        mlflow.log_artifact(str(models / "summary.txt"))
+        runs.record(lambda: mlflow.set_tag(runs.PREDICTIONS, file_sha256(results / PREDICTIONS_CSV)))
+        runs.record(lambda: mlflow.log_artifact(str(models / "summary.txt")))
         draw_samples(section, images, splits).save(results / "samples.jpg", quality=samples.QUALITY)
         log_layers(fitted)
     for file in CHECKPOINTS.glob(f"{architecture}.*"):
@@ -162,7 +162,7 @@ def log_layers(fitted: Fitted) -> None:
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "layers.png")
         keras.utils.plot_model(network, picture, show_shapes=True)
-        mlflow.log_artifact(str(picture))
+        runs.record(lambda: mlflow.log_artifact(str(picture)))
 
 
 def start_run(architecture: str, section: Architecture, splits_csv: Path, key: str) -> mlflow.ActiveRun:

@@ -176,12 +176,11 @@ def judge(rows: pd.DataFrame, assessed: Subject) -> dict[str, float]:
 def track(images: Path, output: Path, assessed: Subject, scores: Mapping[str, float], sha256: str) -> None:
     """Leave an MLflow run with the numbers and the report, so that it is known what was asked of which model."""
     tags = {"assessed_images": str(images.resolve()), "images_sha256": sha256, "model_sha256": assessed.predictor.sha256}
-    with mlflow.start_run(
-        experiment_id=runs.open_store(), run_name=f"assess {images.resolve().name}", tags=tags | assessed.tags
-    ):  # fmt: skip
-        mlflow.log_metrics({make_key(name): value for name, value in scores.items() if name.startswith(ALL)})
-        for name in (page.PAGE, page.SHORT, METRICS_JSON):
-            mlflow.log_artifact(str(output / name))
+    name, shown = f"assess {images.resolve().name}", {key: value for key, value in scores.items() if key.startswith(ALL)}
+    with runs.recorded(lambda: mlflow.start_run(experiment_id=runs.open_store(), run_name=name, tags=tags | assessed.tags)):
+        runs.record(lambda: mlflow.log_metrics({make_key(key): value for key, value in shown.items()}))
+        for file in (page.PAGE, page.SHORT, METRICS_JSON):
+            runs.record(lambda file=file: mlflow.log_artifact(str(output / file)))
 
 
 def tell(scores: Mapping[str, float], output: Path) -> None:

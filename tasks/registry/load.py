@@ -10,7 +10,6 @@ The registry is `MLFLOW_TRACKING_URI`, by default `mlflow.db` in the current fol
 when they are not those that were registered.
 """
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from tasks.inference.predictor import Predictor, from_folder
 from tasks.params.whole import load_params
 from tasks.registry import versions
 from tasks.results import THRESHOLDS_JSON
-from tasks.tracking import store
+from tasks.tracking import runs, servers, store
 from tasks.tracking.hashes import folder_sha256
 
 IMAGENET = "imagenet:"
@@ -109,7 +108,8 @@ def find(model: str = versions.CHAMPION, name: str | None = None) -> ModelVersio
         listed = client.search_model_versions(f"name = '{name}'")
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise UserError(f"the registry {mlflow.get_tracking_uri()} does not answer: {error}") from error
+            where = servers.masked(mlflow.get_tracking_uri())
+            raise UserError(f"the registry {where} does not answer: {servers.masked(str(error))}") from error
         known = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
         raise UserError(f"there is no registered model {name}; known are: {known}. Name one with --name") from error
     found = {str(version.version): version for version in listed}
@@ -126,10 +126,13 @@ def _client() -> MlflowClient:
             f"{uri} is missing, so there is no registry here: make run fills one, MLFLOW_TRACKING_URI names another, and "
             "--model data/models/<architecture> takes a model's folder"
         )
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # with its seven a server that is away takes four minutes
+    runs.refuse_silence()
     store.make_places_relative()
     mlflow.set_tracking_uri(uri)
-    return MlflowClient()
+    try:
+        return MlflowClient()
+    except MlflowException as error:
+        raise UserError(runs.describe_refusal(uri, str(error))) from error
 
 
 def _unknown(model: str, name: str, aliases: dict[str, str], listed: list[ModelVersion]) -> str:

@@ -139,11 +139,12 @@ def track(
     name: str, predictions_csv: Path, scores: dict[str, float], confusion: pd.DataFrame, history: pd.DataFrame | None
 ) -> None:
     """Add the scores, the curves and the confusion matrix to the MLflow run that the predictions are of."""
-    with runs.continue_run(name, predictions_csv):
-        mlflow.log_metrics({make_key(metric): value for metric, value in scores.items()})
+    with runs.recorded(lambda: runs.continue_run(name, predictions_csv)):
+        runs.record(lambda: mlflow.log_metrics({make_key(metric): value for metric, value in scores.items()}))
         if history is not None:
-            mlflow.log_figure(figures.history(history, scores["best_epoch"]), "history.png")
-        mlflow.log_figure(figures.confusion(confusion), "confusion.png")
+            drawn = figures.history(history, scores["best_epoch"])
+            runs.record(lambda: mlflow.log_figure(drawn, "history.png"))
+        runs.record(lambda: mlflow.log_figure(figures.confusion(confusion), "confusion.png"))
 
 
 def tell(name: str, scores: dict[str, float], per_class: pd.DataFrame) -> None:

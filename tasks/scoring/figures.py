@@ -23,6 +23,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from tasks.tables import printable
 
+matplotlib.rcdefaults()  # a matplotlibrc of this machine changes no figure
+
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#777777")
 INK, GRID = "#1b1e23", "#d8dce1"
 VARIABLES = {value: f"var(--c{index})" for index, value in enumerate(PALETTE)} | {INK: "currentColor", GRID: "var(--line)"}

@@ -7,14 +7,18 @@ training wrote, so no output needs a run id.
 
 import logging
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import DatabaseError
 
-from tasks.tracking import store
+from tasks.errors import UserError
+from tasks.tracking import servers, store
 from tasks.tracking.hashes import file_sha256
 from tasks.tracking.keys import make_key
 
@@ -25,16 +29,87 @@ TRAINING = "training_key"
 log = logging.getLogger(__name__)
 
 
+class AwayError(UserError):
+    """Nothing answers where MLFLOW_TRACKING_URI points to; that may pass by itself."""
+
+
 def open_store() -> str:
-    """Open, and where needed create, the store and the experiment; return the experiment's id."""
+    """Open, and where needed create, the store and the experiment; return the experiment's id.
+
+    Raises `AwayError` where no server answers, and `UserError` for a store that cannot be used.
+    """
     uri = store.find_uri()
+    refuse_silence()
     mlflow.set_tracking_uri(uri)
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
-    found = mlflow.get_experiment_by_name(name)
-    artifacts = str(store.ARTIFACTS) if uri == store.DEFAULT_URI else None
-    experiment = found.experiment_id if found else mlflow.create_experiment(name, artifacts)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+    try:
+        experiment = _have_experiment(name, str(store.ARTIFACTS) if uri == store.DEFAULT_URI else None)
+    except (MlflowException, DatabaseError) as error:
+        raise UserError(describe_refusal(uri, str(error))) from error
     store.make_places_relative()  # MLflow makes even a relative one absolute
     return experiment
+
+
+def _have_experiment(name: str, artifacts: str | None) -> str:
+    found = mlflow.get_experiment_by_name(name)
+    if found is None:
+        return mlflow.create_experiment(name, artifacts)
+    if found.lifecycle_stage == "deleted":
+        raise UserError(
+            f"the experiment {name} is deleted: `mlflow experiments restore -x {found.experiment_id}` brings it back, "
+            "MLFLOW_EXPERIMENT_NAME names another"
+        )
+    return found.experiment_id
+
+
+def refuse_silence() -> None:
+    """Raise `AwayError` where nothing answers at what the user set: MLflow itself would ask for minutes."""
+    for name in (store.VARIABLE, "MLFLOW_REGISTRY_URI"):
+        address = os.environ.get(name, "")
+        if why := servers.why_silent(address):
+            told = servers.describe_silence(name, address, "environment", why)
+            raise AwayError(f"{told}. Start that server, or `unset {name}`: runs and registry are in mlflow.db then")
+
+
+def describe_refusal(uri: str, said: str) -> str:
+    """Return in words why a store that is there cannot be used, and what to do."""
+    shown, first = servers.masked(uri), said.strip().partition("\n")[0]
+    revision = re.search(r"found version (\w+)|Can't locate revision identified by '(\w+)'", said)
+    if revision is None:
+        return f"MLflow's store {shown} cannot be used: {servers.masked(first)}"
+    if servers.knows("mlflow", revision[1] or revision[2]):
+        return f"{shown} is of an older MLflow: copy it, then `mlflow db upgrade '{shown}'`"
+    return servers.describe_newer(shown, "mlflow", "set it aside (mv mlflow.db mlflow.db.newer): the next run begins a new one")
+
+
+@contextmanager
+def recorded(start: Callable[[], object]) -> Iterator[None]:
+    """Have an MLflow run open, or none where the store is away: that costs a warning, never the training."""
+    try:
+        start()
+    except (AwayError, MlflowException) as error:
+        if not (isinstance(error, AwayError) or is_away()):
+            raise
+        why = str(error) if isinstance(error, AwayError) else "MLflow's store does not answer any more"
+        leave_store(f"{why}. The stage `register` will need it")
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    finally:
+        record(lambda: mlflow.end_run(status))
+
+
+def leave_store(why: str) -> None:
+    """Go on without a store: say so once, and forget the run that may be open."""
+    log.info("warn: %s. This goes on; it is not recorded", why)
+    with suppress(MlflowException):
+        mlflow.end_run()
+
+
+def is_away() -> bool:
+    """Say whether it is the store that does not answer, rather than a thing that it refused."""
+    return servers.why_silent(mlflow.get_tracking_uri()) is not None
 
 
 def find_run(experiment_id: str, predictions_sha256: str) -> Run | None:
@@ -58,12 +133,20 @@ def continue_run(architecture: str, predictions: Path) -> mlflow.ActiveRun:
     return mlflow.start_run(experiment_id=experiment_id, run_name=architecture, tags={PREDICTIONS: sha256})
 
 
-def attempt(log_something: Callable[[], None]) -> None:
-    """Log to MLflow; a store that does not answer costs a warning, never the training."""
+def record(log_something: Callable[[], object]) -> None:
+    """Log to the run that is open, if one is; where the store has gone away, close it, so that nothing more waits for it."""
+    if mlflow.active_run() is not None and not attempt(log_something) and is_away():
+        leave_store("MLflow's store does not answer any more")
+
+
+def attempt(log_something: Callable[[], object]) -> bool:
+    """Log to MLflow and say whether that worked; a store that does not answer costs a warning, never the training."""
     try:
         log_something()
     except MlflowException as error:
-        log.info("warn: MLflow did not take this: %s", error)
+        log.info("warn: MLflow did not take this: %s", servers.masked(str(error).partition("\n")[0]))
+        return False
+    return True
 
 
 def flatten(section: dict, prefix: str = "") -> dict[str, object]:

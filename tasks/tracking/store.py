@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from tasks.errors import UserError
 
+VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_FILE = Path("mlflow.db")
 DEFAULT_URI = f"sqlite:///{DEFAULT_FILE}"
 ARTIFACTS = Path("mlartifacts")
@@ -33,7 +34,7 @@ PLACE = re.compile(r"(?:file://)?(/.*)?/((?:mlartifacts|mlruns)(?:/.*)?)")
 
 def find_uri() -> str:
     """Return the store's URI. Raises `UserError` where MLflow could open no database from here."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_URI)
+    uri = os.environ.get(VARIABLE) or DEFAULT_URI
     if not uri.startswith("http"):
         refuse_percent_sign()
     return uri

@@ -6,8 +6,15 @@ from pathlib import Path
 
 from tests.support import ROOT
 
-# What can stop a stage and never change a result: the checks ahead of later stages (`tasks/stage.py`).
-NO_DEPENDENCY = {Path("tasks/stage.py"): {Path("tasks/params/whole.py"), Path("tasks/registry/requirements.py")}}
+# What can stop a stage and never change a result: the checks ahead of later stages, and what is set aside of a machine's
+# settings (`tasks/stage.py`).
+NO_DEPENDENCY = {
+    Path("tasks/stage.py"): {
+        Path("tasks/machine.py"),
+        Path("tasks/params/whole.py"),
+        Path("tasks/registry/requirements.py"),
+    }
+}
 FLAT = (Path("tasks"), Path("tasks/params"))  # where files are depended on one by one; other rooms as folders
 
 

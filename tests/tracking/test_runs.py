@@ -1,17 +1,21 @@
 """A training's run is found again by what it wrote, in whatever store; a store that does not answer costs no training."""
 
 import logging
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
+from tasks.errors import UserError
 from tasks.tracking import runs
 from tasks.tracking.hashes import git_revision
 from tasks.tracking.keys import make_key
+from tasks.tracking.servers import free_port
 from tests.support.names import ODD
 from tests.support.pipeline import enter
 
@@ -92,6 +96,63 @@ def test_a_store_that_does_not_answer_costs_a_warning(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.INFO):
         runs.attempt(fail)
     assert "warn: MLflow did not take this: the store is gone" in caplog.text
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server that is gone."""
+    address = f"http://me:secret@127.0.0.1:{free_port('127.0.0.1', 20_000)}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    yield address
+    mlflow.set_tracking_uri(None)
+
+
+def test_a_server_that_is_away_costs_a_warning_and_no_training(
+    experiment: str, away: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictions = tmp_path / "predictions.csv"
+    predictions.write_text("path,label\n")
+    with caplog.at_level(logging.INFO), runs.recorded(lambda: runs.continue_run("tiny", predictions)):
+        runs.record(lambda: mlflow.log_metric("loss", 1))
+        assert mlflow.active_run() is None
+    assert caplog.text.count("warn: ") == 1 and "`unset MLFLOW_TRACKING_URI`" in caplog.text and "secret" not in caplog.text
+
+
+def test_who_needs_the_store_is_told_at_once(experiment: str, away: str) -> None:
+    with pytest.raises(runs.AwayError, match=r"MLFLOW_TRACKING_URI \(environment\) is http://\*\*\*@.*nothing answers"):
+        runs.open_store()
+
+
+def test_a_store_that_goes_away_is_left(experiment: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The rest of a training waits for it no more."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    runs.open_store()
+    with caplog.at_level(logging.INFO), runs.recorded(lambda: mlflow.start_run(experiment_id=experiment)):
+        mlflow.set_tracking_uri(f"http://me:secret@127.0.0.1:{free_port('127.0.0.1', 20_000)}")
+        for _ in range(2):
+            runs.record(lambda: mlflow.log_metric("loss", 1))
+    mlflow.set_tracking_uri(None)
+    assert caplog.text.count("MLflow did not take this") == 1 and "secret" not in caplog.text
+    assert caplog.text.count("does not answer any more. This goes on") == 1
+
+
+def test_a_run_ends_as_what_it_records(experiment: str) -> None:
+    for error, status in ((None, "FINISHED"), (UserError("diverged"), "FAILED")):
+        with suppress(UserError), runs.recorded(lambda: mlflow.start_run(experiment_id=experiment)):
+            run = mlflow.active_run().info.run_id
+            if error:
+                raise error
+        assert mlflow.get_run(run).info.status == status
+
+
+def test_a_newer_or_an_older_store_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = "0a8213491aaa"  # an early one of MLflow's
+    for revision, remedy in (("ffffffffffff", "was written by a newer mlflow than"), (known, "`mlflow db upgrade 'sqlite:///")):
+        enter(tmp_path, monkeypatch)
+        with closing(sqlite3.connect("mlflow.db")) as database, database:
+            database.execute("update alembic_version set version_num = ?", [revision])
+        with pytest.raises(UserError, match=remedy):
+            runs.open_store()
 
 
 def test_other_errors_are_not_swallowed() -> None:

@@ -1,0 +1,90 @@
+"""The page says what is wrong and what to do, holds no secrets, and comes whatever is broken, within ten seconds."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows import doctor
+from flows.doctor import Finding, show
+from tests.flows.test_server import newer
+from tests.support import ROOT
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with nothing, as current one and as home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL", "PREFECT_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def wrong(findings: object) -> dict[str, str]:
+    return {finding.name: finding.remedy for finding in findings if finding.remedy}
+
+
+def test_the_page_comes_without_any_package(project: Path) -> None:
+    """By a Python that sees no package that is installed."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PREFECT", "MLFLOW"))}
+    variables |= {"HOME": str(project), "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "postgresql://me:secret@127.0.0.1:9/mlflow"}
+    command = [sys.executable, "-S", "-m", "flows.doctor"]
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr == "" and time.monotonic() - began < 12
+    assert "secret" not in done.stdout and str(project) not in done.stdout
+    assert "tensorflow is missing" in done.stdout and "`unset MLFLOW_TRACKING_URI`" in done.stdout
+
+
+def test_what_is_in_order_needs_no_remedy(project: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    assert set(wrong(doctor.check_git())) == {"Git", "DVC"}  # nothing is committed yet
+    assert wrong(doctor.check_mlflow()) == wrong(doctor.check_prefect()) == {}
+    assert "`make run` sets it up again" in dangle(project)
+
+
+def dangle(project: Path) -> str:
+    (project / ".venv/bin").mkdir(parents=True)
+    (project / ".venv/bin/python").symlink_to("/nowhere/python3.11")
+    return wrong(doctor.check_machine())[".venv"]
+
+
+def test_a_store_of_a_newer_version_is_wrong(project: Path) -> None:
+    newer(project / "mlflow.db")
+    (project / ".prefect").mkdir()
+    (project / ".prefect/prefect.db").write_text("no database" * 100)
+    assert "git pull" in wrong(doctor.check_mlflow())["mlflow.db"]
+    assert "bring back a copy" in wrong(doctor.check_prefect())["prefect.db"]
+
+
+def test_an_address_in_a_profile_is_found_without_prefect(project: Path) -> None:
+    (project / ".prefect").mkdir()
+    text = 'active = "local"\n[profiles.local]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n'
+    (project / ".prefect/profiles.toml").write_text(text)
+    finding = next(iter(doctor.check_prefect()))
+    assert "set in profile local of Prefect" in finding.said and "prefect config unset" in finding.remedy
+
+
+def test_keys_are_never_shown(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("API_KEY", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:3128")
+    page = "\n".join(map(show, doctor.check_settings()))
+    assert "secret" not in page and page.count("***") == 6
+
+
+def test_a_check_that_fails_or_hangs_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check_odd() -> None:
+        raise KeyError("odd")
+
+    def check_slow() -> None:
+        time.sleep(30)
+
+    monkeypatch.setattr(doctor, "CHECKS", (check_odd, check_slow, lambda: iter([Finding("fine", "yes")])))
+    monkeypatch.setattr(doctor, "SECONDS", 0.3)
+    page = [show(finding) for finding in doctor.examine()]
+    assert page[0].startswith("wrong  odd") and page[1].startswith("?      slow") and page[2].startswith("ok     fine")

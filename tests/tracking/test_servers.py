@@ -1,0 +1,113 @@
+"""Whether servers answer and stores can be read is told within seconds, with the reason, and without secrets."""
+
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import UserError
+from tasks.tracking import servers
+
+
+class Busy(BaseHTTPRequestHandler):
+    """Say that something is here, or as a proxy does, that something else is not."""
+
+    def do_GET(self) -> None:
+        self.send_error(502 if "away" in self.path else 404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_whatever_answers_is_there(port: int) -> None:
+    assert servers.why_silent(f"http://user:secret@127.0.0.1:{port}/mlflow/") is None
+    assert servers.why_silent(f"postgresql+psycopg2://user:secret@127.0.0.1:{port}/mlflow") is None
+
+
+@pytest.mark.parametrize("address", ["sqlite:///mlflow.db", "databricks", "", "s3://bucket", "/a/folder"])
+def test_no_server_is_asked_where_none_is_meant(address: str) -> None:
+    assert servers.why_silent(address) is None
+
+
+def test_silence_has_a_reason(port: int) -> None:
+    free = servers.free_port("127.0.0.1", 20_000)
+    for address in (f"http://127.0.0.1:{free}", f"mysql://u:p@127.0.0.1:{free}/db"):
+        assert "refused" in servers.why_silent(address)
+    assert servers.why_silent(f"http://127.0.0.1:{port}/away") == "status 502"
+    assert servers.why_silent("http://127.0.0.1:no_port") is not None
+
+
+def test_a_server_that_takes_the_call_and_says_nothing_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        began = time.monotonic()
+        assert servers.why_silent(f"http://127.0.0.1:{mute.getsockname()[1]}", 0.3)
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://me:pa/s@s@db:5432/mlflow", "postgresql://***@db:5432/mlflow"),
+        ("https://ghp_123@host/x", "https://***@host/x"),
+        ("https://host/x?sslpassword=abc&mode=1", "https://host/x?sslpassword=***&mode=1"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+    ],
+)
+def test_an_address_is_shown_without_secrets(address: str, shown: str) -> None:
+    assert servers.masked(address) == shown
+
+
+def test_a_taken_port_is_refused_with_who_has_it_and_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=rf"port {port} is taken by .*process \d+.*: end that, or take --port 1"):
+            servers.hold_port("127.0.0.1", port, "take --port 1")
+        assert servers.free_port("127.0.0.1", port) > port
+    with pytest.raises(UserError, match="port 80 of 192.0.2.1 cannot be used"):
+        servers.hold_port("192.0.2.1", 80, "take another")
+
+
+def test_a_held_port_is_nobody_elses() -> None:
+    with servers.hold_port("127.0.0.1", 0, "") as held:
+        held.listen()
+        assert servers.who_listens(held.getsockname()[1]) != "another program"
+
+
+@pytest.mark.parametrize("package", ["mlflow", "prefect"])
+def test_a_database_of_a_newer_version_is_known_by_its_revision(package: str, tmp_path: Path) -> None:
+    file, known = tmp_path / "store #1.db", next(iter(revisions(package)))
+    assert servers.foreign_revision(file, package) is None
+    for revision, foreign in ((known, None), ("ffffffffffff", "ffffffffffff")):
+        with closing(sqlite3.connect(file)) as database, database:
+            database.execute("create table if not exists alembic_version (version_num text)")
+            database.execute("delete from alembic_version")
+            database.execute("insert into alembic_version values (?)", [revision])
+        assert servers.foreign_revision(file, package) == foreign
+
+
+def revisions(package: str) -> Iterator[str]:
+    """Yield what the files of the installed package's migrations are named by."""
+    spec = servers.importlib.util.find_spec(package)
+    for path in Path(spec.submodule_search_locations[0], servers.MIGRATIONS[package]).glob("*_*.py"):
+        yield next(part for part in path.stem.split("_") if len(part) == 12)
+
+
+def test_what_is_no_database_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    file.write_text("not a database" * 100)
+    with pytest.raises(sqlite3.DatabaseError):
+        servers.foreign_revision(file, "mlflow")
