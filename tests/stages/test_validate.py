@@ -243,7 +243,7 @@ def test_a_class_of_unusable_files_counts_as_empty_and_ten_of_many_offenders_are
 
 @pytest.mark.slow
 def test_offenders_of_any_name_are_named_as_they_are_and_no_markup_of_the_pages(tmp_path: Path) -> None:
-    names = ["&lt;", "&#39;", *ODD[: len(ODD) // 2 * 2]]
+    names = list(dict.fromkeys(["<b>&amp;", "&lt;", *ODD]))[: len(ODD) // 2 * 2]
     files = usable(path=[f"{name}.png" for name in names], std=[0.0] * len(names))
     results = {result["expectation"]: result for result in judge(files, Expectations(), tmp_path / "docs")}
     assert results["contrast"]["offenders"] == sorted(files.path)
