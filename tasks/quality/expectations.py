@@ -1,5 +1,6 @@
 """Great Expectations' judgement on the table of files, with its Data Docs."""
 
+import html
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,7 @@ def _validate(context: gx.data_context.EphemeralDataContext, table: str, frame: 
         value = getattr(threshold, "minimum", getattr(threshold, "maximum", None))
         suite.add_expectation(RULES[name][1](value))
     definition = context.validation_definitions.add(gx.ValidationDefinition(name=table, data=batch, suite=suite))
+    escaped = frame.assign(path=frame.path.map(html.escape))  # its pages show a path as the HTML that it might be
     result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": ["path"]}
     checkpoint = gx.Checkpoint(
         name=table,
@@ -118,14 +120,14 @@ def _validate(context: gx.data_context.EphemeralDataContext, table: str, frame: 
         actions=[gx.checkpoint.UpdateDataDocsAction(name="docs")],
         result_format=result_format,
     )
-    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
+    outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": escaped})
     return list(next(iter(outcome.run_results.values())).results)
 
 
 def _result(name: str, threshold: object, outcome: object, frame: pd.DataFrame) -> dict:
     table, _, wanted = RULES[name]
     value = getattr(threshold, "minimum", getattr(threshold, "maximum", 0))
-    offenders = sorted(row["path"] for row in outcome.result.get("unexpected_index_list") or [])
+    offenders = sorted(html.unescape(row["path"]) for row in outcome.result.get("unexpected_index_list") or [])
     if name == "classes":
         offenders = sorted(frame.path)
     found = f"{len(offenders)} of {len(frame)} {table} do not" if name != "classes" else f"found {len(frame)}"

@@ -28,7 +28,7 @@ from tests.support.pipeline import CLASSES, enter
 pytestmark = pytest.mark.slow
 
 NAMES = {label: f"Folder {number}" for number, label in enumerate(CLASSES)}
-MAPPING = "".join(f"{folder}: {label}\n" for label, folder in NAMES.items()) + "other: null\n"
+MAPPING = "".join(f"{folder}: {json.dumps(label)}\n" for label, folder in NAMES.items()) + "other: null\n"
 NAME = "foreign"
 BOUNDS = {f"{name}_{end}" for name in ("accuracy", "macro_f1") for end in ("low", "high")}
 BROKEN = {"Training/Folder 0/text.jpg": "not_an_image", "Folder 1.jpg": "outside_class_folder"}

@@ -22,7 +22,7 @@ from tasks.errors import UserError
 from tasks.imaging.picture import Limits
 from tasks.registry import load
 from tasks.results import TIMING, read_timing
-from tasks.tables import read_table
+from tasks.tables import read_table, write_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import file_sha256, folder_sha256
 from tests.support.oracle import check
@@ -201,10 +201,8 @@ def test_a_member_without_weight_is_no_part_of_the_model(combined: Path) -> None
 
 
 def test_members_of_other_images_are_refused(combined: Path, tmp_path: Path) -> None:
-    for name in ("tiny", "plain"):
-        (tmp_path / name).mkdir()
-    table = (Path("data/results/tiny") / "predictions.csv").read_text()
-    (tmp_path / "tiny/predictions.csv").write_text(table)
-    (tmp_path / "plain/predictions.csv").write_text("".join(table.splitlines(keepends=True)[:-1]))
+    table = read_table(Path("data/results/tiny/predictions.csv"))
+    write_table(table, tmp_path / "tiny/predictions.csv")
+    write_table(table[:-1], tmp_path / "plain/predictions.csv")
     with pytest.raises(UserError, match="other images or classes than that of tiny: expected the same"):
         combine.read_predictions(["tiny", "plain"], tmp_path)

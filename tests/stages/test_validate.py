@@ -16,6 +16,7 @@ from tasks.quality.expectations import RULES, judge
 from tasks.quality.scan import COLUMNS, scan
 from tasks.tables import read_table
 from tasks.validate import main
+from tests.support.names import ODD
 from tests.support.pipeline import CLASSES
 
 NO_LIMITS = Limits()
@@ -243,6 +244,16 @@ def test_a_class_of_unusable_files_counts_as_empty_and_ten_of_many_offenders_are
     contrast = results["contrast"]
     assert len(contrast["offenders"]) == 14
     assert contrast["message"].endswith(" and 4 more") and contrast["message"].count(".png") == 10
+
+
+@pytest.mark.slow
+def test_offenders_of_any_name_are_named_as_they_are_and_no_markup_of_the_pages(tmp_path: Path) -> None:
+    names = list(dict.fromkeys(["<b>&amp;", "&lt;", *ODD]))[: len(ODD) // 2 * 2]
+    files = usable(path=[f"{name}.png" for name in names], std=[0.0] * len(names))
+    results = {result["expectation"]: result for result in judge(files, Expectations(), tmp_path / "docs")}
+    assert results["contrast"]["offenders"] == sorted(files.path)
+    pages = "".join(page.read_text() for page in (tmp_path / "docs").rglob("*.html"))
+    assert "&lt;b&gt;&amp;amp;" in pages and "<b>&amp;" not in pages
 
 
 def test_the_table_of_the_pipeline(pipeline: Path) -> None:
