@@ -85,7 +85,7 @@ KINDS = {
     rb"\0\0\0\x01Bud1": "a .DS_Store of macOS",
     rb"\x7fELF|MZ|\xcf\xfa\xed\xfe|\xfe\xed\xfa": "a program",
     rb"DICM": "a DICOM file without its preamble: `dcmconv` adds it",
-    rb"[\x08\x02]\0": "perhaps a DICOM file without its preamble? `dcmconv` adds it",
+    rb"[\x08\x02]\0|\0[\x08\x02]\0.[A-Z][A-Z]": "perhaps a DICOM file without its preamble? `dcmconv` adds it",
 }
 # Likewise of a text, in lower case and without blanks before it.
 TEXTS = {

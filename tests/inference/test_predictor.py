@@ -13,7 +13,7 @@ import pytest
 
 from bench.fuzz import mutant
 from tasks.errors import UserError
-from tasks.imaging.decode import decode
+from tasks.imaging.decode import decode_bytes, render
 from tasks.imaging.picture import REASONS, Limits
 from tasks.inference.predictor import BATCH, Answer, Predictor, Thresholds, from_folder, read_thresholds
 from tasks.modeling import saved
@@ -21,7 +21,7 @@ from tasks.params.model_input import Form
 from tests.imaging.test_decode import bomb, encode, samples
 from tests.support import toy_model
 from tests.support.draw import draw_head
-from tests.support.toy_model import CLASSES, SIZE
+from tests.support.toy_model import CLASSES
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ def test_every_file_gets_its_own_answer_or_a_reason(folder: Path, predictor: Pre
     model = saved.load(folder)
     for content, answer in zip(contents, answers, strict=True):
         if answer.error is None:
-            (alone,), (distance,) = model.answer(decode(content, 3, SIZE)[np.newaxis])
+            (alone,), (distance,) = model.answer(render(decode_bytes(content), *model.forms)[np.newaxis])
             assert np.abs(np.array(list(answer.probabilities.values())) - alone).max() < 1e-5
             assert answer.distance == pytest.approx(float(distance), abs=1e-4)
             assert answer.predicted == CLASSES[alone.argmax()] and answer.confidence == max(answer.probabilities.values())

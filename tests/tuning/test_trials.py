@@ -216,7 +216,7 @@ def test_the_second_trial_of_a_head_computes_no_features(root: Path, monkeypatch
 def test_folds_keep_groups_together_and_each_usable_image_validates_once(root: Path) -> None:
     edit("factor: 2", "factor: 2\n  folds: 3")
     what = defined("forest")
-    data = trials.usable(*PATHS[:1], read_table(PATHS[1]), {}, what.section)
+    data = trials.usable(*PATHS[:1], read_table(PATHS[1]), {}, None, what.section)
     assert set(data.splits.split) == {"training", "validation"} and len(data.splits) == 36
     folds = trials.parts(data.splits, what)
     validating = pd.concat([fold[fold.split == "validation"] for fold in folds])
