@@ -3,8 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
 export PYTHONUTF8 := 1
-# Python reads these before the pipeline can set them aside (tasks/machine.py has the others).
-unexport PYTHONHOME PYTHONINSPECT PYTHONIOENCODING PYTHONOPTIMIZE PYTHONSAFEPATH
+# Python and DVC read these before the pipeline can set them aside (tasks/machine.py has the others).
+unexport PYTHONHOME PYTHONINSPECT PYTHONIOENCODING PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS
 BASE ?= origin/main
 SUPPORTED := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {sys.version}: make PYTHON=/path/to/python3.11")
