@@ -3,8 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
 export PYTHONUTF8 := 1
-# Python reads these before the pipeline can set them aside (tasks/machine.py has the others).
-unexport PYTHONHOME PYTHONINSPECT PYTHONIOENCODING PYTHONOPTIMIZE PYTHONSAFEPATH
+# Python and DVC read these before the pipeline can set them aside (tasks/machine.py has the others).
+unexport PYTHONHOME PYTHONINSPECT PYTHONIOENCODING PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS
 BASE ?= origin/main
 # A folder's name as it is, dollars and quotes too.
 override export FROM := $(value FROM)

@@ -38,6 +38,7 @@ SHOWN = re.compile(
     r"(PIPELINE|PREFECT|MLFLOW|KERAS)_\w+|API_(MODEL|NAME|HOST|PORT|KEY)|LOG_LEVEL|PYTHONPATH|LANG|LC_ALL|"
     r"TF_(FORCE_GPU|GPU|NUM|CPP)_\w+|XLA_FLAGS|CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS)_NUM_THREADS"
 )
+SERVERS = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # which have lines of their own
 SECRET = re.compile("KEY|TOKEN|PASS|SECRET|AUTH|USERNAME")
 
 
@@ -117,18 +118,22 @@ def differences(lock: Path) -> list[str]:
     lines = lock.read_text(encoding="utf-8").splitlines() if lock.exists() else []
     wanted = [Requirement(line.rstrip(" \\")) for line in lines if line[:1].isalnum()]
     installed = {canonicalize_name(found.name): found.version for found in importlib.metadata.distributions() if found.name}
-    return [
-        f"{package.name} {installed.get(canonicalize_name(package.name), 'is missing')}, expected {package.specifier}"
+    found = [
+        (package, installed.get(canonicalize_name(package.name)))
         for package in wanted
-        if (package.marker is None or package.marker.evaluate())
-        and installed.get(canonicalize_name(package.name)) not in package.specifier
+        if package.marker is None or package.marker.evaluate()
+    ]
+    return [
+        f"{package.name} {here or 'is missing'}, expected {package.specifier}"
+        for package, here in found
+        if here is None or here not in package.specifier
     ]
 
 
 def check_settings() -> Iterator[Finding]:
     """What is set for the pipeline and its libraries, and what of it is set aside."""
     for name, value in sorted(os.environ.items()):
-        if SHOWN.fullmatch(name) and value != (machine.QUIET | machine.OURS).get(name):
+        if SHOWN.fullmatch(name) and name not in SERVERS and value != (machine.QUIET | machine.OURS).get(name):
             yield Finding(name, "***" if SECRET.search(name) else value)
     for name in machine.both_cases(machine.PROXIES):
         if name in os.environ:
@@ -213,7 +218,7 @@ def prefect_address() -> tuple[str, str, str]:
 
 def check_mlflow() -> Iterator[Finding]:
     """MLflow's server or store."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+    for name in SERVERS[1:]:
         if os.environ.get(name):
             yield ask(name, os.environ[name], "environment", f"`unset {name}`")
     yield look_at_store(Path("mlflow.db"), "mlflow")
@@ -248,7 +253,7 @@ def check_ports() -> Iterator[Finding]:
             servers.hold_port("127.0.0.1", port, "").close()
             yield Finding(f"port {port}", f"free ({use})")
         except UserError:
-            foreign = port == 4200 and servers.why_silent(f"http://127.0.0.1:{port}/api", PATIENCE) is not None
+            foreign = port == 4200 and servers.read(f"http://127.0.0.1:{port}/api/health", PATIENCE) != "true"
             said = f"taken by {servers.who_listens(port)} ({use})"
             yield Finding(f"port {port}", said, "end that: runs look for their server there" if foreign else "")
 
@@ -313,7 +318,7 @@ def main() -> None:
     findings = examine()
     print("\n".join(map(show, findings)))
     wrong = sum(bool(finding.remedy) for finding in findings)
-    print(f"\n{wrong} lines are wrong: the arrows say what to do" if wrong else "\nnothing is wrong")
+    print(f"\nwrong: {wrong}; the arrows say what to do" if wrong else "\nnothing is wrong")
     sys.stdout.flush()
     os._exit(1 if wrong else 0)  # a check that hangs is not waited for
 

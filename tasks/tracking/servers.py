@@ -40,6 +40,15 @@ def why_silent(address: str, seconds: float = PATIENCE) -> str | None:
     return None
 
 
+def read(address: str, seconds: float) -> str:
+    """Return what a server of this machine says, shortened; "" where it says nothing."""
+    try:
+        with urllib.request.urlopen(address, timeout=seconds) as reply:
+            return reply.read(1000).decode(errors="replace").strip()
+    except (OSError, http.client.HTTPException):
+        return ""
+
+
 def describe_silence(name: str, address: str, where: str, why: str) -> str:
     """Return in words that nothing answers where a setting points to."""
     return f"{name} ({where}) is {masked(address)}, where nothing answers: {why}"

@@ -10,6 +10,7 @@ import pytest
 
 from flows import doctor
 from flows.doctor import Finding, show
+from tasks.errors import UserError
 from tests.flows.test_server import newer
 from tests.support import ROOT
 
@@ -75,6 +76,25 @@ def test_keys_are_never_shown(project: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:3128")
     page = "\n".join(map(show, doctor.check_settings()))
     assert "secret" not in page and page.count("***") == 6
+
+
+def test_a_missing_package_is_named(project: Path) -> None:
+    lock = project / "requirements.txt"
+    lock.write_text("packaging>=1 \\\n    --hash=sha256:0\nno-such-package==1.0\nother==2 ; python_version < '3'\n")
+    assert doctor.differences(lock) == ["no-such-package is missing, expected ==1.0"]
+
+
+def test_the_port_of_prefect_has_to_be_prefects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PORTS", {4200: "make serve"})
+
+    def hold(*_: object) -> None:
+        raise UserError("taken")
+
+    monkeypatch.setattr(doctor.servers, "hold_port", hold)
+    monkeypatch.setattr(doctor.servers, "read", lambda *_: "<html>")
+    assert "end that" in wrong(doctor.check_ports())["port 4200"]
+    monkeypatch.setattr(doctor.servers, "read", lambda *_: "true")
+    assert wrong(doctor.check_ports()) == {}
 
 
 def test_a_check_that_fails_or_hangs_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

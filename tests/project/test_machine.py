@@ -138,6 +138,17 @@ def test_warnings_of_libraries_are_no_errors(folder: Path) -> None:
     assert done.stdout == "on\n"
 
 
+def test_an_environment_whose_python_is_gone_is_set_up_again(folder: Path) -> None:
+    """As after an upgrade of Python; a link to an environment of others is removed and what it points to stays."""
+    (folder / "requirements.txt").touch()
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/python").symlink_to("/nowhere/python3.11")
+    (folder / ".venv/installed").touch()
+    command = ["make", "--dry-run", "--file", ROOT / "Makefile", "run"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert "rm -rf .venv\n" in done.stdout and "python -m flows.retrain" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_matplotlibrc_changes_no_figure(folder: Path) -> None:
     (folder / "matplotlibrc").write_text("lines.linewidth: 9\naxes.facecolor: red\nbackend: TkAgg\n")

@@ -130,6 +130,20 @@ def test_a_registry_that_is_gone_is_told_until_it_is_back(client: MlflowClient, 
     assert served.get().predictor.name == "small version 2" and served.problem is None
 
 
+def test_a_fault_of_ours_reaches_no_asker_and_is_told(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, served = follow(poll_seconds=1e-9)
+
+    def fail(*_: object) -> None:
+        raise KeyError("odd")
+
+    monkeypatch.setattr(current, "load_model", fail)
+    client.set_registered_model_alias(NAME, versions.CHAMPION, "2")
+    assert served.get().predictor.name == "small version 1" and served.problem == "KeyError('odd')"
+    assert "Traceback" in caplog.text
+
+
 def test_a_refused_version_is_not_fetched_at_every_look(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     _, served = follow()
     fetched = []
