@@ -12,7 +12,7 @@ SUPPORTED := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {sys.version}: make PYTHON=/path/to/python3.11")
 
 .DEFAULT_GOAL := help
-.PHONY: help run data recipe serve worker ui api web doctor pull push comment post check test lint format lock clean broken
+.PHONY: help run data recipe serve worker ui api web doctor pull push comment post check test lint format lock clean broken relocatable
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,4 +85,22 @@ clean:  ## remove scratch that is made again when needed; never images, models o
 	@$(if $(filter broken,$^),rm -rf .venv)
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.txt  # the lock is complete
+	@$(MAKE) --no-print-directory relocatable
 	@touch $@
+
+# Scripts name the folder that they were installed in. So that a project can be moved, they look for the Python beside them.
+define RELOCATABLE
+import pathlib, re
+FIRST = re.compile(rb"\A#!(?:/bin/sh\n'''exec' )?\"?[^\n]*/\.venv/bin/python[^\n]*\n(?:' '''\n)?")
+BESIDE = b"""#!/bin/sh\n'''exec' "$$(dirname -- "$$(realpath -- "$$0")")/python" "$$0" "$$@"\n' '''\n"""
+for path in pathlib.Path(".venv/bin").iterdir():
+    if path.is_file() and not path.is_symlink():
+        path.write_bytes(FIRST.sub(lambda _: BESIDE, path.read_bytes(), count=1))
+activate = pathlib.Path(".venv/bin/activate")
+here = '"$$(cd "$$(dirname "$${BASH_SOURCE:-$$0}")/.." && pwd)"'
+activate.write_text(re.sub(r"(?m)^( *VIRTUAL_ENV=).*$$", lambda line: line[1] + here, activate.read_text()))
+endef
+export RELOCATABLE
+
+relocatable:
+	@.venv/bin/python -c "$$RELOCATABLE"

@@ -155,3 +155,22 @@ def test_a_matplotlibrc_changes_no_figure(folder: Path) -> None:
     compared = "m.rcParams | {'backend': 0} == m.rcParamsDefault | {'backend': 0}, m.get_backend()"
     code = f"import tasks.scoring.figures, matplotlib as m; print({compared})"
     assert python(code, folder).stdout == "True agg\n"
+
+
+def test_an_environment_moves_with_its_project(tmp_path: Path) -> None:
+    scripts = tmp_path / "before" / ".venv/bin"
+    scripts.mkdir(parents=True)
+    (scripts / "python").symlink_to(sys.executable)
+    (scripts / "activate").write_text(f'    VIRTUAL_ENV="{scripts.parent}"\nPATH="$VIRTUAL_ENV/bin:$PATH"\n')
+    for name, first in {
+        "short": f"#!{scripts}/python",
+        "long": f"#!/bin/sh\n'''exec' \"{scripts}/python\" \"$0\" \"$@\"\n' '''",
+    }.items():
+        (scripts / name).write_text(f"{first}\nimport sys\nprint(sys.argv[1:])\n")
+        (scripts / name).chmod(0o755)
+    subprocess.run(["make", "--silent", "--file", ROOT / "Makefile", "relocatable"], cwd=tmp_path / "before", check=True)
+    (tmp_path / "before").rename(tmp_path / "after (50%) #1")
+    command = 'source "$1"/.venv/bin/activate && short "a b" && long c && which short'
+    moved = str(tmp_path / "after (50%) #1")
+    told = subprocess.run(["bash", "-c", command, "bash", moved], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == ["['a b']", "['c']", f"{moved}/.venv/bin/short"]
