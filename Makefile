@@ -85,7 +85,7 @@ clean:  ## remove scratch that is made again when needed; never images, models o
 	@$(if $(filter broken,$^),rm -rf .venv)
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.txt  # the lock is complete
-	@$(MAKE) --no-print-directory relocatable
+	@.venv/bin/python -c "$$RELOCATABLE"
 	@touch $@
 
 # Scripts name the folder that they were installed in. So that a project can be moved, they look for the Python beside them.

@@ -22,7 +22,10 @@ PARTS = {
     "test": "test", "testing": "test", "tst": "test", "holdout": "test",
 }  # fmt: skip
 PART_WORD = re.compile(rf"({'|'.join(PARTS)})(?:set|data|dataset|images?|imgs?|folder)?")
-PREDICTION_WORD = re.compile(r"pred|predict|prediction|predictions|unlabell?ed|submission|inference")
+# Images in folders of such names have no class: they are to be asked about.
+UNLABELLED_WORD = re.compile(
+    r"pred|predict|predictions?|unlabell?ed|unknown|submission|inference|all|images?|imgs?|photos?|jpe?g|png"
+)
 # Folders of such names, with a number or without, tell images of one class apart: batches, sessions, patients.
 GROUP_WORD = re.compile(
     r"batch|set|part|session|day|week|month|year|series|scan|study|patient|subject|case|folder|group|run|slice|fold|split|"
@@ -187,11 +190,11 @@ def _with_parts(path: str, top: Folder, held: dict[str, str]) -> Layout:
     for name, part in held.items():
         where, folder = inner[name]
         classes = set(folder.with_images)
-        if part == "test" and len(classes) == 1 and not classes & learned and len(learned) > 1:
+        if part == "test" and not classes & learned and all(map(_means_no_class, classes)):
             aside.append(where)
         else:
             parts[where] = part
-    if len(learned) == 1 and _is_group(*learned):
+    if all(map(_means_no_class, learned)):
         raise UserError(f"{_list(list(parts))} hold images without class folders: {LABELS_ELSEWHERE}")
     known = {join(path, inside): folder for inside, folder in each_folder(top)}
     return Layout(parts, aside=tuple(aside), notes=(*_notes_parts(parts), *_notes_aside(aside, known)))
@@ -312,11 +315,14 @@ def _unwrap_part(path: str, folder: Folder) -> tuple[str, Folder]:
 
 def _is_unlabelled(name: str, folder: Folder) -> bool:
     """Say whether a folder beside parts holds images to be asked about: named so, and without classes."""
-    words = re.sub(r"[\W\d_]+", " ", name).casefold().split()
-    meant = part_of_name(name) is not None or any(PREDICTION_WORD.fullmatch(word) for word in words)
     while not folder.images and len(folder.with_images) == 1:
         folder = next(iter(folder.with_images.values()))
-    return meant and bool(folder.images) and not folder.with_images
+    return _means_no_class(name) and bool(folder.images) and not folder.with_images
+
+
+def _means_no_class(name: str) -> bool:
+    words = re.sub(r"[\W\d_]+", " ", name).casefold().split()
+    return part_of_name(name) is not None or any(map(UNLABELLED_WORD.fullmatch, words))
 
 
 def _is_group(name: str) -> bool:

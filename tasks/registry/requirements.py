@@ -1,7 +1,6 @@
 """The packages that a registered version needs, as they are installed here."""
 
 import importlib.metadata
-import importlib.util
 
 from tasks.errors import UserError
 
@@ -9,12 +8,12 @@ PACKAGES = (
     "joblib", "keras", "mlflow", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml", "scikit-learn", "scipy", "skops",
     "tensorflow", "threadpoolctl",
 )  # fmt: skip
-OPTIONAL = ("pydicom",)  # a version needs it where the pipeline has it
+OPTIONAL = ("pillow-heif", "pydicom")  # a version needs those that the pipeline has
 
 
 def requirements() -> list[str]:
     """Return each package with its version. Raises `UserError` that names all that are missing."""
-    packages = [*PACKAGES, *(package for package in OPTIONAL if importlib.util.find_spec(package))]
+    packages = [*PACKAGES, *filter(is_installed, OPTIONAL)]
     missing = [package for package in packages if not is_installed(package)]
     if missing:
         raise UserError(
