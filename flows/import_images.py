@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 
 from flows.graph import DvcError, ask_dvc, open_project
 from flows.links import mend_links
+from flows.project_lock import hold_lock
 from tasks.errors import UserError, exit_with_message
 from tasks.params.read import PARAMS, read_section
 from tasks.params.validate import Validate
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 RAW = Path("data/raw")
 POINTER = Path("data/raw.dvc")
+BEFORE = Path("data/before")  # images and pointer, while others are imported
+REPLACED = Path("data/replaced")  # the same, once they are
 NAMED = 20  # offenders that a message lists
 ROWS = 40  # classes that the table of an import lists
 POINTER_SIZE = 1024  # bytes; Git LFS writes pointers of less
@@ -140,9 +143,10 @@ def write_digits(folder: Path) -> None:
 @contextmanager
 def _put_aside() -> Iterator[None]:
     """Have neither images nor pointer while open; an error or an interrupt brings both back."""
+    BEFORE.mkdir()
     for path in (RAW, POINTER):
         if path.exists():
-            path.rename(_before(path))
+            path.rename(BEFORE / path.name)
     try:
         yield
     except BaseException:
@@ -150,20 +154,19 @@ def _put_aside() -> Iterator[None]:
             _remove(path)
         _bring_back()
         raise
-    for path in (POINTER, RAW):
-        _remove(_before(path))
+    BEFORE.rename(REPLACED)  # from here on the new images count, also if this is killed
+    shutil.rmtree(REPLACED)
 
 
 def _bring_back() -> None:
     """Undo an import that did not end, in this call or, killed, in an earlier one."""
-    for path in (POINTER, RAW):
-        if _before(path).exists():
+    for path in (RAW, POINTER):
+        if (BEFORE / path.name).exists():
             _remove(path)
-            _before(path).rename(path)
-
-
-def _before(path: Path) -> Path:
-    return path.with_name(f"{path.name}.before")
+            (BEFORE / path.name).rename(path)
+    if BEFORE.exists():
+        BEFORE.rmdir()
+    _remove(REPLACED)
 
 
 def _remove(path: Path) -> None:
@@ -338,7 +341,7 @@ def main() -> None:
     sources = [word for word in sys.argv[1:] if word != "--yes"]
     if len(sources) != 1 or not sources[0]:
         sys.exit("usage: make data FROM=<folder | s3://… | git+repository#folder | sklearn:digits> (ARGS=--yes asks nothing)")
-    with exit_with_message():
+    with exit_with_message(), hold_lock("refuse"):
         refuse_percent_sign()
         replace(sources[0], agree)
 

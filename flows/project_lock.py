@@ -8,10 +8,12 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from prefect import get_run_logger
 
+from tasks.errors import UserError
+
 LOCK = Path(".dvc/tmp/retrain.lock")
 
 
-class OverlapError(Exception):
+class OverlapError(UserError):
     """Another run is at work in this folder, and this one was told not to wait."""
 
 

@@ -47,7 +47,7 @@ def main(images: Path, model: str, output: Path, name: str | None = None, classe
     check_names(images)
     said = class_mapping.read_classes(classes) if classes else {}
     assessed = model_record.find(model, name, Limits(params.validate_.max_bytes, params.validate_.max_pixels))
-    files = scan(images, assessed.predictor.limits)
+    files = scan(images, assessed.predictor.limits, None)
     meant = class_mapping.assign(count_usable(files, images), said, assessed.predictor.classes, str(images))
     asked = choose(files, images, meant)
     copies = find_overlap(asked, assessed, near)

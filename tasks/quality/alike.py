@@ -1,6 +1,7 @@
 """Classes that are one: by their names, or by the bytes of their files."""
 
 import hashlib
+import os
 import unicodedata
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -30,6 +31,7 @@ def refuse_similar(labels: set[str]) -> None:
 def refuse_repeated(files: Mapping[str, list[Path]]) -> None:
     """Raise `UserError` where each file of a class is, byte for byte, a file of other classes too. `files` are by class."""
     sizes: dict[int, dict[str, list[Path]]] = {}
+    files = {label: [path for path in paths if os.access(path, os.R_OK)] for label, paths in files.items()}  # `scan` names others
     for label, paths in files.items():
         for path in paths:
             sizes.setdefault(path.stat().st_size, {}).setdefault(label, []).append(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tasks.quality.litter import is_litter
 
 NO_IMAGE = re.compile(
+    r"(?:licen[sc]e|readme|notice|changelog|authors|citation|makefile|checksums?)|"
     r".*\.(?:txt|csv|tsv|jsonl?|xml|md|rst|html?|pdf|ya?ml|toml|ini|cfg|log|py|ipynb|mat|np[yz]|h5|xlsx?|docx?|dvc|sh|db|sqlite|"
     r"names|data|cff|bib|zip|tar|gz|tgz|bz2|xz|7z|rar)",
     re.IGNORECASE | re.DOTALL,

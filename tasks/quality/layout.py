@@ -95,72 +95,102 @@ def part_of_name(name: str) -> str | None:
 def read_layout(root: Path, validate: Validate) -> Layout:
     """Look at the folders below `root` and return how the images lie. Raises `UserError` where that is not clear."""
     tree, litter = look(root)
-    reader = _given if validate.layout.parts is not None or validate.layout.depth is not None else _find
-    layout = reader(tree, validate)
-    counts = count(layout, tree)
+    is_said = validate.layout.parts is not None or validate.layout.depth is not None
+    layout = _set_aside((_given if is_said else _find)(tree, validate), tree)
+    files = _by_class(layout, tree)
+    if not files:
+        raise UserError(f"no image has a class: {layout.expected}, as `validate.layout` and `validate.label_from` say")
     if validate.layout.similar_names == "refuse":
-        refuse_similar({label for _, label in counts})
-    refuse_repeated(_by_class(layout, tree, root))
+        refuse_similar({label for _, label in files})
+    of_class: dict[str, list[Path]] = {}
+    for (_, label), paths in files.items():
+        of_class.setdefault(label, []).extend(root / path for path in paths)
+    refuse_repeated(of_class)
+    counts = {place: len(paths) for place, paths in sorted((_empty(layout, tree) | files).items())}
     return replace(layout, counts=counts, notes=(*layout.notes, *_note_empty(counts), *_note_litter(litter)))
 
 
-def count(layout: Layout, tree: Folder) -> dict[tuple[str, str], int]:
-    """Return how many files that may be images lie in each part and class, empty class folders too."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for path, folder in each_folder(tree):
-        if layout.label_from == "folder" and not folder.files and not folder.folders:
-            counts[layout.place(f"{path}/any")] += 0
-        counts.update(layout.place(join(path, name)) for name in folder.images if not layout.is_aside(f"{path}/"))
-    return {place: images for place, images in sorted(counts.items()) if place[1]}
+def read_foreign_layout(root: Path) -> Layout:
+    """Return the layout of a folder whose classes are checked against a model's, so that none has to be refused here.
+
+    Folders named like parts, whatever parts they are, lie above the classes.
+    """
+    tree, _ = look(root)
+    path, top = _unwrap("", tree)
+    parts = {
+        join(path, name): part for name, inner in top.with_images.items() if inner.with_images and (part := part_of_name(name))
+    }
+    return Layout(parts or {path: ""})
 
 
-def _by_class(layout: Layout, tree: Folder, root: Path) -> dict[str, list[Path]]:
-    """Return the files of each class that may be images."""
-    files: dict[str, list[Path]] = {}
+def _by_class(layout: Layout, tree: Folder) -> dict[tuple[str, str], list[str]]:
+    """Return the paths of the files of each part and class that may be images."""
+    files: dict[tuple[str, str], list[str]] = {}
     for path, folder in each_folder(tree):
         for inside in (join(path, name) for name in folder.images if not layout.is_aside(f"{path}/")):
-            files.setdefault(layout.place(inside)[1], []).append(root / inside)
-    files.pop("", None)
-    return files
+            files.setdefault(layout.place(inside), []).append(inside)
+    return {place: paths for place, paths in files.items() if place[1]}
+
+
+def _empty(layout: Layout, tree: Folder) -> dict[tuple[str, str], list[str]]:
+    """Return part and class of each folder of a class that is empty."""
+    empty = [path for path, folder in each_folder(tree) if not folder.files and not folder.folders]
+    places = [layout.place(f"{path}/any") for path in empty if layout.label_from == "folder"]
+    return {place: [] for place in places if place[1]}
+
+
+def _set_aside(layout: Layout, tree: Folder) -> Layout:
+    """Leave aside the folders of parts in which no image has a class, but that of training."""
+    known = dict(each_folder(tree))
+    labelled = {part for part, _ in _by_folder(layout, tree)}
+    unlabelled = [path for path, part in layout.parts.items() if part not in ("", "training") and path not in labelled]
+    aside = (*layout.aside, *unlabelled)
+    return replace(layout, aside=aside, notes=(*layout.notes, *_notes_aside(aside, known)))
+
+
+def _by_folder(layout: Layout, tree: Folder) -> set[tuple[str, str]]:
+    """Return the folders of parts with the classes in them."""
+    by_folder = replace(layout, parts={path: path for path in layout.parts})
+    return set(_by_class(by_folder, tree))
 
 
 def _given(tree: Folder, validate: Validate) -> Layout:
-    """Take the layout as `validate.layout` says."""
-    said = {folder.strip("/"): part for part, folders in (validate.layout.parts or {}).items() for folder in folders}
+    """Take the layout as `validate.layout` says; where it says a depth alone, the parts by their names."""
     known = dict(each_folder(tree))
+    said = _said_parts(validate, known) if validate.layout.parts is not None else _named_parts(*_unwrap("", tree))
+    parts = said if "training" in said.values() else {"": "", **said}
+    beside = [name for name in tree.with_images if not any(folder.split("/")[0] == name for folder in said)]
+    return Layout(parts, validate.layout.depth or 0, validate.label_from, () if "" in parts else tuple(beside), _notes_parts(parts))
+
+
+def _said_parts(validate: Validate, known: Mapping[str, Folder]) -> dict[str, str]:
+    said = {folder.strip("/"): part for part, folders in (validate.layout.parts or {}).items() for folder in folders}
     missing = [folder for folder in said if folder not in known]
     if missing:
         raise UserError(
             f"validate.layout.parts: no folder {_list(missing)} with images; the folders are "
             f"{_list([path for path in known if path])}"
         )
-    depth = validate.layout.depth or 0
-    parts = said if "training" in said.values() else {"": "", **said}
-    aside = [path for path, part in said.items() if part != "training" and not known[path].with_images]
-    if "" not in parts:
-        aside += [name for name in tree.with_images if not any(folder.split("/")[0] == name for folder in said)]
-    return Layout(parts, depth, validate.label_from, tuple(aside), _notes_aside(aside, known))
+    return said
+
+
+def _named_parts(path: str, top: Folder) -> dict[str, str]:
+    """Return the folders that are named like parts, where one of them is that of training."""
+    parts = {join(path, name): part for name in top.with_images if (part := part_of_name(name))}
+    return parts if "training" in parts.values() else {}
 
 
 def _find(tree: Folder, validate: Validate) -> Layout:
     """Take the only reading that the names and the nesting of the folders allow, or raise `UserError`."""
     path, top = _unwrap("", tree)
-    notes = [f"the images lie in {path}/"] if path else []
+    notes = (f"the images lie in {path}/",) if path else ()
     if validate.label_from == "name":
-        return _by_name(path, top, notes)
+        parts = _named_parts(path, top) or {path: ""}
+        return Layout(parts, 0, "name", notes=(*notes, *_notes_parts(parts)))
     if not top.with_images:
         raise UserError(_describe_flat(top))
     layout = _find_parts(path, top) or _find_classes(path, top)
     return replace(layout, notes=(*notes, *layout.notes))
-
-
-def _by_name(path: str, top: Folder, notes: list[str]) -> Layout:
-    parts = {join(path, name): part for name in top.with_images if (part := part_of_name(name))}
-    if "training" not in parts.values():
-        parts = {path: ""} | parts
-    known = {join(path, inside): folder for inside, folder in each_folder(top)}
-    aside = [name for name, part in parts.items() if part == "test" and not any(map(label_of_name, known[name].images))]
-    return Layout(parts, 0, "name", tuple(aside), (*notes, *_notes_parts(parts), *_notes_aside(aside, known)))
 
 
 def _find_parts(path: str, top: Folder) -> Layout | None:
@@ -177,8 +207,9 @@ def _find_parts(path: str, top: Folder) -> Layout | None:
         parts = {path: ""} | {join(path, name): held[name] for name, same in again.items() if same}
         return Layout(parts, notes=_notes_parts(parts))
     if "training" not in held.values():
-        return _refuse_parts_without_training(top, held, holders)
-    _refuse_strangers(top, held, holders)
+        _refuse_parts_without_training(top, held)
+        return None
+    _refuse_strangers(path, top, held, holders)
     return _with_parts(path, top, held)
 
 
@@ -196,11 +227,33 @@ def _with_parts(path: str, top: Folder, held: dict[str, str]) -> Layout:
             parts[where] = part
     if all(map(_means_no_class, learned)):
         raise UserError(f"{_list(list(parts))} hold images without class folders: {LABELS_ELSEWHERE}")
-    known = {join(path, inside): folder for inside, folder in each_folder(top)}
-    return Layout(parts, aside=tuple(aside), notes=(*_notes_parts(parts), *_notes_aside(aside, known)))
+    for where, folder in (inner[name] for name, part in held.items() if part == "training"):
+        _refuse_repeated_inside(folder, f"in {where}/, ")
+    beside = [name for name in top.with_images if name not in held and join(path, name) not in aside]
+    lost = (f"in no part, so in no class: {_list(beside)}",) if beside else ()
+    return Layout(parts, aside=tuple(aside), notes=(*_notes_parts(parts), *lost))
 
 
-def _refuse_parts_without_training(top: Folder, held: dict[str, str], holders: Mapping[str, Folder]) -> None:
+def _refuse_repeated_inside(folder: Folder, where: str) -> None:
+    """Raise `UserError` where the folders of a part's classes hold the same folders, which may be the classes."""
+    inner = {name: _classes(holder) for name, holder in folder.with_images.items() if holder.with_images}
+    if _repeat(inner):
+        inside = sorted({label for labels in inner.values() for label in labels})
+        raise UserError(
+            f"{where}{_list(list(inner))} hold folders of the same names ({_list(inside)}), and can be read in two ways. Say in "
+            f"params.yaml, below validate:\n  layout: {{depth: 1}}   where {_list(inside)} are the classes\n"
+            f"  layout: {{depth: 0}}   where {_list(list(inner))} are"
+        )
+
+
+def _repeat(inner: Mapping[str, list[str]]) -> bool:
+    """Say whether folders hold folders of the same names that may be classes. `inner` has these by folder."""
+    times = Counter(label for labels in inner.values() for label in labels)
+    repeated = [label for label, number in times.items() if number > 1]
+    return bool(repeated) and (not all(map(_is_group, repeated)) or all(map(_is_group, inner)))
+
+
+def _refuse_parts_without_training(top: Folder, held: dict[str, str]) -> None:
     if held and set(held) == set(top.with_images):
         raise UserError(
             f"{_list(list(held))}: none of them is named like training; say which is in params.yaml, as in "
@@ -208,7 +261,7 @@ def _refuse_parts_without_training(top: Folder, held: dict[str, str], holders: M
         )
 
 
-def _refuse_strangers(top: Folder, held: dict[str, str], holders: Mapping[str, Folder]) -> None:
+def _refuse_strangers(path: str, top: Folder, held: dict[str, str], holders: Mapping[str, Folder]) -> None:
     """Raise `UserError` where folders beside those of parts hold the same classes, or a part is named in many words only."""
     classes = {label for name in held for label in _classes(holders[name])}
     beside = [name for name in holders if name not in held and not _is_unlabelled(name, holders[name])]
@@ -216,7 +269,7 @@ def _refuse_strangers(top: Folder, held: dict[str, str], holders: Mapping[str, F
     loose = [name for name in held if name.casefold() not in PARTS]
     flat = [name for name, inner in top.with_images.items() if name not in held and not _is_unlabelled(name, inner)]
     if same or (beside and loose) or (flat and all(map(_is_group, classes))):
-        raise UserError(_two_readings(top, [*held, *(same or beside or flat)]))
+        raise UserError(_two_readings(path, top, [*held, *(same or beside or flat)]))
 
 
 def _find_classes(path: str, top: Folder) -> Layout:
@@ -234,33 +287,38 @@ def _find_classes(path: str, top: Folder) -> Layout:
             "aside, `validate: {layout: {parts: {}}}` makes it a class"
         )
     inner = {name: _classes(folder) for name, folder in classes.items() if folder.with_images}
-    repeated = [name for name, times in Counter(label for labels in inner.values() for label in labels).items() if times > 1]
-    if repeated and (not all(map(_is_group, repeated)) or all(map(_is_group, classes))):
-        raise UserError(_two_readings(top, list(inner)))
+    if inner and all(part_of_name(label) for labels in inner.values() for label in labels):
+        raise UserError(
+            f"{_list(list(inner))} hold folders that are named like parts: expected the parts above the classes, as in "
+            f"{next(iter(next(iter(inner.values()))))}/{next(iter(inner))}/. Move them, and import again"
+        )
+    if _repeat(inner):
+        raise UserError(_two_readings(path, top, list(inner)))
     notes = [f"{_list(list(named))}: named like a part, taken as a class (validate.layout.parts says otherwise)"] if named else []
     if inner:
         deeper = sorted({label for labels in inner.values() for label in labels})
         notes.append(
             f"the classes are {_list(list(classes))}; the folders in them ({_list(deeper)}) are not told apart "
-            "(validate.layout.depth: 1 makes those the classes)"
+            "(validate.layout.depth makes those the classes)"
         )
     return Layout({path: ""}, notes=tuple(notes))
 
 
-def _two_readings(top: Folder, names: list[str]) -> str:
+def _two_readings(path: str, top: Folder, names: list[str]) -> str:
     """Say that folders may be parts, classes, or folders above classes, and which settings choose."""
     inside = sorted({label for name in names for label in _classes(top.folders[name])})
-    depth = 1 + max(len(PurePosixPath(_unwrap_part("", top.folders[name])[0]).parts) for name in names)
+    above = len(PurePosixPath(path).parts)
+    depth = 1 + above + max(len(PurePosixPath(_unwrap_part("", top.folders[name])[0]).parts) for name in names)
     strangers = [name for name in names if part_of_name(name) is None]
     training = [name for name in names if part_of_name(name) == "training"] or strangers[:1] or names[:1]
     parts = {"training": training} | {part_of_name(name) or "test": [name] for name in names if name not in training}
-    said = ", ".join(f"{part}: [{', '.join(folders)}]" for part, folders in parts.items())
+    said = ", ".join(f"{part}: [{', '.join(join(path, name) for name in folders)}]" for part, folders in parts.items())
     return (
         f"{_list(names)} hold folders of the same names ({_list(inside)}), and can be read in more than one way. "
         "Give one of them to `make data FROM=`, or say in params.yaml, below validate:\n"
         f"  layout: {{parts: {{{said}}}}}   where they are parts; others are left out\n"
-        f"  layout: {{depth: {depth}}}   where {_list(inside)} are the classes, whichever folder they lie in\n"
-        f"  layout: {{depth: 0}}   where {_list(list(top.with_images))} are the classes"
+        f"  layout: {{parts: {{}}, depth: {depth}}}   where {_list(inside)} are the classes, whichever folder they lie in\n"
+        f"  layout: {{parts: {{}}, depth: {above}}}   where {_list(list(top.with_images))} are the classes"
     )
 
 
@@ -294,9 +352,9 @@ def _classes(folder: Folder) -> list[str]:
 
 def _unwrap(path: str, folder: Folder) -> tuple[str, Folder]:
     """Go down while a folder holds nothing but one folder of folders with images; return where that ends."""
-    while not folder.images and len(folder.with_images) == 1:
+    while len(folder.with_images) == 1:
         name, inner = next(iter(folder.with_images.items()))
-        is_class = not inner.with_images and not part_of_name(name) and not _is_group(name)
+        is_class = not inner.with_images and (folder.images or (not part_of_name(name) and not _is_group(name)))
         if is_class or (inner.with_images and part_of_name(name) == "training"):
             break
         path, folder = join(path, name), inner

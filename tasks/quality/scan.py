@@ -17,7 +17,7 @@ from tasks.imaging.picture import OLD_BITS, Decoded, ImageError, Limits, fit_bit
 from tasks.params.validate import Validate
 from tasks.quality import folders
 from tasks.quality.duplicates import perceptual_hash
-from tasks.quality.layout import Layout, read_layout
+from tasks.quality.layout import Layout, read_foreign_layout, read_layout
 
 DEFAULT = Validate()
 
@@ -31,15 +31,16 @@ CLIPPED = "pixels brighter than in any image that is not given as test: they are
 log = logging.getLogger(__name__)
 
 
-def scan(raw: Path, limits: Limits, validate: Validate = DEFAULT) -> pd.DataFrame:
+def scan(raw: Path, limits: Limits, validate: Validate | None = DEFAULT) -> pd.DataFrame:
     """Return one row per file under `raw` but litter, sorted by path, with the columns `COLUMNS`.
 
-    Part and class are those of `read_layout`. Raises `UserError` where there is no file, or no clear layout.
+    Part and class are those of `read_layout`, or, with None for `validate`, of `read_foreign_layout`.
+    Raises `UserError` where there is no file, or no clear layout.
     """
     paths = sorted(walk(raw), key=lambda path: path.as_posix())
     if not paths:
         raise UserError(f"{raw}: expected images in class folders, found no file; `make data FROM=<folder>` brings yours")
-    layout = read_layout(raw, validate)
+    layout = read_foreign_layout(raw) if validate is None else read_layout(raw, validate)
     for note in layout.notes:
         log.info("%s", note)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

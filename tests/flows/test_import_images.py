@@ -232,13 +232,21 @@ def test_a_failed_import_leaves_all_as_it_was_even_after_a_killed_one(project: P
         with pytest.raises(UserError, match=message):
             import_images.replace(address)
         assert state() == before
+    Path("data/before").mkdir()
     for name in ("raw", "raw.dvc"):
-        Path("data", name).rename(f"data/{name}.before")
+        Path("data", name).rename(f"data/before/{name}")
     add_images(Path("data/raw"), "half.png")  # so far a killed import has come
     with pytest.raises(UserError, match="could not be imported, the images are as before"):
         import_images.replace("git+images#set")
     assert state() == before
     assert sorted(path.name for path in Path("data").iterdir()) == [".gitignore", "raw", "raw.dvc"]
+
+
+def test_an_import_that_was_killed_at_its_very_end_has_ended(project: Path) -> None:
+    before = state()
+    add_images(Path("data/replaced/raw"), "cat/old.jpg")  # what it was about to delete
+    assert import_images.update() == ""
+    assert state() == before and not Path("data/replaced").exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("no space left on device")], ids=["interrupt", "full disk"])

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.errors import UserError
 from tasks.params.validate import Validate
-from tasks.quality.layout import Layout, label_of_name, part_of_name, read_layout
+from tasks.quality.layout import Layout, label_of_name, part_of_name, read_foreign_layout, read_layout
 
 AS_FOUND = Validate()
 BY_NAME = Validate(label_from="name")
@@ -56,6 +56,7 @@ def both(*parts: str) -> dict[str, int]:
         (["cat", "dog", "test/cat", "test/dog"], both("training", "test")),
         (["car", "train", "bus"], {"training/bus": 6, "training/car": 6, "training/train": 6}),
         (["test", "val", "control"], {"training/control": 6, "training/test": 6, "training/val": 6}),
+        (["data/train/cat", "data/train/dog", "LICENSE{}", "cover_{}.jpg"], both("training")),
         (["cat", "dog", "notes/{}.txt", ".ipynb_checkpoints", "__MACOSX/cat", "dog/.git", "$RECYCLE.BIN"], both("training")),
     ],
 )  # fmt: skip
@@ -71,8 +72,11 @@ def test_a_clear_layout_is_read(tmp_path: Path, folders: list[str], expected: di
         (["cat", "dog", "all/cat", "all/dog"], "all holds cat, dog again"),
         (["train/cat", "test/cat", "set/train/cat", "set/test/cat"], "set holds test, train again"),
         (["site_a/yes", "site_a/no", "site_b/yes", "site_b/no"], "can be read in more than one way"),
-        (["trainval/x", "trainval/y", "test/x", "test/y"], r"layout: \{depth: 1\}   where x, y are the classes"),
-        (["a/train/cat", "a/train/dog", "b/train/cat"], r"layout: \{depth: 2\}   where cat, dog are the classes"),
+        (["trainval/x", "trainval/y", "test/x", "test/y"], r"layout: \{parts: \{\}, depth: 1\}   where x, y are the classes"),
+        (["a/train/cat", "a/train/dog", "b/train/cat"], r"layout: \{parts: \{\}, depth: 2\}   where cat, dog are the classes"),
+        (["archive/A/cat", "archive/A/dog", "archive/B/cat"], r"training: \[archive/A\].*\n.*depth: 2\}   where cat, dog"),
+        (["train/A/cat", "train/B/cat", "test/A/cat"], r"in train/, A, B hold folders of the same names (.|\n)* depth: 1\}"),
+        (["cat/train", "cat/test", "dog/train", "dog/test"], "expected the parts above the classes, as in test/cat/"),
         (["fold_1/0", "fold_1/1", "fold_2/0", "fold_2/1"], "can be read in more than one way"),
         (["COVID/images", "COVID/masks", "Normal/images", "Normal/masks"], "can be read in more than one way"),
         (["train/cat", "train/dog", "extra/cat", "extra/dog"], "can be read in more than one way"),
@@ -97,17 +101,36 @@ def test_an_unclear_layout_is_refused_with_what_to_do(tmp_path: Path, folders: l
     [
         (["site_a/cat", "site_a/dog", "site_b/cat"], layout(depth=1), {"training/cat": 12, "training/dog": 6}),
         (["site_a/x", "site_b/x"], layout(depth=0), {"training/site_a": 6, "training/site_b": 6}),
+        (["train/A/cat", "train/B/cat", "test/A/cat"], layout(depth=1), {"test/cat": 6, "training/cat": 12}),
+        (["train/2019", "bus/2019"], layout(parts={}, depth=0), {"training/bus": 6, "training/train": 6}),
         (["a/cat", "a/dog", "b/cat", "b/dog", "c/cat"], layout(parts={"training": ["a"], "test": ["b"]}), both("training", "test")),
         (["cat", "dog", "test"], layout(parts={}), {"training/cat": 6, "training/dog": 6, "training/test": 6}),
         (["cat", "dog", "test"], layout(parts={"test": ["test"]}), both("training")),
         (["Cat", "cat"], layout(similar_names="keep"), {"training/Cat": 6, "training/cat": 6}),
         (["train/cat.{}.jpg", "train/dog.{}.jpg", "test/cat.{}.jpg", "test/dog.{}.jpg"], BY_NAME, both("training", "test")),
         (["train/cat.{}.jpg", "train/dog.{}.jpg", "test1/{}.jpg"], BY_NAME, both("training")),
+        (["train/cat.{}.jpg", "test/a/cat.{}.jpg"], BY_NAME, {"test/cat": 6, "training/cat": 6}),
+        (
+            ["train/cat.{}.jpg", "test/cat.{}.jpg"],
+            Validate.model_validate({"label_from": "name", "layout": {"parts": {"training": ["train"], "test": ["test"]}}}),
+            {"test/cat": 6, "training/cat": 6},
+        ),
         (["cat.{}.jpg", "dog ({}).png"], BY_NAME, both("training")),
     ],
 )  # fmt: skip
 def test_a_setting_chooses(tmp_path: Path, folders: list[str], settings: Validate, expected: dict[str, int]) -> None:
     assert places(make(tmp_path, *folders), settings) == expected
+
+
+@pytest.mark.parametrize("settings", [BY_NAME, layout(depth=3)])
+def test_images_without_any_class_are_refused(tmp_path: Path, settings: Validate) -> None:
+    with pytest.raises(UserError, match="no image has a class: expected .*<class>"):
+        places(make(tmp_path, "cat/{}.jpg", "dog/{}.jpg"), settings)
+
+
+def test_a_foreign_folder_is_never_refused(tmp_path: Path) -> None:
+    assert read_foreign_layout(make(tmp_path, "val/cat", "test/cat")).parts == {"test": "test", "val": "validation"}
+    assert read_foreign_layout(make(tmp_path / "sites", "a/cat", "b/cat")).parts == {"": ""}
 
 
 def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
