@@ -75,7 +75,7 @@ def test_a_clear_layout_is_read(tmp_path: Path, folders: list[str], expected: di
         (["trainval/x", "trainval/y", "test/x", "test/y"], r"layout: \{parts: \{\}, depth: 1\}   where x, y are the classes"),
         (["a/train/cat", "a/train/dog", "b/train/cat"], r"layout: \{parts: \{\}, depth: 2\}   where cat, dog are the classes"),
         (["archive/A/cat", "archive/A/dog", "archive/B/cat"], r"training: \[archive/A\].*\n.*depth: 2\}   where cat, dog"),
-        (["train/A/cat", "train/B/cat", "test/A/cat"], r"in train/, A, B hold folders of the same names (.|\n)* depth: 1\}"),
+        (["train/A/cat", "train/B/cat", "test/A/cat"], r"in train/, A, B hold folders of the same names (.|\n)*depth: 1\}"),
         (["cat/train", "cat/test", "dog/train", "dog/test"], "expected the parts above the classes, as in test/cat/"),
         (["fold_1/0", "fold_1/1", "fold_2/0", "fold_2/1"], "can be read in more than one way"),
         (["COVID/images", "COVID/masks", "Normal/images", "Normal/masks"], "can be read in more than one way"),
