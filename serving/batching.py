@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tasks.inference.predictor import THREADS, Answer, Prepared, Predictor
+from tasks.inference.predictor import THREADS, Answer, Predictor, Prepared
 
 Result = TypeVar("Result")
 

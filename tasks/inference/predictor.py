@@ -200,16 +200,16 @@ def from_folder(
     name: str,
     sha256: str,
     thresholds: Path | None = None,
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     facts: Mapping[str, str] = MappingProxyType({}),
 ) -> Predictor:
-    """Load a model's folder, as training wrote it, with its `thresholds.json` if any. Without `limits` the model's own count.
+    """Load a model's folder, as training wrote it, with its `thresholds.json` if any.
 
     Raises `UserError` where the files are damaged, do not fit together or would run code.
     """
     model = ensemble.load(folder) if ensemble.is_one(folder) else saved.load(folder)
     judged = read_thresholds(thresholds) if thresholds is not None and thresholds.exists() else Thresholds()
-    return Predictor(name, sha256, model.classes, model.forms, model.answer, judged, limits or model.limits, facts=facts)
+    return Predictor(name, sha256, model.classes, model.forms, model.answer, judged, limits, facts=facts)
 
 
 def read_thresholds(file: Path) -> Thresholds:
