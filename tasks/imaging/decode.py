@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, features
 
-from tasks.imaging.kinds import HEIC, name_kind
+from tasks.imaging.kinds import AVIF, HEIC, TIFF, name_kind
 from tasks.imaging.metadata import LARGE, PNM, cut, is_cut_short
 from tasks.imaging.picture import FORMATS, NO_LIMITS, PARSER_ERRORS, Decoded, ImageError, Limits
 from tasks.params.model_input import Form
@@ -170,9 +170,9 @@ def _open(content: bytes) -> Image.Image:
         kind = name_kind(content)
         if kind == HEIC:
             return _open_heic(content)
-        if "AVIF" in kind and not features.check("avif"):
+        if kind == AVIF and not features.check("avif"):
             raise ImageError("missing_package", "an AVIF image, and this build of Pillow has no AVIF: install another") from error
-        if "TIFF" in kind and (found := _describe_tiff(content)):
+        if kind == TIFF and (found := _describe_tiff(content)):
             raise ImageError("unsupported_mode", found) from error
         raise ImageError("not_an_image", kind + _ask_plugins(content)) from error
 
