@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tasks.inference.predictor import THREADS, Answer, Decoded, Predictor
+from tasks.inference.predictor import THREADS, Answer, Predictor, Prepared
 
 Result = TypeVar("Result")
 
@@ -21,7 +21,7 @@ class Waiting:
     """An image before its batch."""
 
     predictor: Predictor
-    decoded: Decoded
+    decoded: Prepared
     answer: asyncio.Future[Answer]
 
 
@@ -47,7 +47,7 @@ class Batcher:
         """Answer one file."""
         return await self.ask(predictor, await self.decode(predictor.decode, content))
 
-    async def ask(self, predictor: Predictor, decoded: Decoded) -> Answer:
+    async def ask(self, predictor: Predictor, decoded: Prepared) -> Answer:
         """Answer pixels, in the next batch. Cancelled, they leave the queue."""
         waiting = Waiting(predictor, decoded, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)

@@ -52,7 +52,7 @@ class Current:
 
     asked: str
     name: str | None
-    limits: Limits | None = None  # None: what the model's training images might cost
+    limits: Limits | None = None  # of a file, besides those of params.yaml
     interval: float = INTERVAL
     model: Model | None = None
     problem: str | None = None  # why the model is not what `asked` names now

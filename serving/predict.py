@@ -170,7 +170,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", help="of the registered model; default: register.model of params.yaml")
     parser.add_argument("--output", type=Path, metavar="CSV", help="write there, and go on from there; default: a table")
     parser.add_argument("--explain", type=Path, metavar="FOLDER", help="write there where the model looked, a picture of each file")
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="width times height of a file; default: as in the training")
+    parser.add_argument(
+        "--max-pixels", type=int, metavar="N", help="width times height of a file; default: validate.max_pixels of params.yaml"
+    )
     return parser.parse_args(words)
 
 

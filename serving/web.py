@@ -136,7 +136,7 @@ def main() -> None:
     machine.tell(log.info)
     with exit_with_message():
         held = hold_port(asked.host, asked.port, f"take another: --port {asked.port + 1}")
-        current = Current(asked.model, asked.name)
+        current = Current(asked.model, asked.name, SETTINGS.limits)
         app = serve(current, examples(SPLITS, CLEAN))
     address = f"http://{asked.host}:{held.getsockname()[1]}"
     log.info("%s answers on %s until Ctrl-C", current.model.predictor.name, address)

@@ -46,7 +46,7 @@ def main(architecture: str, clean: Path, splits_csv: Path, predictions_csv: Path
     keras.utils.set_random_seed(training.seed)
     predictions = read_table(predictions_csv)
     chosen = choose(predictions, read_table(splits_csv), read_section("explain", Explain))
-    form, _, _ = saved.read_input(models)
+    form, _ = saved.read_input(models)
     heats, sanity = explain(models, clean, chosen, class_names(predictions), form)
     explanations.mkdir(parents=True, exist_ok=True)
     shown = chosen[: len(heats)].assign(picture="", overlay="")  # none without feature maps

@@ -48,17 +48,17 @@ def main(
     weights = json.loads(class_weights.read_text())
     classes = list(weights)
     splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
-    found = decoding.read(decoding_json)
-    form = replace(section.train.form, bits=found.bits)
+    bits = decoding.read(decoding_json).bits
+    form = replace(section.train.form, bits=bits)
     images = load_images(clean, splits, weights, form)
-    key = checkpoint_key(section, splits_csv, class_weights, found.bits)
+    key = checkpoint_key(section, splits_csv, class_weights, bits)
     use_threads(section.train.threads)
     with runs.recorded(lambda: start_run(architecture, section, splits_csv, key)):
         try:
             fitted = train(section, images, splits, CHECKPOINTS / f"{architecture}.npz", key)
         except UserError as error:
             raise UserError(f"{architecture}: {error}") from error
-        summary = saved.save(fitted.model, fitted.features, classes, form, section.train.test_views, models, found.limits)
+        summary = saved.save(fitted.model, fitted.features, classes, form, section.train.test_views, models)
         (models / "summary.txt").write_text(summary + "\n")
         predictions = predict_all(models, section, images, splits, classes)
         write_results(fitted, predictions, results)

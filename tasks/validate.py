@@ -33,7 +33,7 @@ def main(raw: Path, files_csv: Path, validation_json: Path, decoding_json: Path,
     files = scan(raw, limits, params)
     write_table(files, files_csv, "%.3f")
     bits = find_bits(files)
-    decoding.write(Decoding(bits, limits), decoding_json)
+    decoding.write(Decoding(bits), decoding_json)
     tell(files)
     tell_remarks(files, bits)
     results = judge(files, params.expectations, data_docs)

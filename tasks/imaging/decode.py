@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, features
 
-from tasks.imaging.kinds import HEIC, name_kind
-from tasks.imaging.metadata import LARGE, cut, is_cut_short
+from tasks.imaging.kinds import AVIF, HEIC, TIFF, name_kind
+from tasks.imaging.metadata import LARGE, PNM, cut, is_cut_short
 from tasks.imaging.picture import FORMATS, NO_LIMITS, PARSER_ERRORS, Decoded, ImageError, Limits
 from tasks.params.model_input import Form
 
 VERSION = 3  # raise when the same bytes would give other pixels: caches are keyed by it
-JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # but those without bytes of their own
+JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")  # but those without bytes of their own
 SPECKS = 0.02  # share of bright pixels, such as noise, that a dark row or column may have
 RLE4 = 2  # of BMP's compressions
 MAX_SCANS = 100  # as libtiff allows: every one may take as long as the whole picture, and needs few bytes
@@ -37,7 +37,6 @@ EXIF = re.compile(rb"Exif\0\0|eXIf|EXIF")  # of JPEG, PNG and WebP
 TURNED = ("AVIF", "HEIF")  # formats that keep the orientation apart from the EXIF block: their decoders apply it
 MENDABLE = ("not_an_image", "truncated", "corrupt", "unsupported_mode")  # reasons that may lie in the metadata
 SIGNIFICANT = re.compile(rb"\0\0\0[\x01\x03]sBIT(.)", re.DOTALL)  # of a PNG
-BRIGHTEST = re.compile(rb"P[25](?:\s+|#[^\r\n]*[\r\n])+" + 2 * rb"\d+(?:\s+|#[^\r\n]*[\r\n])+" + rb"(\d+)")  # of a PGM
 PRECISION = re.compile(rb"\xff\x51.{38}(.)", re.DOTALL)  # of a JPEG 2000, less one
 # Channels, bits, compression and photometric interpretation, with what a TIFF means that does not say.
 TIFF_TAGS = ((277, 1), (258, 1), (259, 1), (262, 0))
@@ -171,9 +170,9 @@ def _open(content: bytes) -> Image.Image:
         kind = name_kind(content)
         if kind == HEIC:
             return _open_heic(content)
-        if "AVIF" in kind and not features.check("avif"):
+        if kind == AVIF and not features.check("avif"):
             raise ImageError("missing_package", "an AVIF image, and this build of Pillow has no AVIF: install another") from error
-        if "TIFF" in kind and (found := _describe_tiff(content)):
+        if kind == TIFF and (found := _describe_tiff(content)):
             raise ImageError("unsupported_mode", found) from error
         raise ImageError("not_an_image", kind + _ask_plugins(content)) from error
 
@@ -319,8 +318,8 @@ def _declared_bits(image: Image.Image, values: np.ndarray, content: bytes) -> in
     if image.format == "PNG":
         found = SIGNIFICANT.search(content, 0, content.find(b"IDAT"))
         return _significant_bits(found[1][0], values) if found else None
-    found = (BRIGHTEST if image.format == "PPM" else PRECISION).search(content)
-    says_nothing = found is None or found[1] in (b"65535", b"\x0f")
+    found = PNM.match(content) if image.format == "PPM" else PRECISION.search(content)
+    says_nothing = found is None or found[found.lastindex] in (b"65535", b"\x0f")
     return None if says_nothing else 16  # Pillow has scaled the others to 16 bits
 
 

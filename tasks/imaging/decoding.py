@@ -5,31 +5,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tasks.errors import UserError
-from tasks.params.model_input import DEFAULT_LIMITS, Limits
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """What the files may cost, and the bits of grey values whose files do not say; None where no file has more than 8."""
+    """What the pixels hang on: the bits of grey values whose files do not say; None where no file has more than 8."""
 
     bits: int | None = None
-    limits: Limits = DEFAULT_LIMITS
 
 
 def write(decoding: Decoding, file: Path) -> None:
     """Write what `read` reads."""
-    file.write_text(json.dumps({"bits": decoding.bits} | asdict(decoding.limits), indent=2) + "\n")
+    file.write_text(json.dumps(asdict(decoding), indent=2) + "\n")
 
 
 def read(file: Path) -> Decoding:
     """Read what `validate` found. Raises `UserError` where the file is missing or damaged."""
     try:
         content = json.loads(file.read_text())
-        bits = None if content["bits"] is None else int(content["bits"])
-        return Decoding(bits, Limits(int(content["max_bytes"]), int(content["max_pixels"])))
+        return Decoding(None if content["bits"] is None else int(content["bits"]))
     except FileNotFoundError:
         raise UserError(f"{file} is missing: `dvc repro validate` writes it") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file}: expected bits, max_bytes and max_pixels, received {error!r}; `dvc repro validate` writes it again"
-        ) from error
+        raise UserError(f"{file}: expected bits, received {error!r}; `dvc repro validate` writes it again") from error

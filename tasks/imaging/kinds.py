@@ -8,7 +8,11 @@ import zlib
 
 HEAD = 4096  # bytes that are looked at
 
+# Kinds that are known by more than their words: the decoder goes on with them.
 HEIC = "a HEIC image"
+AVIF = "an AVIF image whose header cannot be read"
+TIFF = "a TIFF image whose header cannot be read"
+NIFTI = "a NIfTI volume: save its slices as PNG"
 # The first pattern that fits the beginning says what the file is. A remedy stands behind a colon.
 KINDS = {
     rb"version https://git-lfs": "a Git LFS pointer in place of the file: `git lfs pull` brings it",
@@ -18,7 +22,7 @@ KINDS = {
     rb"BM.{4}\0\0\0\0": "a BMP image whose header cannot be read",
     rb"RIFF....WEBP": "a WebP image whose header cannot be read",
     rb"....jP  |\xff\x4f\xff\x51": "a JPEG 2000 image whose header cannot be read",
-    rb"....ftyp(?:avif|avis)": "an AVIF image whose header cannot be read",
+    rb"....ftyp(?:avif|avis)": AVIF,
     rb"....ftyp(?:hei[cxms]|hev[cmsx]|mif1|mif2|msf1)": HEIC,
     rb"\xff\x0a|\0\0\0\x0cJXL ": "a JPEG XL image: convert it to PNG or JPEG",
     rb"II\xbc": "a JPEG XR image: convert it to PNG or JPEG",
@@ -30,7 +34,7 @@ KINDS = {
     rb"FUJIFILMCCD-RAW": "a raw camera file (Fujifilm RAF): develop it to TIFF or JPEG",
     rb"\0MRM": "a raw camera file (Minolta MRW): develop it to TIFF or JPEG",
     rb"FOVb": "a raw camera file (Sigma X3F): develop it to TIFF or JPEG",
-    rb"II[*+]\0|MM\0[*+]": "a TIFF image whose header cannot be read",
+    rb"II[*+]\0|MM\0[*+]": TIFF,
     rb"P[1-6]\s": "a PNM image whose header cannot be read",
     rb"P[7fF]\s": "a PAM or PFM image: convert it to PNG",
     rb"8BPS": "a Photoshop file: export it as PNG or JPEG",
@@ -61,7 +65,7 @@ KINDS = {
     rb"\xfd7zXZ\0": "an XZ archive: unpack it first",
     rb"\x28\xb5\x2f\xfd": "a Zstandard archive: unpack it first",
     rb".{257}ustar": "a TAR archive: unpack it first",
-    rb"\x5c\x01\0\0.{340}n(?:i1|\+1)\0|\0\0\x01\x5c.{340}n(?:i1|\+1)\0|.{4}n(?:i2|\+2)\0": "a NIfTI volume: save its slices as PNG",
+    rb"\x5c\x01\0\0.{340}n(?:i1|\+1)\0|\0\0\x01\x5c.{340}n(?:i1|\+1)\0|.{4}n(?:i2|\+2)\0": NIFTI,
     rb"\x5c\x01\0\0|\0\0\x01\x5c": "an Analyze volume: save its slices as PNG",
     rb"NRRD000": "an NRRD volume: save its slices as PNG",
     rb"ObjectType *=|NDims *=": "a MetaImage volume: save its slices as PNG",
@@ -123,7 +127,7 @@ def _name_gzip(content: bytes) -> str:
     except zlib.error:
         inside = b""
     kind = name_kind(inside) if inside and not inside.startswith(b"\x1f\x8b") else ""
-    return f"{kind} (packed by gzip)" if "NIfTI" in kind else "a gzip archive: unpack it first"
+    return f"{kind} (packed by gzip)" if kind == NIFTI else "a gzip archive: unpack it first"
 
 
 def _name_text(head: bytes) -> str | None:

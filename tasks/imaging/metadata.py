@@ -8,6 +8,7 @@ Sources: PNG (W3C) chapter 11; JPEG (ITU-T T.81) annex B; GIF89a; RFC 9649 (WebP
 
 import re
 import struct
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 
 LARGE = 2**20  # bytes: more metadata than that is cut out before Pillow sees it, which takes minutes for 100 MB of comments
@@ -15,8 +16,9 @@ LARGE = 2**20  # bytes: more metadata than that is cut out before Pillow sees it
 Span = tuple[int, int]  # start and stop
 
 PNG_PARTS = {b"tRNS"}  # chunks that may be left out, and are part of the picture
-PNG_MORE = {b"acTL", b"fcTL", b"fdAT", b"sBIT"}  # frames, significant bits
-JPEG_PARTS = {0xE0, 0xEE}  # JFIF and Adobe: they say what the colours are
+PNG_MORE = {b"acTL", b"fcTL", b"fdAT"}  # frames
+ADOBE = 0xEE  # a segment of a JPEG that says what the colours are
+SEGMENT = re.compile(rb"\xff++([^\xda])", re.DOTALL)  # before the picture; more than one \xff says nothing
 WEBP_METADATA = {b"EXIF", b"XMP ", b"ICCP"}
 JP2_PARTS = {b"jP  ", b"ftyp", b"jp2h", b"jp2c"}
 TIFF_PARTS = {
@@ -24,7 +26,7 @@ TIFF_PARTS = {
     334, 338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 50706,
 }  # fmt: skip
 ITEM = re.compile(rb"(infe.{8}(?:..)?)(Exif|mime)", re.DOTALL)  # version, flags, number, protection, then the kind
-BLANKS = rb"(?:\s|#[^\r\n]*[\r\n])+"  # comments count as such
+BLANKS = rb"(?:\s|#[^\r\n]*+[\r\n])++"  # comments count as such; nothing is tried twice, however long they are
 PNM_BITMAP = re.compile(rb"(P[14])" + 2 * (BLANKS + rb"(\d+)"))  # width and height
 PNM = re.compile(rb"(P[2356])" + 3 * (BLANKS + rb"(\d+)"))  # and the brightest value
 
@@ -64,7 +66,8 @@ def _png(content: bytes, keep_exif: bool) -> bytes:
         length, kind = struct.unpack_from(">L4s", content, place)
         stop = place + 12 + length
         is_optional = kind in PNG_MORE or (kind == b"eXIf" and length < LARGE)
-        if not kind[0] & 0x20 or kind in PNG_PARTS or (keep_exif and is_optional):
+        says_bits = kind == b"sBIT" and zlib.crc32(content[place + 4 : stop - 4]) == int.from_bytes(content[stop - 4 : stop])
+        if not kind[0] & 0x20 or kind in PNG_PARTS or says_bits or (keep_exif and is_optional):
             kept.append((place, stop))
         place = stop
     return _join(content, kept)
@@ -72,11 +75,11 @@ def _png(content: bytes, keep_exif: bool) -> bytes:
 
 def _jpeg(content: bytes, keep_exif: bool) -> bytes:
     kept, place, exif = [(0, 2)], 2, 0
-    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] not in (b"", b"\xda"):
-        marker = content[place + 1]
-        has_length = marker not in (0xFF, 0x01) and not 0xD0 <= marker <= 0xD9
-        stop = place + (2 + int.from_bytes(content[place + 2 : place + 4]) if has_length else 1 + (marker != 0xFF))
-        is_metadata = marker == 0xFE or (0xE1 <= marker <= 0xEF and marker not in JPEG_PARTS)
+    while found := SEGMENT.match(content, place):
+        place, marker = found.end() - 2, found[1][0]
+        has_length = marker != 0x01 and not 0xD0 <= marker <= 0xD9
+        stop = place + 2 + (int.from_bytes(content[place + 2 : place + 4]) if has_length else 0)
+        is_metadata = marker == 0xFE or (0xE1 <= marker <= 0xEF and marker != ADOBE)
         is_exif = keep_exif and content.startswith((b"Exif\0\0", b"MPF\0"), place + 4)
         exif += stop - place if is_exif else 0
         if not is_metadata or (is_exif and exif < LARGE):

@@ -18,7 +18,7 @@ from tasks.errors import UserError
 from tasks.inference import voting
 from tasks.inference.voting import Vote
 from tasks.modeling import saved, temperature
-from tasks.params.model_input import Form, Limits, shape_of
+from tasks.params.model_input import Form, shape_of
 from tasks.results import CALIBRATION_JSON, CLASSES_JSON
 
 FILE, MEMBERS = "ensemble.json", "members"
@@ -85,9 +85,7 @@ def load(folder: Path) -> saved.Saved:
         probabilities, distances = said.answer(*zip(*given, strict=True))
         return temperature.apply(probabilities, degrees), distances
 
-    costs = [member.limits for member in members]
-    limits = Limits(max(one.max_bytes for one in costs), max(one.max_pixels for one in costs))
-    return saved.Saved(classes, forms, answer, limits)
+    return saved.Saved(classes, forms, answer)
 
 
 def cut(pixels: np.ndarray, forms: Sequence[Form]) -> dict[Form, np.ndarray]:

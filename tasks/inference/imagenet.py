@@ -20,14 +20,14 @@ import numpy as np
 from tasks.errors import UserError
 from tasks.inference import gradcam
 from tasks.inference.predictor import PLACES, Heatmaps, Predictor
-from tasks.params.model_input import DEFAULT_LIMITS, Form, Limits
+from tasks.params.model_input import Form, Limits
 
 CLASSES = 1000
 
 T = TypeVar("T")
 
 
-def load(name: str, limits: Limits | None, explain: bool = False) -> Predictor:
+def load(name: str, limits: Limits, explain: bool = False) -> Predictor:
     """Return the predictor of an application such as VGG16.
 
     Raises `UserError` for an unknown name, one that cannot `explain`, and where files cannot be downloaded: it names them
@@ -56,7 +56,7 @@ def load(name: str, limits: Limits | None, explain: bool = False) -> Predictor:
         classes=classes,
         forms=(Form(model.input_shape[1:3], 3),),
         answer=answer,
-        limits=limits or DEFAULT_LIMITS,
+        limits=limits,
         top=len(PLACES),
         heatmaps=_heatmaps(name, model, prepare) if explain else None,
     )

@@ -71,7 +71,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class Prepared:
     """Pixels of one file, or why there are none."""
 
     sha256: str
@@ -107,7 +107,7 @@ class Predictor:
     def stream(self, sources: Iterable[Source]) -> Iterator[Answer]:
         """Yield the answers one by one; of the sources no more than two batches are held."""
         pool = ThreadPoolExecutor(THREADS)
-        waiting: deque[list[Future[Decoded]]] = deque()
+        waiting: deque[list[Future[Prepared]]] = deque()
         remaining = iter(sources)
         try:
             while batch := list(islice(remaining, BATCH)):
@@ -119,7 +119,7 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def decode(self, source: Source) -> Decoded:
+    def decode(self, source: Source) -> Prepared:
         """Return the pixels as this model takes them, or the reason why there are none."""
         sha256 = ""
         try:
@@ -127,9 +127,9 @@ class Predictor:
             sha256 = hashlib.sha256(content).hexdigest()
             decoded = decode_bytes(content, self.limits)
             clipped = max(decoded.clipped(form.bits) for form in self.forms)
-            return Decoded(sha256, render(decoded, *self.forms), clipped=clipped)
+            return Prepared(sha256, render(decoded, *self.forms), clipped=clipped)
         except ImageError as error:
-            return Decoded(sha256, error=f"{error.reason}: {error.detail}")
+            return Prepared(sha256, error=f"{error.reason}: {error.detail}")
 
     def picture(self, content: bytes) -> Image.Image:
         """Return the part of the picture that the model sees, to show it. Raises `ImageError`."""
@@ -167,7 +167,7 @@ class Predictor:
         for images in (1, 2):
             self.answer(np.zeros((images, *shape_of(self.forms)), np.uint8))
 
-    def answers(self, batch: Sequence[Decoded]) -> Iterator[Answer]:
+    def answers(self, batch: Sequence[Prepared]) -> Iterator[Answer]:
         usable = [decoded.pixels for decoded in batch if decoded.pixels is not None]
         if usable:
             with self.lock:
@@ -180,7 +180,7 @@ class Predictor:
                 yield self._judged(decoded, probabilities[row], float(distances[row]))
                 row += 1
 
-    def _judged(self, decoded: Decoded, probabilities: np.ndarray, distance: float) -> Answer:
+    def _judged(self, decoded: Prepared, probabilities: np.ndarray, distance: float) -> Answer:
         top, known = int(probabilities.argmax()), not np.isnan(distance)
         confidence, limits = float(probabilities[top]), self.thresholds
         return Answer(
@@ -200,16 +200,16 @@ def from_folder(
     name: str,
     sha256: str,
     thresholds: Path | None = None,
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     facts: Mapping[str, str] = MappingProxyType({}),
 ) -> Predictor:
-    """Load a model's folder, as training wrote it, with its `thresholds.json` if any. Without `limits` the model's own count.
+    """Load a model's folder, as training wrote it, with its `thresholds.json` if any.
 
     Raises `UserError` where the files are damaged, do not fit together or would run code.
     """
     model = ensemble.load(folder) if ensemble.is_one(folder) else saved.load(folder)
     judged = read_thresholds(thresholds) if thresholds is not None and thresholds.exists() else Thresholds()
-    return Predictor(name, sha256, model.classes, model.forms, model.answer, judged, limits or model.limits, facts=facts)
+    return Predictor(name, sha256, model.classes, model.forms, model.answer, judged, limits, facts=facts)
 
 
 def read_thresholds(file: Path) -> Thresholds:

@@ -2,7 +2,7 @@
 
 `model.keras`, or `model.skops`, which works on pixels or on what `features.keras` makes of them; beside it
 `classes.json`, the classes in the order of the outputs, `input.json`, how a picture becomes pixels, which views of it are
-averaged and what a file may cost, `calibration.json`, the temperature that makes the probabilities honest, and
+averaged, `calibration.json`, the temperature that makes the probabilities honest, and
 `familiar.npz`, what is usual of each class.
 """
 
@@ -21,7 +21,7 @@ from tasks.errors import UserError
 from tasks.modeling import out_of_distribution as ood
 from tasks.modeling import temperature
 from tasks.modeling import test_time_augmentation as tta
-from tasks.params.model_input import DEFAULT_LIMITS, Form, Limits, View
+from tasks.params.model_input import Form, View
 from tasks.results import CALIBRATION_JSON, CLASSES_JSON
 
 BATCH = 64  # images at a time, as while training
@@ -43,23 +43,19 @@ class Saved:
     forms: tuple[Form, ...]
     # Pixels to probabilities (images, classes) and distances from the training images (images,), both float32.
     answer: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    limits: Limits = DEFAULT_LIMITS  # what a training image might cost
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Return the probabilities alone."""
         return self.answer(pixels)[0]
 
 
-def save(
-    model: Any, features: Any, classes: list[str], form: Form, test_views: Sequence[View], folder: Path,
-    limits: Limits = DEFAULT_LIMITS,
-) -> str:  # fmt: skip
+def save(model: Any, features: Any, classes: list[str], form: Form, test_views: Sequence[View], folder: Path) -> str:
     """Write a Keras model, or a scikit-learn pipeline with its network of `features` if any; return a summary in words.
 
     Equal models give equal bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    describe(folder, classes, form, test_views, limits)
+    describe(folder, classes, form, test_views)
     networks = {"model.keras": model} if hasattr(model, "layers") else {"features.keras": features}
     networks = {name: network for name, network in networks.items() if network is not None}
     for name, network in networks.items():
@@ -76,16 +72,12 @@ def save(
     return "\n".join(lines)
 
 
-def describe(
-    folder: Path, classes: list[str], form: Form, test_views: Sequence[View] = (), limits: Limits = DEFAULT_LIMITS
-) -> None:
+def describe(folder: Path, classes: list[str], form: Form, test_views: Sequence[View] = ()) -> None:
     """Write what `load` needs to know beside the model; what is as it always was is left out, so that old models stay equal."""
     (folder / CLASSES_JSON).write_text(json.dumps(classes, indent=2, ensure_ascii=False) + "\n")
     taken = asdict(form) | {"test_views": list(test_views)}
     if form.bits is None:
         del taken["bits"]
-    if limits != DEFAULT_LIMITS:
-        taken |= asdict(limits)
     (folder / "input.json").write_text(json.dumps(taken, indent=2) + "\n")
 
 
@@ -98,7 +90,7 @@ def complete(folder: Path, degrees: float, usual: np.ndarray) -> None:
 def load(folder: Path) -> Saved:
     """Return the model of `folder`. Raises `UserError` where its files do not fit together."""
     classes = read(folder / CLASSES_JSON)
-    form, test_views, limits = read_input(folder)
+    form, test_views = read_input(folder)
     shape = form.shape
     if (folder / "model.keras").exists():
         raw, inputs, outputs = _keras(folder / "model.keras")
@@ -118,7 +110,7 @@ def load(folder: Path) -> Saved:
         distances = ood.distances(ood.describe(pixels, statistics), usual)
         return temperature.apply(probabilities, degrees), distances
 
-    return Saved(classes, (form,), answer, limits)
+    return Saved(classes, (form,), answer)
 
 
 def check_pixels(pixels: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -184,11 +176,8 @@ def read(file: Path) -> list | dict:
         raise UserError(f"{file} is damaged: expected JSON as training wrote it, received {error}; train it again") from error
 
 
-def read_input(folder: Path) -> tuple[Form, tuple[View, ...], Limits]:
-    """Return how a picture becomes pixels, the views of them that are averaged, and what a file may cost.
-
-    A model from before one of these was saved has none, or the limits that were the default.
-    """
+def read_input(folder: Path) -> tuple[Form, tuple[View, ...]]:
+    """Return how a picture becomes pixels, and the views of them that are averaged; a model from before has none."""
     file = folder / "input.json"
     content = read(file)
     try:
@@ -198,12 +187,11 @@ def read_input(folder: Path) -> tuple[Form, tuple[View, ...], Limits]:
         test_views = tuple(content.get("test_views", ()))
         if not set(test_views) <= set(get_args(View)):
             raise UserError(f"unknown views {test_views}")
-        limits = Limits(*(int(content.get(key, default)) for key, default in asdict(DEFAULT_LIMITS).items()))
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise UserError(
             f"{file}: expected image_size and channels, as training wrote them, received {content}; train it again"
         ) from error
-    return form, test_views, limits
+    return form, test_views
 
 
 def read_temperature(file: Path) -> float:

@@ -19,8 +19,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from tasks.errors import UserError
-from tasks.imaging.picture import Limits
+from tasks.imaging.picture import NO_LIMITS, Limits
 from tasks.inference.predictor import Predictor, from_folder
+from tasks.params.model_input import DEFAULT_LIMITS
+from tasks.params.read import PARAMS
 from tasks.params.whole import load_params
 from tasks.registry import versions
 from tasks.results import THRESHOLDS_JSON
@@ -35,11 +37,12 @@ def load_predictor(
     model: str = versions.CHAMPION, name: str | None = None, limits: Limits | None = None, explain: bool = False
 ) -> Predictor:
     """Return the predictor of a model, warmed up; `name` is that of the registered model, by default what params.yaml says.
-    Without `limits` a file may cost what the model's training images might.
+    A file may cost what an image of the training may, by `validate` of params.yaml, and no more than `limits`.
 
     Raises `UserError`, in words for the user, where there is no such model, its files are refused, or it is
     to `explain` and cannot.
     """
+    limits = narrowest(allowed(), limits or NO_LIMITS)
     if model.startswith(IMAGENET):
         from tasks.inference import imagenet
 
@@ -52,12 +55,25 @@ def load_predictor(
     return predictor
 
 
+def allowed() -> Limits:
+    """Return what a file may cost by `params.yaml`, or by default where there is none, as on a server. Raises `UserError`."""
+    if not PARAMS.exists():
+        return DEFAULT_LIMITS
+    params = load_params().validate_
+    return Limits(params.max_bytes, params.max_pixels)
+
+
+def narrowest(one: Limits, other: Limits) -> Limits:
+    """Return what both limits allow."""
+    return Limits(min(one.max_bytes, other.max_bytes), min(one.max_pixels, other.max_pixels))
+
+
 def is_folder(model: str) -> bool:
     """Say whether a model is named by its folder."""
     return Path(model).is_dir() or "/" in model
 
 
-def of_folder(folder: Path, limits: Limits | None = None, explain: bool = False) -> Predictor:
+def of_folder(folder: Path, limits: Limits = DEFAULT_LIMITS, explain: bool = False) -> Predictor:
     """Load `data/models/<architecture>`."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: expected what training wrote, such as data/models/<architecture>")
@@ -66,14 +82,14 @@ def of_folder(folder: Path, limits: Limits | None = None, explain: bool = False)
     return explaining(predictor, folder) if explain else predictor
 
 
-def of_version(version: ModelVersion, limits: Limits | None = None, explain: bool = False) -> Predictor:
+def of_version(version: ModelVersion, limits: Limits = DEFAULT_LIMITS, explain: bool = False) -> Predictor:
     """Load a registered version, if its files are those that were registered."""
     with versions.fetched(version) as files:
         predictor = of_files(version, files, limits)
         return explaining(predictor, versions.artifact(files, "model")) if explain else predictor
 
 
-def of_files(version: ModelVersion, files: Path, limits: Limits | None = None) -> Predictor:
+def of_files(version: ModelVersion, files: Path, limits: Limits = DEFAULT_LIMITS) -> Predictor:
     """Load a registered version from its files, as `registry.fetched` has them."""
     try:
         thresholds = versions.artifact(files, "thresholds")

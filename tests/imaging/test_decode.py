@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tasks.imaging.decode import MAX_SCANS, cut_dark_border, decode, decode_bytes, read_file, render
+from tasks.imaging.metadata import cut
 from tasks.imaging.picture import FORMATS, REASONS, Decoded, ImageError, Limits
 from tasks.params.model_input import Form, shape_of
 
@@ -335,6 +336,15 @@ def test_a_file_that_says_how_many_bits_it_has_is_read_by_them() -> None:
     for content in (*significant.values(), gray_map):
         assert taken(content, 14) == [0, 0, 1, 15, 16, 255]  # whatever the others of the set are
         assert decode_bytes(content).peak is None
+
+
+def test_a_png_keeps_its_bits_where_a_text_beside_them_cannot_be_read() -> None:
+    content = encode(Image.fromarray(SCAN), "PNG")
+    damaged = bytearray(content[:33] + chunk(b"sBIT", b"\x0c") + chunk(b"iTXt", b"\xff") + content[33:])
+    assert decode_bytes(bytes(damaged)).bits == 12
+    assert b"sBIT" in cut(bytes(damaged), keep_exif=False)  # as where the EXIF block is damaged too
+    damaged[45] ^= 1  # the checksum of the bits
+    assert decode_bytes(bytes(damaged)).bits is None
 
 
 def test_plain_values_in_a_bmp_of_run_lengths_are_read_whole() -> None:

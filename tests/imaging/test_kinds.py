@@ -90,6 +90,13 @@ def test_the_thumbnail_of_a_raw_camera_file_is_not_taken_for_the_picture() -> No
         decode_bytes(tiff(50706, 1, 4, 0x00000401))
 
 
+def test_a_raw_camera_file_that_is_a_tiff_too_is_called_by_its_maker() -> None:
+    mosaic = tiff(277, 3, 1, 5)  # a TIFF that Pillow does not read
+    moved = mosaic[:4] + (200).to_bytes(4, "little") + b"CR\2\0" + mosaic[12:200] + mosaic[8:200]
+    with pytest.raises(ImageError, match="not_an_image: a raw camera file .Canon CR2.: develop it"):
+        decode_bytes(moved)
+
+
 def test_a_heic_file_is_read_or_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     content = heic()
     decoded = decode_bytes(content)

@@ -3,6 +3,8 @@
 import struct
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -95,6 +97,25 @@ def test_megabytes_of_comments_take_no_time(content: bytes, original: bytes) -> 
     started = time.process_time()
     check_same(content, original)
     assert time.process_time() - started < 3  # Pillow alone takes up to minutes
+
+
+def hostile() -> Iterator[bytes]:
+    """Files on which a pattern that tries a thing twice would never end."""
+    for run in (b" ", b"1", b"1 ", b"#", b"#\n", b"# a\n", b"\r\n", b"P5#", b"\xff", b"\xff\0"):
+        many = run * (2**17 // len(run))
+        yield from (head + many + tail for head in (b"P5", b"P5 1 ", b"") for tail in (b"", b"1_0 10 4095\n" + bytes(200)))
+        yield JPEG[:2] + many + JPEG[2:]
+        yield JPEG[:-2] + many + b"\0" + JPEG[-2:]
+
+
+def test_much_of_anything_in_a_header_takes_no_time() -> None:
+    started = time.process_time()
+    with suppress(ImageError):
+        decode_bytes(b"P5" + b" " * 60 + b"1_0 10 4095\n" + bytes(200))
+    for content in hostile():
+        with suppress(ImageError):
+            decode_bytes(content)
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize("marker", [0xE1, 0xE2, 0xED])

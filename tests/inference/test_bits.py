@@ -8,11 +8,14 @@ import pytest
 from PIL import Image
 
 from serving.predict import show, told
+from serving.web import SETTINGS
 from tasks.imaging.arrays import load_pixels
 from tasks.inference.predictor import from_folder
 from tasks.modeling import saved
 from tasks.params.model_input import DEFAULT_LIMITS, Limits
+from tasks.registry.load import load_predictor
 from tasks.tables import read_table
+from tests.support import toy_model
 from tests.support.pipeline import enter, run_stage
 
 PARAMS = """
@@ -46,13 +49,14 @@ def test_the_range_of_the_training_images_goes_from_validation_to_serving(tmp_pa
     draw_scans(Path("data/raw"))
     for stage in ("validate", "clean", "split", "weigh", "train@plain"):
         run_stage(stage)
-    assert json.loads(Path("data/decoding.json").read_text()) == {"bits": 12, "max_bytes": 100_000_000, "max_pixels": 150_000_000}
+    assert json.loads(Path("data/decoding.json").read_text()) == {"bits": 12}  # a new limit retrains nothing
     files = read_table(Path("data/files.csv")).set_index("path")
     assert files.levels.min() > 100 and files.peak.max() == 16_000
     assert files.detail[BRIGHT].endswith("they are white (25.00%)") and (files.detail.drop(BRIGHT) == "").all()
 
     model = from_folder(Path("data/models/plain"), "plain", "")
-    assert model.forms[0].bits == 12 and model.limits == Limits(100_000_000, 150_000_000)
+    assert model.forms[0].bits == 12
+    assert load_predictor("data/models/plain").limits == Limits(100_000_000, 150_000_000)
     splits = read_table(Path("data/splits.csv"))
     trained = load_pixels(Path("data/clean"), splits.path, splits.sha256, model.forms[0])
     served = [model.decode(Path("data/clean", path)) for path in splits.path]
@@ -65,5 +69,17 @@ def test_the_range_of_the_training_images_goes_from_validation_to_serving(tmp_pa
 
 def test_a_model_from_before_takes_all_values_as_sixteen_bits(tmp_path: Path) -> None:
     (tmp_path / "input.json").write_text('{"image_size": [8, 8], "channels": 1, "dark_border": null, "detail": null}')
-    form, test_views, limits = saved.read_input(tmp_path)
-    assert (form.bits, test_views, limits) == (None, (), DEFAULT_LIMITS)
+    form, test_views = saved.read_input(tmp_path)
+    assert (form.bits, test_views) == (None, ())
+
+
+@pytest.mark.slow
+def test_a_file_may_cost_what_both_params_and_a_server_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(tmp_path, monkeypatch)
+    folder = str(toy_model.write(tmp_path / "data/models/random", 1))
+    for pixels in (1_000, 150_000_000):
+        Path("params.yaml").write_text(PARAMS.replace("150_000_000", str(pixels)))
+        assert load_predictor(folder).limits == Limits(100_000_000, pixels)
+        assert load_predictor(folder, limits=SETTINGS.limits).limits == Limits(25_000_000, min(pixels, 64_000_000))
+    Path("params.yaml").unlink()
+    assert load_predictor(folder).limits == DEFAULT_LIMITS
