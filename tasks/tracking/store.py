@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from tasks.errors import UserError
+from tasks.tracking import servers
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_FILE = Path("mlflow.db")
@@ -62,17 +63,18 @@ def make_places_relative() -> None:
     if find_uri() != DEFAULT_URI or not DEFAULT_FILE.exists():
         return
     try:
-        with closing(sqlite3.connect(DEFAULT_FILE, timeout=PATIENCE)) as store, store:
+        connected = sqlite3.connect(DEFAULT_FILE, PATIENCE, isolation_level="IMMEDIATE")
+        with closing(connected) as store, store:
             names = store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             tables = {name for (name,) in names}
             for table, column in COLUMNS:
                 if table in tables:
                     _make_column_relative(store, table, column)
-    except sqlite3.Error as error:
-        raise UserError(
-            f"{DEFAULT_FILE}: expected MLflow's database, which this user may read and write, "
-            f"received: {error}. Give the right to write, or bring it back from a back-up"
-        ) from error
+    except sqlite3.OperationalError as error:
+        said = servers.describe_unusable(str(DEFAULT_FILE), error)
+        raise UserError(": ".join(said)) from error
+    except sqlite3.DatabaseError as error:
+        raise UserError(f"{DEFAULT_FILE}: expected MLflow's database, received: {error}. Bring it back from a back-up") from error
 
 
 def _make_column_relative(store: sqlite3.Connection, table: str, column: str) -> None:
@@ -82,8 +84,10 @@ def _make_column_relative(store: sqlite3.Connection, table: str, column: str) ->
     for row, place in rows:
         found = PLACE.fullmatch(place)
         if found and (table == "experiments" or not _lies_alone(found)):
-            relative.append((found[2], row))
-    store.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", relative)
+            relative.append((found[2], row, place))
+    if relative:  # or else nobody is waited for
+        change = f"UPDATE {table} SET {column} = ? WHERE rowid = ? AND {column} = ?"
+        store.executemany(change, relative)
 
 
 def _lies_alone(found: re.Match) -> bool:

@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -129,6 +130,24 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path, monkeypatch: pytest
     Path("mlflow.db").write_text("not a database, and longer than the head of one " * 20)
     with pytest.raises(UserError, match="mlflow.db: expected MLflow's database, .*: file is not a database"):
         store.make_places_relative()
+
+
+def test_who_writes_is_waited_for_only_where_a_place_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    with closing(sqlite3.connect("mlflow.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE runs (artifact_uri)")
+        other.execute("BEGIN IMMEDIATE")
+        store.make_places_relative()
+        other.execute("INSERT INTO runs VALUES (?)", [f"{tmp_path}/mlartifacts/1"])
+        other.execute("COMMIT")
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match=r"another process is writing mlflow.db .* run again"):
+            store.make_places_relative()
+        other.execute("COMMIT")
+        store.make_places_relative()
+        assert other.execute("SELECT * FROM runs").fetchall() == [("mlartifacts/1",)]
 
 
 def test_a_percent_sign_in_the_path_of_the_packages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
