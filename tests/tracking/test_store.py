@@ -102,6 +102,21 @@ def test_places_stay_relative_and_others_are_left_alone(copy: Path) -> None:
     assert {place for place in places(copy) if not place.startswith(own)} == set(elsewhere)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_a_person_gave_an_experiment_stays(there: bool, copy: Path, tmp_path: Path) -> None:
+    """A disk that is not mounted now has no folder."""
+    disk = tmp_path / "big disk"
+    if there:
+        disk.mkdir()
+    runs.open_store()
+    number = mlflow.create_experiment("big", f"{disk}/mlartifacts")
+    with mlflow.start_run(experiment_id=number):
+        pass
+    before = [place for place in places(copy) if "big" in place]
+    runs.open_store()
+    assert [place for place in places(copy) if "big" in place] == before and len(before) == 2
+
+
 def test_what_an_older_version_left_in_the_old_place_stays_readable(project: Path, copy: Path, hidden: None) -> None:
     """It wrote there after the move. What is logged from now on comes here."""
     (moved,) = copy.glob("mlartifacts/models/*")
