@@ -1,5 +1,9 @@
 # Every target works on a fresh machine with Python 3.11, git and make.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Which one is asked before .venv is put on the path, and never .venv's own: a recipe removes that.
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell PATH="$$(printf '%s' "$$PATH" | tr ':' '\n' | grep -vx -F -e "$$(pwd)/.venv/bin" -e "$$(pwd -P)/.venv/bin" \
+	| paste -s -d ':' -)"; command -v python3.11 || command -v python3)
+endif
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
 export PYTHONUTF8 := 1
@@ -92,7 +96,7 @@ clean:  ## remove scratch that is made again when needed; never images, models o
 define RELOCATABLE
 import pathlib, re
 FIRST = re.compile(rb"\A#!(?:/bin/sh\n'''exec' )?\"?[^\n]*/\.venv/bin/python[^\n]*\n(?:' '''\n)?")
-BESIDE = b"""#!/bin/sh\n'''exec' "$$(dirname -- "$$(realpath -- "$$0")")/python" "$$0" "$$@"\n' '''\n"""
+BESIDE = b"""#!/bin/sh\n'''exec' "$$(dirname -- "$$(realpath -- "$$0" 2>/dev/null || echo "$$0")")/python" "$$0" "$$@"\n' '''\n"""
 for path in pathlib.Path(".venv/bin").iterdir():
     if path.is_file() and not path.is_symlink():
         path.write_bytes(FIRST.sub(lambda _: BESIDE, path.read_bytes(), count=1))

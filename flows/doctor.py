@@ -26,6 +26,8 @@ from tasks.tracking import servers
 
 SECONDS = 7.0  # for all checks together, side by side
 PATIENCE = 4.0  # for a server
+LATE = "no answer within"
+BUSY = 1.0  # for a database that another process is writing
 SPACE = 2e9  # bytes that a run of a small set needs
 NAMED = 10  # packages that a message lists
 LOCK = Path("requirements.txt")
@@ -34,12 +36,14 @@ MAIN = (
     "numpy", "pandas", "pillow",
 )  # fmt: skip
 PORTS = {4200: "make serve, make ui", 5000: "make ui", 7860: "make web", 8000: "make api"}
-SHOWN = re.compile(
-    r"(PIPELINE|PREFECT|MLFLOW|KERAS)_\w+|API_(MODEL|NAME|HOST|PORT|KEY)|LOG_LEVEL|PYTHONPATH|LANG|LC_ALL|"
-    r"TF_(FORCE_GPU|GPU|NUM|CPP)_\w+|XLA_FLAGS|CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS)_NUM_THREADS"
+OURS = re.compile(r"(PIPELINE|PREFECT|MLFLOW|KERAS|API)_\w+")  # named; the value may hold a key, whatever the name
+SHOWN = re.compile(  # whose values hold no key
+    r"API_(MODEL|NAME|HOST|PORT)|LOG_LEVEL|PYTHONPATH|LANG|LC_ALL|TF_(FORCE_GPU|GPU|NUM|CPP)_\w+|XLA_FLAGS|"
+    r"CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS)_NUM_THREADS|KERAS_HOME|PREFECT_(HOME|PROFILE|PROFILES_PATH|LOGGING_LEVEL)|"
+    r"MLFLOW_(EXPERIMENT_NAME|HTTP_REQUEST_\w+|TRACKING_INSECURE_TLS)"
 )
 SERVERS = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # which have lines of their own
-SECRET = re.compile("KEY|TOKEN|PASS|SECRET|AUTH|USERNAME")
+INPUT = re.compile(r"input_value=.*")  # in pydantic's messages
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,10 @@ def check_venv(python: Path) -> Iterator[Finding]:
     """The environment that `make` sets up; people may bring another."""
     if python.is_symlink() and not python.exists():
         yield Finding(".venv", f"its Python is gone: {os.readlink(python)}", "`make run` sets it up again")  # noqa: PTH115
-    elif python.exists() and run(str(python), "-I", "-c", "import filelock"):
-        yield Finding(".venv", "its Python finds no packages", "`make run` sets it up again")
+    elif python.exists() and (said := run(str(python), "-I", "-c", "import filelock")):
+        late = said.startswith(LATE)
+        found, remedy = (said, "") if late else ("its Python finds no packages", "`make run` sets it up again")
+        yield Finding(".venv", found, remedy, known=not late)
     elif not python.exists() and sys.prefix == sys.base_prefix:
         yield Finding(".venv", "there is none yet", "`make run` sets it up")
 
@@ -133,8 +139,9 @@ def differences(lock: Path) -> list[str]:
 def check_settings() -> Iterator[Finding]:
     """What is set for the pipeline and its libraries, and what of it is set aside."""
     for name, value in sorted(os.environ.items()):
-        if SHOWN.fullmatch(name) and name not in SERVERS and value != (machine.QUIET | machine.OURS).get(name):
-            yield Finding(name, "***" if SECRET.search(name) else value)
+        ours = OURS.fullmatch(name) or SHOWN.fullmatch(name)
+        if ours and name not in SERVERS and value != (machine.QUIET | machine.OURS).get(name):
+            yield Finding(name, value if SHOWN.fullmatch(name) else "set")
     for name in machine.both_cases(machine.PROXIES):
         if name in os.environ:
             yield Finding(name, f"{os.environ[name]}; never asked for this machine itself")
@@ -160,6 +167,10 @@ def look_at_git() -> Finding:
     if "dubious ownership" in head:
         remedy = f"`git config --global --add safe.directory '{Path.cwd()}'`"
         return Finding("Git", "this folder belongs to another user", remedy)
+    if head.startswith(LATE):
+        return Finding("Git", head, known=False)
+    if "unknown revision" in head:
+        return Finding("Git", "this repository has no commit yet", "`git add . && git commit -m start`")
     if not re.fullmatch("[0-9a-f]{40,64}", head):
         return Finding("Git", head.partition("\n")[0], "`git init && git add . && git commit -m start`")
     changed = len(run("git", "status", "--porcelain").splitlines())
@@ -192,10 +203,12 @@ def check_prefect() -> Iterator[Finding]:
 def check_prefect_settings() -> Iterator[Finding]:
     """Whether Prefect takes what is set for it."""
     command = (sys.executable, "-c", "import prefect.settings as s; s.get_current_settings()")
-    said = run(*command, seconds=SECONDS) if version("prefect") != "is missing" else ""
-    if said:
+    said = run(*command, seconds=SECONDS - 1) if version("prefect") != "is missing" else ""
+    if said.startswith(LATE):
+        yield Finding("Prefect's settings", said, known=False)
+    elif said:
         remedy = "correct it in the environment, or with `prefect config` and `prefect profile`"
-        yield Finding("Prefect's settings", "\n  ".join(said.splitlines()[-4:]), remedy)
+        yield Finding("Prefect's settings", INPUT.sub("…", "\n  ".join(said.splitlines()[-4:])), remedy)
 
 
 def prefect_home() -> Path:
@@ -237,7 +250,9 @@ def look_at_store(file: Path, package: str) -> Finding:
         return Finding(file.name, "none yet")
     aside = f"set it aside (mv {file} {file}.newer)"
     try:
-        revision = servers.foreign_revision(file, package) if version(package) != "is missing" else None
+        revision = servers.foreign_revision(file, package, BUSY) if version(package) != "is missing" else None
+    except sqlite3.OperationalError as error:
+        return Finding(file.name, *servers.describe_unusable(str(file), error))
     except sqlite3.DatabaseError as error:
         return Finding(file.name, f"{file} cannot be read: {error}", f"bring back a copy, or {aside}")
     if revision is None:
@@ -282,8 +297,6 @@ def _examine(check: Callable[[], Iterator[Finding]], found: list[Finding]) -> No
     try:
         for finding in check():
             found.append(finding)
-    except subprocess.TimeoutExpired:
-        found.append(too_slow(check))
     except Exception as error:  # the page is for broken machines: what breaks a check belongs on it
         found.append(Finding(title(check), f"{type(error).__name__}: {error}", "put this page into a bug report"))
 
@@ -299,8 +312,12 @@ def title(check: Callable) -> str:
 
 
 def run(*command: str, seconds: float = 3.0) -> str:
-    """Return what a command says, on whichever stream; "" where it says nothing."""
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds)
+    """Return what a command says in English, on whichever stream; "" where it says nothing."""
+    english = os.environ | {"LC_ALL": "C"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds, env=english)
+    except subprocess.TimeoutExpired:
+        return f"{LATE} {seconds:.0f} s"
     return (done.stdout + done.stderr).strip()
 
 
@@ -310,7 +327,10 @@ def show(finding: Finding) -> str:
     lines = [f"{word:<6} {finding.name:<20} {finding.said}"]
     lines += [f"{'':<6} → {finding.remedy}"] if finding.remedy else []
     home = os.path.expanduser("~")  # noqa: PTH111 — `Path.home` fails where there is none
-    return servers.masked("\n".join(lines)).replace(home, "~")
+    text = servers.masked("\n".join(lines))
+    if home.rstrip("/") in ("", "~"):
+        return text
+    return re.sub(rf"(?<![\w.-]){re.escape(home.rstrip('/'))}(?![\w.-])", "~", text)
 
 
 def main() -> None:

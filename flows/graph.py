@@ -31,9 +31,14 @@ class DvcError(UserError):
 def refuse_without_git() -> None:
     """Raise `UserError` unless Git lets this user work in this folder, since DVC needs it."""
     command, english = ["git", "rev-parse", "--git-dir"], environment() | {"LC_ALL": "C"}
-    found = subprocess.run(command, capture_output=True, text=True, check=False, env=english)
-    if found.returncode == 0 or not DVC.exists() or _without_scm():
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, env=english)
+    except FileNotFoundError:
+        found = None
+    if (found and found.returncode == 0) or not DVC.exists() or _without_scm():
         return
+    if found is None:
+        raise UserError("git is not installed, and DVC needs it: install git, and run again")
     owned = re.search(r"git config --global --add safe\.directory .*", found.stderr)
     if owned:
         raise UserError(

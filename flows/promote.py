@@ -129,6 +129,7 @@ def _client() -> MlflowClient | None:
     """Return the registry; None where the default one is not there, and must not be made by asking for it."""
     if "MLFLOW_TRACKING_URI" not in os.environ and not DEFAULT_FILE.exists():
         return None
+    runs.refuse_silence()
     runs.open_store()
     return MlflowClient()
 

@@ -95,7 +95,7 @@ def where_set(address: str) -> tuple[str, str]:
 def is_prefect(address: str) -> bool:
     """Say whether it is Prefect that answers; its Cloud, and who asks for a key first, are believed."""
     try:
-        reply = httpx.get(f"{address}/health", timeout=5, verify=False, follow_redirects=True)
+        reply = httpx.get(f"{address.rstrip('/')}/health", timeout=5, verify=False, follow_redirects=True)
     except httpx.HTTPError:
         return False
     return "prefect.cloud" in address or reply.status_code in (401, 403) or reply.text.strip() == "true"

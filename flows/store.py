@@ -73,6 +73,8 @@ def refuse_newer(file: Path, package: str, remedy: str) -> None:
     shown = machine.shown(file)
     try:
         revision = servers.foreign_revision(file, package)
+    except sqlite3.OperationalError as error:
+        raise UserError(": ".join(servers.describe_unusable(shown, error))) from error
     except sqlite3.DatabaseError as error:
         raise UserError(f"{shown} is no database that can be read ({error}): bring back a copy, or {remedy}") from error
     if revision is not None:

@@ -24,6 +24,8 @@ def describe_error(error: BaseException) -> str | None:
             where = getattr(behind, "filename2", None) or getattr(behind, "filename", None) or "an output"
             return f"no space left on the device while writing {where}: free some and run again; what is finished is kept"
         behind = behind.__context__
+    if isinstance(error, FileNotFoundError) and error.filename == "git":
+        return "git is not installed: install it, and run again"
     if isinstance(error, OSError) and error.errno in REFUSED and error.filename is not None:
         return f"{error.filename}: {error.strerror}; give this user the right to read and write it, and run again"
     return str(error) if isinstance(error, UserError) else None

@@ -119,6 +119,8 @@ def spare_loopback(variables: MutableMapping[str, str]) -> None:
         return  # a variable alone would hide what the system's settings say
     hosts = [host.strip() for name in both_cases(("NO_PROXY",)) for host in variables.get(name, "").split(",")]
     spared = ",".join(dict.fromkeys(host for host in [*hosts, *LOOPBACK] if host))
+    if "*" in hosts:
+        spared = "*"  # all hosts, and only where it stands alone
     variables.update(dict.fromkeys(both_cases(("NO_PROXY",)), spared))
 
 
@@ -207,4 +209,9 @@ def both_cases(names: tuple[str, ...]) -> list[str]:
     return [case for name in names for case in (name, name.lower())]
 
 
-SET_ASIDE = settle(os.environ)
+def lies_in_a_model() -> bool:
+    """Say whether this is the code that a model brings along: the process is somebody else's, whose settings stay."""
+    return Path(__file__).absolute().parents[2].joinpath("MLmodel").is_file()
+
+
+SET_ASIDE = {} if lies_in_a_model() else settle(os.environ)

@@ -63,8 +63,8 @@ def main(
         predictions = predict_all(models, section, images, splits, classes)
         write_results(fitted, predictions, results)
         keep_times(fitted, seconds_per_answer(models, images.pixels), results)
-        runs.record(lambda: mlflow.set_tag(runs.PREDICTIONS, file_sha256(results / PREDICTIONS_CSV)))
-        runs.record(lambda: mlflow.log_artifact(str(models / "summary.txt")))
+        runs.record(lambda: mlflow.set_tag(runs.PREDICTIONS, file_sha256(results / PREDICTIONS_CSV)), live=True)
+        runs.record(lambda: mlflow.log_artifact(str(models / "summary.txt")), live=True)
         draw_samples(section, images, splits).save(results / "samples.jpg", quality=samples.QUALITY)
         log_layers(fitted)
     for file in CHECKPOINTS.glob(f"{architecture}.*"):
@@ -141,7 +141,7 @@ def keep_times(fitted: Fitted, answer_seconds: float, results: Path) -> None:
     }
     write_timing(timing, results)
     del timing["epoch_seconds"]  # each epoch told its own
-    mlflow.log_metrics(timing)
+    runs.record(lambda: mlflow.log_metrics(timing), live=True)
 
 
 def draw_samples(section: Architecture, images: Images, splits: pd.DataFrame) -> Image.Image:
@@ -162,7 +162,7 @@ def log_layers(fitted: Fitted) -> None:
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "layers.png")
         keras.utils.plot_model(network, picture, show_shapes=True)
-        runs.record(lambda: mlflow.log_artifact(str(picture)))
+        runs.record(lambda: mlflow.log_artifact(str(picture)), live=True)
 
 
 def start_run(architecture: str, section: Architecture, splits_csv: Path, key: str) -> mlflow.ActiveRun:

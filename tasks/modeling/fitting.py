@@ -155,4 +155,4 @@ def tell(row: dict[str, float], epochs: int) -> None:
         f"{left / 60:.1f} min" if left >= 60 else f"{left:.0f} s",
     )  # fmt: skip
     metrics = {name: value for name, value in row.items() if name != "epoch"}
-    runs.record(lambda: mlflow.log_metrics(metrics, step=int(row["epoch"])))
+    runs.record(lambda: mlflow.log_metrics(metrics, step=int(row["epoch"])), live=True)

@@ -25,6 +25,7 @@ from tasks.tracking.keys import make_key
 DEFAULT_EXPERIMENT = "image-classification"
 PREDICTIONS = "predictions_sha256"
 TRAINING = "training_key"
+BUSY = "TEMPORARILY_UNAVAILABLE"  # what MLflow calls a database that another process is writing
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,17 @@ class AwayError(UserError):
     """Nothing answers where MLFLOW_TRACKING_URI points to; that may pass by itself."""
 
 
+class RefusedError(UserError):
+    """MLflow's store answers, and did not take what was logged: a right, a key or a name is wrong."""
+
+
 def open_store() -> str:
     """Open, and where needed create, the store and the experiment; return the experiment's id.
 
     Raises `AwayError` where no server answers, and `UserError` for a store that cannot be used.
     """
     uri = store.find_uri()
-    refuse_silence()
+    refuse_silence(store.VARIABLE)
     mlflow.set_tracking_uri(uri)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
     try:
@@ -62,9 +67,12 @@ def _have_experiment(name: str, artifacts: str | None) -> str:
     return found.experiment_id
 
 
-def refuse_silence() -> None:
-    """Raise `AwayError` where nothing answers at what the user set: MLflow itself would ask for minutes."""
-    for name in (store.VARIABLE, "MLFLOW_REGISTRY_URI"):
+def refuse_silence(*names: str) -> None:
+    """Raise `AwayError` where nothing answers at what the user set: MLflow itself would ask for minutes.
+
+    Without names, who uses the registry asks for that too; runs are recorded without it.
+    """
+    for name in names or (store.VARIABLE, "MLFLOW_REGISTRY_URI"):
         address = os.environ.get(name, "")
         if why := servers.why_silent(address):
             told = servers.describe_silence(name, address, "environment", why)
@@ -79,17 +87,23 @@ def describe_refusal(uri: str, said: str) -> str:
         return f"MLflow's store {shown} cannot be used: {servers.masked(first)}"
     if servers.knows("mlflow", revision[1] or revision[2]):
         return f"{shown} is of an older MLflow: copy it, then `mlflow db upgrade '{shown}'`"
-    return servers.describe_newer(shown, "mlflow", "set it aside (mv mlflow.db mlflow.db.newer): the next run begins a new one")
+    file = uri.removeprefix("sqlite:///")
+    aside = f"set it aside (mv {file} {file}.newer): the next run begins a new one"
+    another = f"have {store.VARIABLE} name another store"
+    return servers.describe_newer(shown, "mlflow", another if file == uri else aside)
 
 
 @contextmanager
 def recorded(start: Callable[[], object]) -> Iterator[None]:
-    """Have an MLflow run open, or none where the store is away: that costs a warning, never the training."""
+    """Have an MLflow run open, or none where the store is away: that costs a warning, never the training.
+
+    Raises `RefusedError` where the store answers and refuses.
+    """
     try:
         start()
     except (AwayError, MlflowException) as error:
-        if not (isinstance(error, AwayError) or is_away()):
-            raise
+        if not isinstance(error, AwayError) and not is_away():
+            raise RefusedError(_describe_refused(error)) from error
         why = str(error) if isinstance(error, AwayError) else "MLflow's store does not answer any more"
         leave_store(f"{why}. The stage `register` will need it")
     status = "FAILED"
@@ -97,7 +111,7 @@ def recorded(start: Callable[[], object]) -> Iterator[None]:
         yield
         status = "FINISHED"
     finally:
-        record(lambda: mlflow.end_run(status))
+        record(lambda: mlflow.end_run(status), live=True)
 
 
 def leave_store(why: str) -> None:
@@ -133,20 +147,34 @@ def continue_run(architecture: str, predictions: Path) -> mlflow.ActiveRun:
     return mlflow.start_run(experiment_id=experiment_id, run_name=architecture, tags={PREDICTIONS: sha256})
 
 
-def record(log_something: Callable[[], object]) -> None:
-    """Log to the run that is open, if one is; where the store has gone away, close it, so that nothing more waits for it."""
-    if mlflow.active_run() is not None and not attempt(log_something) and is_away():
-        leave_store("MLflow's store does not answer any more")
+def record(log_something: Callable[[], object], live: bool = False) -> None:
+    """Log to the run that is open, if one is; where the store has gone away, close it, so that nothing more waits for it.
 
-
-def attempt(log_something: Callable[[], object]) -> bool:
-    """Log to MLflow and say whether that worked; a store that does not answer costs a warning, never the training."""
+    Raises `RefusedError` where the store refuses; in a training (`live`) that costs a warning, since hours hang on it.
+    """
+    if mlflow.active_run() is None:
+        return
     try:
         log_something()
     except MlflowException as error:
-        log.info("warn: MLflow did not take this: %s", servers.masked(str(error).partition("\n")[0]))
-        return False
-    return True
+        if is_away():
+            leave_store("MLflow's store does not answer any more")
+        elif live or error.error_code == BUSY:
+            log.info("warn: %s", _describe_refused(error))
+        else:
+            raise RefusedError(_describe_refused(error)) from error
+
+
+def attempt(log_something: Callable[[], object]) -> None:
+    """Log to MLflow, with or without a run; what it does not take costs a warning."""
+    try:
+        log_something()
+    except (MlflowException, RefusedError) as error:
+        log.info("warn: %s", error if isinstance(error, RefusedError) else _describe_refused(error))
+
+
+def _describe_refused(error: MlflowException) -> str:
+    return f"MLflow did not take this: {servers.masked(str(error).partition(chr(10))[0])}"
 
 
 def flatten(section: dict, prefix: str = "") -> dict[str, object]:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from tasks.errors import UserError
 
 PATIENCE = 10.0  # seconds
+LAST_PORT = 65535
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 SECRET = re.compile(r"(?i)([?&][^=&]*(?:password|token|key|secret|sig|auth)[^=&]*=)[^&\s]*")
 AWAY = (502, 503, 504)  # what a proxy says of a server that it cannot reach
@@ -29,7 +30,10 @@ MIGRATIONS = {
 
 def why_silent(address: str, seconds: float = PATIENCE) -> str | None:
     """Return why nothing answers at a server's address; None where something does, or where no server is meant."""
-    kind = urlsplit(address).scheme.partition("+")[0]
+    try:
+        kind = urlsplit(address).scheme.partition("+")[0]
+    except ValueError as error:  # as of a bracket that is not closed
+        return f"this is no address: {error}"
     ask = _ask if kind in ("http", "https") else _connect if kind in PORTS else None
     found: list[str | None] = []
     if ask is not None:
@@ -54,18 +58,28 @@ def describe_silence(name: str, address: str, where: str, why: str) -> str:
     return f"{name} ({where}) is {masked(address)}, where nothing answers: {why}"
 
 
-def foreign_revision(file: Path, package: str) -> str | None:
+def foreign_revision(file: Path, package: str, seconds: float = PATIENCE) -> str | None:
     """Return the revision of a SQLite database if the installed package does not know it: a newer one wrote it.
 
-    Raises `sqlite3.DatabaseError` where the file is no database.
+    Raises `sqlite3.OperationalError` where it cannot be used now, and `sqlite3.DatabaseError` where the file is no database.
+    It is opened for writing, since SQLite first undoes what a process that was killed left half written.
     """
     if not file.exists() or file.stat().st_size == 0:
         return None
-    with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+    address = f"{file.absolute().as_uri()}?mode=rw"
+    with contextlib.closing(sqlite3.connect(address, seconds, uri=True)) as database:
         if not database.execute("select 1 from sqlite_master where name = 'alembic_version'").fetchone():
             return None
         found = database.execute("select version_num from alembic_version").fetchone()
     return found[0] if found and not knows(package, found[0]) else None
+
+
+def describe_unusable(shown: str, error: sqlite3.OperationalError) -> tuple[str, str]:
+    """Return in words why a whole database cannot be used now, and what to do; it is not damaged."""
+    if "locked" in str(error) or "busy" in str(error):
+        return f"another process is writing {shown} ({error})", "wait until that ends, and run again"
+    said = f"{shown} cannot be read and written ({error})"
+    return said, "give this user the right to read and write it and its folder, and run again"
 
 
 def knows(package: str, revision: str) -> bool:
@@ -88,10 +102,16 @@ def masked(address: str) -> str:
 
 def hold_port(host: str, port: int, remedy: str) -> socket.socket:
     """Return a socket that holds a port of this machine before anybody is told of it. Raises `UserError` with the reason."""
+    if not 0 <= port <= LAST_PORT:
+        raise UserError(f"port {port}: expected a number from 0 to {LAST_PORT}")
     holder = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         holder.bind((host, port))
+        holder.listen()  # until then another program may bind it too
+    except (UnicodeError, TypeError) as error:  # as Python says where it cannot write a name for the network
+        holder.close()
+        raise UserError(f"host {host!r} is no name of a machine: {error}; {remedy}") from error
     except OSError as error:
         holder.close()
         if error.errno == errno.EADDRINUSE:

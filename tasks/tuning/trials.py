@@ -157,7 +157,7 @@ def run_trial(shared: optuna.Study, search: Search, claim: Claim, data: Data, pa
         except (optuna.TrialPruned, DivergedError) as reason:
             log.info("trial %d is stopped early%s", trial.number, f": {reason}" if str(reason) else "")
             shared.tell(trial, state=TrialState.PRUNED)
-            mlflow.end_run("KILLED")
+            runs.record(lambda: mlflow.end_run("KILLED"), live=True)
         except UserError as error:
             shared.tell(trial, state=TrialState.FAIL)
             forget(search, trial)
@@ -166,7 +166,7 @@ def run_trial(shared: optuna.Study, search: Search, claim: Claim, data: Data, pa
             trial.set_user_attr("epochs", epochs)
             shared.tell(trial, score)
             log.info("trial %d: %s %.4f%s", trial.number, search.tune.objective, score, f", {epochs} epochs" if epochs else "")
-            runs.attempt(lambda: mlflow.log_metric("objective", score))
+            runs.record(lambda: mlflow.log_metric("objective", score), live=True)
     forget(search, trial)
 
 
@@ -222,10 +222,14 @@ def child_run(search: Search, claim: Claim, parent: str) -> Iterator[None]:
     """Open the trial's MLflow run below that of the search; a trial that was interrupted goes on in its own."""
     known = claim.trial.user_attrs.get("run")
     name = f"{search.architecture} trial {claim.trial.number}"
-    where = {"run_id": known} if known else {"run_name": name, "parent_run_id": parent, "experiment_id": runs.open_store()}
-    with mlflow.start_run(**where) as started:
-        claim.trial.set_user_attr("run", started.info.run_id)
+
+    def start() -> None:
+        experiment = runs.open_store()
+        where = {"run_id": known} if known else {"run_name": name, "parent_run_id": parent, "experiment_id": experiment}
+        claim.trial.set_user_attr("run", mlflow.start_run(**where).info.run_id)
         mlflow.log_params({"trial": claim.trial.number, **claim.values})
+
+    with runs.recorded(start):
         yield
 
 

@@ -43,7 +43,8 @@ def test_the_page_comes_without_any_package(project: Path) -> None:
 
 def test_what_is_in_order_needs_no_remedy(project: Path) -> None:
     subprocess.run(["git", "init", "--quiet"], check=True)
-    assert set(wrong(doctor.check_git())) == {"Git", "DVC"}  # nothing is committed yet
+    found = wrong(doctor.check_git())
+    assert set(found) == {"Git", "DVC"} and found["Git"] == "`git add . && git commit -m start`"
     assert wrong(doctor.check_mlflow()) == wrong(doctor.check_prefect()) == {}
     assert "`make run` sets it up again" in dangle(project)
 
@@ -75,7 +76,33 @@ def test_keys_are_never_shown(project: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:3128")
     page = "\n".join(map(show, doctor.check_settings()))
-    assert "secret" not in page and page.count("***") == 6
+    assert "secret" not in page and page.count(" set") == 5 and "***@proxy" in page
+
+
+def test_a_value_is_shown_only_where_it_holds_no_key(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that sounds harmless says nothing of the value."""
+    for name in ("PREFECT_CLIENT_CUSTOM_HEADERS", "MLFLOW_TRACKING_AWS_SIGV4", "PIPELINE_NOTE", "PREFECT_SERVER_DATABASE_URL"):
+        monkeypatch.setenv(name, '{"Authorization": "Bearer hidden"}')
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    page = "\n".join(map(show, doctor.check_settings()))
+    assert "hidden" not in page and "PREFECT_CLIENT_CUSTOM_HEADERS set" in page and " mine" in page
+
+
+@pytest.mark.parametrize(
+    ("home", "said", "shown"),
+    [
+        ("/home/me", "/home/me/x:/home/me /home/me2/x /home/me.old", "~/x:~ /home/me2/x /home/me.old"),
+        ("/home/me", "sqlite:////home/me/mlflow.db", "sqlite:///~/mlflow.db"),
+        ("/", "/usr/bin", "/usr/bin"),
+    ],
+)
+def test_the_home_folder_is_shortened_and_no_other(home: str, said: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", home)
+    assert show(Finding("name", said)).endswith(f" {shown}")
+
+
+def test_a_command_that_hangs_costs_its_line_alone() -> None:
+    assert doctor.run("sleep", "5", seconds=0.1).startswith(doctor.LATE)
 
 
 def test_a_missing_package_is_named(project: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.graph import DvcError, ask_dvc, downstream, read_graph, read_status, upstream
-from tasks.errors import UserError
+from flows.graph import DvcError, ask_dvc, downstream, read_graph, read_status, refuse_without_git, upstream
+from tasks.errors import UserError, describe_error
+from tasks.tracking.hashes import git_revision
 from tests.support import toy_pipeline as toy
 
 pytestmark = pytest.mark.slow
@@ -93,6 +94,16 @@ def test_without_git_the_one_command_is_told(project: Path, tmp_path: Path, monk
     (root / ".dvc/config.local").unlink()
     toy.git(root, "init", "--quiet")
     assert read_graph() == GRAPH
+
+
+def test_where_git_is_not_installed_the_word_is_that(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match="git is not installed, .*: install git, and run again"):
+        refuse_without_git()
+    with pytest.raises(FileNotFoundError) as caught:
+        git_revision()
+    assert describe_error(caught.value) == "git is not installed: install it, and run again"
 
 
 def test_in_a_clone_of_another_user_the_one_command_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

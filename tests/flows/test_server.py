@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_settings
 
 from flows import artifacts, serve, server
-from flows.server import configured, launch, refuse_newer_records, why_ended
+from flows.server import configured, is_prefect, launch, refuse_newer_records, why_ended
 from flows.store import refuse_newer_store
 from tasks.errors import UserError
 from tasks.tracking.servers import free_port
@@ -49,6 +49,21 @@ def test_an_address_where_nothing_answers_is_named_with_where_it_is_set(monkeypa
 def test_what_answers_has_to_be_prefect(other: str) -> None:
     with temporary_settings({PREFECT_API_URL: other}), pytest.raises(UserError, match="something answers that is no Prefect"):
         configured()
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_an_address_may_end_in_a_slash(end: str) -> None:
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path == "/api/health"
+            self.send_response(200 if found else 404)
+            self.end_headers()
+            self.wfile.write(b"true" if found else b"")
+
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert is_prefect(f"http://127.0.0.1:{server.server_port}/api{end}")
+        server.shutdown()
 
 
 def test_without_an_address_no_server_is_asked() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,16 @@ def test_what_would_change_a_result_or_stop_a_run_is_dropped_and_named(name: str
     assert variables.get(name) == machine.OURS.get(name)
 
 
+def test_a_model_leaves_the_settings_of_who_loads_it(folder: Path) -> None:
+    """MLflow imports the code that lies in the model's folder into a process of somebody else."""
+    shutil.copytree(ROOT / "tasks", folder / "model/code/tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "model/MLmodel").touch()
+    code = "import os; before = dict(os.environ); import tasks; print(os.environ == before, tasks.__file__)"
+    theirs = {"MLFLOW_RUN_ID": "abc", "MPLBACKEND": "TkAgg", "PYTHONPATH": str(folder / "model/code")}
+    done = python(code, folder, **theirs)
+    assert done.stdout.split() == ["True", str(folder / "model/code/tasks/__init__.py")]
+
+
 def test_what_people_set_for_the_pipeline_stays(folder: Path) -> None:
     (folder / "ca.pem").touch()
     variables = {
@@ -97,6 +108,9 @@ def test_no_proxy_stands_between_this_machine_and_itself() -> None:
     variables = {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": "corp.example, localhost"}
     machine.settle(variables)
     assert variables["NO_PROXY"] == variables["no_proxy"] == "corp.example,localhost,127.0.0.1,::1"
+    every = {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": "*"}
+    machine.settle(every)
+    assert every["NO_PROXY"] == every["no_proxy"] == "*"
     without: dict[str, str] = {}
     machine.settle(without)
     assert "NO_PROXY" not in without  # alone it would hide the proxies of the system's settings
@@ -149,6 +163,20 @@ def test_an_environment_whose_python_is_gone_is_set_up_again(folder: Path) -> No
     assert "rm -rf .venv\n" in done.stdout and "python -m flows.retrain" in done.stdout
 
 
+def test_an_environment_is_not_set_up_by_its_own_python(folder: Path) -> None:
+    """Not where it is on the path either, as of a shell in which it is active: the recipe removes it first."""
+    shutil.copy(ROOT / "Makefile", folder)
+    for name in (".venv/bin", "system"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "python3.11").write_text("#!/bin/sh\n")
+        (folder / name / "python3.11").chmod(0o755)
+    (folder / "requirements.txt").touch()
+    path = f"{folder}/.venv/bin:{folder}/system:{os.environ['PATH']}"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON"} | {"PATH": path}
+    done = subprocess.run(["make", "--dry-run", "run"], env=environment, capture_output=True, text=True, check=True)
+    assert "system/python3.11 -m venv .venv\n" in done.stdout and ".venv/bin/python3.11" not in done.stdout
+
+
 @pytest.mark.slow
 def test_a_matplotlibrc_changes_no_figure(folder: Path) -> None:
     (folder / "matplotlibrc").write_text("lines.linewidth: 9\naxes.facecolor: red\nbackend: TkAgg\n")
@@ -174,3 +202,8 @@ def test_an_environment_moves_with_its_project(tmp_path: Path) -> None:
     moved = str(tmp_path / "after (50%) #1")
     told = subprocess.run(["bash", "-c", command, "bash", moved], capture_output=True, text=True, check=True).stdout
     assert told.splitlines() == ["['a b']", "['c']", f"{moved}/.venv/bin/short"]
+    (tmp_path / "old").mkdir()  # a system without `realpath`
+    (tmp_path / "old/dirname").symlink_to(shutil.which("dirname"))
+    old = {"PATH": str(tmp_path / "old")}
+    done = subprocess.run([f"{moved}/.venv/bin/short", "a"], capture_output=True, text=True, check=False, env=old)
+    assert (done.stdout, done.stderr) == ("['a']\n", "")

@@ -68,6 +68,13 @@ def test_a_killed_stage_resumes_with_the_same_bytes_in_the_same_run(workspace: P
     assert len(runs(workspace)) == 2  # the one of the pipeline, and one for both parts of this training
 
 
+def test_a_store_that_is_away_costs_no_training(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents(workspace)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    run_stage("train@tiny")
+    assert contents(workspace) == before
+
+
 def test_predictions_are_those_of_the_saved_model(pipeline: Path) -> None:
     predictions = read_table(pipeline / "data/results/tiny/predictions.csv")
     classes = json.loads((pipeline / "data/models/tiny/classes.json").read_text())

@@ -132,8 +132,37 @@ def test_a_store_that_goes_away_is_left(experiment: str, monkeypatch: pytest.Mon
         for _ in range(2):
             runs.record(lambda: mlflow.log_metric("loss", 1))
     mlflow.set_tracking_uri(None)
-    assert caplog.text.count("MLflow did not take this") == 1 and "secret" not in caplog.text
+    assert "secret" not in caplog.text
     assert caplog.text.count("does not answer any more. This goes on") == 1
+
+
+def test_a_refusal_is_an_error_except_in_a_training(experiment: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As of a server that does not know the key any more."""
+
+    def refuse() -> None:
+        raise MlflowException("token=abc is no key", error_code="PERMISSION_DENIED")
+
+    with caplog.at_level(logging.INFO), runs.recorded(lambda: mlflow.start_run(experiment_id=experiment)):
+        runs.record(refuse, live=True)
+        assert "warn: MLflow did not take this" in caplog.text and mlflow.active_run() is not None
+        with pytest.raises(runs.RefusedError, match="MLflow did not take this"):
+            runs.record(refuse)
+    with pytest.raises(runs.RefusedError), runs.recorded(refuse):
+        pass
+
+
+def test_runs_are_recorded_without_the_registry(experiment: str, away: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", away)
+    assert runs.open_store() == experiment
+    with pytest.raises(runs.AwayError, match="MLFLOW_REGISTRY_URI"):
+        runs.refuse_silence()
+
+
+def test_a_newer_store_on_a_server_is_no_file_to_set_aside() -> None:
+    told = runs.describe_refusal("postgresql://me:secret@db/mlflow", "Can't locate revision identified by 'ffffffffffff'")
+    assert "MLFLOW_TRACKING_URI name another store" in told and "mv " not in told and "secret" not in told
+    assert "(mv own.db own.db.newer)" in runs.describe_refusal("sqlite:///own.db", "found version ffffffffffff")
 
 
 def test_a_run_ends_as_what_it_records(experiment: str) -> None:

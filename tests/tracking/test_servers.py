@@ -2,6 +2,8 @@
 
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -48,7 +50,8 @@ def test_silence_has_a_reason(port: int) -> None:
     for address in (f"http://127.0.0.1:{free}", f"mysql://u:p@127.0.0.1:{free}/db"):
         assert "refused" in servers.why_silent(address)
     assert servers.why_silent(f"http://127.0.0.1:{port}/away") == "status 502"
-    assert servers.why_silent("http://127.0.0.1:no_port") is not None
+    for address in ("http://127.0.0.1:no_port", "http://[::1:5000", "postgresql://[db/mlflow"):
+        assert servers.why_silent(address) is not None
 
 
 def test_a_server_that_takes_the_call_and_says_nothing_is_not_waited_for() -> None:
@@ -77,14 +80,21 @@ def test_a_taken_port_is_refused_with_who_has_it_and_what_to_do() -> None:
         with pytest.raises(UserError, match=rf"port {port} is taken by .*process \d+.*: end that, or take --port 1"):
             servers.hold_port("127.0.0.1", port, "take --port 1")
         assert servers.free_port("127.0.0.1", port) > port
+    for port in (-1, 65_536, 10**12):
+        with pytest.raises(UserError, match=f"port {port}: expected a number from 0 to 65535"):
+            servers.hold_port("127.0.0.1", port, "take another")
+    with pytest.raises(UserError, match="is no name of a machine"):
+        servers.hold_port("é" * 70, 80, "take another")
     with pytest.raises(UserError, match="port 80 of 192.0.2.1 cannot be used"):
         servers.hold_port("192.0.2.1", 80, "take another")
 
 
 def test_a_held_port_is_nobody_elses() -> None:
     with servers.hold_port("127.0.0.1", 0, "") as held:
-        held.listen()
-        assert servers.who_listens(held.getsockname()[1]) != "another program"
+        port = held.getsockname()[1]
+        assert servers.who_listens(port) != "another program"
+        with pytest.raises(UserError, match=f"port {port} is taken"):
+            servers.hold_port("127.0.0.1", port, "")
 
 
 @pytest.mark.parametrize("package", ["mlflow", "prefect"])
@@ -111,3 +121,35 @@ def test_what_is_no_database_is_an_error(tmp_path: Path) -> None:
     file.write_text("not a database" * 100)
     with pytest.raises(sqlite3.DatabaseError):
         servers.foreign_revision(file, "mlflow")
+
+
+def test_what_a_killed_process_left_half_written_is_undone(tmp_path: Path) -> None:
+    """A read-only connection could not, and would say that the database is damaged."""
+    file = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("create table alembic_version (version_num text)")
+        database.execute("insert into alembic_version values ('ffffffffffff')")
+    write = f"""
+import os, sqlite3
+store = sqlite3.connect({str(file)!r}, isolation_level=None)
+store.execute("pragma cache_size = 1")
+store.execute("begin")
+store.execute("create table t (x)")
+store.executemany("insert into t values (?)", [("x" * 4000,)] * 50)
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", write], check=True)
+    assert file.with_name("mlflow.db-journal").exists()
+    assert servers.foreign_revision(file, "mlflow") == "ffffffffffff"
+
+
+def test_a_database_that_is_being_written_is_not_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute("create table t (x)")
+        database.execute("begin exclusive")
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            servers.foreign_revision(file, "mlflow", 0.1)
+    said, remedy = servers.describe_unusable("mlflow.db", caught.value)
+    assert said.startswith("another process is writing mlflow.db") and "run again" in remedy
+    assert "right" in servers.describe_unusable("mlflow.db", sqlite3.OperationalError("readonly"))[1]

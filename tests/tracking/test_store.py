@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -101,6 +102,21 @@ def test_places_stay_relative_and_others_are_left_alone(copy: Path) -> None:
     assert {place for place in places(copy) if not place.startswith(own)} == set(elsewhere)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_a_person_gave_an_experiment_stays(there: bool, copy: Path, tmp_path: Path) -> None:
+    """A disk that is not mounted now has no folder."""
+    disk = tmp_path / "big disk"
+    if there:
+        disk.mkdir()
+    runs.open_store()
+    number = mlflow.create_experiment("big", f"{disk}/mlartifacts")
+    with mlflow.start_run(experiment_id=number):
+        pass
+    before = [place for place in places(copy) if "big" in place]
+    runs.open_store()
+    assert [place for place in places(copy) if "big" in place] == before and len(before) == 2
+
+
 def test_what_an_older_version_left_in_the_old_place_stays_readable(project: Path, copy: Path, hidden: None) -> None:
     """It wrote there after the move. What is logged from now on comes here."""
     (moved,) = copy.glob("mlartifacts/models/*")
@@ -129,6 +145,24 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path, monkeypatch: pytest
     Path("mlflow.db").write_text("not a database, and longer than the head of one " * 20)
     with pytest.raises(UserError, match="mlflow.db: expected MLflow's database, .*: file is not a database"):
         store.make_places_relative()
+
+
+def test_who_writes_is_waited_for_only_where_a_place_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    with closing(sqlite3.connect("mlflow.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE runs (artifact_uri)")
+        other.execute("BEGIN IMMEDIATE")
+        store.make_places_relative()
+        other.execute("INSERT INTO runs VALUES (?)", [f"{tmp_path}/mlartifacts/1"])
+        other.execute("COMMIT")
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match=r"another process is writing mlflow.db .* run again"):
+            store.make_places_relative()
+        other.execute("COMMIT")
+        store.make_places_relative()
+        assert other.execute("SELECT * FROM runs").fetchall() == [("mlartifacts/1",)]
 
 
 def test_a_percent_sign_in_the_path_of_the_packages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
