@@ -6,6 +6,7 @@ averaged, `calibration.json`, the temperature that makes the probabilities hones
 `familiar.npz`, what is usual of each class.
 """
 
+import io
 import json
 import re
 import zipfile
@@ -84,7 +85,16 @@ def describe(folder: Path, classes: list[str], form: Form, test_views: Sequence[
 def complete(folder: Path, degrees: float, usual: np.ndarray) -> None:
     """Write the temperature and the usual description of each class, which are learnt from what the saved model answers."""
     (folder / CALIBRATION_JSON).write_text(json.dumps({"temperature": degrees}, indent=2) + "\n")
-    np.savez(folder / "familiar.npz", usual=usual)
+    write_npz(folder / "familiar.npz", usual=usual)
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as `np.savez` does, with the same bytes on each Python: its headers differ between 3.11.2 and 3.11.7."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue())
 
 
 def load(folder: Path) -> Saved:

@@ -24,7 +24,7 @@ from tasks.modeling.training import predict as training_predict
 from tasks.params.architectures import Classical, Cnn
 from tasks.params.model_input import Form
 from tasks.registry import versions
-from tasks.tracking.hashes import folder_sha256
+from tasks.tracking.hashes import file_sha256, folder_sha256
 from tests.support import ROOT
 
 pytestmark = pytest.mark.slow
@@ -231,3 +231,10 @@ def test_pixels_of_another_shape_or_type_are_refused(forest: Path) -> None:
     for pixels in (PIXELS[:, :, :4], PIXELS.astype(np.float32) / 255):
         with pytest.raises(UserError, match=r"expected uint8 pixels of shape \(images, 6, 5, 3\), received"):
             model.predict(pixels)
+
+
+def test_the_bytes_of_arrays_are_those_of_each_python(tmp_path: Path) -> None:
+    saved.write_npz(tmp_path / "a.npz", usual=np.arange(6, dtype=np.float32).reshape(2, 3))
+    assert np.load(tmp_path / "a.npz")["usual"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    expected = "f679ada889e368ce3a253a403d3872cf817ea1bc6a38ef92aef30552917e8bc4"  # seen with Python 3.11.2 and 3.11.7
+    assert file_sha256(tmp_path / "a.npz") == expected
