@@ -36,8 +36,8 @@ check: lint  ## lint, and all tests that are quick: under two minutes
 test: .venv/installed  ## run the test suite
 	@python -m pytest -n 3
 
-lint: .venv/installed  ## check style, which room uses which, the parameters and the workflows
-	@ruff check . && ruff format --check . && lint-imports --no-logo --cache-dir .cache/import_linter && python -m tasks.params > /dev/null
+lint: .venv/installed  ## check style, types, which room uses which, the parameters and the workflows
+	@ruff check . && ruff format --check . && mypy && lint-imports --no-logo --cache-dir .cache/import_linter && python -m tasks.params > /dev/null
 	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: .venv/installed  ## mend what lint finds, where it can

@@ -34,7 +34,12 @@ from tasks.results import find_folder
 from tasks.tables import read_table
 from tasks.tracking.hashes import folder_sha256
 
-CLEAN, MODELS, RESULTS, ENSEMBLES = Path("data/clean"), Path("data/models"), Path("data/results"), Path("data/ensembles")
+CLEAN, MODELS, RESULTS, ENSEMBLES = (
+    Path("data/clean"),
+    Path("data/models"),
+    Path("data/results"),
+    Path("data/ensembles"),
+)
 TOLERANCE = 1e-5
 WORDS = ("predicted", "abstained", "unfamiliar")
 PORTION = 50  # images in one request
@@ -45,14 +50,18 @@ def trained(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """What the training wrote into predictions.csv. Raises `ValueError` where it is another training's."""
     model = find_folder(version.tags["architecture"], MODELS, ENSEMBLES)
     if folder_sha256(model) != version.tags[versions.SHA256]:
-        raise ValueError(f"{model} is not what version {version.version} was made of: take another version")
+        raise ValueError(
+            f"{model} is not what version {version.version} was made of: take another version"
+        )
     table = predictions(version).set_index("path")
     return table.loc[[file.relative_to(CLEAN).as_posix() for file in files]]
 
 
 def predictions(version: ModelVersion) -> pd.DataFrame:
     """Return the table beside what the version was made of."""
-    return read_table(find_folder(version.tags["architecture"], RESULTS, ENSEMBLES) / "predictions.csv")
+    return read_table(
+        find_folder(version.tags["architecture"], RESULTS, ENSEMBLES) / "predictions.csv"
+    )
 
 
 def command_line(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
@@ -60,7 +69,11 @@ def command_line(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch, "answers.csv")
         names = ["--model", str(version.version), "--name", version.name, "--output", str(output)]
-        subprocess.run([sys.executable, "-m", "serving.predict", *map(str, files), *names], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-m", "serving.predict", *map(str, files), *names],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
         return read_table(output)
 
 
@@ -74,13 +87,28 @@ def mlflow_serve(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """`mlflow models serve`, asked in portions."""
     port = free_port()
     model = f"models:/{version.name}/{version.version}"
-    command = ["mlflow", "models", "serve", "--model-uri", model, "--env-manager", "local", "--port", str(port)]
+    command = [
+        "mlflow",
+        "models",
+        "serve",
+        "--model-uri",
+        model,
+        "--env-manager",
+        "local",
+        "--port",
+        str(port),
+    ]
     rows: list[dict[str, object]] = []
     with serving(command, f"http://127.0.0.1:{port}/ping"):
         for start in range(0, len(files), PORTION):
-            records = [{"image": base64.b64encode(file.read_bytes()).decode()} for file in files[start : start + PORTION]]
+            records = [
+                {"image": base64.b64encode(file.read_bytes()).decode()}
+                for file in files[start : start + PORTION]
+            ]
             address = f"http://127.0.0.1:{port}/invocations"
-            response = httpx.post(address, json={"dataframe_records": records}, timeout=300, trust_env=False)
+            response = httpx.post(
+                address, json={"dataframe_records": records}, timeout=300, trust_env=False
+            )
             rows += response.raise_for_status().json()["predictions"]
     return pd.DataFrame(rows)
 
@@ -88,11 +116,23 @@ def mlflow_serve(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
 def rest(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """`POST /predict` of `make api`, asked in portions."""
     port = free_port()
-    command = [sys.executable, "-m", "serving.api", "--model", str(version.version), "--name", version.name, "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.api",
+        "--model",
+        str(version.version),
+        "--name",
+        version.name,
+        "--port",
+        str(port),
+    ]
     rows: list[dict[str, object]] = []
     with serving(command, f"http://127.0.0.1:{port}/ready"):
         for parts in portions(files):
-            answers = httpx.post(f"http://127.0.0.1:{port}/predict", files=parts, timeout=300, trust_env=False)
+            answers = httpx.post(
+                f"http://127.0.0.1:{port}/predict", files=parts, timeout=300, trust_env=False
+            )
             rows += answers.raise_for_status().json()["answers"]
     probabilities = pd.DataFrame([row["probabilities"] for row in rows]).add_prefix("p_")
     return pd.concat([pd.DataFrame(rows).drop(columns="probabilities"), probabilities], axis=1)
@@ -101,11 +141,23 @@ def rest(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
 def page(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """The page of `make web`: the CSV that it offers for several files."""
     port = free_port()
-    command = [sys.executable, "-m", "serving.web", "--model", str(version.version), "--name", version.name, "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.web",
+        "--model",
+        str(version.version),
+        "--name",
+        version.name,
+        "--port",
+        str(port),
+    ]
     tables: list[pd.DataFrame] = []
     with serving(command, f"http://127.0.0.1:{port}/"):
         for parts in portions(files):
-            shown = httpx.post(f"http://127.0.0.1:{port}/ask", files=parts, timeout=300, trust_env=False).raise_for_status()
+            shown = httpx.post(
+                f"http://127.0.0.1:{port}/ask", files=parts, timeout=300, trust_env=False
+            ).raise_for_status()
             offered = re.search(r'href="data:text/csv[^,]*,(.*?)"', shown.text)
             if offered is None:
                 raise ValueError(f"the page offers no CSV: {shown.text[:200]}")
@@ -148,20 +200,28 @@ def compare(version: ModelVersion, files: Sequence[Path]) -> bool:
     tables = {name: ask(version, files).reset_index(drop=True) for name, ask in WAYS.items()}
     equal = True
     print(f"{len(files)} images, {version.name} version {version.version}")
-    for (name, table), (other, before) in zip(list(tables.items())[1:], tables.items(), strict=False):
+    for (name, table), (other, before) in zip(
+        list(tables.items())[1:], tables.items(), strict=False
+    ):
         numbers = [column for column in before if column.startswith("p_") or column == "distance"]
         apart = np.abs(table[numbers].to_numpy(float) - before[numbers].to_numpy(float)).max()
         words = [column for column in WORDS if column in before]
         differ = int((_words(table[words]) != _words(before[words])).any(axis=1).sum())
         equal &= bool(apart <= TOLERANCE) and not differ
-        print(f"{name} against {other}: numbers differ by at most {apart:.1e}, {', '.join(words)} in {differ} images")
+        print(
+            f"{name} against {other}: numbers differ by at most {apart:.1e}, {', '.join(words)} in {differ} images"
+        )
     return equal
 
 
 def main() -> None:
     """Compare the images of predictions.csv, spread over it evenly."""
-    parser = argparse.ArgumentParser(description="Compare the answers of every way to ask a registered model.")
-    parser.add_argument("--model", default=versions.CHAMPION, help="an alias or a version (champion)")
+    parser = argparse.ArgumentParser(
+        description="Compare the answers of every way to ask a registered model."
+    )
+    parser.add_argument(
+        "--model", default=versions.CHAMPION, help="an alias or a version (champion)"
+    )
     parser.add_argument("--name", help="of the registered model (register.model of params.yaml)")
     parser.add_argument("--images", type=int, default=200, help="how many (200)")
     arguments = parser.parse_args()

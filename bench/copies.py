@@ -32,7 +32,12 @@ from tasks.split import WITHHELD, assign
 
 LIMITS = Limits(Validate().max_bytes, Validate().max_pixels)
 NEAR = NearCopies()
-TILE, ACROSS, ABOVE, BELOW = 180, 4, 24, 24  # pixels, pairs a row, pairs on either side of the threshold
+TILE, ACROSS, ABOVE, BELOW = (
+    180,
+    4,
+    24,
+    24,
+)  # pixels, pairs a row, pairs on either side of the threshold
 Change = Callable[[Image.Image], Image.Image]
 
 
@@ -50,7 +55,9 @@ def contrast(factor: float) -> Change:
 
 def cropped(share: float) -> Change:
     """Cut this share of the width and height away, the same on every side."""
-    return lambda picture: ImageOps.crop(picture, tuple(round(side * share / 2) for side in picture.size * 2))
+    return lambda picture: ImageOps.crop(
+        picture, tuple(round(side * share / 2) for side in picture.size * 2)
+    )
 
 
 def turned(degrees: float) -> Change:
@@ -71,12 +78,19 @@ KINDS = (
     *(Kind(f"JPEG {quality}", quality=quality) for quality in (95, 85, 75, 60, 40)),
     Kind("mirrored", (ImageOps.mirror,)),
     *(Kind(f"scaled to {factor:.0%}", (scaled(factor),)) for factor in (0.5, 0.9, 1.1, 2.0)),
-    *(Kind(f"brightness {factor:.0%}", (brightness(factor),)) for factor in (0.5, 0.7, 0.9, 1.1, 1.3, 1.5)),
+    *(
+        Kind(f"brightness {factor:.0%}", (brightness(factor),))
+        for factor in (0.5, 0.7, 0.9, 1.1, 1.3, 1.5)
+    ),
     *(Kind(f"contrast {factor:.0%}", (contrast(factor),)) for factor in (0.7, 1.3)),
     Kind("mirrored, 90%, JPEG 75", (ImageOps.mirror, scaled(0.9)), 75),
     Kind("mirrored, 110%, JPEG 60", (ImageOps.mirror, scaled(1.1)), 60),
     Kind("brightness 80%, 90%, JPEG 75", (brightness(0.8), scaled(0.9)), 75),
-    Kind("mirrored, brightness 120%, 110%, JPEG 60", (ImageOps.mirror, brightness(1.2), scaled(1.1)), 60),
+    Kind(
+        "mirrored, brightness 120%, 110%, JPEG 60",
+        (ImageOps.mirror, brightness(1.2), scaled(1.1)),
+        60,
+    ),
     *(Kind(f"cropped by {share:.0%}", (cropped(share),)) for share in (0.01, 0.02, 0.05)),
     *(Kind(f"turned by {degrees} degrees", (turned(degrees),)) for degrees in (1, 3)),
 )
@@ -91,8 +105,12 @@ def main() -> None:
         sheet(pairs, arguments.folder).save(arguments.sheet)
         print(f"the pairs nearest to the threshold: {arguments.sheet}")
     originals = sample(files, pairs, arguments.images)
-    print(f"\ncopies made of {len(originals)} images, of which no two are linked; found: withheld from training")
-    print(f"{'change':<42}{'found':>7}{'by hash':>9}{'correlation: lowest':>21}{'5 %':>7}{'median':>8}{'false pairs':>13}")
+    print(
+        f"\ncopies made of {len(originals)} images, of which no two are linked; found: withheld from training"
+    )
+    print(
+        f"{'change':<42}{'found':>7}{'by hash':>9}{'correlation: lowest':>21}{'5 %':>7}{'median':>8}{'false pairs':>13}"
+    )
     for kind in KINDS:
         print(measure(kind, originals, arguments.folder), flush=True)
 
@@ -104,10 +122,16 @@ def tell_real(files: pd.DataFrame, pairs: pd.DataFrame) -> None:
     label = files.set_index("path").label
     across = (linked.path_a.map(label) != linked.path_b.map(label)).sum()
     mirrored = (linked.kind == "mirrored").sum()
-    print(f"{len(files)} images: {len(pairs) - len(near)} exact pairs, {len(near)} pairs that the hashes propose")
-    print(f"{len(linked)} of these are linked by the pixels: {mirrored} mirrored, {across} across classes")
+    print(
+        f"{len(files)} images: {len(pairs) - len(near)} exact pairs, {len(near)} pairs that the hashes propose"
+    )
+    print(
+        f"{len(linked)} of these are linked by the pixels: {mirrored} mirrored, {across} across classes"
+    )
     edges = [-1, 0.9, 0.92, 0.94, 0.95, 0.96, NEAR.correlation, 0.97, 0.98, 0.99, 1]
-    for low, high, count in zip(edges, edges[1:], np.histogram(near.correlation, edges)[0], strict=False):
+    for low, high, count in zip(
+        edges, edges[1:], np.histogram(near.correlation, edges)[0], strict=False
+    ):
         print(f"  correlation {low:6.3f} to {high:6.3f}: {count:6d} pairs")
 
 
@@ -122,8 +146,13 @@ def measure(kind: Kind, originals: pd.DataFrame, folder: Path) -> str:
     with tempfile.TemporaryDirectory() as made:
         root = Path(made)
         for number, row in enumerate(originals.itertuples()):
-            _write(root / "Training" / row.label / f"{number}{Path(row.path).suffix}", (folder / row.path).read_bytes())
-            _write(root / "Testing" / row.label / f"{number}.copy", changed(folder / row.path, kind))
+            _write(
+                root / "Training" / row.label / f"{number}{Path(row.path).suffix}",
+                (folder / row.path).read_bytes(),
+            )
+            _write(
+                root / "Testing" / row.label / f"{number}.copy", changed(folder / row.path, kind)
+            )
         files = scan(root, LIMITS)
         proposed = find_copies(files, root, NEAR.hash_distance, -1)
     numbers = proposed[["path_a", "path_b"]].map(lambda path: Path(path).stem)
@@ -131,7 +160,9 @@ def measure(kind: Kind, originals: pd.DataFrame, folder: Path) -> str:
     linked = proposed.correlation >= NEAR.correlation
     splits = assign(files, proposed[linked], [""] * len(files), Split())
     found = int((splits.split == WITHHELD).sum())
-    lowest, low, median = proposed.correlation[own].quantile([0, 0.05, 0.5]) if own.any() else [float("nan")] * 3
+    lowest, low, median = (
+        proposed.correlation[own].quantile([0, 0.05, 0.5]) if own.any() else [float("nan")] * 3
+    )
     false = int((linked & ~own).sum())
     return (
         f"{kind.name:<42}{found / len(originals):>7.1%}{own.sum() / len(originals):>9.1%}"
@@ -145,14 +176,18 @@ def changed(path: Path, kind: Kind) -> bytes:
     for change in kind.changes:
         picture = change(picture)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG") if kind.quality is None else picture.save(buffer, "JPEG", quality=kind.quality)
+    picture.save(buffer, "PNG") if kind.quality is None else picture.save(
+        buffer, "JPEG", quality=kind.quality
+    )
     return buffer.getvalue()
 
 
 def sheet(pairs: pd.DataFrame, folder: Path) -> Image.Image:
     """Draw the pairs nearest to the threshold, those below it first; a mirrored one is turned back."""
     near = pairs[pairs.kind != "exact"].sort_values(["correlation", "path_a", "path_b"])
-    near = near.drop_duplicates("correlation")  # equal to four decimals: mostly the same two pictures again
+    near = near.drop_duplicates(
+        "correlation"
+    )  # equal to four decimals: mostly the same two pictures again
     above = near.correlation >= NEAR.correlation
     shown = pd.concat([near[~above].tail(BELOW), near[above].head(ABOVE)])
     rows = -(-len(shown) // ACROSS)
@@ -162,9 +197,16 @@ def sheet(pairs: pd.DataFrame, folder: Path) -> Image.Image:
         left, top = place % ACROSS * (2 * TILE + 12), place // ACROSS * (TILE + 16)
         for offset, path in ((0, pair.path_a), (TILE + 2, pair.path_b)):
             picture = decode_bytes(read_file(folder / path)).picture.resize((TILE, TILE))
-            page.paste(ImageOps.mirror(picture) if offset and pair.kind == "mirrored" else picture, (left + offset, top))
+            page.paste(
+                ImageOps.mirror(picture) if offset and pair.kind == "mirrored" else picture,
+                (left + offset, top),
+            )
         colour = "green" if pair.correlation >= NEAR.correlation else "red"
-        draw.text((left, top + TILE + 1), f"{pair.correlation:.4f} {pair.kind}: {pair.path_a[-24:]} {pair.path_b[-24:]}", colour)
+        draw.text(
+            (left, top + TILE + 1),
+            f"{pair.correlation:.4f} {pair.kind}: {pair.path_a[-24:]} {pair.path_b[-24:]}",
+            colour,
+        )
     return page
 
 
@@ -174,10 +216,14 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Tell which changed copies of images are found, and how many false ones.")
+    parser = argparse.ArgumentParser(
+        description="Tell which changed copies of images are found, and how many false ones."
+    )
     parser.add_argument("folder", type=Path, help="images in class folders")
     parser.add_argument("--images", type=int, default=300, help="how many to make copies of (300)")
-    parser.add_argument("--sheet", type=Path, help="write a picture of the pairs nearest to the threshold")
+    parser.add_argument(
+        "--sheet", type=Path, help="write a picture of the pairs nearest to the threshold"
+    )
     return parser.parse_args()
 
 

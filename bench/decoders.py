@@ -50,7 +50,9 @@ class Outcome:
 
 def main() -> None:
     """Decode the files of each folder, and tell what came of them."""
-    parser = argparse.ArgumentParser(prog="python -m bench.decoders", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.decoders", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("--ffmpeg", metavar="PATH", help="the program that is asked too")
     parser.add_argument("--verbose", action="store_true", help="list every file that is refused")
@@ -60,7 +62,9 @@ def main() -> None:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         outcomes = dict(zip(files, judge(files, arguments.ffmpeg), strict=True))
         tell(folder, outcomes, arguments.verbose)
-        failed += [path for path, outcome in outcomes.items() if outcome.result in ("crash", "hang")]
+        failed += [
+            path for path, outcome in outcomes.items() if outcome.result in ("crash", "hang")
+        ]
     if failed:
         sys.exit(f"crashed or hung: {', '.join(map(str, failed))}")
 
@@ -77,14 +81,18 @@ def judge(files: list[Path], ffmpeg: str | None) -> Iterator[Outcome]:
             pool.shutdown()
             pool = start()
             yield Outcome("hang" if isinstance(error, TimeoutError) else "crash")
-        except Exception as error:  # of the code that is tried: told, with the file, and the next one's turn
+        except (
+            Exception
+        ) as error:  # of the code that is tried: told, with the file, and the next one's turn
             yield Outcome("crash", repr(error))
     pool.shutdown()
 
 
 def start() -> ProcessPoolExecutor:
     """Return a pool of one process, with a limit of memory."""
-    return ProcessPoolExecutor(1, get_context("spawn"), resource.setrlimit, (resource.RLIMIT_AS, (MEMORY, MEMORY)))
+    return ProcessPoolExecutor(
+        1, get_context("spawn"), resource.setrlimit, (resource.RLIMIT_AS, (MEMORY, MEMORY))
+    )
 
 
 def look(path: Path, ffmpeg: str | None) -> Outcome:
@@ -99,7 +107,10 @@ def look(path: Path, ffmpeg: str | None) -> Outcome:
         return Outcome(error.reason, error.detail, time.perf_counter() - started, used())
     seconds = time.perf_counter() - started
     ours, differences = np.asarray(decoded.picture.convert("RGB"), dtype=int), []
-    for name, others in (("TensorFlow", by_tensorflow), ("ffmpeg", lambda *file: by_ffmpeg(ffmpeg, *file))):
+    for name, others in (
+        ("TensorFlow", by_tensorflow),
+        ("ffmpeg", lambda *file: by_ffmpeg(ffmpeg, *file)),
+    ):
         theirs = None if decoded.is_deep else others(path, content, decoded)
         if theirs is not None:
             same = theirs.shape == ours.shape
@@ -118,7 +129,11 @@ def by_tensorflow(path: Path, content: bytes, decoded: Decoded) -> np.ndarray | 
     It takes the numbers of a palette, and values of less than 8 bits, for brightness: these are not compared.
     """
     is_shallow = decoded.format == "PNG" and content[24] < 8
-    if decoded.format not in BY_TENSORFLOW or is_shallow or (decoded.format == "BMP" and decoded.mode in "1P"):
+    if (
+        decoded.format not in BY_TENSORFLOW
+        or is_shallow
+        or (decoded.format == "BMP" and decoded.mode in "1P")
+    ):
         return None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
@@ -128,19 +143,35 @@ def by_tensorflow(path: Path, content: bytes, decoded: Decoded) -> np.ndarray | 
         "BMP": lambda: tf.io.decode_bmp(content),
         "GIF": lambda: tf.io.decode_gif(content)[0],
     }
-    jpeg = lambda: tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")  # noqa: E731
+    jpeg = lambda: tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
     try:
         return over_white(readers.get(decoded.format, jpeg)().numpy())
     except tf.errors.InvalidArgumentError:
         return None
 
 
-def by_ffmpeg(ffmpeg: str | None, path: Path, content: bytes, decoded: Decoded) -> np.ndarray | None:
+def by_ffmpeg(
+    ffmpeg: str | None, path: Path, content: bytes, decoded: Decoded
+) -> np.ndarray | None:
     """Return the pixels that ffmpeg sees in the first frame; None where it does not read the file."""
     if ffmpeg is None or decoded.format == "DICOM":
         return None
     width, height = decoded.picture.size
-    words = [ffmpeg, "-v", "error", "-noautorotate", "-i", str(path), "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgba", "-"]
+    words = [
+        ffmpeg,
+        "-v",
+        "error",
+        "-noautorotate",
+        "-i",
+        str(path),
+        "-frames:v",
+        "1",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgba",
+        "-",
+    ]
     done = subprocess.run(words, capture_output=True, timeout=PATIENCE / 2, check=False)
     if done.returncode or len(done.stdout) != width * height * 4:
         return None
@@ -159,19 +190,44 @@ def over_white(pixels: np.ndarray) -> np.ndarray:
 def tell(folder: Path, outcomes: dict[Path, Outcome], verbose: bool) -> None:
     """Print the counts of a folder, the reasons of what is refused, and the differences that are more than rounding."""
     results = Counter(outcome.result for outcome in outcomes.values())
-    print(f"\n{folder}: {len(outcomes):,} files, " + ", ".join(f"{count:,} {result}" for result, count in results.most_common()))
+    print(
+        f"\n{folder}: {len(outcomes):,} files, "
+        + ", ".join(f"{count:,} {result}" for result, count in results.most_common())
+    )
     slowest = max(outcomes, key=lambda path: outcomes[path].seconds)
     memory = max(outcome.memory for outcome in outcomes.values())
-    print(f"  slowest: {slowest.name}, {outcomes[slowest].seconds:.2f} s; peak memory of the decoding process: {memory:,.0f} MB")
-    noted = [path.name for path, outcome in outcomes.items() if outcome.result == "decoded" and outcome.detail]
-    print(f"  read, with a remark: {len(noted)}" + (f", such as {', '.join(noted[:3])}" if noted else ""))
+    print(
+        f"  slowest: {slowest.name}, {outcomes[slowest].seconds:.2f} s; peak memory of the decoding process: {memory:,.0f} MB"
+    )
+    noted = [
+        path.name
+        for path, outcome in outcomes.items()
+        if outcome.result == "decoded" and outcome.detail
+    ]
+    print(
+        f"  read, with a remark: {len(noted)}"
+        + (f", such as {', '.join(noted[:3])}" if noted else "")
+    )
     for name in ("TensorFlow", "ffmpeg"):
-        found = {path: dict(outcome.differences)[name] for path, outcome in outcomes.items() if name in dict(outcome.differences)}
+        found = {
+            path: dict(outcome.differences)[name]
+            for path, outcome in outcomes.items()
+            if name in dict(outcome.differences)
+        }
         if found:
-            far = {path: difference for path, difference in found.items() if not 0 <= difference <= CLOSE}
-            print(f"  {name} reads {len(found):,} of them: {len(found) - len(far):,} equal up to {CLOSE} of 255, {len(far):,} not")
+            far = {
+                path: difference
+                for path, difference in found.items()
+                if not 0 <= difference <= CLOSE
+            }
+            print(
+                f"  {name} reads {len(found):,} of them: {len(found) - len(far):,} equal up to {CLOSE} of 255, {len(far):,} not"
+            )
             for path, difference in list(far.items())[:NAMED]:
-                print(f"    {path.relative_to(folder)}: " + (f"{difference} of 255" if difference >= 0 else "another size"))
+                print(
+                    f"    {path.relative_to(folder)}: "
+                    + (f"{difference} of 255" if difference >= 0 else "another size")
+                )
     for path, outcome in outcomes.items():
         if verbose and outcome.result != "decoded":
             print(f"    {path.relative_to(folder)}: {outcome.result}: {outcome.detail}")

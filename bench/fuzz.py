@@ -47,7 +47,9 @@ def main() -> None:
     for outcome, count in counts.most_common():
         print(f"{count:7,}  {outcome}")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(f"slowest: file {slowest[1]}, {slowest[0]:.2f} s; peak memory of the decoding process: {peak:,.0f} MB")
+    print(
+        f"slowest: file {slowest[1]}, {slowest[0]:.2f} s; peak memory of the decoding process: {peak:,.0f} MB"
+    )
     if failures:
         sys.exit(f"crashed or hung: {failures}")
 
@@ -57,12 +59,18 @@ def judged(seed: int, files: int) -> Iterator[tuple[int, Outcome]]:
     number = 0
     while number < files:
         here, there = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=work, args=(there, seed, number, files))
+        process = multiprocessing.get_context("spawn").Process(
+            target=work, args=(there, seed, number, files)
+        )
         process.start()
         there.close()
         try:
             while number < files:
-                outcome = here.recv() if here.poll(PATIENCE + 30 * (number == 0)) else ("hang", float(PATIENCE))
+                outcome = (
+                    here.recv()
+                    if here.poll(PATIENCE + 30 * (number == 0))
+                    else ("hang", float(PATIENCE))
+                )
                 yield number, outcome
                 number += 1
                 if outcome[0] == "hang":
@@ -79,7 +87,11 @@ def work(connection: Connection, seed: int, first: int, files: int) -> None:
     warnings.filterwarnings("ignore")  # Pillow's, of damaged files
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     predictor = Predictor(
-        "none", "", ["a", "b"], (Form((32, 32), 3),), lambda pixels: (np.zeros((len(pixels), 2)), np.zeros(len(pixels)))
+        "none",
+        "",
+        ["a", "b"],
+        (Form((32, 32), 3),),
+        lambda pixels: (np.zeros((len(pixels), 2)), np.zeros(len(pixels))),
     )
     originals = list(samples().values())
     for number in range(first, files):
@@ -117,7 +129,9 @@ def lose(content: bytes, rng: np.random.Generator, originals: list[bytes]) -> by
     """Lose a part, or have it twice."""
     start, length = rng.integers(len(content)), rng.integers(1, 200)
     part = content[start : start + length]
-    return content[:start] + (part + part if rng.random() < 0.5 else b"") + content[start + length :]
+    return (
+        content[:start] + (part + part if rng.random() < 0.5 else b"") + content[start + length :]
+    )
 
 
 def splice(content: bytes, rng: np.random.Generator, originals: list[bytes]) -> bytes:
@@ -132,7 +146,11 @@ def stretch(content: bytes, rng: np.random.Generator, originals: list[bytes]) ->
     width = int(rng.choice([2, 4]))
     number = int(rng.choice(EXTREMES)) & (256**width - 1)
     place = rng.integers(min(200, len(content)))
-    return content[:place] + number.to_bytes(width, rng.choice(["big", "little"])) + content[place + width :]
+    return (
+        content[:place]
+        + number.to_bytes(width, rng.choice(["big", "little"]))
+        + content[place + width :]
+    )
 
 
 def fill(content: bytes, rng: np.random.Generator, originals: list[bytes]) -> bytes:
@@ -157,7 +175,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Decode thousands of damaged image files.")
     parser.add_argument("--files", type=int, default=5000, help="how many (5000)")
     parser.add_argument("--seed", type=int, default=0, help="of the damages (0)")
-    parser.add_argument("--write", type=Path, metavar="FOLDER", help="only write the files, into this folder")
+    parser.add_argument(
+        "--write", type=Path, metavar="FOLDER", help="only write the files, into this folder"
+    )
     return parser.parse_args()
 
 

@@ -35,18 +35,26 @@ def main() -> None:
         start = time.perf_counter()
         try:
             pixels = decode(content, 3, (64, 64), LIMITS)
-            outcomes["pixels" if pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8 else "wrong pixels"] += 1
+            outcomes[
+                "pixels"
+                if pixels.shape == (64, 64, 3) and pixels.dtype == np.uint8
+                else "wrong pixels"
+            ] += 1
         except ImageError as error:
             outcomes[error.reason] += 1
         except BaseException:
-            print(f"file {number} ({name}) of seed {arguments.seed} gave neither pixels nor a reason")
+            print(
+                f"file {number} ({name}) of seed {arguments.seed} gave neither pixels nor a reason"
+            )
             raise
         slowest = max(slowest, time.perf_counter() - start)
     for outcome, count in outcomes.most_common():
         print(f"{count:8,}  {outcome}")
     print(f"slowest {slowest * 1000:.0f} ms, {_memory() - before:.0f} MB more memory than before")
     if slowest > arguments.seconds or outcomes["wrong pixels"]:
-        sys.exit(f"expected no file to take {arguments.seconds} s, and pixels of the size asked for")
+        sys.exit(
+            f"expected no file to take {arguments.seconds} s, and pixels of the size asked for"
+        )
 
 
 def damaged(seed: int) -> Iterator[tuple[str, bytes]]:

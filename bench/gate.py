@@ -54,8 +54,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000, help="test sets per row (1000)")
     draws = parser.parse_args().draws
     gate = Gate()
-    print(f"promoted of {draws} test sets each; stated: at most {(1 - gate.confidence) / 2:.1%} of equal challengers")
-    columns = f"{'challenger':<30} {'images':>6} {'disagree':>8} {'correlation':>11} {'promoted':>8}"
+    print(
+        f"promoted of {draws} test sets each; stated: at most {(1 - gate.confidence) / 2:.1%} of equal challengers"
+    )
+    columns = (
+        f"{'challenger':<30} {'images':>6} {'disagree':>8} {'correlation':>11} {'promoted':>8}"
+    )
     print(f"{columns}  95 % interval  by difference, McNemar, recalls alone")
     for scenario in SCENARIOS:
         print(describe(scenario, gate, draws), flush=True)
@@ -80,14 +84,22 @@ def describe(scenario: Scenario, gate: Gate, draws: int) -> str:
     )
 
 
-def judge(labels: np.ndarray, challenger: np.ndarray, champion: np.ndarray, groups: np.ndarray | None, gate: Gate) -> list[bool]:
+def judge(
+    labels: np.ndarray,
+    challenger: np.ndarray,
+    champion: np.ndarray,
+    groups: np.ndarray | None,
+    gate: Gate,
+) -> list[bool]:
     """Return which of the gate's criteria against the champion are met."""
     names = np.array(CLASSES)
     checks, _ = compare(names[labels], names[challenger], names[champion], CLASSES, groups, gate)
     return [check.met for check in checks]
 
 
-def simulate(scenario: Scenario, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def simulate(
+    scenario: Scenario, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Draw a test set: classes, the challenger's and the champion's answers, patients, each of shape (images,)."""
     patients = scenario.images // scenario.of_patient
     groups = np.repeat(np.arange(patients), scenario.of_patient)
@@ -97,8 +109,12 @@ def simulate(scenario: Scenario, generator: np.random.Generator) -> tuple[np.nda
     answers = []
     for recalls in (RECALLS + scenario.better, RECALLS):
         taste = generator.normal(size=patients)[groups]
-        wrong = np.sqrt(SHARED) * difficulty + np.sqrt(1 - SHARED) * taste > norm.ppf(recalls)[labels]
-        mistaken = np.where(generator.random(len(labels)) < TEMPTED, tempting, _another(labels, generator))
+        wrong = (
+            np.sqrt(SHARED) * difficulty + np.sqrt(1 - SHARED) * taste > norm.ppf(recalls)[labels]
+        )
+        mistaken = np.where(
+            generator.random(len(labels)) < TEMPTED, tempting, _another(labels, generator)
+        )
         answers.append(np.where(wrong, mistaken, labels))
     return labels, *answers, groups
 

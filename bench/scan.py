@@ -42,7 +42,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as drawn:
         folder = arguments.folder or _draw(Path(drawn), arguments.images, arguments.size)
         paths = sorted(walk(folder))
-        print(f"{len(paths)} files, {sum(len(path.read_bytes()) for path in paths) / 1e6:.1f} MB, page cache warm")
+        print(
+            f"{len(paths)} files, {sum(len(path.read_bytes()) for path in paths) / 1e6:.1f} MB, page cache warm"
+        )
         compare(folder, paths, arguments.rounds)
         print(f"\nunusable files found: {count_rejects(folder, paths)}")
         print(DIFFERENCES)
@@ -93,7 +95,9 @@ def count_rejects(folder: Path, paths: Sequence[Path]) -> str:
     return f"ours {ours}, notebook {both} (verification {verified.count(False)}, decoding {decoded.count(False)})"
 
 
-def _accepts(read: Callable[[Path], object], path: Path, refusals: tuple[type[Exception], ...]) -> bool:
+def _accepts(
+    read: Callable[[Path], object], path: Path, refusals: tuple[type[Exception], ...]
+) -> bool:
     try:
         read(path)
     except refusals:
@@ -120,10 +124,16 @@ def _draw(root: Path, images: int, size: int) -> Path:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Compare our scan of a folder with the usual notebook's.")
-    parser.add_argument("folder", type=Path, nargs="?", help="images in class folders; without it, heads are drawn")
+    parser = argparse.ArgumentParser(
+        description="Compare our scan of a folder with the usual notebook's."
+    )
+    parser.add_argument(
+        "folder", type=Path, nargs="?", help="images in class folders; without it, heads are drawn"
+    )
     parser.add_argument("--images", type=int, default=1000, help="how many to draw (1000)")
-    parser.add_argument("--size", type=int, default=128, help="pixels of a side of a drawn image (128)")
+    parser.add_argument(
+        "--size", type=int, default=128, help="pixels of a side of a drawn image (128)"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each side (7)")
     return parser.parse_args()
 

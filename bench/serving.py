@@ -60,7 +60,9 @@ class Asked:
     wrong: int = 0  # answers that are not what was expected
 
     def __str__(self) -> str:
-        statuses = ", ".join(f"{count} x {status}" for status, count in sorted(self.statuses.items()))
+        statuses = ", ".join(
+            f"{count} x {status}" for status, count in sorted(self.statuses.items())
+        )
         return f"{statuses}, {self.wrong} answers wrong"
 
     def latency(self) -> str:
@@ -73,8 +75,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         model = arguments.model or _random_model(Path(scratch, "cnn_a"))
         images = _images(model, arguments.images or _drawn(Path(scratch, "heads")))
-        print(f"{model.name}, {len(images)} images of {np.mean([len(image.content) for image in images]) / 1000:.1f} kB on average")
-        with _server(model, arguments.port) as server, _server(model, arguments.port + 1, API_BATCH="1"):
+        print(
+            f"{model.name}, {len(images)} images of {np.mean([len(image.content) for image in images]) / 1000:.1f} kB on average"
+        )
+        with (
+            _server(model, arguments.port) as server,
+            _server(model, arguments.port + 1, API_BATCH="1"),
+        ):
             speed(model, images, arguments)
             endurance(server, images, arguments)
         with _server(model, arguments.port, API_WAITING_FILES="16", API_REQUEST_FILES="16"):
@@ -84,20 +91,38 @@ def main() -> None:
 def speed(model: Path, images: Sequence[Image], arguments: argparse.Namespace) -> None:
     """Print images/s and latencies of every way of asking."""
     batches, single, most = arguments.port, arguments.port + 1, max(arguments.clients)
-    ways = {f"REST, {clients} clients": (batches, clients, 1) for clients in sorted(arguments.clients, reverse=True)}
-    ways |= {f"REST, {clients} clients, no batches": (single, clients, 1) for clients in sorted(arguments.clients, reverse=True)}
+    ways = {
+        f"REST, {clients} clients": (batches, clients, 1)
+        for clients in sorted(arguments.clients, reverse=True)
+    }
+    ways |= {
+        f"REST, {clients} clients, no batches": (single, clients, 1)
+        for clients in sorted(arguments.clients, reverse=True)
+    }
     ways |= {f"REST, {FILES} files a request": (batches, max(1, most // 8), FILES)}
     asked: dict[str, list[Asked]] = defaultdict(list)
-    sides = {name: _timed(lambda way=way: _ask(images, arguments.requests, *way), asked[name]) for name, way in ways.items()}
-    sides["Keras, one by one"] = _timed(lambda: _keras(model, images, arguments.requests), asked["Keras, one by one"])
-    tell("Images/s; x: seconds against the first line", time_rounds(sides, arguments.rounds), arguments.requests, "images")
+    sides = {
+        name: _timed(lambda way=way: _ask(images, arguments.requests, *way), asked[name])
+        for name, way in ways.items()
+    }
+    sides["Keras, one by one"] = _timed(
+        lambda: _keras(model, images, arguments.requests), asked["Keras, one by one"]
+    )
+    tell(
+        "Images/s; x: seconds against the first line",
+        time_rounds(sides, arguments.rounds),
+        arguments.requests,
+        "images",
+    )
     print("\nMilliseconds of a request")
     for name, rounds in asked.items():
         every = _together(rounds[1:])  # the first call of a side does not count
         print(f"  {name:28} {every.latency()}  {every}")
 
 
-def endurance(server: psutil.Process, images: Sequence[Image], arguments: argparse.Namespace) -> None:
+def endurance(
+    server: psutil.Process, images: Sequence[Image], arguments: argparse.Namespace
+) -> None:
     """Print the memory of a server between many requests."""
     print(f"\nMemory of the server over {arguments.endurance} requests")
     for part in range(10):
@@ -108,7 +133,9 @@ def endurance(server: psutil.Process, images: Sequence[Image], arguments: argpar
 
 def overload(images: Sequence[Image], arguments: argparse.Namespace) -> None:
     """Print what 64 clients get of a server that takes 16 images at a time, and whether it answers afterwards."""
-    print(f"\nOverload, 64 clients where 16 images may wait: {_ask(images, arguments.requests, arguments.port, 64, 1)}")
+    print(
+        f"\nOverload, 64 clients where 16 images may wait: {_ask(images, arguments.requests, arguments.port, 64, 1)}"
+    )
     print(f"  afterwards, one client: {_ask(images, 100, arguments.port, 1, 1)}")
 
 
@@ -134,7 +161,9 @@ def _keras(model: Path, images: Sequence[Image], requests: int) -> Asked:
     for number in range(requests):
         start = time.perf_counter()
         colours = "grayscale" if channels == 1 else "rgb"
-        picture = keras.utils.load_img(images[number % len(images)].path, target_size=size, color_mode=colours)
+        picture = keras.utils.load_img(
+            images[number % len(images)].path, target_size=size, color_mode=colours
+        )
         network.predict(keras.utils.img_to_array(picture)[np.newaxis], verbose=0)
         asked.seconds.append(time.perf_counter() - start)
     return asked
@@ -155,7 +184,10 @@ def _ask(images: Sequence[Image], total: int, port: int, clients: int, files: in
             asked.statuses[status] += 1
             if status == 200:
                 asked.seconds.append(time.perf_counter() - start)
-                asked.wrong += sum(not _as_expected(*pair) for pair in zip(json.loads(body)["answers"], sent, strict=True))
+                asked.wrong += sum(
+                    not _as_expected(*pair)
+                    for pair in zip(json.loads(body)["answers"], sent, strict=True)
+                )
         writer.close()
 
     async def crowd() -> None:
@@ -167,9 +199,16 @@ def _ask(images: Sequence[Image], total: int, port: int, clients: int, files: in
 
 def _request(sent: Sequence[Image]) -> bytes:
     head = b'Content-Disposition: form-data; name="files"; filename="scan.jpg"'
-    body = b"".join(b"--%s\r\n%s\r\n\r\n%s\r\n" % (BOUNDARY, head, image.content) for image in sent) + b"--%s--\r\n" % BOUNDARY
+    body = (
+        b"".join(b"--%s\r\n%s\r\n\r\n%s\r\n" % (BOUNDARY, head, image.content) for image in sent)
+        + b"--%s--\r\n" % BOUNDARY
+    )
     kind = b"Content-Type: multipart/form-data; boundary=" + BOUNDARY
-    return b"POST /predict HTTP/1.1\r\nHost: bench\r\n%s\r\nContent-Length: %d\r\n\r\n%s" % (kind, len(body), body)
+    return b"POST /predict HTTP/1.1\r\nHost: bench\r\n%s\r\nContent-Length: %d\r\n\r\n%s" % (
+        kind,
+        len(body),
+        body,
+    )
 
 
 async def _response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
@@ -182,13 +221,19 @@ def _as_expected(answer: dict, image: Image) -> bool:
     if image.expected.error:
         return answer["error"] is not None
     expected = image.expected.probabilities
-    near = all(abs(answer["probabilities"][label] - probability) < TOLERANCE for label, probability in expected.items())
+    near = all(
+        abs(answer["probabilities"][label] - probability) < TOLERANCE
+        for label, probability in expected.items()
+    )
     return near and answer["sha256"] == image.expected.sha256
 
 
 def _random_model(folder: Path) -> Path:
     keras.utils.set_random_seed(0)
-    model, grey = build_model(ARCHITECTURES["cnn_a"], (224, 224), 3, len(LABELS)), np.full((1, 224, 224, 3), 99, np.uint8)
+    model, grey = (
+        build_model(ARCHITECTURES["cnn_a"], (224, 224), 3, len(LABELS)),
+        np.full((1, 224, 224, 3), 99, np.uint8),
+    )
     saved.save(model, None, list(LABELS), Form((224, 224), 3), (), folder)
     saved.complete(folder, 1.0, ood.describe(grey, ood.reading(model).predict(grey, verbose=0)))
     return folder
@@ -204,7 +249,9 @@ def _images(model: Path, folder: Path) -> list[Image]:
     contents = [path.read_bytes() for path in paths]
     answers = from_folder(model, "expected", "").predict(contents)
     found = [
-        Image(path, content, answer) for path, content, answer in zip(paths, contents, answers, strict=True) if not answer.error
+        Image(path, content, answer)
+        for path, content, answer in zip(paths, contents, answers, strict=True)
+        if not answer.error
     ]
     if not found:
         raise SystemExit(f"{folder} holds no image that can be decoded")
@@ -213,8 +260,18 @@ def _images(model: Path, folder: Path) -> list[Image]:
 
 @contextlib.contextmanager
 def _server(model: Path, port: int, **environment: str) -> Iterator[psutil.Process]:
-    command = [sys.executable, "-m", "serving.api", "--model", str(model.resolve()), "--port", str(port)]
-    process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "serving.api",
+        "--model",
+        str(model.resolve()),
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(
+        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         for _ in range(120):
             with contextlib.suppress(httpx.TransportError):
@@ -228,13 +285,19 @@ def _server(model: Path, port: int, **environment: str) -> Iterator[psutil.Proce
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.serving", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, help="folder of a Keras model; default: cnn_a with random weights")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.serving", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--model", type=Path, help="folder of a Keras model; default: cnn_a with random weights"
+    )
     parser.add_argument("--images", type=Path, help="folder of image files; default: drawn heads")
     parser.add_argument("--requests", type=int, default=512, help="images of one round of a side")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--endurance", type=int, default=20_000, help="requests over which memory is watched")
+    parser.add_argument(
+        "--endurance", type=int, default=20_000, help="requests over which memory is watched"
+    )
     parser.add_argument("--port", type=int, default=8110, help="and the next one")
     return parser.parse_args()
 

@@ -28,7 +28,9 @@ HEADER = f"{'set':8} {'seeds':>6} {'hash alone':>11} {'filled':>8} {'moved, mean
 def main(words: Sequence[str] | None = None) -> None:
     """Print a line for each set."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.split", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="python -m bench.split",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("sets", nargs="*", default=SETS, metavar="CLASSESxIMAGES")
     parser.add_argument("--seeds", type=int, default=100)
@@ -61,7 +63,12 @@ def _try(some: pd.DataFrame, more: pd.DataFrame, seed: int) -> dict[str, float]:
 def table(classes: int, images: int) -> pd.DataFrame:
     """Return a table of files, each with a content of its own."""
     rows = [
-        (f"class{label:02d}/{number:05d}.png", "", f"class{label:02d}", hashlib.sha256(f"{label} {number}".encode()).hexdigest())
+        (
+            f"class{label:02d}/{number:05d}.png",
+            "",
+            f"class{label:02d}",
+            hashlib.sha256(f"{label} {number}".encode()).hexdigest(),
+        )
         for label in range(classes)
         for number in range(images)
     ]

@@ -33,7 +33,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGenerator  # no public name in Keras 3
+from keras.src.legacy.preprocessing.image import (
+    DirectoryIterator,
+    ImageDataGenerator,
+)  # no public name in Keras 3
 
 from bench.rounds import stopwatch, tell, time_rounds
 from tasks.imaging import augmentation
@@ -64,18 +67,31 @@ CLASSIC = {
 
 def main() -> None:
     arguments = _arguments()
-    warnings.filterwarnings("ignore", "`shuffle=True` was passed", UserWarning)  # Keras says so of every data set
+    warnings.filterwarnings(
+        "ignore", "`shuffle=True` was passed", UserWarning
+    )  # Keras says so of every data set
     for part in arguments.parts or PARTS:
         PARTS[part](arguments)
 
 
 def compare_steps(arguments: argparse.Namespace) -> None:
     """Time training steps of the fused and the plain model, then compare their outputs."""
-    models = {"ours: fused": _compiled(arguments, fused=True), "plain Keras layers": _compiled(arguments, fused=False)}
+    models = {
+        "ours: fused": _compiled(arguments, fused=True),
+        "plain Keras layers": _compiled(arguments, fused=False),
+    }
     pixels, labels = _noise(arguments.batch, arguments.size, arguments.channels)
-    sides = {name: stopwatch(lambda model=model: _steps(model, pixels, labels, arguments.steps)) for name, model in models.items()}
+    sides = {
+        name: stopwatch(lambda model=model: _steps(model, pixels, labels, arguments.steps))
+        for name, model in models.items()
+    }
     seconds = time_rounds(sides, arguments.rounds)
-    tell(f"{_setting(arguments)}: training step", seconds, arguments.steps * arguments.batch, "images")
+    tell(
+        f"{_setting(arguments)}: training step",
+        seconds,
+        arguments.steps * arguments.batch,
+        "images",
+    )
     fused, plain = models.values()
     plain.set_weights(fused.get_weights())
     difference = np.abs(fused.predict_on_batch(pixels) - plain.predict_on_batch(pixels)).max()
@@ -91,26 +107,48 @@ def compare_augmentations(arguments: argparse.Namespace) -> None:
             "classic generator": _classic_generator(pixels, arguments.batch),
             "chain of Keras layers": _chain_of_layers(pixels, arguments.batch),
         }
-        seconds = time_rounds({name: stopwatch(way) for name, way in ways.items()}, arguments.rounds)
+        seconds = time_rounds(
+            {name: stopwatch(way) for name, way in ways.items()}, arguments.rounds
+        )
         tell(f"augmentation of {_shape(arguments.size, channels)}", seconds, len(pixels), "images")
 
 
 def compare_epochs(arguments: argparse.Namespace) -> None:
     """Time a whole epoch from a folder of files to an updated model."""
     count = arguments.steps * arguments.batch
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # our caches go there too
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),
+    ):  # our caches go there too
         root = Path("heads")
-        per_class = {"training": math.ceil(count / len(LABELS)), "validation": math.ceil(count / len(LABELS) / 4)}
-        draw_set(root, {part: dict.fromkeys(LABELS, number) for part, number in per_class.items()}, SEED, arguments.size)
+        per_class = {
+            "training": math.ceil(count / len(LABELS)),
+            "validation": math.ceil(count / len(LABELS) / 4),
+        }
+        draw_set(
+            root,
+            {part: dict.fromkeys(LABELS, number) for part, number in per_class.items()},
+            SEED,
+            arguments.size,
+        )
         start = time.perf_counter()
         images = {part: _load(root / part, arguments) for part in per_class}
         decoding = time.perf_counter() - start
         sides = {
-            "ours: fit on decoded arrays": lambda: _second_epoch(lambda told: _train_ours(images, arguments, told)),
-            "classic generator from folder": lambda: _second_epoch(lambda told: _train_originally(root, arguments, told)),
+            "ours: fit on decoded arrays": lambda: _second_epoch(
+                lambda told: _train_ours(images, arguments, told)
+            ),
+            "classic generator from folder": lambda: _second_epoch(
+                lambda told: _train_originally(root, arguments, told)
+            ),
         }
         seconds = time_rounds(sides, arguments.rounds)
-    tell(f"{_setting(arguments)}: epoch with validation", seconds, len(images["training"].rows), "images")
+    tell(
+        f"{_setting(arguments)}: epoch with validation",
+        seconds,
+        len(images["training"].rows),
+        "images",
+    )
     print(f"  before the first epoch ours decodes all files once: {decoding:.2f} s")
 
 
@@ -123,19 +161,28 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def _compiled(arguments: argparse.Namespace, fused: bool) -> keras.Model:
     model = _model(arguments, fused)
-    model.compile(keras.optimizers.Adam(LEARNING_RATE), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    model.compile(
+        keras.optimizers.Adam(LEARNING_RATE),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
     return model
 
 
 def _model(arguments: argparse.Namespace, fused: bool) -> keras.Model:
     keras.utils.set_random_seed(SEED)
     structure = ARCHITECTURES[arguments.architecture]
-    return build_model(structure, (arguments.size, arguments.size), arguments.channels, len(LABELS), fused)
+    return build_model(
+        structure, (arguments.size, arguments.size), arguments.channels, len(LABELS), fused
+    )
 
 
 def _noise(count: int, size: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(SEED)
-    return rng.integers(0, 256, (count, size, size, channels), np.uint8), rng.integers(0, len(LABELS), count)
+    return rng.integers(0, 256, (count, size, size, channels), np.uint8), rng.integers(
+        0, len(LABELS), count
+    )
 
 
 def _steps(model: keras.Model, pixels: np.ndarray, labels: np.ndarray, steps: int) -> None:
@@ -159,7 +206,9 @@ def _fused_affine(pixels: np.ndarray, batch: int) -> Callable[[], None]:
         tf.TensorSpec((None, 0, 0, 2)),
     )
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return _consume(dataset.map(lambda *drawn: augmentation.apply(*drawn, CHANGES.fill)).prefetch(2))
+    return _consume(
+        dataset.map(lambda *drawn: augmentation.apply(*drawn, CHANGES.fill)).prefetch(2)
+    )
 
 
 def _classic_generator(pixels: np.ndarray, batch: int) -> Callable[[], None]:
@@ -185,7 +234,11 @@ def _chain_of_layers(pixels: np.ndarray, batch: int) -> Callable[[], None]:
         ]
     )
     dataset = tf.data.Dataset.from_tensor_slices(pixels).batch(batch)
-    return _consume(dataset.map(lambda images: chain(images, training=True), num_parallel_calls=tf.data.AUTOTUNE).prefetch(2))
+    return _consume(
+        dataset.map(
+            lambda images: chain(images, training=True), num_parallel_calls=tf.data.AUTOTUNE
+        ).prefetch(2)
+    )
 
 
 def _consume(dataset: tf.data.Dataset) -> Callable[[], None]:
@@ -201,7 +254,9 @@ def _load(folder: Path, arguments: argparse.Namespace) -> Images:
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Images(
-        pixels=load_pixels(folder, names, hashes, Form((arguments.size, arguments.size), arguments.channels)),
+        pixels=load_pixels(
+            folder, names, hashes, Form((arguments.size, arguments.size), arguments.channels)
+        ),
         rows=np.arange(len(paths)),
         targets=np.array([LABELS.index(path.parent.name) for path in paths], np.int32),
         weights=np.ones(len(paths), np.float32),
@@ -215,7 +270,9 @@ def _second_epoch(train: Callable[[Callable[..., None]], object]) -> float:
     return ends[1] - ends[0]
 
 
-def _train_ours(images: Mapping[str, Images], arguments: argparse.Namespace, told: Callable[..., None]) -> None:
+def _train_ours(
+    images: Mapping[str, Images], arguments: argparse.Namespace, told: Callable[..., None]
+) -> None:
     params = Train(
         image_size=(arguments.size, arguments.size),
         channels=arguments.channels,
@@ -225,7 +282,15 @@ def _train_ours(images: Mapping[str, Images], arguments: argparse.Namespace, tol
         augmentation=CHANGES,
     )
     checkpoint = Path("checkpoint.npz")
-    fit(_model(arguments, fused=True), images["training"], images["validation"], params, checkpoint, "bench", told)
+    fit(
+        _model(arguments, fused=True),
+        images["training"],
+        images["validation"],
+        params,
+        checkpoint,
+        "bench",
+        told,
+    )
     checkpoint.unlink()
 
 
@@ -245,7 +310,9 @@ def _train_originally(root: Path, arguments: argparse.Namespace, told: Callable[
     )
 
 
-def _flow(generator: ImageDataGenerator, folder: Path, arguments: argparse.Namespace) -> DirectoryIterator:
+def _flow(
+    generator: ImageDataGenerator, folder: Path, arguments: argparse.Namespace
+) -> DirectoryIterator:
     """Batches of 0 to 255: the scaling is a layer of the model on both sides."""
     with contextlib.redirect_stdout(io.StringIO()):  # it tells the number of images each time
         return generator.flow_from_directory(
@@ -268,17 +335,31 @@ def _shape(size: int, channels: int) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare our training with the original way.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"which to run, all by default: {', '.join(PARTS)}")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"which to run, all by default: {', '.join(PARTS)}"
+    )
     parser.add_argument("--architecture", choices=list(ARCHITECTURES), default="cnn_a")
-    parser.add_argument("--size", type=int, default=224, help="pixels of a side of the images (224)")
-    parser.add_argument("--channels", type=int, choices=(1, 3), default=3, help="of steps and epochs; augmentation takes both (3)")
+    parser.add_argument(
+        "--size", type=int, default=224, help="pixels of a side of the images (224)"
+    )
+    parser.add_argument(
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        default=3,
+        help="of steps and epochs; augmentation takes both (3)",
+    )
     parser.add_argument("--batch", type=int, default=32, help="images of a step (32)")
-    parser.add_argument("--steps", type=int, default=8, help="steps of one round, for every part (8)")
+    parser.add_argument(
+        "--steps", type=int, default=8, help="steps of one round, for every part (8)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each side (5)")
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:
-        parser.error(f"expected parts out of {', '.join(PARTS)}, received {', '.join(sorted(unknown))}")
+        parser.error(
+            f"expected parts out of {', '.join(PARTS)}, received {', '.join(sorted(unknown))}"
+        )
     return arguments
 
 

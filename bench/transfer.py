@@ -33,7 +33,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGenerator  # no public name in Keras 3
+from keras.src.legacy.preprocessing.image import (
+    DirectoryIterator,
+    ImageDataGenerator,
+)  # no public name in Keras 3
 
 from bench.train_step import CHANGES, CLASSIC
 from tasks.imaging.arrays import load_pixels
@@ -68,13 +71,25 @@ def originally(arguments: argparse.Namespace) -> dict[str, object]:
     changes = CLASSIC if arguments.views else {}
     flow = _flow(ImageDataGenerator(**changes), Path("heads/training"), arguments)
     model = _model(arguments)
-    model.compile(keras.optimizers.Adam(RATE), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    model.compile(
+        keras.optimizers.Adam(RATE),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
     start = time.perf_counter()
     validation = _flow(ImageDataGenerator(), Path("heads/validation"), arguments)
     batches = _in_our_order(flow)
-    follow = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch))
+    follow = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: setattr(batches, "epoch", epoch)
+    )
     history = model.fit(
-        batches, validation_data=validation, epochs=arguments.epochs, verbose=0, shuffle=False, callbacks=[follow]
+        batches,
+        validation_data=validation,
+        epochs=arguments.epochs,
+        verbose=0,
+        shuffle=False,
+        callbacks=[follow],
     ).history
     return _facts(start, history["loss"], history["val_loss"])
 
@@ -88,10 +103,14 @@ def ours(arguments: argparse.Namespace) -> dict[str, object]:
         schedule=Schedule(kind="constant"), augmentation=CHANGES if arguments.views else None,
     )  # fmt: skip
     keras.utils.set_random_seed(SEED)
-    structure = _structure(arguments).model_copy(update={"precision": arguments.precision, "views": arguments.views or 1})
+    structure = _structure(arguments).model_copy(
+        update={"precision": arguments.precision, "views": arguments.views or 1}
+    )
     start = time.perf_counter()
     sets = _images(size)
-    _, history, seconds = fit_transfer(structure, params, sets, (4, False), Path("checkpoint.npz"), "bench", lambda *_: None)
+    _, history, seconds = fit_transfer(
+        structure, params, sets, (4, False), Path("checkpoint.npz"), "bench", lambda *_: None
+    )
     losses = ([row[name] for row in history] for name in ("loss", "val_loss"))
     return _facts(start, *losses) | {"features": seconds}
 
@@ -118,7 +137,12 @@ def _structure(arguments: argparse.Namespace) -> Transfer:
     """Return the row of the table without its dropout, whose draws would tell the losses apart."""
     row = ARCHITECTURES[{"resnet50": "resnet50", "vgg16": "vgg16_finetuned"}[arguments.setting]]
     dense = tuple(layer.model_copy(update={"dropout": 0.0}) for layer in row.head.dense)
-    return row.model_copy(update={"weights": WEIGHTS, "head": row.head.model_copy(update={"dropout": 0.0, "dense": dense})})
+    return row.model_copy(
+        update={
+            "weights": WEIGHTS,
+            "head": row.head.model_copy(update={"dropout": 0.0, "dense": dense}),
+        }
+    )
 
 
 def _model(arguments: argparse.Namespace) -> keras.Model:
@@ -130,10 +154,14 @@ def _model(arguments: argparse.Namespace) -> keras.Model:
     return model
 
 
-def _flow(generator: ImageDataGenerator, folder: Path, arguments: argparse.Namespace) -> DirectoryIterator:
+def _flow(
+    generator: ImageDataGenerator, folder: Path, arguments: argparse.Namespace
+) -> DirectoryIterator:
     size = SIZES[arguments.setting]
     with contextlib.redirect_stdout(io.StringIO()):  # it tells the number of images each time
-        return generator.flow_from_directory(folder, target_size=(size, size), class_mode="sparse", batch_size=BATCH, shuffle=False)
+        return generator.flow_from_directory(
+            folder, target_size=(size, size), class_mode="sparse", batch_size=BATCH, shuffle=False
+        )
 
 
 def _in_our_order(flow: DirectoryIterator) -> keras.utils.PyDataset:
@@ -147,14 +175,20 @@ def _in_our_order(flow: DirectoryIterator) -> keras.utils.PyDataset:
 
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
             order = np.random.default_rng([SEED, self.epoch, 1]).permutation(flow.n)
-            return flow._get_batches_of_transformed_samples(order[index * BATCH : (index + 1) * BATCH])
+            return flow._get_batches_of_transformed_samples(
+                order[index * BATCH : (index + 1) * BATCH]
+            )
 
     return Batches()
 
 
 def _images(size: int) -> Sets:
     """Return all images, and which of them train and validate, in the generator's order."""
-    paths = [path for part in ("training", "validation") for path in sorted(Path("heads", part).glob("*/*"))]
+    paths = [
+        path
+        for part in ("training", "validation")
+        for path in sorted(Path("heads", part).glob("*/*"))
+    ]
     labels = sorted({path.parent.name for path in paths})
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     targets = np.array([labels.index(path.parent.name) for path in paths], np.int32)
@@ -162,19 +196,37 @@ def _images(size: int) -> Sets:
     every = Images(pixels, np.arange(len(paths)), targets, np.ones(len(paths), np.float32))
     trains = np.array([path.parts[1] == "training" for path in paths])
     parts = (np.flatnonzero(trains), np.flatnonzero(~trains))
-    return Sets(every, *(replace(every, rows=rows, targets=targets[rows], weights=every.weights[rows]) for rows in parts))
+    return Sets(
+        every,
+        *(
+            replace(every, rows=rows, targets=targets[rows], weights=every.weights[rows])
+            for rows in parts
+        ),
+    )
 
 
 def _draw(root: Path, arguments: argparse.Namespace, size: int) -> None:
-    counts = {"training": arguments.images // len(LABELS), "validation": arguments.images // 5 // len(LABELS)}
-    draw_set(root, {part: dict.fromkeys(LABELS, count) for part, count in counts.items()}, SEED, size)
+    counts = {
+        "training": arguments.images // len(LABELS),
+        "validation": arguments.images // 5 // len(LABELS),
+    }
+    draw_set(
+        root, {part: dict.fromkeys(LABELS, count) for part, count in counts.items()}, SEED, size
+    )
 
 
 def _in_a_process(side: str, setting: str, folder: str) -> dict[str, object]:
     given = [word for word in sys.argv[1:] if word not in SIZES]
     command = [sys.executable, "-m", "bench.transfer", setting, *given, "--side", side]
     path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -186,22 +238,39 @@ def _facts(start: float, losses: list[float], val_losses: list[float]) -> dict[s
 def _tell(setting: str, arguments: argparse.Namespace, sides: dict[str, dict]) -> None:
     size, first, second = SIZES[setting], sides["original"], sides["ours"]
     views = f", {arguments.views} augmented views" if arguments.views else ", unchanged images"
-    print(f"\n{setting}, {size} x {size} x 3, {arguments.images} images, {arguments.epochs} epochs{views}, {arguments.precision}")
+    print(
+        f"\n{setting}, {size} x {size} x 3, {arguments.images} images, {arguments.epochs} epochs{views}, {arguments.precision}"
+    )
     print(f"  original  {first['seconds']:8.1f} s  peak {first['peak']:6.0f} MB")
-    print(f"  ours      {second['seconds']:8.1f} s  peak {second['peak']:6.0f} MB  (features {second['features']:.1f} s)")
+    print(
+        f"  ours      {second['seconds']:8.1f} s  peak {second['peak']:6.0f} MB  (features {second['features']:.1f} s)"
+    )
     print(f"  ratio     {first['seconds'] / second['seconds']:8.1f}")
     if not arguments.views:
-        apart = np.abs(np.array(first["losses"]) - np.array(second["losses"])) / np.abs(first["losses"])
-        print(f"  largest relative difference of a loss, training and validation: {apart.max():.2g}")
+        apart = np.abs(np.array(first["losses"]) - np.array(second["losses"])) / np.abs(
+            first["losses"]
+        )
+        print(
+            f"  largest relative difference of a loss, training and validation: {apart.max():.2g}"
+        )
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare transfer learning with the original way.")
     parser.add_argument("setting", nargs="?", choices=list(SIZES), help="both by default")
-    parser.add_argument("--images", type=int, default=400, help="to train on; a fifth more validate (400)")
+    parser.add_argument(
+        "--images", type=int, default=400, help="to train on; a fifth more validate (400)"
+    )
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of ours")
-    parser.add_argument("--views", type=int, default=0, help="augmented copies of each image in ours; 0 changes nothing (0)")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="of ours"
+    )
+    parser.add_argument(
+        "--views",
+        type=int,
+        default=0,
+        help="augmented copies of each image in ours; 0 changes nothing (0)",
+    )
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -1,3 +1,3 @@
 """When to run and how to watch. The settings of `tasks` come first: Prefect reads its own when it is imported."""
 
-import tasks  # noqa: F401
+import tasks

@@ -44,14 +44,20 @@ class Progress:
         percent = 100 * int(found[1]) / int(found[2])
         try:
             if self.artefact is None:
-                self.artefact = create_progress_artifact(percent, key=key(self.stage), description=f"{self.stage}: {line}")
+                self.artefact = create_progress_artifact(
+                    percent, key=key(self.stage), description=f"{self.stage}: {line}"
+                )
             else:
-                update_progress_artifact(self.artefact, percent, description=f"{self.stage}: {line}")
+                update_progress_artifact(
+                    self.artefact, percent, description=f"{self.stage}: {line}"
+                )
         except httpx.HTTPError as error:
             log.warning("the progress of %s is not shown: %s", self.stage, error)
 
 
-def tell(states: dict[str, State], seconds: dict[str, float], changed: dict[str, list], images: str) -> None:
+def tell(
+    states: dict[str, State], seconds: dict[str, float], changed: dict[str, list], images: str
+) -> None:
     """Leave the summary `retrain` and the table `stages`."""
     rows = [
         {
@@ -63,8 +69,12 @@ def tell(states: dict[str, State], seconds: dict[str, float], changed: dict[str,
         }
         for stage, state in states.items()
     ]
-    create_table_artifact(rows, key="stages", description="What happened to each stage, and why it ran")
-    create_markdown_artifact(summary(rows, images, all(state.is_completed() for state in states.values())), key="retrain")
+    create_table_artifact(
+        rows, key="stages", description="What happened to each stage, and why it ran"
+    )
+    create_markdown_artifact(
+        summary(rows, images, all(state.is_completed() for state in states.values())), key="retrain"
+    )
 
 
 def summary(rows: list[dict], images: str, complete: bool) -> str:
@@ -72,7 +82,9 @@ def summary(rows: list[dict], images: str, complete: bool) -> str:
     report = REPORT.read_text() if complete and REPORT.exists() else ""
     changes = [f"- {row['stage']}: {row['changed']}" for row in rows if row["changed"]]
     failures = [
-        f"- **{row['stage']}** {row['state']}: {row['message']}" for row in rows if row["state"] in ("Failed", "Ended", "NotRun")
+        f"- **{row['stage']}** {row['state']}: {row['message']}"
+        for row in rows
+        if row["state"] in ("Failed", "Ended", "NotRun")
     ]
     sections = {
         "": report,
@@ -80,7 +92,9 @@ def summary(rows: list[dict], images: str, complete: bool) -> str:
         "What changed": "\n".join([f"- {images}", *changes] if images else changes),
         "Where": "\n".join(f"- {what}: {where}" for what, where in places().items()),
     }
-    return "\n\n".join(f"### {title}\n\n{text}" if title else text for title, text in sections.items() if text)
+    return "\n\n".join(
+        f"### {title}\n\n{text}" if title else text for title, text in sections.items() if text
+    )
 
 
 def places() -> dict[str, str]:
@@ -91,7 +105,9 @@ def places() -> dict[str, str]:
         made = {"report": str(report.resolve())} | made
     if store or Path("mlflow.db").exists():
         shown = servers.masked(store or "sqlite:///mlflow.db")
-        made["runs and registry"] = shown if shown.startswith("http") else f"{shown} (make ui: http://127.0.0.1:5000)"
+        made["runs and registry"] = (
+            shown if shown.startswith("http") else f"{shown} (make ui: http://127.0.0.1:5000)"
+        )
     return made
 
 
@@ -102,12 +118,20 @@ def describe(changes: list) -> str:
         groups = change if isinstance(change, dict) else {change: {}}
         for kind, found in groups.items():
             words += [f"{kind}"] if not isinstance(found, dict) or not found else []
-            words += [word for path, how in (found.items() if isinstance(found, dict) else ()) for word in _words(path, how)]
+            words += [
+                word
+                for path, how in (found.items() if isinstance(found, dict) else ())
+                for word in _words(path, how)
+            ]
     return ", ".join(dict.fromkeys(words))
 
 
 def _words(path: str, how: object) -> list[str]:
-    return [f"{name} {kind}" for name, kind in how.items()] if isinstance(how, dict) else [f"{path} {how}"]
+    return (
+        [f"{name} {kind}" for name, kind in how.items()]
+        if isinstance(how, dict)
+        else [f"{path} {how}"]
+    )
 
 
 def key(stage: str) -> str:

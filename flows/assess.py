@@ -41,7 +41,17 @@ def assess(
         time_limit: Seconds after which the run is ended.
     """
     folder = Path(output) if output else default_output(images, model)
-    command = [sys.executable, "-m", "tasks.assessment.assess", "--images", images, "--model", model, "--output", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "tasks.assessment.assess",
+        "--images",
+        images,
+        "--model",
+        model,
+        "--output",
+        str(folder),
+    ]
     for option, value in (("--name", name), ("--classes", classes)):
         command += [option, value] if value else []
     try:
@@ -50,9 +60,17 @@ def assess(
     except EndedError as error:
         return Failed(name="Ended", message=str(error))
     if status != 0:
-        start = next((number for number, line in enumerate(lines) if line.startswith("error: ")), None)
-        return Failed(message=reason(lines) if start is None else "\n".join(lines[start:]))  # with the whole draft of --classes
-    create_markdown_artifact((folder / "report.md").read_text(encoding="utf-8"), key="assess", description=f"{model} on {images}")
+        start = next(
+            (number for number, line in enumerate(lines) if line.startswith("error: ")), None
+        )
+        return Failed(
+            message=reason(lines) if start is None else "\n".join(lines[start:])
+        )  # with the whole draft of --classes
+    create_markdown_artifact(
+        (folder / "report.md").read_text(encoding="utf-8"),
+        key="assess",
+        description=f"{model} on {images}",
+    )
     return Completed(message=f"report: {folder / 'report.html'}")
 
 
@@ -78,12 +96,29 @@ def main() -> None:
 
 def parse() -> dict[str, object]:
     """Return the parameters of the flow that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m flows.assess", description="Score a model on a foreign folder of images.")
-    parser.add_argument("--images", required=True, metavar="DIR", help="a folder of images for each class; it is only read")
-    parser.add_argument("--model", default="champion", help="champion (default), challenger, a version, or a model's folder")
-    parser.add_argument("--name", help="of the registered model; default: register.model of params.yaml")
-    parser.add_argument("--classes", metavar="FILE", help="YAML lines `folder: class`; null leaves a folder out")
-    parser.add_argument("--output", metavar="DIR", help="default: data/assessments/<folder>-<model>")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.assess", description="Score a model on a foreign folder of images."
+    )
+    parser.add_argument(
+        "--images",
+        required=True,
+        metavar="DIR",
+        help="a folder of images for each class; it is only read",
+    )
+    parser.add_argument(
+        "--model",
+        default="champion",
+        help="champion (default), challenger, a version, or a model's folder",
+    )
+    parser.add_argument(
+        "--name", help="of the registered model; default: register.model of params.yaml"
+    )
+    parser.add_argument(
+        "--classes", metavar="FILE", help="YAML lines `folder: class`; null leaves a folder out"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="default: data/assessments/<folder>-<model>"
+    )
     return vars(parser.parse_args())
 
 

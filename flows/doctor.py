@@ -36,13 +36,19 @@ MAIN = (
     "numpy", "pandas", "pillow",
 )  # fmt: skip
 PORTS = {4200: "make serve, make ui", 5000: "make ui", 7860: "make web", 8000: "make api"}
-OURS = re.compile(r"(PIPELINE|PREFECT|MLFLOW|KERAS|API)_\w+")  # named; the value may hold a key, whatever the name
+OURS = re.compile(
+    r"(PIPELINE|PREFECT|MLFLOW|KERAS|API)_\w+"
+)  # named; the value may hold a key, whatever the name
 SHOWN = re.compile(  # whose values hold no key
     r"API_(MODEL|NAME|HOST|PORT)|LOG_LEVEL|PYTHONPATH|LANG|LC_ALL|TF_(FORCE_GPU|GPU|NUM|CPP)_\w+|XLA_FLAGS|"
     r"CUDA_VISIBLE_DEVICES|(OMP|MKL|OPENBLAS)_NUM_THREADS|KERAS_HOME|PREFECT_(HOME|PROFILE|PROFILES_PATH|LOGGING_LEVEL)|"
     r"MLFLOW_(EXPERIMENT_NAME|HTTP_REQUEST_\w+|TRACKING_INSECURE_TLS)"
 )
-SERVERS = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")  # which have lines of their own
+SERVERS = (
+    "PREFECT_API_URL",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+)  # which have lines of their own
 INPUT = re.compile(r"input_value=.*")  # in pydantic's messages
 
 
@@ -63,7 +69,11 @@ def check_machine() -> Iterator[Finding]:
     yield Finding("platform", platform.platform())
     yield Finding("cores, memory", f"{usable_cores()}, {memory()}")
     free = shutil.disk_usage(".").free
-    yield Finding("disk", f"{free / 1e9:.1f} GB free", "" if free > SPACE else "free some: `dvc gc --workspace`")
+    yield Finding(
+        "disk",
+        f"{free / 1e9:.1f} GB free",
+        "" if free > SPACE else "free some: `dvc gc --workspace`",
+    )
     if shutil.which("nvidia-smi"):
         asked = ("--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
         yield Finding("GPU", run("nvidia-smi", *asked))
@@ -72,10 +82,14 @@ def check_machine() -> Iterator[Finding]:
 def check_venv(python: Path) -> Iterator[Finding]:
     """The environment that `make` sets up; people may bring another."""
     if python.is_symlink() and not python.exists():
-        yield Finding(".venv", f"its Python is gone: {os.readlink(python)}", "`make run` sets it up again")  # noqa: PTH115
+        yield Finding(
+            ".venv", f"its Python is gone: {os.readlink(python)}", "`make run` sets it up again"
+        )
     elif python.exists() and (said := run(str(python), "-I", "-c", "import filelock")):
         late = said.startswith(LATE)
-        found, remedy = (said, "") if late else ("its Python finds no packages", "`make run` sets it up again")
+        found, remedy = (
+            (said, "") if late else ("its Python finds no packages", "`make run` sets it up again")
+        )
         yield Finding(".venv", found, remedy, known=not late)
     elif not python.exists() and sys.prefix == sys.base_prefix:
         yield Finding(".venv", "there is none yet", "`make run` sets it up")
@@ -98,7 +112,9 @@ def check_packages() -> Iterator[Finding]:
     try:
         found = differences(LOCK)
     except ImportError as error:
-        yield Finding("lock", f"cannot be compared: {error}", "`rm -rf .venv && make run` sets up .venv")
+        yield Finding(
+            "lock", f"cannot be compared: {error}", "`rm -rf .venv && make run` sets up .venv"
+        )
         return
     if not found:
         yield Finding("lock", f"all packages as in {LOCK}")
@@ -123,7 +139,11 @@ def differences(lock: Path) -> list[str]:
 
     lines = lock.read_text(encoding="utf-8").splitlines() if lock.exists() else []
     wanted = [Requirement(line.rstrip(" \\")) for line in lines if line[:1].isalnum()]
-    installed = {canonicalize_name(found.name): found.version for found in importlib.metadata.distributions() if found.name}
+    installed = {
+        canonicalize_name(found.name): found.version
+        for found in importlib.metadata.distributions()
+        if found.name
+    }
     found = [
         (package, installed.get(canonicalize_name(package.name)))
         for package in wanted
@@ -157,8 +177,14 @@ def check_git() -> Iterator[Finding]:
         yield Finding("Git", "is not installed", "install git")
     there, raw = Path(".dvc").is_dir(), Path("data/raw")
     yield Finding("DVC", "set up" if there else "not set up here", "" if there else "`dvc init`")
-    images = f"{len(list(raw.iterdir()))} entries in data/raw" if raw.is_dir() else "none in data/raw yet"
-    yield Finding("images", images if Path("dvc.lock").exists() else f"{images}, nothing was run yet")
+    images = (
+        f"{len(list(raw.iterdir()))} entries in data/raw"
+        if raw.is_dir()
+        else "none in data/raw yet"
+    )
+    yield Finding(
+        "images", images if Path("dvc.lock").exists() else f"{images}, nothing was run yet"
+    )
 
 
 def look_at_git() -> Finding:
@@ -170,12 +196,18 @@ def look_at_git() -> Finding:
     if head.startswith(LATE):
         return Finding("Git", head, known=False)
     if "unknown revision" in head:
-        return Finding("Git", "this repository has no commit yet", "`git add . && git commit -m start`")
+        return Finding(
+            "Git", "this repository has no commit yet", "`git add . && git commit -m start`"
+        )
     if not re.fullmatch("[0-9a-f]{40,64}", head):
-        return Finding("Git", head.partition("\n")[0], "`git init && git add . && git commit -m start`")
+        return Finding(
+            "Git", head.partition("\n")[0], "`git init && git add . && git commit -m start`"
+        )
     changed = len(run("git", "status", "--porcelain").splitlines())
     branch = run("git", "branch", "--show-current") or "no branch"
-    return Finding("Git", f"{run('git', '--version')}, {branch} at {head[:10]}, {changed} files changed")
+    return Finding(
+        "Git", f"{run('git', '--version')}, {branch} at {head[:10]}, {changed} files changed"
+    )
 
 
 def check_params() -> Iterator[Finding]:
@@ -187,7 +219,9 @@ def check_params() -> Iterator[Finding]:
     except ImportError:
         return  # the line of the lock says it
     except UserError as error:
-        yield Finding("params.yaml", str(error), "correct it: the schemas in tasks/params list every key")
+        yield Finding(
+            "params.yaml", str(error), "correct it: the schemas in tasks/params list every key"
+        )
     else:
         yield Finding("params.yaml", "can be read")
 
@@ -208,7 +242,9 @@ def check_prefect_settings() -> Iterator[Finding]:
         yield Finding("Prefect's settings", said, known=False)
     elif said:
         remedy = "correct it in the environment, or with `prefect config` and `prefect profile`"
-        yield Finding("Prefect's settings", INPUT.sub("…", "\n  ".join(said.splitlines()[-4:])), remedy)
+        yield Finding(
+            "Prefect's settings", INPUT.sub("…", "\n  ".join(said.splitlines()[-4:])), remedy
+        )
 
 
 def prefect_home() -> Path:
@@ -220,7 +256,9 @@ def prefect_address() -> tuple[str, str, str]:
     """Return the address of the Prefect server that is set, where it is set, and how to undo that."""
     if os.environ.get("PREFECT_API_URL"):
         return os.environ["PREFECT_API_URL"], "environment", "`unset PREFECT_API_URL`"
-    file = Path(os.environ.get("PREFECT_PROFILES_PATH") or prefect_home() / "profiles.toml").expanduser()
+    file = Path(
+        os.environ.get("PREFECT_PROFILES_PATH") or prefect_home() / "profiles.toml"
+    ).expanduser()
     if not file.exists():
         return "", "", ""
     profiles = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -240,7 +278,9 @@ def check_mlflow() -> Iterator[Finding]:
 def ask(name: str, address: str, where: str, undo: str) -> Finding:
     """Say whether the server that is set answers."""
     why = servers.why_silent(address, PATIENCE)
-    said = f"set in {where}: {f'nothing answers at {address}: {why}' if why else f'{address} answers'}"
+    said = (
+        f"set in {where}: {f'nothing answers at {address}: {why}' if why else f'{address} answers'}"
+    )
     return Finding(name, said, f"start that server, or {undo}" if why else "")
 
 
@@ -250,11 +290,17 @@ def look_at_store(file: Path, package: str) -> Finding:
         return Finding(file.name, "none yet")
     aside = f"set it aside (mv {file} {file}.newer)"
     try:
-        revision = servers.foreign_revision(file, package, BUSY) if version(package) != "is missing" else None
+        revision = (
+            servers.foreign_revision(file, package, BUSY)
+            if version(package) != "is missing"
+            else None
+        )
     except sqlite3.OperationalError as error:
         return Finding(file.name, *servers.describe_unusable(str(file), error))
     except sqlite3.DatabaseError as error:
-        return Finding(file.name, f"{file} cannot be read: {error}", f"bring back a copy, or {aside}")
+        return Finding(
+            file.name, f"{file} cannot be read: {error}", f"bring back a copy, or {aside}"
+        )
     if revision is None:
         return Finding(file.name, f"{file}, {file.stat().st_size / 1e6:.1f} MB")
     said = f"a newer {package} than {version(package)} wrote {file} (revision {revision})"
@@ -268,9 +314,16 @@ def check_ports() -> Iterator[Finding]:
             servers.hold_port("127.0.0.1", port, "").close()
             yield Finding(f"port {port}", f"free ({use})")
         except UserError:
-            foreign = port == 4200 and servers.read(f"http://127.0.0.1:{port}/api/health", PATIENCE) != "true"
+            foreign = (
+                port == 4200
+                and servers.read(f"http://127.0.0.1:{port}/api/health", PATIENCE) != "true"
+            )
             said = f"taken by {servers.who_listens(port)} ({use})"
-            yield Finding(f"port {port}", said, "end that: runs look for their server there" if foreign else "")
+            yield Finding(
+                f"port {port}",
+                said,
+                "end that: runs look for their server there" if foreign else "",
+            )
 
 
 CHECKS = (
@@ -282,7 +335,10 @@ CHECKS = (
 def examine() -> list[Finding]:
     """Return what all checks found, side by side; one that fails or is too slow says so itself."""
     found: dict[Callable, list[Finding]] = {check: [] for check in CHECKS}
-    threads = {check: threading.Thread(target=_examine, args=(check, found[check]), daemon=True) for check in CHECKS}
+    threads = {
+        check: threading.Thread(target=_examine, args=(check, found[check]), daemon=True)
+        for check in CHECKS
+    }
     for thread in threads.values():
         thread.start()
     deadline = time.monotonic() + SECONDS
@@ -298,7 +354,11 @@ def _examine(check: Callable[[], Iterator[Finding]], found: list[Finding]) -> No
         for finding in check():
             found.append(finding)
     except Exception as error:  # the page is for broken machines: what breaks a check belongs on it
-        found.append(Finding(title(check), f"{type(error).__name__}: {error}", "put this page into a bug report"))
+        found.append(
+            Finding(
+                title(check), f"{type(error).__name__}: {error}", "put this page into a bug report"
+            )
+        )
 
 
 def too_slow(check: Callable) -> Finding:
@@ -315,7 +375,15 @@ def run(*command: str, seconds: float = 3.0) -> str:
     """Return what a command says in English, on whichever stream; "" where it says nothing."""
     english = os.environ | {"LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=seconds, env=english)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=seconds,
+            env=english,
+        )
     except subprocess.TimeoutExpired:
         return f"{LATE} {seconds:.0f} s"
     return (done.stdout + done.stderr).strip()
@@ -326,7 +394,7 @@ def show(finding: Finding) -> str:
     word = "wrong" if finding.remedy else "ok" if finding.known else "?"
     lines = [f"{word:<6} {finding.name:<20} {finding.said}"]
     lines += [f"{'':<6} → {finding.remedy}"] if finding.remedy else []
-    home = os.path.expanduser("~")  # noqa: PTH111 — `Path.home` fails where there is none
+    home = os.path.expanduser("~")
     text = servers.masked("\n".join(lines))
     if home.rstrip("/") in ("", "~"):
         return text

@@ -46,7 +46,9 @@ def refuse_without_git() -> None:
             f"If you trust its content, run this, and run again: {owned[0]}"
         )
     if "not a git repository" in found.stderr:
-        raise UserError(f"{Path.cwd()} is in no Git repository, and DVC needs one. Make it one, and run again: git init")
+        raise UserError(
+            f"{Path.cwd()} is in no Git repository, and DVC needs one. Make it one, and run again: git init"
+        )
     raise UserError(f"Git refuses {Path.cwd()}: {found.stderr.strip()}")
 
 
@@ -64,9 +66,15 @@ def read_graph() -> dict[str, list[str]]:
         from networkx import lexicographical_topological_sort
 
         graph = project.index.graph  # an edge leads from a stage to one it needs
-        order = lexicographical_topological_sort(graph.reverse(), key=lambda stage: stage.addressing)
+        order = lexicographical_topological_sort(
+            graph.reverse(), key=lambda stage: stage.addressing
+        )
         return {
-            stage.addressing: sorted(needed.addressing for needed in graph.successors(stage) if isinstance(needed, PipelineStage))
+            stage.addressing: sorted(
+                needed.addressing
+                for needed in graph.successors(stage)
+                if isinstance(needed, PipelineStage)
+            )
             for stage in order
             if isinstance(stage, PipelineStage)
         }
@@ -78,14 +86,18 @@ def read_status() -> dict[str, list]:
     An import whose source changed is no stage: `flows.import_images` sees to it.
     """
     with open_project() as project:
-        return {name: changes for name, changes in project.status().items() if not name.endswith(".dvc")}
+        return {
+            name: changes for name, changes in project.status().items() if not name.endswith(".dvc")
+        }
 
 
 def read_files(stage: str) -> tuple[list[str], list[str]]:
     """Return what a stage reads, and which of its outputs are kept out of DVC's cache."""
     with open_project() as project:
         found = project.stage.get_target(stage)
-        return [dep.def_path for dep in found.deps], [out.def_path for out in found.outs if not out.use_cache]
+        return [dep.def_path for dep in found.deps], [
+            out.def_path for out in found.outs if not out.use_cache
+        ]
 
 
 def read_arguments(stage: str) -> dict[str, str]:
@@ -99,14 +111,24 @@ def read_inputs(stage: str) -> tuple[list[str], dict[str, str]]:
     """Return the outputs of others that a stage reads, and by file DVC's records of them: `dvc.lock` cut down, `.dvc` files."""
     with open_project() as project, project.lock:
         reads = [dep.fs_path for dep in project.stage.get_target(stage).deps]
-        outs = [out for out in project.index.outs if any(_overlap(out.fs_path, path) for path in reads)]
+        outs = [
+            out for out in project.index.outs if any(_overlap(out.fs_path, path) for path in reads)
+        ]
         owners = {out.stage.addressing: out.stage for out in outs}
         lock = YAML(typ="safe").load(Path("dvc.lock")) if Path("dvc.lock").exists() else {}
-        lock["stages"] = {name: entry for name, entry in lock.get("stages", {}).items() if name in owners}
-        files = {owner.relpath: Path(owner.relpath).read_text() for name, owner in owners.items() if name.endswith(".dvc")}
+        lock["stages"] = {
+            name: entry for name, entry in lock.get("stages", {}).items() if name in owners
+        }
+        files = {
+            owner.relpath: Path(owner.relpath).read_text()
+            for name, owner in owners.items()
+            if name.endswith(".dvc")
+        }
     text = io.StringIO()
     YAML(typ="safe").dump(lock, text)
-    return sorted(os.path.relpath(out.fs_path) for out in outs), files | {"dvc.lock": text.getvalue()}
+    return sorted(os.path.relpath(out.fs_path) for out in outs), files | {
+        "dvc.lock": text.getvalue()
+    }
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -155,5 +177,7 @@ def ask_dvc(*arguments: str) -> str:
     command = [sys.executable, "-m", "dvc", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     if result.returncode != 0:
-        raise DvcError(f"dvc {' '.join(arguments)}: {result.stderr.strip() or result.stdout.strip()}")
+        raise DvcError(
+            f"dvc {' '.join(arguments)}: {result.stderr.strip() or result.stdout.strip()}"
+        )
     return result.stdout

@@ -63,10 +63,14 @@ def replace(source: str, agree: Callable[[Layout], bool] = lambda _: True) -> No
         try:
             _import(source, command)
         except DvcError as error:
-            raise UserError(f"{source}: could not be imported, the images are as before: {error}") from error
+            raise UserError(
+                f"{source}: could not be imported, the images are as before: {error}"
+            ) from error
         if layout is None:
             describe(read_layout(RAW, _settings()))
-    log.info("data/raw holds %d files of %s", sum(1 for path in RAW.rglob("*") if path.is_file()), source)
+    log.info(
+        "data/raw holds %d files of %s", sum(1 for path in RAW.rglob("*") if path.is_file()), source
+    )
 
 
 def _import(source: str, command: list[str]) -> None:
@@ -102,7 +106,9 @@ def _without_litter() -> "FileSystem":
                 yield parent, folders, files
 
         def find(self, path: str, **options: object) -> Iterator[str]:
-            return (f"{parent}{os.sep}{name}" for parent, _, files in self.walk(path) for name in files)
+            return (
+                f"{parent}{os.sep}{name}" for parent, _, files in self.walk(path) for name in files
+            )
 
     return WithoutLitter()
 
@@ -187,7 +193,11 @@ def update() -> str:
     before = _recorded()
     _update()
     after = _recorded()
-    return "" if before == after else f"{RAW}: {after.get('nfiles')} files, {before.get('nfiles')} before"
+    return (
+        ""
+        if before == after
+        else f"{RAW}: {after.get('nfiles')} files, {before.get('nfiles')} before"
+    )
 
 
 def _recorded() -> dict:
@@ -219,10 +229,18 @@ def refuse_unrecorded() -> None:
         return
     with open_project() as project:
         changes = project.data_status([str(RAW)], granular=True)["uncommitted"]
-    files = [path for kind in ("added", "modified") for path in changes.get(kind, []) if not path.endswith("/")]
+    files = [
+        path
+        for kind in ("added", "modified")
+        for path in changes.get(kind, [])
+        if not path.endswith("/")
+    ]
     if files:
         raise UserError(
-            _listed(f"{len(files)} files in {RAW} are new or changed there, and an update would lose them", sorted(files))
+            _listed(
+                f"{len(files)} files in {RAW} are new or changed there, and an update would lose them",
+                sorted(files),
+            )
             + "\nMove them to the folder the images are imported from, and run again."
         )
 
@@ -237,7 +255,9 @@ def check(source: str) -> Layout | None:
     if source.startswith("sklearn:"):
         raise UserError(f"{source}: no such set; known is {DIGITS}")
     if source.startswith(("http://", "https://")):
-        raise UserError(f"{source}: a folder cannot be listed over HTTP; use a local folder, s3://… or git+<repository>#<folder>")
+        raise UserError(
+            f"{source}: a folder cannot be listed over HTTP; use a local folder, s3://… or git+<repository>#<folder>"
+        )
     if "://" in source or source.startswith("git+"):
         return None
     folder = Path(source)
@@ -250,7 +270,8 @@ def check(source: str) -> Layout | None:
     problems = sorted(_problems(folder))
     if problems:
         raise UserError(
-            _listed(f"{source}: {len(problems)} entries cannot be versioned", problems) + "\nMend or remove them, and run again."
+            _listed(f"{source}: {len(problems)} entries cannot be versioned", problems)
+            + "\nMend or remove them, and run again."
         )
     files = [Path(parent, name) for parent, _, names in walk(folder) for name in names]
     if not files:
@@ -318,7 +339,11 @@ def _command(source: str) -> list[str]:
         if not folder:
             raise UserError(f"{source}: expected git+<repository>#<folder>, received no folder")
         return ["import", repository, folder, "--out", str(RAW)]
-    return ["import-url", source if "://" in source else _as_dvc_reads_it(Path(source).resolve()), str(RAW)]
+    return [
+        "import-url",
+        source if "://" in source else _as_dvc_reads_it(Path(source).resolve()),
+        str(RAW),
+    ]
 
 
 def _as_dvc_reads_it(folder: Path) -> str:
@@ -340,7 +365,9 @@ def main() -> None:
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
     sources = [word for word in sys.argv[1:] if word != "--yes"]
     if len(sources) != 1 or not sources[0]:
-        sys.exit("usage: make data FROM=<folder | s3://… | git+repository#folder | sklearn:digits> (ARGS=--yes asks nothing)")
+        sys.exit(
+            "usage: make data FROM=<folder | s3://… | git+repository#folder | sklearn:digits> (ARGS=--yes asks nothing)"
+        )
     with exit_with_message(), hold_lock("refuse"):
         refuse_percent_sign()
         replace(sources[0], agree)

@@ -58,7 +58,11 @@ def stream(
     _running.add(keeper)
     if _ending.is_set():  # an interrupt came between the two
         keeper.end("ended by an interrupt")
-    timer = threading.Timer(limit or threading.TIMEOUT_MAX, keeper.end, [f"ended after its time limit of {limit or 0:g} seconds"])
+    timer = threading.Timer(
+        limit or threading.TIMEOUT_MAX,
+        keeper.end,
+        [f"ended after its time limit of {limit or 0:g} seconds"],
+    )
     timer.daemon = True
     timer.start()
     try:
@@ -111,7 +115,9 @@ def ended_together() -> Iterator[None]:
 
 def keep(command: Sequence[str]) -> int:
     """Run `command` in a group of its own until it ends or standard input closes; return its exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background shell has it ignored, and children inherit that
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # a background shell has it ignored, and children inherit that
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     threading.Thread(target=_end_when_closed, args=(child.pid,), daemon=True).start()
     status = child.wait()

@@ -25,7 +25,9 @@ def hold_lock(overlap: Literal["wait", "refuse"]) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         if overlap == "refuse":
-            raise OverlapError("another run is at work in this folder, and this one does not wait") from None
+            raise OverlapError(
+                "another run is at work in this folder, and this one does not wait"
+            ) from None
         get_run_logger().info("another run is at work in this folder; waiting for it to end")
         lock.acquire()
     try:

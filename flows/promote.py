@@ -42,11 +42,19 @@ def roll_back(client: MlflowClient, name: str, reason: str) -> str:
         raise UserError(f"{name} has no champion to roll back from: name one with --version")
     change = promotions.last_change(lines)
     told = change is not None and change["champion_sha256"] == champion.tags.get(versions.SHA256)
-    sha256 = promotions.champion_before(lines) if told or change is None else change["champion_sha256"]
+    sha256 = (
+        promotions.champion_before(lines) if told or change is None else change["champion_sha256"]
+    )
     version = sha256 and versions.find_version(client, name, sha256)
     if not version:
-        lacking = f"model {sha256[:8]} is in {PROMOTIONS}, but not in this registry" if sha256 else f"{PROMOTIONS} knows none"
-        raise UserError(f"no champion before version {champion.version}: {lacking}. Name one with --version")
+        lacking = (
+            f"model {sha256[:8]} is in {PROMOTIONS}, but not in this registry"
+            if sha256
+            else f"{PROMOTIONS} knows none"
+        )
+        raise UserError(
+            f"no champion before version {champion.version}: {lacking}. Name one with --version"
+        )
     return _change(client, promotions.ROLLBACK, version, reason)
 
 
@@ -92,19 +100,30 @@ def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str
         champion_before_sha256=champion.tags.get(versions.SHA256) if champion else None,
         champion=number,
         champion_sha256=version.tags[versions.SHA256],
-        numbers={name: float(value) for name, value in scores.items() if name.startswith(("val_", "test_"))},
+        numbers={
+            name: float(value)
+            for name, value in scores.items()
+            if name.startswith(("val_", "test_"))
+        },
     )
     versions.record(client, version, line, PROMOTIONS)
     if RECEIPT.exists():  # DVC sees it changed, so the next run tells this in the report
         receipt = json.loads(RECEIPT.read_text(encoding="utf-8"))
-        RECEIPT.write_text(json.dumps(receipt | {"champion": number, "champion_before": before}, indent=2) + "\n")
+        RECEIPT.write_text(
+            json.dumps(receipt | {"champion": number, "champion_before": before}, indent=2) + "\n"
+        )
     return f"champion of {version.name}: version {number}, {event} in place of {f'version {before}' if before else 'none'}"
 
 
 def _version(client: MlflowClient, name: str, number: int) -> ModelVersion:
-    known = {int(version.version): version for version in client.search_model_versions(f"name = '{name}'")}
+    known = {
+        int(version.version): version
+        for version in client.search_model_versions(f"name = '{name}'")
+    }
     if number not in known:
-        raise UserError(f"{name} has no version {number}; known are {', '.join(map(str, sorted(known))) or 'none'}")
+        raise UserError(
+            f"{name} has no version {number}; known are {', '.join(map(str, sorted(known))) or 'none'}"
+        )
     return known[number]
 
 
@@ -112,7 +131,10 @@ def _why(line: Line) -> str:
     """Return a person's reason, or the main numbers of a look; all of them are in the file."""
     if line["event"] != promotions.LOOK:
         return line["reason"]
-    numbers, failed = line["numbers"], [check["name"] for check in line["checks"] if not check["met"]]
+    numbers, failed = (
+        line["numbers"],
+        [check["name"] for check in line["checks"] if not check["met"]],
+    )
     against = ""
     if "difference" in numbers:
         low, high = numbers["difference_low"], numbers["difference_high"]
@@ -142,7 +164,9 @@ def main() -> None:
     try:
         with exit_with_message():
             decide(arguments)
-    except MlflowException as error:  # the registry's own words, such as that its server does not answer
+    except (
+        MlflowException
+    ) as error:  # the registry's own words, such as that its server does not answer
         sys.exit(f"error: {servers.masked(str(error))}")
 
 
@@ -151,10 +175,16 @@ def decide(arguments: argparse.Namespace) -> None:
     name = load_params().register_.model
     client = _client()
     if arguments.history:
-        lines = versions.history(client, name, PROMOTIONS) if client else promotions.read(PROMOTIONS)
-        print("\n".join(tell_history(lines, versions.find_champion(client, name) if client else None)))
+        lines = (
+            versions.history(client, name, PROMOTIONS) if client else promotions.read(PROMOTIONS)
+        )
+        print(
+            "\n".join(tell_history(lines, versions.find_champion(client, name) if client else None))
+        )
     elif client is None:
-        raise UserError(f"{DEFAULT_FILE} is missing, so there is no registry here; make run fills one, or set MLFLOW_TRACKING_URI")
+        raise UserError(
+            f"{DEFAULT_FILE} is missing, so there is no registry here; make run fills one, or set MLFLOW_TRACKING_URI"
+        )
     elif arguments.rollback:
         print(roll_back(client, name, arguments.reason))
     else:
@@ -163,12 +193,22 @@ def decide(arguments: argparse.Namespace) -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line; a decision needs a reason."""
-    parser = argparse.ArgumentParser(prog="python -m flows.promote", description="Say who is champion, and read who was.")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.promote", description="Say who is champion, and read who was."
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--version", type=int, metavar="N", help="make version N the champion")
-    what.add_argument("--rollback", action="store_true", help="make the champion before this one champion again")
-    what.add_argument("--history", action="store_true", help="who was champion when, and every look at the test images")
-    parser.add_argument("--reason", default="", help="why, in words that others understand in a year")
+    what.add_argument(
+        "--rollback", action="store_true", help="make the champion before this one champion again"
+    )
+    what.add_argument(
+        "--history",
+        action="store_true",
+        help="who was champion when, and every look at the test images",
+    )
+    parser.add_argument(
+        "--reason", default="", help="why, in words that others understand in a year"
+    )
     arguments = parser.parse_args()
     if not arguments.history and not arguments.reason.strip():
         parser.error('a decision needs a reason: --reason "…"')

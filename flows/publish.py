@@ -28,7 +28,10 @@ def publish() -> State:
     try:
         hand_on(get_run_logger().info)
     except (EndedError, UserError) as error:
-        return Failed(name="Unavailable" if PASSING.search(str(error)) else None, message=f"publishing failed: {error}")
+        return Failed(
+            name="Unavailable" if PASSING.search(str(error)) else None,
+            message=f"publishing failed: {error}",
+        )
     return Completed(message=f"published on branch {branch()}")
 
 
@@ -45,7 +48,10 @@ def commands() -> list[list[str]]:
     todo = [[sys.executable, "-m", "dvc", "push", "--run-cache"]]
     present = [path for path in POINTERS if Path(path).exists()]
     if git("status", "--porcelain", "--", *present):
-        todo += [["git", "add", "--", *present], ["git", "commit", "--only", "--message", "Retrain", "--", *present]]
+        todo += [
+            ["git", "add", "--", *present],
+            ["git", "commit", "--only", "--message", "Retrain", "--", *present],
+        ]
     if "origin" in git("remote").split():
         todo.append(["git", "push", "origin", name])
     return todo
@@ -55,13 +61,17 @@ def branch() -> str:
     """Return the branch that is checked out."""
     name = git("branch", "--show-current")
     if not name:
-        raise UserError("no branch is checked out, so nothing can be committed: git switch -c retrain")
+        raise UserError(
+            "no branch is checked out, so nothing can be committed: git switch -c retrain"
+        )
     return name
 
 
 def git(*arguments: str) -> str:
     """Return what Git prints. Raises `UserError` with its error output."""
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, env=environment())
+    result = subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, check=False, env=environment()
+    )
     if result.returncode != 0:
         raise UserError(f"git {' '.join(arguments)}: {result.stderr.strip()}")
     return result.stdout.strip()

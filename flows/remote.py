@@ -33,15 +33,30 @@ from tasks.errors import UserError
 FLOW = "stage"
 LINES = f"prefect.flow_runs.{FLOW}"  # the logger of what a worker's run itself says
 ENTRYPOINT = "flows/worker.py:stage"
-FOLDER = "PWD"  # the variable of a worker that names its clone: shells set it, and so does `make worker`
+FOLDER = (
+    "PWD"  # the variable of a worker that names its clone: shells set it, and so does `make worker`
+)
 HEARTBEAT = 30  # seconds; the shortest that Prefect has
 SILENCE = 100.0  # seconds without a heartbeat after which a run is given up and its stage handed out again
 START = 300.0  # seconds that a worker may take to start a run that it took
 POLL = 2.0  # seconds
 LATE = timedelta(seconds=10)
 PAGE = 200  # lines; the most that Prefect returns at once
-ENDS = ("Completed", "Skipped", "Cached", "Failed", "Unavailable", "Ended", "Cancelled", "Crashed")  # states of a worker's run
-COMMITTED = ("dvc.yaml", ".dvc/config", "requirements.txt")  # what a worker takes from Git, beside the stage's own files
+ENDS = (
+    "Completed",
+    "Skipped",
+    "Cached",
+    "Failed",
+    "Unavailable",
+    "Ended",
+    "Cancelled",
+    "Crashed",
+)  # states of a worker's run
+COMMITTED = (
+    "dvc.yaml",
+    ".dvc/config",
+    "requirements.txt",
+)  # what a worker takes from Git, beside the stage's own files
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,9 @@ class Elsewhere:
     revision: str
 
 
-def prepare(remote: dict[str, str], graph: dict[str, list[str]], wanted: set[str]) -> dict[str, Elsewhere]:
+def prepare(
+    remote: dict[str, str], graph: dict[str, list[str]], wanted: set[str]
+) -> dict[str, Elsewhere]:
     """Return {stage: where it runs} of the `wanted` stages that `remote`, {verb or stage: work pool}, sends elsewhere.
 
     Raises `UserError` where workers could not run them: unknown names, results that DVC does not keep, code or parameters
@@ -60,8 +77,14 @@ def prepare(remote: dict[str, str], graph: dict[str, list[str]], wanted: set[str
     """
     known = {*graph, *(stage.partition("@")[0] for stage in graph)}
     if unknown := [name for name in remote if name not in known]:
-        raise UserError(f"remote: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    pools = {stage: remote.get(stage, remote.get(stage.partition("@")[0], "")) for stage in graph if stage in wanted}
+        raise UserError(
+            f"remote: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
+    pools = {
+        stage: remote.get(stage, remote.get(stage.partition("@")[0], ""))
+        for stage in graph
+        if stage in wanted
+    }
     pools = {stage: pool for stage, pool in pools.items() if pool}
     if not pools:
         return {}
@@ -79,15 +102,23 @@ def refuse_unready(stages: list[str]) -> None:
     for stage in stages:
         read, uncached = read_files(stage)
         if uncached:
-            raise UserError(f"remote: {stage} has to run here, its output {', '.join(uncached)} is kept out of DVC's cache")
+            raise UserError(
+                f"remote: {stage} has to run here, its output {', '.join(uncached)} is kept out of DVC's cache"
+            )
         files |= set(read)
-    changed = git("status", "--porcelain", "--untracked-files=all", "--", *sorted(files)).splitlines()
+    changed = git(
+        "status", "--porcelain", "--untracked-files=all", "--", *sorted(files)
+    ).splitlines()
     if changed:
         listed = "\n  ".join(changed)
-        raise UserError(f"workers see only what is committed, and this is not:\n  {listed}\ncommit and push it")
+        raise UserError(
+            f"workers see only what is committed, and this is not:\n  {listed}\ncommit and push it"
+        )
     git("fetch", "--quiet", "origin")
     if not git("for-each-ref", "--contains", "HEAD", "refs/remotes/origin"):
-        raise UserError(f"workers cannot fetch commit {git('rev-parse', '--short', 'HEAD')}: origin does not have it; git push it")
+        raise UserError(
+            f"workers cannot fetch commit {git('rev-parse', '--short', 'HEAD')}: origin does not have it; git push it"
+        )
 
 
 def deploy(client: SyncPrefectClient, pool: str) -> None:
@@ -99,7 +130,11 @@ def deploy(client: SyncPrefectClient, pool: str) -> None:
             f"{client.api_url} has no work pool {pool}: start a worker, `make worker POOL={pool}` in its clone"
         ) from None
     if found.status != WorkPoolStatus.READY:
-        get_run_logger().warning("no worker of pool %s is online; its stages wait for one: make worker POOL=%s", pool, pool)
+        get_run_logger().warning(
+            "no worker of pool %s is online; its stages wait for one: make worker POOL=%s",
+            pool,
+            pool,
+        )
     deployment = client.create_deployment(
         client.create_flow_from_name(FLOW), pool, work_pool_name=pool, entrypoint=ENTRYPOINT,
         pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": f"{{{{ ${FOLDER} }}}}"}}],
@@ -119,7 +154,9 @@ def silence(pool: str, deployment: UUID) -> AutomationCore:
         name=f"{FLOW}/{pool}: crashed when silent",
         trigger=EventTrigger(
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=ResourceSpecification({"prefect.resource.id": f"prefect.deployment.{deployment}"}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.id": f"prefect.deployment.{deployment}"}
+            ),
             after={"prefect.flow-run.heartbeat"},
             expect={f"prefect.flow-run.{name}" for name in ("heartbeat", *ENDS)},
             for_each={"prefect.resource.id"},
@@ -127,11 +164,17 @@ def silence(pool: str, deployment: UUID) -> AutomationCore:
             threshold=1,
             within=timedelta(seconds=SILENCE),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no sign of life for {SILENCE:.0f} seconds")],
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED, message=f"no sign of life for {SILENCE:.0f} seconds"
+            )
+        ],
     )
 
 
-def run(stage: str, where: Elsewhere, force: bool, limit: float, on_line: Callable[[str], None]) -> State:
+def run(
+    stage: str, where: Elsewhere, force: bool, limit: float, on_line: Callable[[str], None]
+) -> State:
     """Have a stage done by a worker, unless DVC's remote has its outputs, and take them."""
     if not force:
         state = take(stage, limit)
@@ -140,9 +183,20 @@ def run(stage: str, where: Elsewhere, force: bool, limit: float, on_line: Callab
     inputs, pointers = read_inputs(stage)
     if inputs and (why := trouble(*hear(dvc("push", *inputs), on_line, limit))):
         name = "Unavailable" if PASSING.search(why) else None
-        return Failed(name=name, message=f"{stage} failed: its inputs could not be pushed to DVC's remote: {why}")
-    parameters = {"name": stage, "revision": where.revision, "inputs": inputs, "pointers": pointers, "force": force}
-    there = run_deployment(f"{FLOW}/{where.pool}", parameters=parameters, flow_run_name=stage, timeout=0)
+        return Failed(
+            name=name,
+            message=f"{stage} failed: its inputs could not be pushed to DVC's remote: {why}",
+        )
+    parameters = {
+        "name": stage,
+        "revision": where.revision,
+        "inputs": inputs,
+        "pointers": pointers,
+        "force": force,
+    }
+    there = run_deployment(
+        f"{FLOW}/{where.pool}", parameters=parameters, flow_run_name=stage, timeout=0
+    )
     get_run_logger().info("%s goes to pool %s as flow run %s", stage, where.pool, there.id)
     state = follow(there, limit, on_line)
     if not state.is_completed():
@@ -151,13 +205,17 @@ def run(stage: str, where: Elsewhere, force: bool, limit: float, on_line: Callab
     if taken.is_completed():
         return Completed(name=state.name, message=f"{state.message} in pool {where.pool}")
     why = f"nothing in DVC's remote fits what the stage reads here now; did files change meanwhile? {taken.message}"
-    return Failed(name=taken.name, message=f"{stage} failed: it ran in pool {where.pool}, but {why}")
+    return Failed(
+        name=taken.name, message=f"{stage} failed: it ran in pool {where.pool}, but {why}"
+    )
 
 
 def take(stage: str, limit: float) -> State:
     """Have DVC check out the outputs that its remote has for what the stage reads now; fail where it has none."""
     # DVC runs commands by the user's shell: with this one a stage that cannot be taken fails, instead of running here.
-    status, lines = hear(dvc("repro", "--pull", "--single-item", stage), lambda line: None, limit, {"SHELL": "false"})
+    status, lines = hear(
+        dvc("repro", "--pull", "--single-item", stage), lambda line: None, limit, {"SHELL": "false"}
+    )
     return judge(stage, status, lines)
 
 
@@ -182,7 +240,9 @@ def follow(there: FlowRun, limit: float, on_line: Callable[[str], None]) -> Stat
                 log.warning("Prefect's server does not answer: %s", error)
             if state.is_pending() and time.monotonic() - since > START:
                 client.set_flow_run_state(there.id, Cancelling())
-                return Crashed(message=f"it took the run and did not start it within {START:.0f} seconds")
+                return Crashed(
+                    message=f"it took the run and did not start it within {START:.0f} seconds"
+                )
             if state.is_running() and time.monotonic() - since > limit:
                 why = f"ended after its time limit of {limit:g} seconds"
             if ending(POLL):
@@ -194,7 +254,9 @@ def follow(there: FlowRun, limit: float, on_line: Callable[[str], None]) -> Stat
 def new_lines(client: SyncPrefectClient, run: UUID, seen: dict[UUID, datetime]) -> Iterator[str]:
     """Return what a flow run itself logged since the last call; processes send in bundles, so older ones can come late."""
     after = max(seen.values()) - LATE if seen else None
-    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]), timestamp=LogFilterTimestamp(after_=after))
+    wanted = LogFilter(
+        flow_run_id=LogFilterFlowRunId(any_=[run]), timestamp=LogFilterTimestamp(after_=after)
+    )
     for offset in itertools.count(step=PAGE):
         page = client.read_logs(wanted, limit=PAGE, offset=offset, sort=LogSort.TIMESTAMP_ASC)
         for entry in page:
@@ -208,7 +270,10 @@ def new_lines(client: SyncPrefectClient, run: UUID, seen: dict[UUID, datetime]) 
 def as_here(stage: str, pool: str, state: State) -> State:
     """Return the state of a worker's run that did not complete as one that happened here."""
     if state.is_crashed():
-        return Failed(name="Unavailable", message=f"{stage} failed: its worker in pool {pool} was lost: {state.message}")
+        return Failed(
+            name="Unavailable",
+            message=f"{stage} failed: its worker in pool {pool} was lost: {state.message}",
+        )
     if state.is_cancelled():
         return Failed(name="Ended", message=f"{stage} was cancelled in pool {pool}")
     return Failed(name=state.name, message=state.message)

@@ -27,12 +27,19 @@ from flows.stage_outcome import dvc, hear, judge
 class Settings:
     """How Prefect treats the stages of one verb."""
 
-    delays: tuple[float, ...] = (5, 20, 60)  # seconds before each new try, where the reason may pass by itself
+    delays: tuple[float, ...] = (
+        5,
+        20,
+        60,
+    )  # seconds before each new try, where the reason may pass by itself
     limit: float = 6 * 3600  # seconds one stage may take
     at_once: int | None = None  # how many may run side by side; PIPELINE_WORKERS_<VERB> goes first
 
 
-SETTINGS = {"train": Settings(limit=72 * 3600), "explain": Settings(limit=3600)}  # a verb that is not listed takes the defaults
+SETTINGS = {
+    "train": Settings(limit=72 * 3600),
+    "explain": Settings(limit=3600),
+}  # a verb that is not listed takes the defaults
 WORKERS = "PIPELINE_WORKERS"
 
 
@@ -65,9 +72,13 @@ def submit(plan: Plan) -> dict[str, State]:
     for stage, needed in plan.graph.items():
         verb = stage.partition("@")[0]
         delays = SETTINGS.get(verb, Settings()).delays
-        named = reproduce.with_options(name=verb, task_run_name=stage, retries=len(delays), retry_delay_seconds=list(delays))
+        named = reproduce.with_options(
+            name=verb, task_run_name=stage, retries=len(delays), retry_delay_seconds=list(delays)
+        )
         plan.futures[stage] = named.submit(
-            stage, opaque(plan), wait_for=[allow_failure(plan.futures[name]) for name in needed if name in plan.futures]
+            stage,
+            opaque(plan),
+            wait_for=[allow_failure(plan.futures[name]) for name in needed if name in plan.futures],
         )
     for future in plan.futures.values():
         future.wait()
@@ -79,25 +90,48 @@ def conclude(states: dict[str, State]) -> State:
     if not states:
         return Completed(name="Unchanged", message="nothing changed")
     not_run = [stage for stage, state in states.items() if state.name == "NotRun"]
-    failures = [state.message for stage, state in states.items() if not state.is_completed() and stage not in not_run]
+    failures = [
+        state.message
+        for stage, state in states.items()
+        if not state.is_completed() and stage not in not_run
+    ]
     if failures:
         because = [f"not run because of it: {', '.join(not_run)}"] if not_run else []
-        return Failed(message="\n".join([*failures, *because, "what is finished is kept: run again to go on from here"]))
+        return Failed(
+            message="\n".join(
+                [*failures, *because, "what is finished is kept: run again to go on from here"]
+            )
+        )
     ran = [stage for stage, state in states.items() if state.name != "Skipped"]
-    return Completed(message=f"{len(ran)} of {len(states)} stages ran: {', '.join(ran)}" if ran else "nothing changed")
+    return Completed(
+        message=f"{len(ran)} of {len(states)} stages ran: {', '.join(ran)}"
+        if ran
+        else "nothing changed"
+    )
 
 
 def slots(verbs: set[str]) -> dict[str, threading.Semaphore]:
     """Return how many stages may run at once, of each verb that has a limit, and under "" of all."""
     limits = {"": os.environ.get(WORKERS, "2")}
-    limits |= {verb: os.environ.get(f"{WORKERS}_{verb.upper()}", SETTINGS.get(verb, Settings()).at_once) for verb in verbs}
+    limits |= {
+        verb: os.environ.get(f"{WORKERS}_{verb.upper()}", SETTINGS.get(verb, Settings()).at_once)
+        for verb in verbs
+    }
     return {verb: threading.Semaphore(int(limit)) for verb, limit in limits.items() if limit}
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, retry_condition_fn=lambda task, run, state: state.name == "Unavailable")
+@task(
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_condition_fn=lambda task, run, state: state.name == "Unavailable",
+)
 def reproduce(stage: str, plan: Plan) -> State:
     """Let DVC bring one stage up to date; its lines go to the log."""
-    lacking = [name for name in plan.graph[stage] if name in plan.futures and not plan.futures[name].state.is_completed()]
+    lacking = [
+        name
+        for name in plan.graph[stage]
+        if name in plan.futures and not plan.futures[name].state.is_completed()
+    ]
     if lacking:
         return Failed(name="NotRun", message=f"needs {', '.join(lacking)}")
     if not (plan.force or stage in plan.stale):
@@ -123,6 +157,13 @@ def run(stage: str, plan: Plan, where: remote.Elsewhere | None) -> State:
     try:
         if where:
             return remote.run(stage, where, plan.force, limit, show)
-        return judge(stage, *hear(dvc("repro", "--single-item", *(["--force"] if plan.force else []), stage), show, limit))
+        return judge(
+            stage,
+            *hear(
+                dvc("repro", "--single-item", *(["--force"] if plan.force else []), stage),
+                show,
+                limit,
+            ),
+        )
     except EndedError as error:
         return Failed(name="Ended", message=f"{stage} was {error}")

@@ -61,7 +61,14 @@ def retrain(
         return Failed(message=str(error))
 
 
-def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit: float | None, remote: dict[str, str]) -> State:
+def work(
+    update: bool,
+    force: bool,
+    publish: bool,
+    stages: list[str],
+    time_limit: float | None,
+    remote: dict[str, str],
+) -> State:
     """Do what `retrain` promises; nobody else is at work in this folder."""
     load_params()
     make_places_relative()
@@ -74,7 +81,12 @@ def work(update: bool, force: bool, publish: bool, stages: list[str], time_limit
     if changed or force or stages:
         graph = read_graph()
         wanted = upstream(stages or list(graph), graph)
-        plan = Plan({stage: graph[stage] for stage in graph if stage in wanted}, downstream(set(changed), graph), force, time_limit)
+        plan = Plan(
+            {stage: graph[stage] for stage in graph if stage in wanted},
+            downstream(set(changed), graph),
+            force,
+            time_limit,
+        )
         if force or wanted & plan.stale:
             plan.elsewhere = prepare(remote, graph, wanted if force else wanted & plan.stale)
             if not away:
@@ -95,7 +107,9 @@ def main() -> None:
             with connected():
                 state = retrain(**arguments, return_state=True)
     except KeyboardInterrupt:
-        print("\ninterrupted; what is finished is kept: run again to go on from here", file=sys.stderr)
+        print(
+            "\ninterrupted; what is finished is kept: run again to go on from here", file=sys.stderr
+        )
         sys.exit(130)
     if not state.is_completed():
         sys.exit(f"\nerror: {state.message}")
@@ -106,15 +120,42 @@ def main() -> None:
 
 def parse() -> dict[str, object]:
     """Return the parameters of the flow that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m flows.retrain", description="Update the images and reproduce what is stale.")
-    parser.add_argument("--update", action=argparse.BooleanOptionalAction, default=True, help="ask the source of the images first")
-    parser.add_argument("--force", action="store_true", help="run stages even where nothing changed")
-    parser.add_argument("--publish", action="store_true", help="dvc push, commit the pointers, git push")
-    parser.add_argument("--stages", nargs="+", metavar="STAGE", help="only these and what they need, such as train@cnn_a")
-    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="how long any one stage may take")
-    parser.add_argument("--overlap", choices=("wait", "refuse"), default="wait", help="while another run is at work here")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.retrain", description="Update the images and reproduce what is stale."
+    )
     parser.add_argument(
-        "--remote", nargs="+", type=pair, metavar="VERB=POOL", help="what workers of a Prefect work pool run, such as train=gpu"
+        "--update",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="ask the source of the images first",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="run stages even where nothing changed"
+    )
+    parser.add_argument(
+        "--publish", action="store_true", help="dvc push, commit the pointers, git push"
+    )
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        metavar="STAGE",
+        help="only these and what they need, such as train@cnn_a",
+    )
+    parser.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="how long any one stage may take"
+    )
+    parser.add_argument(
+        "--overlap",
+        choices=("wait", "refuse"),
+        default="wait",
+        help="while another run is at work here",
+    )
+    parser.add_argument(
+        "--remote",
+        nargs="+",
+        type=pair,
+        metavar="VERB=POOL",
+        help="what workers of a Prefect work pool run, such as train=gpu",
     )
     arguments = vars(parser.parse_args())
     return arguments | {"remote": dict(arguments["remote"] or [])}

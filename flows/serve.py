@@ -32,7 +32,9 @@ def serve() -> Keeper:
         [*PREFECT, "--no-prompt", "work-pool", "create", POOL, "--type", "process", "--overwrite"],
         [*PREFECT, "--no-prompt", "deploy", "--all"],
     ):
-        done = subprocess.run(command, env=environment() | variables, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment() | variables, capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             raise UserError(f"{' '.join(command[3:])} failed:\n{done.stdout}{done.stderr}")
     print(f"schedules of prefect.yaml are on; runs: {address.removesuffix('/api')}", flush=True)
@@ -48,7 +50,16 @@ def pages() -> Keeper:
         print(f"(port {MLFLOW} is taken by {servers.who_listens(MLFLOW)})", flush=True)
     store.make_places_relative()
     root = store.ARTIFACTS.resolve().as_uri()
-    options = ["--backend-store-uri", store.find_uri(), "--default-artifact-root", root, "--host", "127.0.0.1", "--port", str(port)]
+    options = [
+        "--backend-store-uri",
+        store.find_uri(),
+        "--default-artifact-root",
+        root,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     return start([sys.executable, "-m", "mlflow", "server", *options])
 
 
@@ -56,9 +67,14 @@ def worker(pool: str) -> Keeper:
     """Return a worker of a pool for this clone, one stage at a time. Raises `UserError` where no server is known."""
     address = configured()
     if not address and not answers(HOME):
-        raise UserError("which Prefect server has the work pool? export PREFECT_API_URL=http://<driver or server>:4200/api")
+        raise UserError(
+            "which Prefect server has the work pool? export PREFECT_API_URL=http://<driver or server>:4200/api"
+        )
     variables = {"PREFECT_API_URL": address or HOME, FOLDER: str(Path.cwd())}
-    return start([*PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--limit", "1"], variables)
+    return start(
+        [*PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--limit", "1"],
+        variables,
+    )
 
 
 def have_server() -> str:
@@ -66,7 +82,9 @@ def have_server() -> str:
     address = configured()
     if not address and not answers(HOME):
         host, port = httpx.URL(HOME).host, httpx.URL(HOME).port
-        servers.hold_port(host, port, "have a Prefect server at another place and set PREFECT_API_URL").close()
+        servers.hold_port(
+            host, port, "have a Prefect server at another place and set PREFECT_API_URL"
+        ).close()
         refuse_newer_records()
         launch([*PREFECT, "server", "start", "--host", host, "--port", str(port)], HOME)
     return address or HOME

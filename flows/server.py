@@ -26,7 +26,15 @@ from tasks.tracking import servers
 HOME = "http://127.0.0.1:4200/api"  # where `make serve` and `make ui` put theirs
 STARTUP = 120.0  # seconds; the first start creates the database
 # As Prefect starts a passing server itself: no schedules, and up twice as fast as `prefect server start`.
-COMMAND = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--log-level", "error"]
+COMMAND = [
+    "uvicorn",
+    "--factory",
+    "prefect.server.api.server:create_app",
+    "--host",
+    "127.0.0.1",
+    "--log-level",
+    "error",
+]
 ERROR = re.compile(r"[\w.]*(Error|Exception|Refused|Exit)\b|\[Errno")
 REMEDIES = {  # words of a server that ended -> what to do
     "can't locate revision": "a newer Prefect wrote its database: have another PREFECT_HOME",
@@ -57,7 +65,9 @@ def connected(say: Callable[[str], None] = print) -> Iterator[None]:
             yield
     else:
         refuse_newer_records()
-        say(f"starting a Prefect server for this run (`make serve` starts one that stays); its records: {PREFECT_HOME.value()}")
+        say(
+            f"starting a Prefect server for this run (`make serve` starts one that stays); its records: {PREFECT_HOME.value()}"
+        )
         port = free_port()
         address = f"http://127.0.0.1:{port}/api"
         launch([sys.executable, "-m", *COMMAND, "--port", str(port)], address, VARIABLES)
@@ -95,13 +105,21 @@ def where_set(address: str) -> tuple[str, str]:
 def is_prefect(address: str) -> bool:
     """Say whether it is Prefect that answers; its Cloud, and who asks for a key first, are believed."""
     try:
-        reply = httpx.get(f"{address.rstrip('/')}/health", timeout=5, verify=False, follow_redirects=True)
+        reply = httpx.get(
+            f"{address.rstrip('/')}/health", timeout=5, verify=False, follow_redirects=True
+        )
     except httpx.HTTPError:
         return False
-    return "prefect.cloud" in address or reply.status_code in (401, 403) or reply.text.strip() == "true"
+    return (
+        "prefect.cloud" in address
+        or reply.status_code in (401, 403)
+        or reply.text.strip() == "true"
+    )
 
 
-def launch(command: list[str], address: str, variables: Mapping[str, str] = MappingProxyType({})) -> Keeper:
+def launch(
+    command: list[str], address: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> Keeper:
     """Start a server that ends with this process, and return when it answers. Raises `UserError` that says why it did not."""
     keeper = start(command, variables)
     words: deque[str] = deque(maxlen=200)
@@ -111,7 +129,9 @@ def launch(command: list[str], address: str, variables: Mapping[str, str] = Mapp
         if keeper.process.poll() is not None:
             raise UserError(f"the Prefect server did not start: {why_ended(list(words))}")
         if time.monotonic() > deadline:
-            raise UserError(f"the Prefect server did not answer within {STARTUP:.0f} s; it said:\n{''.join(words)}")
+            raise UserError(
+                f"the Prefect server did not answer within {STARTUP:.0f} s; it said:\n{''.join(words)}"
+            )
         time.sleep(0.1)
     return keeper
 
@@ -123,13 +143,20 @@ def refuse_newer_records() -> None:
     if kind.startswith("sqlite") and not path.startswith(":memory:"):
         file = Path(path.partition("?")[0])
         shown = machine.shown(file)
-        refuse_newer(file, "prefect", f"set it aside (mv {shown} {shown}.newer), or have another PREFECT_HOME: runs begin anew")
+        refuse_newer(
+            file,
+            "prefect",
+            f"set it aside (mv {shown} {shown}.newer), or have another PREFECT_HOME: runs begin anew",
+        )
 
 
 def why_ended(words: list[str]) -> str:
     """Return the reason among a server's last words, and what to do about it; where that is not known, the words."""
     lines = [line.strip() for line in words if line.strip()]
-    reason = next((line for line in reversed(lines) if ERROR.match(line)), lines[-1] if lines else "it said nothing")
+    reason = next(
+        (line for line in reversed(lines) if ERROR.match(line)),
+        lines[-1] if lines else "it said nothing",
+    )
     text = "\n".join(lines).lower()
     remedy = next((what for pattern, what in REMEDIES.items() if re.search(pattern, text)), None)
     if remedy is not None:

@@ -30,7 +30,10 @@ def dvc(*words: str) -> list[str]:
 
 
 def hear(
-    command: list[str], show: Callable[[str], None], limit: float | None = None, variables: Mapping[str, str] = MappingProxyType({})
+    command: list[str],
+    show: Callable[[str], None],
+    limit: float | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[int, list[str]]:
     """Run a command as `stream` does, show the lines that a person wants to see, and return its exit status and all lines."""
     lines: list[str] = []
@@ -47,7 +50,9 @@ def judge(stage: str, status: int, lines: list[str]) -> State:
     """Return the state that the exit status and the words of `dvc repro` amount to."""
     if status != 0:
         why = reason(lines)
-        return Failed(name="Unavailable" if PASSING.search(why) else None, message=f"{stage} failed: {why}")
+        return Failed(
+            name="Unavailable" if PASSING.search(why) else None, message=f"{stage} failed: {why}"
+        )
     text = "\n".join(lines)
     if SKIPPED.search(text):
         return Completed(name="Skipped", message="nothing it depends on changed")
@@ -64,5 +69,10 @@ def trouble(status: int, lines: list[str]) -> str:
 def reason(lines: list[str]) -> str:
     """Return what a failed stage said: from its first `error:` line on, else its last lines."""
     own = [line for line in lines if line.strip() and not line.startswith(DVC_CHATTER)]
-    start = next((number for number, line in enumerate(own) if line.lower().startswith("error:")), max(len(own) - 5, 0))
-    return "\n".join(own[start : start + 20]).strip() or "\n".join(line for line in lines if line.startswith("ERROR:"))
+    start = next(
+        (number for number, line in enumerate(own) if line.lower().startswith("error:")),
+        max(len(own) - 5, 0),
+    )
+    return "\n".join(own[start : start + 20]).strip() or "\n".join(
+        line for line in lines if line.startswith("ERROR:")
+    )

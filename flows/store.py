@@ -58,14 +58,20 @@ def tell_away() -> bool:
     address = os.environ.get(VARIABLE, "")
     why = servers.why_silent(address)
     if why is not None:
-        get_run_logger().warning(AWAY, servers.describe_silence(VARIABLE, address, "environment", why))
+        get_run_logger().warning(
+            AWAY, servers.describe_silence(VARIABLE, address, "environment", why)
+        )
     return why is not None
 
 
 def refuse_newer_store() -> None:
     """Raise `UserError` where the default store is one of a newer MLflow, or no database."""
     if VARIABLE not in os.environ:
-        refuse_newer(DEFAULT_FILE, "mlflow", f"set it aside (mv {DEFAULT_FILE} {DEFAULT_FILE}.newer): a new one is begun")
+        refuse_newer(
+            DEFAULT_FILE,
+            "mlflow",
+            f"set it aside (mv {DEFAULT_FILE} {DEFAULT_FILE}.newer): a new one is begun",
+        )
 
 
 def refuse_newer(file: Path, package: str, remedy: str) -> None:
@@ -76,6 +82,8 @@ def refuse_newer(file: Path, package: str, remedy: str) -> None:
     except sqlite3.OperationalError as error:
         raise UserError(": ".join(servers.describe_unusable(shown, error))) from error
     except sqlite3.DatabaseError as error:
-        raise UserError(f"{shown} is no database that can be read ({error}): bring back a copy, or {remedy}") from error
+        raise UserError(
+            f"{shown} is no database that can be read ({error}): bring back a copy, or {remedy}"
+        ) from error
     if revision is not None:
         raise UserError(servers.describe_newer(shown, package, remedy))

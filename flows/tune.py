@@ -65,9 +65,20 @@ def tune(
         return Failed(message=str(error))
 
 
-def work(architecture: str, kind: str, trials: int | None, minutes: float | None, workers: int, write: bool) -> State:
+def work(
+    architecture: str,
+    kind: str,
+    trials: int | None,
+    minutes: float | None,
+    workers: int,
+    write: bool,
+) -> State:
     """Do what `tune` promises."""
-    for name, value, least in (("trials", trials, 1), ("minutes", minutes, 0), ("workers", workers, 1)):
+    for name, value, least in (
+        ("trials", trials, 1),
+        ("minutes", minutes, 0),
+        ("workers", workers, 1),
+    ):
         if value is not None and value < least:
             raise UserError(f"{name}: received {value:g}, expected at least {least}")
     searched(load_params(), architecture)
@@ -76,7 +87,12 @@ def work(architecture: str, kind: str, trials: int | None, minutes: float | None
         return prepared
     inputs = inputs_of(architecture)
     given = inputs | {"--kind": kind, "--trials": trials, "--minutes": minutes}
-    words = [str(word) for option, value in given.items() if value is not None for word in (option, value)]
+    words = [
+        str(word)
+        for option, value in given.items()
+        if value is not None
+        for word in (option, value)
+    ]
     command = [sys.executable, "-m", "tasks.tuning.trials", *words]
     states = [] if minutes == 0 else run(architecture, command, workers)
     files = Path(inputs["--splits-csv"]), Path(inputs["--class-weights"])
@@ -84,10 +100,16 @@ def work(architecture: str, kind: str, trials: int | None, minutes: float | None
     searches = {name: define(load_params(), architecture, name, *files, bits) for name in KINDS}
     text = summary(searches, kind)
     get_run_logger().info("\n%s", text)
-    create_markdown_artifact(text, key=key(f"tune-{architecture}"), description=f"The search for {architecture}")
+    create_markdown_artifact(
+        text, key=key(f"tune-{architecture}"), description=f"The search for {architecture}"
+    )
     failures = [state.message for state in states if not state.is_completed()]
     if failures:
-        return Failed(message="\n".join([*dict.fromkeys(failures), "what is finished is kept: run again to go on from here"]))
+        return Failed(
+            message="\n".join(
+                [*dict.fromkeys(failures), "what is finished is kept: run again to go on from here"]
+            )
+        )
     return Completed(message=hand_over(searches[kind], write))
 
 
@@ -97,7 +119,11 @@ def prepare(architecture: str) -> State:
         graph = read_graph()
         wanted = upstream(graph[f"train@{architecture}"], graph)
         stale = downstream(set(read_status()), graph) & wanted
-        states = submit(Plan({stage: graph[stage] for stage in graph if stage in wanted}, stale)) if stale else {}
+        states = (
+            submit(Plan({stage: graph[stage] for stage in graph if stage in wanted}, stale))
+            if stale
+            else {}
+        )
         open_store()
     return conclude(states)
 
@@ -111,7 +137,9 @@ def inputs_of(architecture: str) -> dict[str, str]:
 def run(architecture: str, command: list[str], workers: int) -> list[State]:
     """Run so many workers side by side; return how each of them ended."""
     futures = [
-        worker.with_options(task_run_name=f"worker {number}").submit(architecture, command, number if workers > 1 else 0)
+        worker.with_options(task_run_name=f"worker {number}").submit(
+            architecture, command, number if workers > 1 else 0
+        )
         for number in range(1, workers + 1)
     ]
     for future in futures:
@@ -122,7 +150,10 @@ def run(architecture: str, command: list[str], workers: int) -> list[State]:
 @task(cache_policy=NO_CACHE, persist_result=False)
 def worker(architecture: str, command: list[str], number: int) -> State:
     """Run one worker; its lines go to the log, with its number where there are several."""
-    log, progress = get_run_logger(), Progress(f"tune-{architecture}{f'-{number}' if number else ''}")
+    log, progress = (
+        get_run_logger(),
+        Progress(f"tune-{architecture}{f'-{number}' if number else ''}"),
+    )
 
     def show(line: str) -> None:
         log.info("%s%s", f"[{number}] " if number else "", line)
@@ -132,7 +163,11 @@ def worker(architecture: str, command: list[str], number: int) -> State:
         status, lines = hear(command, show)
     except EndedError as error:
         return Failed(name="Ended", message=f"the search was {error}")
-    return Failed(message=reason(lines) or f"a worker ended with status {status}") if status else Completed(message="done")
+    return (
+        Failed(message=reason(lines) or f"a worker ended with status {status}")
+        if status
+        else Completed(message="done")
+    )
 
 
 def summary(searches: dict[str, Search], kind: str) -> str:
@@ -149,13 +184,17 @@ def hand_over(search: Search, write: bool) -> str:
     if best is None:
         return "no trial has finished yet: run again to go on"
     values = study.to_write(best)
-    lines = [f"best values, of trial {best.number}: {', '.join(f'{path}: {scalar(value)}' for path, value in values.items())}"]
+    lines = [
+        f"best values, of trial {best.number}: {', '.join(f'{path}: {scalar(value)}' for path, value in values.items())}"
+    ]
     if write:
         rewrite(PARAMS, search.architecture, values)
         lines.append(f"they are written to {PARAMS}; next: make run   # or: dvc repro")
     else:
         kind = "" if search.kind == KINDS[0] else f" --search {search.kind}"
-        lines.append(f"next: python -m flows.tune {search.architecture}{kind} --minutes 0 --write   # writes them to {PARAMS}")
+        lines.append(
+            f"next: python -m flows.tune {search.architecture}{kind} --minutes 0 --write   # writes them to {PARAMS}"
+        )
     return "\n".join(lines)
 
 
@@ -188,11 +227,15 @@ def main() -> None:
     arguments = parse()
     try:
         with exit_with_message():
-            searched(load_params(), arguments["architecture"])  # the most frequent mistakes, told before a server starts
+            searched(
+                load_params(), arguments["architecture"]
+            )  # the most frequent mistakes, told before a server starts
             with connected():
                 state = tune(**arguments, return_state=True)
     except KeyboardInterrupt:
-        print("\ninterrupted; finished trials are kept: run again to go on from here", file=sys.stderr)
+        print(
+            "\ninterrupted; finished trials are kept: run again to go on from here", file=sys.stderr
+        )
         sys.exit(130)
     if not state.is_completed():
         sys.exit(f"\nerror: {state.message.removeprefix('error: ')}")
@@ -201,12 +244,31 @@ def main() -> None:
 
 def parse() -> dict[str, object]:
     """Return the parameters of the flow that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m flows.tune", description="Search better values for an architecture.")
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.tune", description="Search better values for an architecture."
+    )
     parser.add_argument("architecture", help="one that tune.space of params.yaml has ranges for")
-    parser.add_argument("--search", choices=KINDS, default=KINDS[0], help="Hyperband (default), or random search for comparison")
-    parser.add_argument("--trials", type=int, metavar="N", help="in all, over all starts; default: tune.trials of params.yaml")
-    parser.add_argument("--minutes", type=float, metavar="M", help="then stop; what is unfinished goes on at the next start")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes side by side; default: 1")
+    parser.add_argument(
+        "--search",
+        choices=KINDS,
+        default=KINDS[0],
+        help="Hyperband (default), or random search for comparison",
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        metavar="N",
+        help="in all, over all starts; default: tune.trials of params.yaml",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="then stop; what is unfinished goes on at the next start",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes side by side; default: 1"
+    )
     parser.add_argument("--write", action="store_true", help="write the best values to params.yaml")
     return vars(parser.parse_args())
 

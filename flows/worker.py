@@ -26,7 +26,9 @@ NAMED = 10  # packages that a message lists
 
 
 @flow(name="stage", persist_result=False)
-def stage(name: str, revision: str, inputs: list[str], pointers: dict[str, str], force: bool = False) -> State:
+def stage(
+    name: str, revision: str, inputs: list[str], pointers: dict[str, str], force: bool = False
+) -> State:
     """Run one DVC stage at a commit, from inputs in DVC's remote, and push what it made.
 
     Args:
@@ -50,10 +52,19 @@ def stage(name: str, revision: str, inputs: list[str], pointers: dict[str, str],
         return Failed(name="Ended", message=f"{name} was {error}")
     except UserError as error:
         unavailable = PASSING.search(str(error))
-        return Failed(name="Unavailable" if unavailable else None, message=f"{name} failed in {here}: {error}")
+        return Failed(
+            name="Unavailable" if unavailable else None, message=f"{name} failed in {here}: {error}"
+        )
 
 
-def work(name: str, revision: str, inputs: list[str], pointers: dict[str, str], force: bool, log: LoggerAdapter) -> State:
+def work(
+    name: str,
+    revision: str,
+    inputs: list[str],
+    pointers: dict[str, str],
+    force: bool,
+    log: LoggerAdapter,
+) -> State:
     """Do what `stage` promises; nobody else is at work in this folder."""
     check_out(revision)
     refuse_other_packages(PACKAGES)
@@ -61,18 +72,26 @@ def work(name: str, revision: str, inputs: list[str], pointers: dict[str, str], 
         Path(path).write_text(text)
     if inputs and (why := trouble(*hear(dvc("pull", "--force", *inputs), log.info))):
         raise UserError(f"its inputs could not be pulled from DVC's remote: {why}")
-    state = judge(name, *hear(dvc("repro", "--single-item", *(["--force"] if force else []), name), log.info))
+    state = judge(
+        name, *hear(dvc("repro", "--single-item", *(["--force"] if force else []), name), log.info)
+    )
     if state.is_completed() and (why := trouble(*hear(dvc("push", "--run-cache", name), log.info))):
-        raise UserError(f"what it made is kept there, but could not be pushed to DVC's remote: {why}")
+        raise UserError(
+            f"what it made is kept there, but could not be pushed to DVC's remote: {why}"
+        )
     return state
 
 
 def check_out(revision: str) -> None:
     """Check out a commit of `origin`. Raises `UserError` for one it does not have, and in a folder somebody works in."""
-    if git("branch", "--show-current"):  # never used by a worker before: this is a clone's first run
+    if git(
+        "branch", "--show-current"
+    ):  # never used by a worker before: this is a clone's first run
         changed = git("status", "--porcelain", "--untracked-files=no")
         if changed:
-            raise UserError(f"a worker needs a clone of its own, and this one has uncommitted changes:\n{changed}")
+            raise UserError(
+                f"a worker needs a clone of its own, and this one has uncommitted changes:\n{changed}"
+            )
     else:
         forget_records()
     git("fetch", "--quiet", "origin")
@@ -80,7 +99,9 @@ def check_out(revision: str) -> None:
         git("cat-file", "-e", f"{revision}^{{commit}}")
     except UserError:
         address = git("remote", "get-url", "origin")
-        raise UserError(f"revision {revision} is not in {address}, where this worker looks: git push it there") from None
+        raise UserError(
+            f"revision {revision} is not in {address}, where this worker looks: git push it there"
+        ) from None
     git("checkout", "--quiet", "--detach", revision)
 
 
@@ -98,4 +119,6 @@ def refuse_other_packages(lock: Path) -> None:
     if differing:
         more = [f"… and {len(differing) - NAMED} more"] if len(differing) > NAMED else []
         listed = "\n  ".join([*differing[:NAMED], *more])
-        raise UserError(f"installed packages differ from {lock} of this revision:\n  {listed}\n`make worker` again installs them")
+        raise UserError(
+            f"installed packages differ from {lock} of this revision:\n  {listed}\n`make worker` again installs them"
+        )

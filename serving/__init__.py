@@ -1,3 +1,3 @@
 """From image files to answers. The settings of `tasks` come first: libraries read them when they are imported."""
 
-import tasks  # noqa: F401
+import tasks

@@ -45,10 +45,16 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"model": Refusal, "description": "The body is no whole form"},
     401: {"model": Refusal, "description": "The API key is missing or wrong"},
     408: {"model": Refusal, "description": "The upload took too long"},
-    413: {"model": Refusal, "description": "A file, the number of files, or all of them together are too large"},
+    413: {
+        "model": Refusal,
+        "description": "A file, the number of files, or all of them together are too large",
+    },
     415: {"model": Refusal, "description": f"The body is not {upload.FORM}"},
     422: {"model": Unanswered, "description": "Nothing in the request can be answered"},
-    503: {"model": Refusal, "description": "Too many images are waiting: try again after `Retry-After` seconds"},
+    503: {
+        "model": Refusal,
+        "description": "Too many images are waiting: try again after `Retry-After` seconds",
+    },
     504: {"model": Refusal, "description": "The answer took too long"},
 }
 
@@ -92,7 +98,11 @@ def form(**properties: Any) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {upload.FORM: {"schema": schema}}}}
 
 
-@keyed.post("/predict", responses=REFUSED, openapi_extra=form(files={"type": "array", "items": FILE, "minItems": 1}))
+@keyed.post(
+    "/predict",
+    responses=REFUSED,
+    openapi_extra=form(files={"type": "array", "items": FILE, "minItems": 1}),
+)
 async def predict(request: Request, service: Served) -> Answers:
     """Classify one or many image files. One that cannot be used gets an `error`; if that is all of them, the status is 422."""
     with Lease(service.room) as lease:
@@ -110,24 +120,35 @@ async def predict(request: Request, service: Served) -> Answers:
 @keyed.post(
     "/explain",
     response_class=Response,
-    responses={200: {"content": {"image/png": {"schema": FILE}}, "description": "The picture, coloured"}} | REFUSED,
+    responses={
+        200: {"content": {"image/png": {"schema": FILE}}, "description": "The picture, coloured"}
+    }
+    | REFUSED,
     openapi_extra=form(file=FILE),
 )
 async def explain(
     request: Request,
     service: Served,
-    label: Annotated[str | None, Query(alias="class", description="by default the class that is predicted")] = None,
+    label: Annotated[
+        str | None, Query(alias="class", description="by default the class that is predicted")
+    ] = None,
 ) -> Response:
     """Colour what speaks for a class in one image (Grad-CAM). The headers `X-Class` and `X-Model`, percent-encoded, say which."""
     model = service.current.model
     if label is not None and label not in model.predictor.classes:
         known = ", ".join(model.predictor.classes[:20])
-        raise HTTPException(422, f"expected a class of the model, such as {known}; received {label[:100]!r}")
+        raise HTTPException(
+            422, f"expected a class of the model, such as {known}; received {label[:100]!r}"
+        )
     with Lease(service.room) as lease:
         files = await upload.read_files(request, service.settings, lease)
         if len(files) > 1:
-            raise HTTPException(422, f"expected one file, received {len(files)}: send each in a request of its own")
-        label, picture = await in_time(service, explained(service.batcher, model, files[0].content, label))
+            raise HTTPException(
+                422, f"expected one file, received {len(files)}: send each in a request of its own"
+            )
+        label, picture = await in_time(
+            service, explained(service.batcher, model, files[0].content, label)
+        )
     headers = {"X-Class": quote(label), "X-Model": quote(model.predictor.name)}
     return Response(picture, media_type="image/png", headers=headers)
 
@@ -158,7 +179,10 @@ async def docs(request: Request) -> HTMLResponse:
     schema = request.app.openapi()
     rows = [
         f"<h2>{verb.upper()} {path}</h2><p>{html.escape(route['description'])}</p><ul>"
-        + "".join(f"<li>{status}: {html.escape(answer['description'])}</li>" for status, answer in route["responses"].items())
+        + "".join(
+            f"<li>{status}: {html.escape(answer['description'])}</li>"
+            for status, answer in route["responses"].items()
+        )
         + "</ul>"
         for path, verbs in schema["paths"].items()
         for verb, route in verbs.items()
@@ -174,11 +198,16 @@ async def docs(request: Request) -> HTMLResponse:
 
 def create_app(chosen: Settings, current: Current) -> FastAPI:
     """Return the server of a model that is loaded; it follows the registry while it runs."""
-    service = Service(chosen, current, Batcher(chosen.batch), Room(chosen.waiting_files, chosen.waiting_bytes))
+    service = Service(
+        chosen, current, Batcher(chosen.batch), Room(chosen.waiting_files, chosen.waiting_bytes)
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        running = [asyncio.create_task(service.batcher.run()), asyncio.create_task(current.follow())]
+        running = [
+            asyncio.create_task(service.batcher.run()),
+            asyncio.create_task(current.follow()),
+        ]
         yield  # until the last request has its answer
         for task in running:
             task.cancel()
@@ -204,10 +233,14 @@ async def in_time(service: Service, work: Awaitable[Result]) -> Result:
     try:
         return await asyncio.wait_for(work, seconds)
     except TimeoutError:
-        raise HTTPException(504, f"no answer after {seconds:g} seconds: send fewer files at a time, or later") from None
+        raise HTTPException(
+            504, f"no answer after {seconds:g} seconds: send fewer files at a time, or later"
+        ) from None
 
 
-async def explained(batcher: Batcher, model: Model, content: bytes, label: str | None) -> tuple[str, bytes]:
+async def explained(
+    batcher: Batcher, model: Model, content: bytes, label: str | None
+) -> tuple[str, bytes]:
     """Return the class and the coloured picture. Raises `HTTPException` 422 where there is none."""
     decoded = await batcher.decode(model.predictor.decode, content)
     if decoded.pixels is None:
@@ -239,7 +272,9 @@ def main() -> None:
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), format="%(asctime)s %(message)s")
     for library in ("mlflow", "alembic", "absl", "h5py"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of what clients send; they are told
+    logging.getLogger("python_multipart").setLevel(
+        logging.ERROR
+    )  # it warns of what clients send; they are told
     machine.tell(log.info)
     with exit_with_message():
         chosen = settings.read(os.environ, **vars(parse()))
@@ -250,14 +285,23 @@ def main() -> None:
     if chosen.host not in LOOPBACK and chosen.key is None:
         log.warning("warn: whoever reaches %s may ask: API_KEY=… asks them for a key", chosen.host)
     patience = int(chosen.upload_seconds + chosen.answer_seconds) + 5
-    listen.run(create_app(chosen, current), held, server_header=False, timeout_graceful_shutdown=patience)
+    listen.run(
+        create_app(chosen, current), held, server_header=False, timeout_graceful_shutdown=patience
+    )
 
 
 def parse() -> argparse.Namespace:
     """Read the command line; what it leaves out is as the environment says."""
-    parser = argparse.ArgumentParser(prog="python -m serving.api", description="Answer image files over HTTP.")
-    parser.add_argument("--model", help="champion (default), another alias, a version, or a folder such as data/models/cnn_a")
-    parser.add_argument("--name", help="of the registered model; default: register.model of params.yaml")
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.api", description="Answer image files over HTTP."
+    )
+    parser.add_argument(
+        "--model",
+        help="champion (default), another alias, a version, or a folder such as data/models/cnn_a",
+    )
+    parser.add_argument(
+        "--name", help="of the registered model; default: register.model of params.yaml"
+    )
     parser.add_argument("--host", help="default: 127.0.0.1, which this machine alone reaches")
     parser.add_argument("--port", type=int, help="default: 8000")
     return parser.parse_args()

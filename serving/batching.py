@@ -76,8 +76,12 @@ class Batcher:
 
     async def _answer(self, batch: list[Waiting]) -> None:
         decoded = [waiting.decoded for waiting in batch]
-        call = asyncio.ensure_future(self.between(lambda: list(batch[0].predictor.answers(decoded))))
-        await asyncio.wait([call])  # and not `await call`: what a model raises goes to those who asked, and stops nobody else
+        call = asyncio.ensure_future(
+            self.between(lambda: list(batch[0].predictor.answers(decoded)))
+        )
+        await asyncio.wait(
+            [call]
+        )  # and not `await call`: what a model raises goes to those who asked, and stops nobody else
         for number, waiting in enumerate(batch):
             if waiting.answer.done():
                 continue

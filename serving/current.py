@@ -64,7 +64,9 @@ class Current:
         if self.model is None:
             self.model = load_model(self.asked, self.name, self.limits)
             if self.model.registered:
-                self.name = self.name or load_params().register_.model  # once: the file may be edited meanwhile
+                self.name = (
+                    self.name or load_params().register_.model
+                )  # once: the file may be edited meanwhile
 
     def get(self) -> Model:
         """Return the model, a new one where the alias has moved; then the question waits until it is loaded."""
@@ -95,7 +97,9 @@ class Current:
                 log.info("%s answers now", self.model.predictor.name)
                 self._tell(None)
         except Exception as error:  # whatever it is, the model at hand goes on; a fault of ours keeps its traceback in the log
-            ours = describe_error(error) is None and not isinstance(error, OSError | MlflowException)
+            ours = describe_error(error) is None and not isinstance(
+                error, OSError | MlflowException
+            )
             self._tell(repr(error) if ours else str(error), error if ours else None)
 
     def _tell(self, problem: str | None, fault: Exception | None = None) -> None:
@@ -103,7 +107,9 @@ class Current:
         if problem is None:
             self._refused = "", 0.0
         elif problem != self.problem:
-            log.warning("%s goes on answering: %s", self.model.predictor.name, problem, exc_info=fault)
+            log.warning(
+                "%s goes on answering: %s", self.model.predictor.name, problem, exc_info=fault
+            )
         self.problem = problem
 
 

@@ -26,12 +26,20 @@ from tasks.inference.predictor import Answer, Predictor
 SHOWN = 8  # classes with a bar
 SIDE = 640  # pixels of the longer side of a shown picture, at most
 SMALL = 160  # of an example
-SCORES = ("accuracy", "macro_f1", "balanced_accuracy", "calibration_error", "without_copies_accuracy")
+SCORES = (
+    "accuracy",
+    "macro_f1",
+    "balanced_accuracy",
+    "calibration_error",
+    "without_copies_accuracy",
+)
 FOLDER = Path(__file__).parent / "templates"
 TEMPLATES = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True)
 
 
-def one(predictor: Predictor, name: str, answer: Answer, picture: Image.Image, heat: np.ndarray | str) -> str:
+def one(
+    predictor: Predictor, name: str, answer: Answer, picture: Image.Image, heat: np.ndarray | str
+) -> str:
     """Return the answer to one file; `heat` is float32 (height, width), 0 to 1, or why there is none."""
     ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:SHOWN]
     drawn = not isinstance(heat, str)
@@ -67,17 +75,27 @@ def table(predictor: Predictor, names: Sequence[str], answers: Sequence[Answer])
     written = csv.writer(text, lineterminator="\n")
     written.writerow(rows.make_header(predictor.columns))
     for name, answer in zip(names, answers, strict=True):
-        written.writerow(rows.row(Path(name), answer.sha256, predictor.record(answer), predictor.name))
+        written.writerow(
+            rows.row(Path(name), answer.sha256, predictor.record(answer), predictor.name)
+        )
     return text.getvalue()
 
 
 def card(predictor: Predictor, report: bool) -> str:
     """Return what is known of the model: what it is for, its thresholds, its hash and the scores it was registered with."""
     facts = predictor.facts
-    scores = [(name.replace("_", " "), _score(facts, f"val_{name}"), _score(facts, f"test_{name}")) for name in SCORES]
+    scores = [
+        (name.replace("_", " "), _score(facts, f"val_{name}"), _score(facts, f"test_{name}"))
+        for name in SCORES
+    ]
     members = json.loads(facts.get("members", "{}"))  # of an ensemble
     return _fill(
-        "card.html", model=predictor, facts=facts, members=members, scores=[row for row in scores if any(row[1:])], report=report
+        "card.html",
+        model=predictor,
+        facts=facts,
+        members=members,
+        scores=[row for row in scores if any(row[1:])],
+        report=report,
     )
 
 
@@ -95,7 +113,11 @@ def reason(error: str) -> str:
 def ask(shown: Sequence[tuple[Path, str]], limit: int) -> str:
     """Return the place where files are dropped, and a button for each example with its picture and label."""
     pictures = [_picture(decode_bytes(file.read_bytes()).picture, SMALL) for file, _ in shown]
-    return _fill("ask.html", examples=list(zip(pictures, [label for _, label in shown], strict=True)), limit=limit)
+    return _fill(
+        "ask.html",
+        examples=list(zip(pictures, [label for _, label in shown], strict=True)),
+        limit=limit,
+    )
 
 
 def percent(probability: float) -> str:
@@ -111,7 +133,13 @@ def _fill(template: str, **facts: object) -> str:
 def _remark(answer: Answer) -> str:
     if answer.error:
         return f"without an answer: {reason(answer.error)}"
-    return "unlike the training images" if answer.unfamiliar else "not sure enough" if answer.abstained else ""
+    return (
+        "unlike the training images"
+        if answer.unfamiliar
+        else "not sure enough"
+        if answer.abstained
+        else ""
+    )
 
 
 def _score(facts: Mapping[str, str], name: str) -> str:

@@ -10,7 +10,9 @@ from PIL import Image
 from tasks.inference.predictor import Predictor, Source, read
 
 SIDE = 1024  # pixels of the longer side, at most
-LONGEST = 250  # bytes of a name: a file system takes 255, and `.part` comes behind while it is written
+LONGEST = (
+    250  # bytes of a name: a file system takes 255, and `.part` comes behind while it is written
+)
 QUALITY = 85  # of JPEG
 
 

@@ -41,11 +41,17 @@ WIDEST = 60  # characters of a path on the terminal
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the command line says and return the exit status. Raises `UserError` for a user's mistake."""
-    files = listed(arguments.images, [path for path in (arguments.output, arguments.explain) if path])
+    files = listed(
+        arguments.images, [path for path in (arguments.output, arguments.explain) if path]
+    )
     with _without_noise():
-        predictor = load.load_predictor(arguments.model, arguments.name, explain=arguments.explain is not None)
+        predictor = load.load_predictor(
+            arguments.model, arguments.name, explain=arguments.explain is not None
+        )
     if arguments.max_pixels is not None:
-        predictor = replace(predictor, limits=replace(predictor.limits, max_pixels=arguments.max_pixels))
+        predictor = replace(
+            predictor, limits=replace(predictor.limits, max_pixels=arguments.max_pixels)
+        )
     if arguments.output is None:
         counts = show(predictor, files, arguments.explain)
     else:
@@ -59,9 +65,15 @@ def listed(images: Sequence[Path], outputs: Sequence[Path] = ()) -> list[Path]:
 
     Raises `UserError` where there is none.
     """
-    found = {file: None for image in images for file in (sorted(walk(image), key=Path.as_posix) if image.is_dir() else [image])}
+    found = {
+        file: None
+        for image in images
+        for file in (sorted(walk(image), key=Path.as_posix) if image.is_dir() else [image])
+    }
     ours = [output.absolute() for output in outputs]
-    files = [file for file in found if not any(file.absolute().is_relative_to(output) for output in ours)]
+    files = [
+        file for file in found if not any(file.absolute().is_relative_to(output) for output in ours)
+    ]
     if not files:
         raise UserError(f"{', '.join(map(str, images))}: expected image files, found none")
     return files
@@ -79,7 +91,9 @@ def walk(folder: Path) -> Iterator[Path]:
     yield from (Path(error.filename) for error in refused)
 
 
-def write(predictor: Predictor, files: Sequence[Path], output: Path, pictures: Path | None = None) -> Counter[str]:
+def write(
+    predictor: Predictor, files: Sequence[Path], output: Path, pictures: Path | None = None
+) -> Counter[str]:
     """Have a row of every file in `output`, batch by batch, and return how many say what."""
     model = f"{predictor.name} {predictor.identity[:12]}"
     with rows.opened(output, predictor.columns) as table:
@@ -87,15 +101,25 @@ def write(predictor: Predictor, files: Sequence[Path], output: Path, pictures: P
         answers, clipped = answered(predictor, todo, pictures), 0
         with _progress(len(files), len(files) - len(todo)) as progress:
             while batch := list(islice(answers, BATCH)):
-                table.append(rows.row(file, answer.sha256, predictor.record(answer), model) for file, answer in batch)
+                table.append(
+                    rows.row(file, answer.sha256, predictor.record(answer), model)
+                    for file, answer in batch
+                )
                 clipped += sum(answer.clipped > 0 for _, answer in batch)
                 progress.update(len(batch))
         ordered = table.put_in_order([printable(file) for file in files])
-    counts = Counter(column for row in ordered for column in TOLD if row[table.header.index(column)] not in ("", "false"))
+    counts = Counter(
+        column
+        for row in ordered
+        for column in TOLD
+        if row[table.header.index(column)] not in ("", "false")
+    )
     return counts + Counter(clipped=clipped)
 
 
-def answered(predictor: Predictor, files: Sequence[Path], pictures: Path | None) -> Iterator[tuple[Path, Answer]]:
+def answered(
+    predictor: Predictor, files: Sequence[Path], pictures: Path | None
+) -> Iterator[tuple[Path, Answer]]:
     """Yield each file with its answer, once its picture is written if there is to be one."""
     for file, answer in zip(files, predictor.stream(files), strict=True):
         if pictures is not None and answer.predicted is not None:
@@ -103,14 +127,22 @@ def answered(predictor: Predictor, files: Sequence[Path], pictures: Path | None)
         yield file, answer
 
 
-def unanswered(files: Sequence[Path], before: Mapping[str, rows.Row], model: str, pictures: Path | None) -> list[Path]:
+def unanswered(
+    files: Sequence[Path], before: Mapping[str, rows.Row], model: str, pictures: Path | None
+) -> list[Path]:
     """Return the files of each batch in which one has no row of these bytes by this model, or no picture.
 
     Batches are made whole again, since the last digit of a probability depends on how many images are in the batch.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        done = list(pool.map(lambda file: _is_answered(file, before.get(printable(file)), model, pictures), files))
-    starts = [start for start in range(0, len(files), BATCH) if not all(done[start : start + BATCH])]
+        done = list(
+            pool.map(
+                lambda file: _is_answered(file, before.get(printable(file)), model, pictures), files
+            )
+        )
+    starts = [
+        start for start in range(0, len(files), BATCH) if not all(done[start : start + BATCH])
+    ]
     return [file for start in starts for file in files[start : start + BATCH]]
 
 
@@ -118,25 +150,52 @@ def show(predictor: Predictor, files: Sequence[Path], pictures: Path | None = No
     """Print a table, a line as soon as there is an answer, and return how many say what."""
     columns = [column for column in predictor.columns if column not in (*TOLD, "distance")]
     label = max(len(printable(name)) for name in predictor.classes)
-    widths = {column: max(len(printable(column)), label if column in PLACES else 5) for column in columns}
+    widths = {
+        column: max(len(printable(column)), label if column in PLACES else 5) for column in columns
+    }
     first = min(WIDEST, max(len(printable(file)) for file in files))
-    print("  ".join([f"{'path':{first}}", *(f"{printable(column):{width}}" for column, width in widths.items())]))
+    print(
+        "  ".join(
+            [
+                f"{'path':{first}}",
+                *(f"{printable(column):{width}}" for column, width in widths.items()),
+            ]
+        )
+    )
     counts: Counter[str] = Counter()
     for file, answer in answered(predictor, files, pictures):
         record = predictor.record(answer)
         said = [name for name in TOLD if record[name]]
         counts.update(said + ["clipped"] * (answer.clipped > 0))
-        texts = [f"{_figure(record[column]):{width}}" for column, width in widths.items()] if answer.error is None else []
-        print("  ".join([f"{printable(file):{first}}", *texts, answer.error or ", ".join(said)]).rstrip(), flush=True)
+        texts = (
+            [f"{_figure(record[column]):{width}}" for column, width in widths.items()]
+            if answer.error is None
+            else []
+        )
+        print(
+            "  ".join(
+                [f"{printable(file):{first}}", *texts, answer.error or ", ".join(said)]
+            ).rstrip(),
+            flush=True,
+        )
     return counts
 
 
 def told(counts: Counter[str], files: int, predictor: Predictor) -> str:
     """Return in words what was answered, and by whom."""
-    parts = [f"{files:,} file{'s' * (files != 1)}", f"{files - counts['error']:,} answered by {predictor.name}"]
-    words = {"abstained": "too unsure to be believed", "unfamiliar": "unlike the training images", "error": "without an answer"}
+    parts = [
+        f"{files:,} file{'s' * (files != 1)}",
+        f"{files - counts['error']:,} answered by {predictor.name}",
+    ]
+    words = {
+        "abstained": "too unsure to be believed",
+        "unfamiliar": "unlike the training images",
+        "error": "without an answer",
+    }
     words["clipped"] = "with pixels brighter than in any training image, which count as white"
-    return ", ".join([*parts, *(f"{counts[name]:,} {text}" for name, text in words.items() if counts[name])])
+    return ", ".join(
+        [*parts, *(f"{counts[name]:,} {text}" for name, text in words.items() if counts[name])]
+    )
 
 
 def main() -> None:
@@ -160,18 +219,41 @@ def main() -> None:
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m serving.predict", description="Say which class image files show, and how sure the model is.", epilog=STATUS
+        prog="python -m serving.predict",
+        description="Say which class image files show, and how sure the model is.",
+        epilog=STATUS,
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="files, and folders of any depth")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE|FOLDER",
+        help="files, and folders of any depth",
+    )
     parser.add_argument(
         "--model", default="champion", help="champion (default), another alias, a version, a folder such as data/models/cnn_a, "
         "or imagenet:VGG16 and other classifiers of keras.applications",
     )  # fmt: skip
-    parser.add_argument("--name", help="of the registered model; default: register.model of params.yaml")
-    parser.add_argument("--output", type=Path, metavar="CSV", help="write there, and go on from there; default: a table")
-    parser.add_argument("--explain", type=Path, metavar="FOLDER", help="write there where the model looked, a picture of each file")
     parser.add_argument(
-        "--max-pixels", type=int, metavar="N", help="width times height of a file; default: validate.max_pixels of params.yaml"
+        "--name", help="of the registered model; default: register.model of params.yaml"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="CSV",
+        help="write there, and go on from there; default: a table",
+    )
+    parser.add_argument(
+        "--explain",
+        type=Path,
+        metavar="FOLDER",
+        help="write there where the model looked, a picture of each file",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="width times height of a file; default: validate.max_pixels of params.yaml",
     )
     return parser.parse_args(words)
 
@@ -206,7 +288,15 @@ def _is_answered(file: Path, row: rows.Row | None, model: str, pictures: Path | 
 def _progress(files: int, done: int) -> tqdm:
     """Shown in logs too, where a line comes every ten seconds."""
     interval = 0.2 if sys.stderr.isatty() else 10
-    return tqdm(total=files, initial=done, desc="predicting", unit=" images", disable=False, mininterval=interval, ncols=100)
+    return tqdm(
+        total=files,
+        initial=done,
+        desc="predicting",
+        unit=" images",
+        disable=False,
+        mininterval=interval,
+        ncols=100,
+    )
 
 
 def _figure(value: object) -> str:

@@ -62,7 +62,9 @@ def opened(file: Path, columns: Sequence[str]) -> Iterator[Rows]:
         try:
             fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{file} is being written by another run: wait for it, or name another --output") from None
+            raise UserError(
+                f"{file} is being written by another run: wait for it, or name another --output"
+            ) from None
         target.seek(0)
         content, first = target.read(), _text([header])
         if not content.startswith(first) and not first.startswith(content):

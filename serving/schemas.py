@@ -63,8 +63,12 @@ class ModelCard(BaseModel):
     model_sha256: str
     architecture: str | None
     classes: list[str]
-    members: dict[str, float]  # of a registered ensemble, with their weights; of others there are none
-    height: int  # in pixels; a picture of any size is scaled to it; where members differ, the largest
+    members: dict[
+        str, float
+    ]  # of a registered ensemble, with their weights; of others there are none
+    height: (
+        int  # in pixels; a picture of any size is scaled to it; where members differ, the largest
+    )
     width: int
     channels: int
     thresholds: dict[str, float | None]
@@ -80,7 +84,9 @@ class State(BaseModel):
 
 def answers(names: Sequence[str], given: Sequence[Answer], predictor: Predictor) -> Answers:
     """Put the answers of a predictor beside the names of the files."""
-    described = [file_answer(name, answer, predictor.top) for name, answer in zip(names, given, strict=True)]
+    described = [
+        file_answer(name, answer, predictor.top) for name, answer in zip(names, given, strict=True)
+    ]
     return Answers(model=predictor.name, model_sha256=predictor.sha256, answers=described)
 
 
@@ -116,7 +122,14 @@ def model_card(current: Current) -> ModelCard:
         height=max(form.image_size[0] for form in predictor.forms),
         width=max(form.image_size[1] for form in predictor.forms),
         channels=max(form.channels for form in predictor.forms),
-        thresholds={"confidence": predictor.thresholds.confidence, "distance": predictor.thresholds.distance},
-        metrics={name: float(value) for name, value in predictor.facts.items() if name.startswith(("val_", "test_"))},
+        thresholds={
+            "confidence": predictor.thresholds.confidence,
+            "distance": predictor.thresholds.distance,
+        },
+        metrics={
+            name: float(value)
+            for name, value in predictor.facts.items()
+            if name.startswith(("val_", "test_"))
+        },
         problem=current.problem,
     )

@@ -25,7 +25,9 @@ class Settings(BaseModel):
     poll_seconds: Seconds = 10  # between two looks whether the alias has moved
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    key: Annotated[SecretStr, Field(min_length=1)] | None = None  # what X-API-Key has to hold; None: nobody is asked
+    key: Annotated[SecretStr, Field(min_length=1)] | None = (
+        None  # what X-API-Key has to hold; None: nobody is asked
+    )
 
     file_bytes: Count = 25_000_000
     file_pixels: Count = 64_000_000  # decoded in colour these are 192 MB, in each of a few threads
@@ -42,7 +44,9 @@ class Settings(BaseModel):
     def _a_request_fits(self) -> "Settings":
         for one, all_ in (("request_files", "waiting_files"), ("request_bytes", "waiting_bytes")):
             if getattr(self, one) > getattr(self, all_):
-                raise UserError(f"{PREFIX}{one.upper()} is larger than {PREFIX}{all_.upper()}: such a request would never be taken")
+                raise UserError(
+                    f"{PREFIX}{one.upper()} is larger than {PREFIX}{all_.upper()}: such a request would never be taken"
+                )
         return self
 
     @property
@@ -53,9 +57,15 @@ class Settings(BaseModel):
 
 def read(environment: Mapping[str, str], **given: object) -> Settings:
     """Return the settings of an environment, `given` ones going before. Raises `UserError` that names the variables."""
-    values = {name: environment[PREFIX + name.upper()] for name in Settings.model_fields if PREFIX + name.upper() in environment}
+    values = {
+        name: environment[PREFIX + name.upper()]
+        for name in Settings.model_fields
+        if PREFIX + name.upper() in environment
+    }
     try:
-        return Settings.model_validate(values | {name: value for name, value in given.items() if value is not None})
+        return Settings.model_validate(
+            values | {name: value for name, value in given.items() if value is not None}
+        )
     except ValidationError as error:
         raise UserError("\n".join(map(_explain, error.errors()))) from error
 

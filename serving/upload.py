@@ -45,7 +45,11 @@ class Lease:
     def check(self, files: int = 1, size: int = 1) -> None:
         """Raises `HTTPException` 503 where there is not that much room."""
         if files > self.room.files or size > self.room.size:
-            raise HTTPException(503, "too many images are waiting already: send this request again in a second", RETRY_AFTER)
+            raise HTTPException(
+                503,
+                "too many images are waiting already: send this request again in a second",
+                RETRY_AFTER,
+            )
 
     def take(self, files: int = 0, size: int = 0) -> None:
         """Raises `HTTPException` 503 as `check` does."""
@@ -56,7 +60,12 @@ class Lease:
     def __enter__(self) -> "Lease":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.room.files, self.room.size = self.room.files + self.files, self.room.size + self.size
 
 
@@ -124,12 +133,16 @@ class Form:
 async def read_files(request: Request, settings: Settings, lease: Lease) -> list[File]:
     """Return the files of a form, at least one, in their order. Raises `HTTPException` 400, 408, 413, 415, 422 or 503."""
     boundary = _boundary(request.headers.get("content-type", ""))
-    if int(request.headers.get("content-length", 0)) > settings.request_bytes:  # the server took care that it is a number
+    if (
+        int(request.headers.get("content-length", 0)) > settings.request_bytes
+    ):  # the server took care that it is a number
         raise too_large(settings)
     lease.check()
     form = Form(settings, lease)
     try:
-        parser = MultipartParser(boundary, {name: getattr(form, name) for name in dir(form) if name.startswith("on_")})
+        parser = MultipartParser(
+            boundary, {name: getattr(form, name) for name in dir(form) if name.startswith("on_")}
+        )
         async with asyncio.timeout(settings.upload_seconds):
             async for chunk in request.stream():
                 form.receive(len(chunk))
@@ -138,13 +151,20 @@ async def read_files(request: Request, settings: Settings, lease: Lease) -> list
         raise HTTPException(408, f"the request was not whole after {settings.upload_seconds:g} seconds: send it again, or fewer "
                                  "files at a time") from None  # fmt: skip
     except FormParserError as error:
-        raise HTTPException(400, f"the body is no {FORM} as its header announces: {error}") from error
+        raise HTTPException(
+            400, f"the body is no {FORM} as its header announces: {error}"
+        ) from error
     except ClientDisconnect:
-        raise HTTPException(400, "the connection was closed before the request was whole") from None  # nobody will read it
+        raise HTTPException(
+            400, "the connection was closed before the request was whole"
+        ) from None  # nobody will read it
     if not form.whole:
         raise HTTPException(400, "the form ends before its last boundary: send it again")
     if not form.files:
-        raise HTTPException(422, 'expected at least one file in the form, received none: curl sends one as -F "files=@scan.jpg"')
+        raise HTTPException(
+            422,
+            'expected at least one file in the form, received none: curl sends one as -F "files=@scan.jpg"',
+        )
     return form.files
 
 
@@ -157,9 +177,15 @@ def _boundary(content_type: str) -> bytes:
     kind, options = parse_options_header(content_type)
     if kind != FORM.encode():
         received = content_type[:100] or "none"
-        raise HTTPException(415, f'expected the content type {FORM}, received {received}: curl sends it with -F "files=@scan.jpg"')
+        raise HTTPException(
+            415,
+            f'expected the content type {FORM}, received {received}: curl sends it with -F "files=@scan.jpg"',
+        )
     if not options.get(b"boundary"):
-        raise HTTPException(400, f"the content type {FORM} names no boundary: let your HTTP library write that header")
+        raise HTTPException(
+            400,
+            f"the content type {FORM} names no boundary: let your HTTP library write that header",
+        )
     return options[b"boundary"]
 
 
@@ -176,7 +202,9 @@ class Late:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        whole = (b"expect", b"100-continue") in scope["headers"]  # such a client waits for the answer: ask it for nothing
+        whole = (b"expect", b"100-continue") in scope[
+            "headers"
+        ]  # such a client waits for the answer: ask it for nothing
 
         async def receive_noting() -> Message:
             nonlocal whole
@@ -191,7 +219,10 @@ class Late:
                         while not whole:
                             await receive_noting()
                 except TimeoutError:
-                    message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+                    message = {
+                        **message,
+                        "headers": [*message["headers"], (b"connection", b"close")],
+                    }
             await send(message)
 
         await self.app(scope, receive_noting, send_when_whole)

@@ -32,7 +32,12 @@ SETTINGS = Settings(request_files=50)  # what one question, and all that wait, m
 EXAMPLES = 8  # of all classes, where they are not more than that
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CLEAN, SPLITS, REPORT = Path("data/clean"), Path("data/splits.csv"), Path("data/report/report.html")
-CLOSED = ("upload", "component_server", "file={path:path}", "proxy={path:path}")  # what Gradio would take, serve and fetch
+CLOSED = (
+    "upload",
+    "component_server",
+    "file={path:path}",
+    "proxy={path:path}",
+)  # what Gradio would take, serve and fetch
 HINT = (
     "Drop one image to see its classes and where the model looked, or several for a table. None of them is kept. "
     "**This is research software: no answer is a diagnosis.**"
@@ -59,9 +64,16 @@ def examples(splits_csv: Path, clean: Path) -> list[tuple[Path, str]]:
     """Return test images and the class of their folder: two of each class, or one where there are many; always the same."""
     if not splits_csv.exists() or not load_params().report.thumbnails:
         return []
-    rows = read_table(splits_csv).query("split == 'test'").sort_values(["label", "sha256"]).drop_duplicates("group")
+    rows = (
+        read_table(splits_csv)
+        .query("split == 'test'")
+        .sort_values(["label", "sha256"])
+        .drop_duplicates("group")
+    )
     each = 2 if 2 * rows.label.nunique() <= EXAMPLES else 1
-    chosen = [(clean / row.path, row.label) for row in rows.groupby("label").head(each).itertuples()]
+    chosen = [
+        (clean / row.path, row.label) for row in rows.groupby("label").head(each).itertuples()
+    ]
     return [(file, label) for file, label in chosen if file.exists()]
 
 
@@ -76,7 +88,11 @@ def layout(current: Current, shown: Sequence[tuple[Path, str]]) -> gr.Blocks:
         gr.Markdown(f"# {html.escape(title)}\n{HINT}")
         with gr.Tab("Ask"):
             script = (display.FOLDER / "page.js").read_text()
-            gr.HTML(display.ask(shown, SETTINGS.request_files), js_on_load=script, apply_default_css=False)
+            gr.HTML(
+                display.ask(shown, SETTINGS.request_files),
+                js_on_load=script,
+                apply_default_css=False,
+            )
         with gr.Tab("About the model") as about:
             card = gr.HTML(apply_default_css=False)
         about.select(tell, None, card, api_visibility="private")
@@ -115,7 +131,9 @@ def serve(current: Current, shown: Sequence[tuple[Path, str]]) -> FastAPI:
 
     for path in CLOSED:
         app.add_api_route(f"/gradio_api/{path}", closed, methods=["GET", "HEAD", "POST"])
-    theme = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    theme = gr.themes.Default(
+        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]
+    )
     return gr.mount_gradio_app(
         app, layout(current, shown), path="/", theme=theme, css_paths=display.FOLDER / "page.css", footer_links=[],
         run_history=False, enable_monitoring=False, ssr_mode=False, pwa=False, mcp_server=False, show_error=False,
@@ -147,12 +165,20 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m serving.web", description="Serve a page that answers image files.")
-    parser.add_argument(
-        "--model", default="champion", help="champion (default), another alias, a version, or a folder such as data/models/cnn_a"
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.web", description="Serve a page that answers image files."
     )
-    parser.add_argument("--name", help="of the registered model; default: register.model of params.yaml")
-    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, which this machine alone reaches")
+    parser.add_argument(
+        "--model",
+        default="champion",
+        help="champion (default), another alias, a version, or a folder such as data/models/cnn_a",
+    )
+    parser.add_argument(
+        "--name", help="of the registered model; default: register.model of params.yaml"
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="default: 127.0.0.1, which this machine alone reaches"
+    )
     parser.add_argument("--port", type=int, default=7860)
     return parser.parse_args()
 

@@ -37,13 +37,22 @@ def copy(paths: pd.Series, source: Path, target: Path) -> None:
         try:
             shutil.copyfile(source / path, target / path)
         except FileNotFoundError as error:
-            raise UserError(f"{source / path} is listed but gone: run the validate stage again") from error
+            raise UserError(
+                f"{source / path} is listed but gone: run the validate stage again"
+            ) from error
 
 
 def tell(usable: int, rejected: pd.DataFrame) -> None:
     """Log how many files went where, and why."""
-    reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.reason.value_counts().sort_index().items())
-    log.info("%d images in data/clean, %d files in data/quarantine%s", usable, len(rejected), f" ({reasons})" if reasons else "")
+    reasons = ", ".join(
+        f"{count} {reason}" for reason, count in rejected.reason.value_counts().sort_index().items()
+    )
+    log.info(
+        "%d images in data/clean, %d files in data/quarantine%s",
+        usable,
+        len(rejected),
+        f" ({reasons})" if reasons else "",
+    )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def main(splits_csv: Path, models: Path, results: Path, ensembles: Path) -> None
         write_costs(section.members, asked(weights[name]), results, places[1])
         tell(name, section, weights[name])
         score(name, section, weights[name], splits_csv, places[1], degrees, wanted)
-    listed = {name: {"vote": section.vote, "weights": weights[name]} for name, section in sections.items()}
+    listed = {
+        name: {"vote": section.vote, "weights": weights[name]} for name, section in sections.items()
+    }
     (ensembles / INDEX).write_text(json.dumps(listed, indent=2) + "\n")
     if not listed:
         log.info("params name no ensembles")
@@ -59,7 +61,9 @@ def read_predictions(members: Sequence[str], results: Path) -> dict[str, pd.Data
     tables = {member: read_table(results / member / PREDICTIONS_CSV) for member in members}
     first = tables[members[0]]
     for member, table in tables.items():
-        if list(table) != list(first) or not table[["path", "label", "split"]].equals(first[["path", "label", "split"]]):
+        if list(table) != list(first) or not table[["path", "label", "split"]].equals(
+            first[["path", "label", "split"]]
+        ):
             raise UserError(
                 f"{results / member}/predictions.csv has other images or classes than that of {members[0]}: expected the same, "
                 "since their answers are put together; run dvc repro"
@@ -73,9 +77,13 @@ def weigh(section: Ensemble, predictions: Mapping[str, pd.DataFrame]) -> dict[st
     if section.weights == "equal":
         return {member: 1 / len(members) for member in members}
     if isinstance(section.weights, dict):
-        return {member: section.weights[member] / sum(section.weights.values()) for member in members}
+        return {
+            member: section.weights[member] / sum(section.weights.values()) for member in members
+        }
     pairs = [arrays(table[table.split == "validation"]) for table in predictions.values()]
-    chosen = voting.choose_weights(np.stack([probabilities for _, probabilities in pairs]), pairs[0][0])
+    chosen = voting.choose_weights(
+        np.stack([probabilities for _, probabilities in pairs]), pairs[0][0]
+    )
     return dict(zip(members, chosen.tolist(), strict=True))
 
 
@@ -84,18 +92,30 @@ def asked(weights: Mapping[str, float]) -> dict[str, float]:
     return {member: weight for member, weight in weights.items() if weight > 0}
 
 
-def build(committee: Committee, predictions: Mapping[str, pd.DataFrame], models: Path, model: Path, results: Path) -> float:
+def build(
+    committee: Committee,
+    predictions: Mapping[str, pd.DataFrame],
+    models: Path,
+    model: Path,
+    results: Path,
+) -> float:
     """Write the model of an ensemble, and its predictions; return the temperature that is fitted on validation."""
     tables = [predictions[member] for member in committee.weights]
     classes, (targets, _) = class_names(tables[0]), arrays(tables[0])
-    raw, distances = committee.answer([arrays(table)[1] for table in tables], [table.distance.to_numpy() for table in tables])
+    raw, distances = committee.answer(
+        [arrays(table)[1] for table in tables], [table.distance.to_numpy() for table in tables]
+    )
     validation = (tables[0].split == "validation").to_numpy()
     degrees = temperature.fit(raw[validation], targets[validation])
-    ensemble.save(committee, degrees, {member: models / member for member in committee.weights}, model)
+    ensemble.save(
+        committee, degrees, {member: models / member for member in committee.weights}, model
+    )
     (model / "summary.txt").write_text(summary(committee, models))
     predicted = [classes[index] for index in raw.argmax(axis=1)]
     told = tables[0][["path", "label", "split"]].assign(predicted=predicted, distance=distances)
-    columns = pd.DataFrame(temperature.apply(raw, degrees), columns=[f"p_{label}" for label in classes])
+    columns = pd.DataFrame(
+        temperature.apply(raw, degrees), columns=[f"p_{label}" for label in classes]
+    )
     write_table(pd.concat([told, columns], axis=1), results / PREDICTIONS_CSV)
     return degrees
 
@@ -109,7 +129,9 @@ def summary(committee: Committee, models: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_costs(members: Sequence[str], weights: Mapping[str, float], results: Path, own: Path) -> None:
+def write_costs(
+    members: Sequence[str], weights: Mapping[str, float], results: Path, own: Path
+) -> None:
     """Write what an ensemble costs: all members were trained, those with weight are asked in turn.
 
     Its times are the sums of theirs, where all of them were trained on this machine.
@@ -123,21 +145,38 @@ def write_costs(members: Sequence[str], weights: Mapping[str, float], results: P
     timing = {
         **{name: round(sum(timings[member][name] for member in members), 2) for name in SUMS},
         "epoch_seconds": [],  # it is not trained itself
-        "predict_seconds_per_image": float(f"{sum(timings[member]['predict_seconds_per_image'] for member in weights):.6g}"),
+        "predict_seconds_per_image": float(
+            f"{sum(timings[member]['predict_seconds_per_image'] for member in weights):.6g}"
+        ),
     }
     write_timing(timing, own)
 
 
 def tell(name: str, section: Ensemble, weights: Mapping[str, float]) -> None:
     """Log what a person wants to know of the weights."""
-    log.info("%s, %s vote: %s", name, section.vote, ", ".join(f"{member} {weight:.4g}" for member, weight in weights.items()))
+    log.info(
+        "%s, %s vote: %s",
+        name,
+        section.vote,
+        ", ".join(f"{member} {weight:.4g}" for member, weight in weights.items()),
+    )
     without = [member for member in weights if member not in asked(weights)]
     if without:
-        log.info("%s: %s have no weight, so they are not asked and no part of the model", name, ", ".join(without))
+        log.info(
+            "%s: %s have no weight, so they are not asked and no part of the model",
+            name,
+            ", ".join(without),
+        )
 
 
 def score(
-    name: str, section: Ensemble, weights: Mapping[str, float], splits_csv: Path, results: Path, degrees: float, wanted: Evaluate
+    name: str,
+    section: Ensemble,
+    weights: Mapping[str, float],
+    splits_csv: Path,
+    results: Path,
+    degrees: float,
+    wanted: Evaluate,
 ) -> None:
     """Evaluate an ensemble as an architecture is, in an MLflow run of its own."""
     import mlflow
@@ -153,7 +192,11 @@ def score(
         "weights": " ".join(f"{weight:.4g}" for weight in weights.values()),
     }
     with runs.recorded(lambda: runs.continue_run(name, predictions_csv)):
-        runs.record(lambda: mlflow.set_tags({"git_revision": git_revision(), "data_sha256": file_sha256(splits_csv)}))
+        runs.record(
+            lambda: mlflow.set_tags(
+                {"git_revision": git_revision(), "data_sha256": file_sha256(splits_csv)}
+            )
+        )
         runs.record(lambda: mlflow.log_params(described))
     evaluate(name, splits_csv, predictions_csv, results, degrees, wanted, {}, None)
 

@@ -19,7 +19,15 @@ from tasks.params.compare import Compare
 from tasks.params.ensembles import read_ensembles
 from tasks.params.questions import ALL_CLASSES, Question
 from tasks.params.read import read_section
-from tasks.results import HISTORY_CSV, INDEX, METRICS_JSON, PREDICTIONS_CSV, SIZE_JSON, find_folder, read_timing
+from tasks.results import (
+    HISTORY_CSV,
+    INDEX,
+    METRICS_JSON,
+    PREDICTIONS_CSV,
+    SIZE_JSON,
+    find_folder,
+    read_timing,
+)
 from tasks.scoring.metrics import score, verdict
 from tasks.scoring.pairs import pair
 from tasks.scoring.predictions import arrays, collapse, with_groups
@@ -38,7 +46,17 @@ SCORES = [
     *(f"test_without_copies_{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high")),
     "best_epoch",
 ]  # fmt: skip
-STRUCTURE = ("kind", "backbone", "filters", "kernel", "dropout", "batch_size", "vote", "members", "weights")
+STRUCTURE = (
+    "kind",
+    "backbone",
+    "filters",
+    "kernel",
+    "dropout",
+    "batch_size",
+    "vote",
+    "members",
+    "weights",
+)
 BY_KIND = [
     "architecture", "train_accuracy", "val_accuracy", "val_macro_f1", "val_log_loss", "test_accuracy", "test_macro_f1",
     "test_log_loss", "parameters", "overfitting",
@@ -57,14 +75,21 @@ def main(
     shared_questions_csv: Path, paired_tests_csv: Path, suspects_csv: Path,
 ) -> None:  # fmt: skip
     """Write one row per model, the winner, the scores on shared questions, the paired tests, and the suspects."""
-    architectures, combined, wanted = read_architectures(), read_ensembles(), read_section("compare", Compare)
+    architectures, combined, wanted = (
+        read_architectures(),
+        read_ensembles(),
+        read_section("compare", Compare),
+    )
     rank_by = wanted.rank_by
     splits = read_table(splits_csv)
     questions = {name: section.question for name, section in architectures.items()}
     questions |= {name: questions[section.members[0]] for name, section in combined.items()}
     columns = describe_structures(architectures, ensembles)
     places = {name: find_folder(name, results, ensembles) for name in questions}
-    rows = [describe(name, questions[name].name, columns[name], places[name], wanted.overfitting_gap) for name in questions]
+    rows = [
+        describe(name, questions[name].name, columns[name], places[name], wanted.overfitting_gap)
+        for name in questions
+    ]
     table = rank(pd.DataFrame(rows), rank_by, wanted.question)
     write_table(table, comparison_csv)
     comparison = summarise(table, rank_by)
@@ -74,7 +99,9 @@ def main(
     write_table(shared, shared_questions_csv)
     paired = pair(dict(list(table.groupby("question", sort=False).architecture)), predictions)
     write_table(paired, paired_tests_csv)
-    suspects = shared_suspects([predictions[name].query("split != 'training'") for name in comparison["architectures"]])
+    suspects = shared_suspects(
+        [predictions[name].query("split != 'training'") for name in comparison["architectures"]]
+    )
     write_table(suspects, suspects_csv)
     tell(table, comparison, shared, paired, suspects)
 
@@ -87,11 +114,15 @@ def read_predictions(places: dict[str, Path], splits: pd.DataFrame) -> dict[str,
         file = results / PREDICTIONS_CSV
         found[name] = with_groups(read_table(file), splits).sort_values("path", ignore_index=True)
         if list(found[name].path) != wanted:
-            raise UserError(f"{file} has {len(found[name])} images, expected the {len(wanted)} of splits.csv: run dvc repro")
+            raise UserError(
+                f"{file} has {len(found[name])} images, expected the {len(wanted)} of splits.csv: run dvc repro"
+            )
     return found
 
 
-def describe(name: str, question: str, columns: dict[str, object], results: Path, gap: float) -> dict[str, object]:
+def describe(
+    name: str, question: str, columns: dict[str, object], results: Path, gap: float
+) -> dict[str, object]:
     """Return a model's row: question, structure, scores, cost and overfitting verdict; blank where there is none.
 
     Times are blank where another machine trained the model.
@@ -105,14 +136,18 @@ def describe(name: str, question: str, columns: dict[str, object], results: Path
         **columns,
         **{column: scores.get(column, "") for column in SCORES},
         "parameters": json.loads((results / SIZE_JSON).read_text())["parameters"],
-        "epochs": len(read_table(history)) if history.exists() else "",  # an ensemble is not trained itself
+        "epochs": len(read_table(history))
+        if history.exists()
+        else "",  # an ensemble is not trained itself
         "seconds": timing.get("train_seconds", ""),
         "predict_seconds_per_image": timing.get("predict_seconds_per_image", ""),
         "overfitting": verdict(scores["train_accuracy"], scores["val_accuracy"], gap),
     }
 
 
-def describe_structures(architectures: dict[str, Architecture], ensembles: Path) -> dict[str, dict[str, object]]:
+def describe_structures(
+    architectures: dict[str, Architecture], ensembles: Path
+) -> dict[str, dict[str, object]]:
     """Return what is said in `STRUCTURE` of each architecture and ensemble, of this its members and their weights, in one order."""
     columns = {name: columns_of(section.structure) for name, section in architectures.items()}
     for name, section in architectures.items():
@@ -131,7 +166,9 @@ def describe_structures(architectures: dict[str, Architecture], ensembles: Path)
 
 def columns_of(structure: Cnn | Transfer | Classical) -> dict[str, object]:
     """Return kind, backbone, filters, kernel and dropout, "" where there is none; of a transfer model the head's dropouts."""
-    columns = {"kind": type(structure).__name__.lower()} | dict.fromkeys(("backbone", "filters", "kernel", "dropout"), "")
+    columns = {"kind": type(structure).__name__.lower()} | dict.fromkeys(
+        ("backbone", "filters", "kernel", "dropout"), ""
+    )
     if isinstance(structure, Cnn):
         return columns | {
             "filters": " ".join(map(str, structure.filters)),
@@ -140,7 +177,10 @@ def columns_of(structure: Cnn | Transfer | Classical) -> dict[str, object]:
         }
     if isinstance(structure, Transfer):
         rates = (structure.head.dropout, *(dense.dropout for dense in structure.head.dense))
-        return columns | {"backbone": structure.backbone, "dropout": " ".join(f"{rate:g}" for rate in rates if rate)}
+        return columns | {
+            "backbone": structure.backbone,
+            "dropout": " ".join(f"{rate:g}" for rate in rates if rate),
+        }
     return columns | {"backbone": structure.features.backbone if structure.features else ""}
 
 
@@ -149,10 +189,14 @@ def rank(table: pd.DataFrame, rank_by: str, question: str | None) -> pd.DataFram
 
     The main question comes first: `question`, or else that of all classes, or else that of the first row.
     """
-    first = question or (ALL_CLASSES if ALL_CLASSES in set(table.question) else table.question.iloc[0])
+    first = question or (
+        ALL_CLASSES if ALL_CLASSES in set(table.question) else table.question.iloc[0]
+    )
     order = list(dict.fromkeys([first, *table.question]))
     ranked = table.assign(order=table.question.map(order.index)).sort_values(
-        ["order", rank_by, "parameters", "architecture"], ascending=[True, False, True, True], ignore_index=True
+        ["order", rank_by, "parameters", "architecture"],
+        ascending=[True, False, True, True],
+        ignore_index=True,
     )
     ranked.insert(0, "rank", ranked.groupby("order").cumcount() + 1)
     return ranked.drop(columns="order")
@@ -169,7 +213,11 @@ def summarise(table: pd.DataFrame, rank_by: str) -> dict[str, object]:
         "ranked_by": rank_by,
         "architectures": list(main_rows.architecture),
         "winners": dict(zip(firsts.question, firsts.architecture, strict=True)),
-        **{name: value for name, value in best.items() if name.startswith(("val_", "test_")) and value != ""},
+        **{
+            name: value
+            for name, value in best.items()
+            if name.startswith(("val_", "test_")) and value != ""
+        },
         **best_by_kind(main_rows),
     }
 
@@ -179,10 +227,20 @@ def best_by_kind(ranked: pd.DataFrame) -> dict[str, object]:
     best = ranked[ranked.kind.isin(["cnn", "transfer"])].drop_duplicates("kind")
     if len(best) < 2:
         return {}
-    return {"best_by_kind": {"winner": best.architecture.iloc[0], **best.set_index("kind")[BY_KIND].to_dict("index")}}
+    return {
+        "best_by_kind": {
+            "winner": best.architecture.iloc[0],
+            **best.set_index("kind")[BY_KIND].to_dict("index"),
+        }
+    }
 
 
-def share(asked: dict[str, Question], predictions: dict[str, pd.DataFrame], folders: list[str], rank_by: str) -> pd.DataFrame:
+def share(
+    asked: dict[str, Question],
+    predictions: dict[str, pd.DataFrame],
+    folders: list[str],
+    rank_by: str,
+) -> pd.DataFrame:
     """Return, of each question but that of all classes, one row per model that can answer it, the best on validation first.
 
     A model answers a coarser question by the sums of its probabilities. Without rows where all were asked the same.
@@ -210,24 +268,38 @@ def shared_scores(predictions: pd.DataFrame) -> dict[str, float]:
         labels, probabilities = arrays(rows)
         numbers = score(labels, probabilities)
         if part == "test":
-            numbers |= intervals(labels, probabilities.argmax(axis=1), probabilities.shape[1], rows.group)
+            numbers |= intervals(
+                labels, probabilities.argmax(axis=1), probabilities.shape[1], rows.group
+            )
         scores |= {f"{prefix}_{name}": value for name, value in numbers.items()}
     return scores
 
 
 def tell(
-    table: pd.DataFrame, comparison: dict[str, object], shared: pd.DataFrame, paired: pd.DataFrame, suspects: pd.DataFrame
+    table: pd.DataFrame,
+    comparison: dict[str, object],
+    shared: pd.DataFrame,
+    paired: pd.DataFrame,
+    suspects: pd.DataFrame,
 ) -> None:
     """Log the ranking of each question, the winners, what is shared, the paired tests, and how many labels are doubted."""
     for question, rows in table.groupby("question", sort=False):
-        log.info("%s\n%s\nwinner by %s: %s", question, to_text(rows), comparison["ranked_by"], rows.architecture.iloc[0])
+        log.info(
+            "%s\n%s\nwinner by %s: %s",
+            question,
+            to_text(rows),
+            comparison["ranked_by"],
+            rows.architecture.iloc[0],
+        )
     if kinds := comparison.get("best_by_kind"):
         log.info(
             "the best CNN %s against the best transfer model %s: %s wins by %s",
             kinds["cnn"]["architecture"], kinds["transfer"]["architecture"], kinds["winner"], comparison["ranked_by"],
         )  # fmt: skip
     for question, rows in shared.groupby("question", sort=False):
-        log.info("all models that can answer: %s\n%s", question, to_text(rows.drop(columns="question")))
+        log.info(
+            "all models that can answer: %s\n%s", question, to_text(rows.drop(columns="question"))
+        )
     for question, rows in paired.groupby("question", sort=False):
         shown = rows.drop(columns="question").to_string(index=False, float_format="%.3g")
         log.info("%s: the winner against each other model on the test images\n%s", question, shown)
@@ -242,8 +314,13 @@ def to_text(table: pd.DataFrame) -> str:
          "test_accuracy", "test_interval", "test_macro_f1", "test_roc_auc", "test_without_copies_accuracy", "parameters",
          "seconds", "overfitting"]
     )  # fmt: skip
-    formats = {"parameters": "{:,}".format, "seconds": lambda seconds: f"{seconds:.0f}" if seconds != "" else ""}
-    return shown.loc[:, (shown != "").any()].to_string(index=False, formatters=formats, float_format="%.3f", na_rep="")
+    formats = {
+        "parameters": "{:,}".format,
+        "seconds": lambda seconds: f"{seconds:.0f}" if seconds != "" else "",
+    }
+    return shown.loc[:, (shown != "").any()].to_string(
+        index=False, formatters=formats, float_format="%.3f", na_rep=""
+    )
 
 
 if __name__ == "__main__":

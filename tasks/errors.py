@@ -5,7 +5,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-DISK_FULL = ("no space left on device", "database or disk is full")  # the operating system's words, and SQLite's
+DISK_FULL = (
+    "no space left on device",
+    "database or disk is full",
+)  # the operating system's words, and SQLite's
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -21,7 +24,11 @@ def describe_error(error: BaseException) -> str | None:
     behind: BaseException | None = error
     while behind is not None:
         if any(words in str(behind).lower() for words in DISK_FULL):
-            where = getattr(behind, "filename2", None) or getattr(behind, "filename", None) or "an output"
+            where = (
+                getattr(behind, "filename2", None)
+                or getattr(behind, "filename", None)
+                or "an output"
+            )
             return f"no space left on the device while writing {where}: free some and run again; what is finished is kept"
         behind = behind.__context__
     if isinstance(error, FileNotFoundError) and error.filename == "git":

@@ -16,7 +16,12 @@ from tasks.stage import run
 
 
 def main(
-    architecture: str, splits_csv: Path, calibration_json: Path, history_csv: Path, predictions_csv: Path, results: Path
+    architecture: str,
+    splits_csv: Path,
+    calibration_json: Path,
+    history_csv: Path,
+    predictions_csv: Path,
+    results: Path,
 ) -> None:
     """Write metrics.json and the tables of one architecture."""
     history = pd.read_csv(history_csv)

@@ -39,7 +39,14 @@ DRAWS = 3  # of random weights
 log = logging.getLogger(__name__)
 
 
-def main(architecture: str, clean: Path, splits_csv: Path, predictions_csv: Path, models: Path, explanations: Path) -> None:
+def main(
+    architecture: str,
+    clean: Path,
+    splits_csv: Path,
+    predictions_csv: Path,
+    models: Path,
+    explanations: Path,
+) -> None:
     """Write explanations.csv, sanity.json, and a picture and its overlay for each row."""
     training = read_architecture(architecture).train
     use_threads(training.threads)
@@ -52,7 +59,10 @@ def main(architecture: str, clean: Path, splits_csv: Path, predictions_csv: Path
     shown = chosen[: len(heats)].assign(picture="", overlay="")  # none without feature maps
     if read_section("report", Report).thumbnails:
         names = [f"{number:03}" for number in range(1, len(shown) + 1)]
-        shown = shown.assign(picture=[f"{name}.jpg" for name in names], overlay=[f"{name}_overlay.jpg" for name in names])
+        shown = shown.assign(
+            picture=[f"{name}.jpg" for name in names],
+            overlay=[f"{name}_overlay.jpg" for name in names],
+        )
         for row, heat in zip(shown.itertuples(), heats, strict=True):
             picture = show(decode_file(clean / row.path), form)
             draw(picture, heat, explanations / row.picture, explanations / row.overlay)
@@ -69,31 +79,49 @@ def choose(predictions: pd.DataFrame, splits: pd.DataFrame, params: Explain) -> 
         kind=np.where(held_out.label == held_out.predicted, "right", "wrong"),
         group=held_out.path.map(splits.set_index("path").group),
     )
-    surest = held_out.sort_values(["confidence", "path"], ascending=[False, True]).drop_duplicates(["group", "kind"])
+    surest = held_out.sort_values(["confidence", "path"], ascending=[False, True]).drop_duplicates(
+        ["group", "kind"]
+    )
     wanted = surest.kind.map({"right": params.right, "wrong": params.wrong})
     chosen = surest[surest.groupby(["label", "kind"]).cumcount() < wanted]
     return chosen.sort_values(["label", "kind"], kind="stable", ignore_index=True)[COLUMNS]
 
 
-def explain(model: Path, clean: Path, chosen: pd.DataFrame, classes: list[str], form: Form) -> tuple[np.ndarray, dict[str, object]]:
+def explain(
+    model: Path, clean: Path, chosen: pd.DataFrame, classes: list[str], form: Form
+) -> tuple[np.ndarray, dict[str, object]]:
     """Return the heat map of each chosen image, and what random weights leave of it; without feature maps none, and why."""
     try:
         explainer = gradcam.load(model)
     except UserError as error:
         return np.empty((0, 1, 1)), {"reason": str(error), "images": 0}
     if chosen.empty:
-        return np.empty((0, 1, 1)), {"reason": "params.yaml asks for no image (explain.right, explain.wrong)", "images": 0}
+        return np.empty((0, 1, 1)), {
+            "reason": "params.yaml asks for no image (explain.right, explain.wrong)",
+            "images": 0,
+        }
     pixels = np.stack([render(decode_file(clean / path), form) for path in chosen.path])
     answers = chosen.predicted.map(classes.index).tolist()
     heats = explainer.heatmaps(pixels, answers)
-    sanity: dict[str, object] = {"reason": None, "images": len(chosen), "grid": list(explainer.grid)}
-    for name, everything in (("correlation_random_head", False), ("correlation_random_network", True)):
+    sanity: dict[str, object] = {
+        "reason": None,
+        "images": len(chosen),
+        "grid": list(explainer.grid),
+    }
+    for name, everything in (
+        ("correlation_random_head", False),
+        ("correlation_random_network", True),
+    ):
         sanity[name] = correlation(explainer, pixels, answers, heats, everything)
     return heats, sanity
 
 
 def correlation(
-    explainer: gradcam.Explainer, pixels: np.ndarray, answers: list[int], heats: np.ndarray, everything: bool
+    explainer: gradcam.Explainer,
+    pixels: np.ndarray,
+    answers: list[int],
+    heats: np.ndarray,
+    everything: bool,
 ) -> float | None:
     """Return the mean rank correlation of heat maps with those after `DRAWS` draws of random weights, which stay.
 
@@ -103,7 +131,11 @@ def correlation(
     for _ in range(DRAWS):
         explainer.randomise(everything)
         pairs = zip(heats, explainer.heatmaps(pixels, answers), strict=True)
-        found += [spearmanr(one, other, axis=None).statistic for one, other in pairs if np.ptp(one) > 0 and np.ptp(other) > 0]
+        found += [
+            spearmanr(one, other, axis=None).statistic
+            for one, other in pairs
+            if np.ptp(one) > 0 and np.ptp(other) > 0
+        ]
     return round(float(np.mean(found)), 3) if found else None
 
 

@@ -45,7 +45,11 @@ DROPPED = {
 }
 OURS = {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "agg"}
 OFF = ("", "0", "false", "no", "off")
-HARMLESS = {"KERAS_BACKEND": ("tensorflow",), "MPLBACKEND": ("agg",), "TF_ENABLE_ONEDNN_OPTS": ("1",)}  # others: `OFF`
+HARMLESS = {
+    "KERAS_BACKEND": ("tensorflow",),
+    "MPLBACKEND": ("agg",),
+    "TF_ENABLE_ONEDNN_OPTS": ("1",),
+}  # others: `OFF`
 # No library reports home, fills the terminal, or waits four minutes for a server; who says otherwise goes first.
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -57,8 +61,19 @@ QUIET = {
 }
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
-KERAS = {"floatx": "float32", "epsilon": 1e-07, "backend": "tensorflow", "image_data_format": "channels_last"}
+CERTIFICATES = (
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "AWS_CA_BUNDLE",
+)
+KERAS = {
+    "floatx": "float32",
+    "epsilon": 1e-07,
+    "backend": "tensorflow",
+    "image_data_format": "channels_last",
+}
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SCRATCH = Path(".cache")
 TOLD = "PIPELINE_SETTINGS_TOLD"  # set for the processes that this one starts
@@ -70,11 +85,21 @@ def settle(variables: MutableMapping[str, str]) -> dict[str, str]:
         if not variables.get(name, " ").strip():
             variables.pop(name, None)  # an empty line of an .env file sets nothing
     found: dict[str, str] = {}
-    for part in (drop, drop_errors, drop_socks, drop_lost_certificates, name_level, leave_keras_file, matplotlib_files):
+    for part in (
+        drop,
+        drop_errors,
+        drop_socks,
+        drop_lost_certificates,
+        name_level,
+        leave_keras_file,
+        matplotlib_files,
+    ):
         found |= part(variables)
     spare_loopback(variables)
     variables.update(OURS)
-    for name, value in (QUIET | {"TQDM_DISABLE": "" if sys.stderr and sys.stderr.isatty() else "1"}).items():
+    for name, value in (
+        QUIET | {"TQDM_DISABLE": "" if sys.stderr and sys.stderr.isatty() else "1"}
+    ).items():
         variables.setdefault(name, value)
     return found
 
@@ -93,7 +118,9 @@ def drop(variables: MutableMapping[str, str]) -> dict[str, str]:
 
 def drop_errors(variables: MutableMapping[str, str]) -> dict[str, str]:
     """Drop a PYTHONWARNINGS that makes errors of warnings, here too, where Python has read it already."""
-    rules = [rule.partition(":")[0].strip() for rule in variables.get("PYTHONWARNINGS", "").split(",")]
+    rules = [
+        rule.partition(":")[0].strip() for rule in variables.get("PYTHONWARNINGS", "").split(",")
+    ]
     if not any(action and "error".startswith(action) for action in rules):
         return {}
     del variables["PYTHONWARNINGS"]
@@ -109,7 +136,9 @@ def drop_socks(variables: MutableMapping[str, str]) -> dict[str, str]:
         value = variables.get(name, "")
         if "://" in value and not value.lower().startswith(("http://", "https://")):
             del variables[name]
-            found[name] = f"{value.partition('://')[0]}:// proxies are not supported, only http:// and https://"
+            found[name] = (
+                f"{value.partition('://')[0]}:// proxies are not supported, only http:// and https://"
+            )
     return found
 
 
@@ -117,7 +146,11 @@ def spare_loopback(variables: MutableMapping[str, str]) -> None:
     """Have no proxy stand between this machine and itself, where a run's own server is."""
     if not any(variables.get(name) for name in both_cases(PROXIES)):
         return  # a variable alone would hide what the system's settings say
-    hosts = [host.strip() for name in both_cases(("NO_PROXY",)) for host in variables.get(name, "").split(",")]
+    hosts = [
+        host.strip()
+        for name in both_cases(("NO_PROXY",))
+        for host in variables.get(name, "").split(",")
+    ]
     spared = ",".join(dict.fromkeys(host for host in [*hosts, *LOOPBACK] if host))
     if "*" in hosts:
         spared = "*"  # all hosts, and only where it stands alone
@@ -126,7 +159,9 @@ def spare_loopback(variables: MutableMapping[str, str]) -> None:
 
 def drop_lost_certificates(variables: MutableMapping[str, str]) -> dict[str, str]:
     """Drop variables that name a file of certificates which is not there: no server could be asked at all."""
-    lost = [name for name in CERTIFICATES if variables.get(name) and not Path(variables[name]).exists()]
+    lost = [
+        name for name in CERTIFICATES if variables.get(name) and not Path(variables[name]).exists()
+    ]
     return {name: f"{variables.pop(name)} does not exist" for name in lost}
 
 
@@ -156,7 +191,9 @@ def leave_keras_file(variables: MutableMapping[str, str]) -> dict[str, str]:
         private.mkdir(parents=True, exist_ok=True)
         (private / "models").symlink_to(home.absolute() / "models")
     variables["KERAS_HOME"] = str(private)
-    return {f"{shown(home / 'keras.json')}: {', '.join(others)}": "the models have the pipeline's own settings"}
+    return {
+        f"{shown(home / 'keras.json')}: {', '.join(others)}": "the models have the pipeline's own settings"
+    }
 
 
 def keras_differences(file: Path) -> list[str]:
@@ -173,7 +210,11 @@ def keras_differences(file: Path) -> list[str]:
 def matplotlib_files(variables: MutableMapping[str, str]) -> dict[str, str]:
     """Name the files that matplotlib reads its defaults from; `tasks/scoring/figures.py` undoes what they say."""
     config = Path(variables.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "matplotlib"
-    folders = [Path(), Path(variables.get("MPLCONFIGDIR") or config), Path("~/.matplotlib").expanduser()]
+    folders = [
+        Path(),
+        Path(variables.get("MPLCONFIGDIR") or config),
+        Path("~/.matplotlib").expanduser(),
+    ]
     files = [folder / "matplotlibrc" for folder in folders]
     return {shown(file): DROPPED["MATPLOTLIBRC"] for file in files if file.is_file()}
 
@@ -188,8 +229,12 @@ def tell(say: Callable[[str], None]) -> None:
 
 def shown(path: Path) -> str:
     """Return a path with the home folder as ~."""
-    home = os.path.expanduser("~")  # noqa: PTH111 — `Path.home` fails where there is none
-    return f"~{str(path)[len(home) :]}" if home != "~" and str(path).startswith(f"{home}{os.sep}") else str(path)
+    home = os.path.expanduser("~")
+    return (
+        f"~{str(path)[len(home) :]}"
+        if home != "~" and str(path).startswith(f"{home}{os.sep}")
+        else str(path)
+    )
 
 
 def _told_before(names: str) -> bool:

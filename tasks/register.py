@@ -45,7 +45,10 @@ def main(
     registration_json: Path, promotions_jsonl: Path,
 ) -> None:  # fmt: skip
     """Register the winner, judge it, and write the receipt."""
-    wanted, near_copies = read_section("register", Register), read_section("split", Split).near_copies
+    wanted, near_copies = (
+        read_section("register", Register),
+        read_section("split", Split).near_copies,
+    )
     winner = json.loads(comparison_json.read_text())["winner"]
     model, results = find_folder(winner, models, ensembles), find_folder(winner, results, ensembles)
     splits, files = read_table(splits_csv), read_table(files_csv)
@@ -68,11 +71,15 @@ def main(
         hash_distance=near_copies.hash_distance,
     )
     decided = decide(client, candidate, wanted, file_sha256(splits_csv), promotions_jsonl)
-    registration_json.write_text(json.dumps(decided, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    registration_json.write_text(
+        json.dumps(decided, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     tell(decided, wanted.gate)
 
 
-def find_or_create(client: MlflowClient, name: str, winner: str, model: Path, results: Path, seen: pd.DataFrame) -> ModelVersion:
+def find_or_create(
+    client: MlflowClient, name: str, winner: str, model: Path, results: Path, seen: pd.DataFrame
+) -> ModelVersion:
     """Return the version made of these model files, registering them where there is none, and let `challenger` name it.
 
     The thresholds of one that is registered already are replaced by today's.
@@ -89,11 +96,16 @@ def find_or_create(client: MlflowClient, name: str, winner: str, model: Path, re
     return version
 
 
-def create_version(name: str, architecture: str, model: Path, results: Path, seen: pd.DataFrame, sha256: str) -> ModelVersion:
+def create_version(
+    name: str, architecture: str, model: Path, results: Path, seen: pd.DataFrame, sha256: str
+) -> ModelVersion:
     """Log the model to its training's run as a pyfunc that takes image bytes, with the images it has seen, and register it."""
     classes = json.loads((model / CLASSES_JSON).read_text())
     scores = json.loads((results / METRICS_JSON).read_text())
-    with runs.continue_run(architecture, results / PREDICTIONS_CSV), tempfile.TemporaryDirectory() as scratch:
+    with (
+        runs.continue_run(architecture, results / PREDICTIONS_CSV),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         write_table(seen, Path(scratch, "seen.csv"))
         # MLflow refuses links out of a folder, and with `cache.type symlink` DVC's lead to its cache.
         files = shutil.copytree(model, Path(scratch, model.name), copy_function=shutil.copyfile)
@@ -101,7 +113,11 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model="tasks/registry/pyfunc.py",
-            artifacts={"model": str(files), "seen": str(Path(scratch, "seen.csv")), "thresholds": str(thresholds)},
+            artifacts={
+                "model": str(files),
+                "seen": str(Path(scratch, "seen.csv")),
+                "thresholds": str(thresholds),
+            },
             code_paths=["tasks"],
             model_config={versions.SHA256: sha256},  # so that it is checked wherever it is loaded
             signature=signature(classes),
@@ -113,19 +129,31 @@ def create_version(name: str, architecture: str, model: Path, results: Path, see
             tags["classes"] = classes_tag
         if ensemble.is_one(model):
             tags["members"] = json.dumps(ensemble.committee(model).weights)
-        tags |= {make_key(name): str(value) for name, value in scores.items() if name.startswith(("val_", "test_"))}
+        tags |= {
+            make_key(name): str(value)
+            for name, value in scores.items()
+            if name.startswith(("val_", "test_"))
+        }
         return mlflow.register_model(logged.model_uri, name, tags=tags)
 
 
 def signature(classes: list[str]) -> ModelSignature:
     """Image bytes to what `tasks/registry/pyfunc.py` answers."""
-    columns = {"predicted": "string", "confidence": "double", "abstained": "boolean", "unfamiliar": "boolean", "distance": "double"}
+    columns = {
+        "predicted": "string",
+        "confidence": "double",
+        "abstained": "boolean",
+        "unfamiliar": "boolean",
+        "distance": "double",
+    }
     columns |= {f"p_{label}": "double" for label in classes} | {"error": "string"}
     outputs = Schema([ColSpec(kind, name, required=False) for name, kind in columns.items()])
     return ModelSignature(inputs=Schema([ColSpec("binary", "image")]), outputs=outputs)
 
 
-def decide(client: MlflowClient, candidate: Candidate, params: Register, splits_sha256: str, path: Path) -> dict[str, object]:
+def decide(
+    client: MlflowClient, candidate: Candidate, params: Register, splits_sha256: str, path: Path
+) -> dict[str, object]:
     """Let the gate judge the candidate, unless that is settled; record the look, and return the receipt."""
     name = params.model
     lines = versions.history(client, name, path)
@@ -143,11 +171,19 @@ def decide(client: MlflowClient, candidate: Candidate, params: Register, splits_
 
 
 def describe(
-    candidate: Candidate, champion: ModelVersion | None, outcome: Outcome, params: Register, splits_sha256: str
+    candidate: Candidate,
+    champion: ModelVersion | None,
+    outcome: Outcome,
+    params: Register,
+    splits_sha256: str,
 ) -> promotions.Line:
     """Return the line of `promotions.jsonl` that a look is."""
     before = (int(champion.version), champion.tags[versions.SHA256]) if champion else (None, None)
-    after = (int(candidate.version.version), candidate.sha256) if outcome.verdict == PROMOTED else before
+    after = (
+        (int(candidate.version.version), candidate.sha256)
+        if outcome.verdict == PROMOTED
+        else before
+    )
     return promotions.new_line(
         promotions.LOOK,
         params.model,
@@ -168,7 +204,10 @@ def describe(
 
 
 def receipt(
-    candidate: Candidate, champion: ModelVersion | None, outcome: Outcome, lines: Sequence[promotions.Line]
+    candidate: Candidate,
+    champion: ModelVersion | None,
+    outcome: Outcome,
+    lines: Sequence[promotions.Line],
 ) -> dict[str, object]:
     """Return who is champion and why, with the numbers of the last look at this candidate."""
     looks = [line for line in lines if line["event"] == promotions.LOOK]
@@ -195,9 +234,13 @@ def tell(decided: dict[str, object], gate: Gate | None) -> None:
     if gate is not None and decided["looks"] > 1:
         worn = 1 - (1 - (1 - gate.confidence) / 2) ** decided["looks"]
         log.info(
-            "%d looks at these test images: up to %.1f %% chance that one lets an equal model pass", decided["looks"], 100 * worn
+            "%d looks at these test images: up to %.1f %% chance that one lets an equal model pass",
+            decided["looks"],
+            100 * worn,
         )
-    log.info("champion: %s", "none" if decided["champion"] is None else f"version {decided['champion']}")
+    log.info(
+        "champion: %s", "none" if decided["champion"] is None else f"version {decided['champion']}"
+    )
 
 
 if __name__ == "__main__":

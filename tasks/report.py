@@ -24,13 +24,22 @@ from tasks.stage import run
 from tasks.tables import read_table
 from tasks.tracking import runs
 
-VERDICTS = {"promoted": "promoted", "refused": "refused", "undecided": "left to a person", "stands": "nothing changes"}
+VERDICTS = {
+    "promoted": "promoted",
+    "refused": "refused",
+    "undecided": "left to a person",
+    "stands": "nothing changes",
+}
 
 TEXT = (
     "question", "architecture", "asked", "winner", "other", "filters", "kernel", "dropout", "batch_size", "vote", "members",
     "weights",
 )  # fmt: skip
-RANKED_BY = {"val_macro_f1": "macro F1", "val_accuracy": "accuracy", "val_balanced_accuracy": "balanced accuracy"}
+RANKED_BY = {
+    "val_macro_f1": "macro F1",
+    "val_accuracy": "accuracy",
+    "val_balanced_accuracy": "balanced accuracy",
+}
 KINDS = {
     "cnn": "A CNN from scratch", "transfer": "Transfer learning", "classical": "A scikit-learn model", "ensemble": "An ensemble",
 }  # fmt: skip
@@ -52,12 +61,14 @@ def main(
     rows = read_scores(comparison_csv).to_dict("records")
     folders = {
         row["architecture"]: tuple(
-            find_folder(row["architecture"], folder, ensembles) for folder in (models, results, explanations)
+            find_folder(row["architecture"], folder, ensembles)
+            for folder in (models, results, explanations)
         )
         for row in rows
     }
     described = [
-        describe_model(number, row, folders[row["architecture"]], clean, groups, pictures) for number, row in enumerate(rows)
+        describe_model(number, row, folders[row["architecture"]], clean, groups, pictures)
+        for number, row in enumerate(rows)
     ]
     compared = read_json(comparison_json)
     facts = {
@@ -78,7 +89,10 @@ def main(
         "models": described,
         "ensembles": read_ensembles(),
         "winner": described[0],
-        "questions": {one.question: [model for model in described if model.question == one.question] for one in described},
+        "questions": {
+            one.question: [model for model in described if model.question == one.question]
+            for one in described
+        },
         "costs": comparison.draw_costs(described),
         "intervals": comparison.draw_intervals(described),
         "registration": read_json(registration_json),
@@ -107,7 +121,10 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 def by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each question, in their order."""
-    return {question: of_question.to_dict("records") for question, of_question in rows.groupby("question", sort=False)}
+    return {
+        question: of_question.to_dict("records")
+        for question, of_question in rows.groupby("question", sort=False)
+    }
 
 
 def track(model: Model, results: Path, explanations: Path, pictures: bool) -> None:

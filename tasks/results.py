@@ -21,7 +21,9 @@ METRICS_JSON = "metrics.json"
 THRESHOLDS_JSON = "thresholds.json"
 
 TIMING = Path("data/timing")
-INDEX = "ensembles.json"  # in the folder of the ensembles: the vote and all members' weights of each
+INDEX = (
+    "ensembles.json"  # in the folder of the ensembles: the vote and all members' weights of each
+)
 
 
 def find_folder(name: str, folder: Path, ensembles: Path) -> Path:

@@ -38,7 +38,10 @@ PARTS = ("test", "validation", "training")  # by precedence: copies are withheld
 WITHHELD = "withheld"
 NAMED = 3  # images that a message gives as examples
 REMEDY = ", or write `missing: single` below split.patients: then each of these images counts as a patient of its own"
-SAME = {"withhold": "group", "withhold_identical": "sha256"}  # policy: what the images share of which later parts hold none
+SAME = {
+    "withhold": "group",
+    "withhold_identical": "sha256",
+}  # policy: what the images share of which later parts hold none
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +71,19 @@ def find_patients(paths: Sequence[str], params: Patients, raw: Path) -> list[str
         found = [match[1] or "" if (match := pattern.search(path)) else "" for path in paths]
     elif params.table is not None:
         source, table = f"table {raw / params.table}", _read_patients(raw / params.table)
-        found = [table.get(path.strip(), "") for path in paths]  # the table has no blanks around its cells
+        found = [
+            table.get(path.strip(), "") for path in paths
+        ]  # the table has no blanks around its cells
     else:
         return [""] * len(paths)
     missed = [path for path, patient in zip(paths, found, strict=True) if not patient]
     if missed and (params.missing == "refuse" or len(missed) == len(paths)):
         remedy = REMEDY if len(missed) < len(paths) else ""
-        raise UserError(_tell_missed(source, missed, len(paths)) + remedy + ("" if params.table is None else _tell_rows(table)))
+        raise UserError(
+            _tell_missed(source, missed, len(paths))
+            + remedy
+            + ("" if params.table is None else _tell_rows(table))
+        )
     return found
 
 
@@ -87,10 +96,16 @@ def _tell_missed(source: str, missed: Sequence[str], images: int) -> str:
 
 
 def _tell_rows(table: Mapping[str, str]) -> str:
-    return f". The table names, for example, {', '.join(list(table)[:NAMED])}" if table else ". The table has no rows"
+    return (
+        f". The table names, for example, {', '.join(list(table)[:NAMED])}"
+        if table
+        else ". The table has no rows"
+    )
 
 
-def assign(files: pd.DataFrame, copies: pd.DataFrame, patients: Sequence[str], params: Split) -> pd.DataFrame:
+def assign(
+    files: pd.DataFrame, copies: pd.DataFrame, patients: Sequence[str], params: Split
+) -> pd.DataFrame:
     """Return path, label, sha256, split and group per image of `files` (columns path, subset, label, sha256)."""
     splits = files[["path", "label", "sha256"]].assign(
         given=files.subset.replace("", "training"),
@@ -101,18 +116,31 @@ def assign(files: pd.DataFrame, copies: pd.DataFrame, patients: Sequence[str], p
     anchors = splits.sort_values("path").drop_duplicates("group").set_index("group").key
     drawn = anchors.map(lambda key: _draw(key, carved, params))
     free = splits.given == "training"
-    if params.copies != "withhold_identical":  # there a copy of a test image may validate as well as train
+    if (
+        params.copies != "withhold_identical"
+    ):  # there a copy of a test image may validate as well as train
         free &= ~splits.group.isin(splits.group[~free])
     splits["split"] = splits.given.mask(free, splits.group.map(drawn))
     if params.copies in SAME:
-        first = splits.groupby(SAME[params.copies]).split.transform(lambda parts: min(parts, key=PARTS.index))
+        first = splits.groupby(SAME[params.copies]).split.transform(
+            lambda parts: min(parts, key=PARTS.index)
+        )
         splits["split"] = splits.split.mask(splits.split != first, WITHHELD)
-    fillable = [part for part in carved if getattr(params, part) > 0] + (["training"] if carved else [])
+    fillable = [part for part in carved if getattr(params, part) > 0] + (
+        ["training"] if carved else []
+    )
     movable = free & splits.split.isin(fillable)
-    moved = fill_parts(splits.assign(key=splits.group.map(anchors), movable=movable), fillable, params.seed)
-    splits["split"] = splits.split.mask(movable & splits.group.isin(list(moved)), splits.group.map(moved))
+    moved = fill_parts(
+        splits.assign(key=splits.group.map(anchors), movable=movable), fillable, params.seed
+    )
+    splits["split"] = splits.split.mask(
+        movable & splits.group.isin(list(moved)), splits.group.map(moved)
+    )
     if moved:
-        log.info("%d groups of small classes changed their part, so that each part has images of each class", len(moved))
+        log.info(
+            "%d groups of small classes changed their part, so that each part has images of each class",
+            len(moved),
+        )
     return splits
 
 
@@ -147,7 +175,12 @@ def _in_order(images: pd.DataFrame, part: str, seed: int) -> list[str]:
 def check(splits: pd.DataFrame) -> None:
     """Raise `UserError` naming every class that has no image in a part."""
     counts = pd.crosstab(splits.label, splits.split).reindex(columns=list(PARTS), fill_value=0)
-    lacking = [f"{label} has no {part} image" for label, row in counts.iterrows() for part in PARTS if row[part] == 0]
+    lacking = [
+        f"{label} has no {part} image"
+        for label, row in counts.iterrows()
+        for part in PARTS
+        if row[part] == 0
+    ]
     if lacking:
         raise UserError(
             f"every class needs images in each part, but {'; '.join(lacking)}. Add images of it that are no copies of its others "
@@ -158,7 +191,9 @@ def check(splits: pd.DataFrame) -> None:
 def summarise(files: pd.DataFrame, copies: pd.DataFrame, splits: pd.DataFrame) -> dict:
     """Return what a person wants to know: counts per part and class, copies by kind, withheld images, label conflicts."""
     label = splits.set_index("path").label
-    counts = pd.crosstab(splits.split, splits.label).reindex([*reversed(PARTS), WITHHELD], fill_value=0)
+    counts = pd.crosstab(splits.split, splits.label).reindex(
+        [*reversed(PARTS), WITHHELD], fill_value=0
+    )
     exact = files.assign(given=splits.given)[files.sha256.duplicated(keep=False)].groupby("sha256")
     conflicts = copies[copies.path_a.map(label) != copies.path_b.map(label)]
     return {
@@ -176,7 +211,12 @@ def summarise(files: pd.DataFrame, copies: pd.DataFrame, splits: pd.DataFrame) -
 def tell(summary: dict) -> None:
     """Log the counts."""
     for part, counts in summary["images"].items():
-        log.info("%-10s %6d   %s", part, sum(counts.values()), "  ".join(f"{label} {count}" for label, count in counts.items()))
+        log.info(
+            "%-10s %6d   %s",
+            part,
+            sum(counts.values()),
+            "  ".join(f"{label} {count}" for label, count in counts.items()),
+        )
     pairs = ", ".join(f"{count} {kind}" for kind, count in summary["pairs"].items())
     log.info(
         "copies: %s pairs; %d groups of identical files, %d of them across given parts; %d images withheld",
@@ -184,35 +224,52 @@ def tell(summary: dict) -> None:
     )  # fmt: skip
     if conflicts := summary["label_conflicts"]:
         first = conflicts[0]
-        log.info("warn: %d pairs of copies lie in two classes, such as %s and %s", len(conflicts), first["path_a"], first["path_b"])
+        log.info(
+            "warn: %d pairs of copies lie in two classes, such as %s and %s",
+            len(conflicts),
+            first["path_a"],
+            first["path_b"],
+        )
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UserError(f"split.patients.pattern: {pattern!r} is no regular expression: {error}") from error
+        raise UserError(
+            f"split.patients.pattern: {pattern!r} is no regular expression: {error}"
+        ) from error
     if compiled.groups != 1:
-        raise UserError(f"split.patients.pattern: {pattern!r} has {compiled.groups} groups, expected one around the patient")
+        raise UserError(
+            f"split.patients.pattern: {pattern!r} has {compiled.groups} groups, expected one around the patient"
+        )
     return compiled
 
 
 def _read_patients(path: Path) -> dict[str, str]:
     """Return {path: patient}; Windows' separators are read too."""
     if not path.is_file():
-        raise UserError(f"split.patients.table: {path} is missing, expected a CSV file with columns path and patient")
+        raise UserError(
+            f"split.patients.table: {path} is missing, expected a CSV file with columns path and patient"
+        )
     table = read_foreign_table(path, ("path", "patient"))
     table["path"] = table.path.str.replace("\\", "/").str.removeprefix("./")
     patients = table[table.patient != ""].drop_duplicates(["path", "patient"])
     double = patients.path[patients.path.duplicated()]
     if len(double):
-        raise UserError(f"split.patients.table: {path} gives {double.iloc[0]} two patients, expected one; {len(double)} such rows")
+        raise UserError(
+            f"split.patients.table: {path} gives {double.iloc[0]} two patients, expected one; {len(double)} such rows"
+        )
     return dict(zip(patients.path, patients.patient, strict=True))
 
 
 def _same_patient(paths: Sequence[str], patients: Sequence[str]) -> pd.DataFrame:
     """Link each image of a patient to the patient's first, in the columns of `find_copies`."""
-    known = pd.DataFrame({"path_b": paths, "patient": patients}).query("patient != ''").sort_values("path_b")
+    known = (
+        pd.DataFrame({"path_b": paths, "patient": patients})
+        .query("patient != ''")
+        .sort_values("path_b")
+    )
     known["path_a"] = known.groupby("patient").path_b.transform("first")
     return known.query("path_a != path_b")[["path_a", "path_b"]]
 

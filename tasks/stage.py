@@ -20,7 +20,14 @@ from typing import NoReturn, get_args
 from tasks import machine
 from tasks.errors import UserError, describe_error
 
-LOUD = ("great_expectations", "great_expectations.data_context.types.base", "mlflow", "alembic", "absl", "h5py")
+LOUD = (
+    "great_expectations",
+    "great_expectations.data_context.types.base",
+    "mlflow",
+    "alembic",
+    "absl",
+    "h5py",
+)
 
 
 def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
@@ -29,7 +36,9 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
     A stage of the pipeline has its paths checked by name, and what later stages need before it begins, so that a wrong
     key of one of them is told before the night and not after it.
     """
-    logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(
+        level=os.environ.get("LOG_LEVEL", "INFO"), format="%(message)s", stream=sys.stdout
+    )
     for library in LOUD:
         logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each new try
@@ -74,16 +83,22 @@ def describe_missing(error: Exception, arguments: dict[str, object]) -> str | No
     return f"{missing} is missing: expected what an earlier stage writes; `dvc repro` runs them in their order"
 
 
-def read_arguments(stage: Callable[..., None], words: list[str], *, names_of_paths: bool = True) -> dict[str, object]:
+def read_arguments(
+    stage: Callable[..., None], words: list[str], *, names_of_paths: bool = True
+) -> dict[str, object]:
     """Return the keyword arguments of `stage` that `words` name. Raises `UserError` for wrong, missing and swapped ones."""
-    parser = _Parser(prog=f"python -m {stage.__module__}", description=inspect.getdoc(stage), allow_abbrev=False)
+    parser = _Parser(
+        prog=f"python -m {stage.__module__}", description=inspect.getdoc(stage), allow_abbrev=False
+    )
     parameters = inspect.signature(stage).parameters
     for name, parameter in parameters.items():
         option = "--" + name.replace("_", "-")
         needed = parameter.default is parameter.empty
         kinds = [kind for kind in get_args(parameter.annotation) if kind is not type(None)]
         kind = kinds[0] if kinds else parameter.annotation
-        parser.add_argument(option, required=needed, type=kind, default=None if needed else parameter.default)
+        parser.add_argument(
+            option, required=needed, type=kind, default=None if needed else parameter.default
+        )
     arguments = vars(parser.parse_args(words))
     if names_of_paths:
         for name, value in arguments.items():
@@ -96,10 +111,16 @@ def _check_name(name: str, path: Path) -> None:
     """Raise `UserError` unless the path, or the folder that it lies in, is called like the parameter."""
     if name not in (re.sub(r"\W", "_", part) for part in path.parts[-2:]):
         option = "--" + name.replace("_", "-")
-        raise UserError(f"{option}: expected a path named like the option, received {path}; dvc.yaml has the paths")
+        raise UserError(
+            f"{option}: expected a path named like the option, received {path}; dvc.yaml has the paths"
+        )
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        known = " ".join(action.option_strings[0] for action in self._actions if action.option_strings[0] != "-h")
-        raise UserError(f"{self.prog}: {message}; the options are {known}, and dvc.yaml has the paths")
+        known = " ".join(
+            action.option_strings[0] for action in self._actions if action.option_strings[0] != "-h"
+        )
+        raise UserError(
+            f"{self.prog}: {message}; the options are {known}, and dvc.yaml has the paths"
+        )

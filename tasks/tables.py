@@ -37,14 +37,20 @@ def read_foreign_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         rows = [(reader.line_num, row) for row in reader if any(row)]
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: is no CSV ({error}); expected columns {', '.join(columns)}") from error
+        raise UserError(
+            f"{path}, line {reader.line_num}: is no CSV ({error}); expected columns {', '.join(columns)}"
+        ) from error
     names = [name.strip().lower() for name in rows[0][1]] if rows else []
     if any(names.count(column) != 1 for column in columns):
         received = ", ".join(names) or "an empty file"
-        raise UserError(f"{path}, line 1: expected the columns {', '.join(columns)}, each once; received {received}")
+        raise UserError(
+            f"{path}, line 1: expected the columns {', '.join(columns)}, each once; received {received}"
+        )
     for line, row in rows:
         if len(row) != len(names):
-            raise UserError(f"{path}, line {line}: expected {len(names)} cells as in the first line, received {len(row)}")
+            raise UserError(
+                f"{path}, line {line}: expected {len(names)} cells as in the first line, received {len(row)}"
+            )
     table = pd.DataFrame([row for _, row in rows[1:]], columns=names, dtype=str)[list(columns)]
     return table.apply(lambda column: column.str.strip())
 
@@ -68,7 +74,9 @@ def write_table(table: pd.DataFrame, path: Path, numbers: str = "%.7g") -> None:
     A name may hold a carriage return, which readers take for the end of a line unless it is quoted.
     """
     texts = [*table.columns, *table.select_dtypes(exclude="number").to_numpy(object).ravel()]
-    quoting = csv.QUOTE_NONNUMERIC if any("\r" in str(text) for text in texts) else csv.QUOTE_MINIMAL
+    quoting = (
+        csv.QUOTE_NONNUMERIC if any("\r" in str(text) for text in texts) else csv.QUOTE_MINIMAL
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False, float_format=numbers, lineterminator="\n", quoting=quoting)
 
@@ -78,7 +86,9 @@ def printable(text: object) -> str:
 
     Two different texts stay different.
     """
-    return "".join(sign if sign.isprintable() and sign != "\\" else _escape(sign) for sign in str(text))
+    return "".join(
+        sign if sign.isprintable() and sign != "\\" else _escape(sign) for sign in str(text)
+    )
 
 
 def _escape(sign: str) -> str:

@@ -40,7 +40,13 @@ log = logging.getLogger(__name__)
 
 
 def main(
-    architecture: str, clean: Path, splits_csv: Path, class_weights: Path, decoding_json: Path, models: Path, results: Path
+    architecture: str,
+    clean: Path,
+    splits_csv: Path,
+    class_weights: Path,
+    decoding_json: Path,
+    models: Path,
+    results: Path,
 ) -> None:
     """Train `architecture` and write its model, history, predictions, size, and beside DVC its times."""
     section = read_architecture(architecture)
@@ -58,12 +64,17 @@ def main(
             fitted = train(section, images, splits, CHECKPOINTS / f"{architecture}.npz", key)
         except UserError as error:
             raise UserError(f"{architecture}: {error}") from error
-        summary = saved.save(fitted.model, fitted.features, classes, form, section.train.test_views, models)
+        summary = saved.save(
+            fitted.model, fitted.features, classes, form, section.train.test_views, models
+        )
         (models / "summary.txt").write_text(summary + "\n")
         predictions = predict_all(models, section, images, splits, classes)
         write_results(fitted, predictions, results)
         keep_times(fitted, seconds_per_answer(models, images.pixels), results)
-        runs.record(lambda: mlflow.set_tag(runs.PREDICTIONS, file_sha256(results / PREDICTIONS_CSV)), live=True)
+        runs.record(
+            lambda: mlflow.set_tag(runs.PREDICTIONS, file_sha256(results / PREDICTIONS_CSV)),
+            live=True,
+        )
         runs.record(lambda: mlflow.log_artifact(str(models / "summary.txt")), live=True)
         draw_samples(section, images, splits).save(results / "samples.jpg", quality=samples.QUALITY)
         log_layers(fitted)
@@ -71,27 +82,43 @@ def main(
         file.unlink()
 
 
-def predict_all(models: Path, section: Architecture, images: Images, splits: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+def predict_all(
+    models: Path, section: Architecture, images: Images, splits: pd.DataFrame, classes: list[str]
+) -> pd.DataFrame:
     """Return path, label, split, predicted, distance and a probability per class, by the model as it was saved.
 
     Completes the saved model by its temperature, from validation images, and by what is usual of training images.
     """
     raw, statistics = tta.averaged(
-        lambda pixels: answers(models, section.structure, replace(images, pixels=pixels)), images.pixels, section.train.test_views
+        lambda pixels: answers(models, section.structure, replace(images, pixels=pixels)),
+        images.pixels,
+        section.train.test_views,
     )
-    training, validation = (np.flatnonzero(splits.split == part) for part in ("training", "validation"))
+    training, validation = (
+        np.flatnonzero(splits.split == part) for part in ("training", "validation")
+    )
     degrees = temperature.fit(raw[validation], images.targets[validation])
-    log.info("temperature %.3g: %s", degrees, "the model was too sure" if degrees > 1 else "the model was too modest")
+    log.info(
+        "temperature %.3g: %s",
+        degrees,
+        "the model was too sure" if degrees > 1 else "the model was too modest",
+    )
     descriptions = ood.describe(images.pixels, statistics)
     usual = ood.centres(descriptions[training], images.targets[training])
     saved.complete(models, degrees, usual)
     predicted = [classes[index] for index in raw.argmax(axis=1)]
-    told = splits[["path", "label", "split"]].assign(predicted=predicted, distance=ood.distances(descriptions, usual))
-    columns = pd.DataFrame(temperature.apply(raw, degrees), columns=[f"p_{label}" for label in classes])
+    told = splits[["path", "label", "split"]].assign(
+        predicted=predicted, distance=ood.distances(descriptions, usual)
+    )
+    columns = pd.DataFrame(
+        temperature.apply(raw, degrees), columns=[f"p_{label}" for label in classes]
+    )
     return pd.concat([told, columns], axis=1)
 
 
-def answers(models: Path, structure: Cnn | Transfer | Classical, images: Images) -> tuple[np.ndarray, np.ndarray | None]:
+def answers(
+    models: Path, structure: Cnn | Transfer | Classical, images: Images
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return probabilities (images, classes) by the saved model alone, and the statistics of its last feature map, if any.
 
     Features that are cached are not computed again; the cache is keyed by the weights in the file, so these are the file's
@@ -135,7 +162,9 @@ def keep_times(fitted: Fitted, answer_seconds: float, results: Path) -> None:
     seconds = [round(row["seconds"], 2) for row in fitted.history]
     timing = {
         "train_seconds": round(sum(seconds) + fitted.feature_seconds, 2),
-        "feature_seconds": round(fitted.feature_seconds, 2),  # next to nothing where they were cached
+        "feature_seconds": round(
+            fitted.feature_seconds, 2
+        ),  # next to nothing where they were cached
         "epoch_seconds": seconds,
         "predict_seconds_per_image": float(f"{answer_seconds:.3g}"),
     }
@@ -157,7 +186,9 @@ def log_layers(fitted: Fitted) -> None:
     if network is None:
         return
     if shutil.which("dot") is None:
-        log.info("the picture of the layers is left out: it needs Graphviz (apt install graphviz, brew install graphviz)")
+        log.info(
+            "the picture of the layers is left out: it needs Graphviz (apt install graphviz, brew install graphviz)"
+        )
         return
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "layers.png")
@@ -165,14 +196,18 @@ def log_layers(fitted: Fitted) -> None:
         runs.record(lambda: mlflow.log_artifact(str(picture)), live=True)
 
 
-def start_run(architecture: str, section: Architecture, splits_csv: Path, key: str) -> mlflow.ActiveRun:
+def start_run(
+    architecture: str, section: Architecture, splits_csv: Path, key: str
+) -> mlflow.ActiveRun:
     """Open the MLflow run, with everything that decides the result; a training that was killed goes on in its own."""
     experiment_id = runs.open_store()
     check_place(mlflow.get_tracking_uri(), mlflow.get_experiment(experiment_id).artifact_location)
     unfinished = runs.find_unfinished_run(experiment_id, key)
     if unfinished is not None:
         return mlflow.start_run(run_id=unfinished.info.run_id)
-    started = mlflow.start_run(experiment_id=experiment_id, run_name=architecture, tags={runs.TRAINING: key})
+    started = mlflow.start_run(
+        experiment_id=experiment_id, run_name=architecture, tags={runs.TRAINING: key}
+    )
     mlflow.set_tags({"git_revision": git_revision(), "data_sha256": file_sha256(splits_csv)})
     for file in section.weights_files:
         mlflow.set_tag("weights_sha256", file_sha256(file))
@@ -180,10 +215,17 @@ def start_run(architecture: str, section: Architecture, splits_csv: Path, key: s
     return started
 
 
-def checkpoint_key(section: Architecture, splits_csv: Path, class_weights: Path, bits: int | None = None) -> str:
+def checkpoint_key(
+    section: Architecture, splits_csv: Path, class_weights: Path, bits: int | None = None
+) -> str:
     """Return what a checkpoint must agree on to be resumed."""
     files = [splits_csv, class_weights, *section.weights_files]
-    parts = [section.model_dump_json(), *map(file_sha256, files), keras.__version__, *([] if bits is None else [f"{bits} bits"])]
+    parts = [
+        section.model_dump_json(),
+        *map(file_sha256, files),
+        keras.__version__,
+        *([] if bits is None else [f"{bits} bits"]),
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

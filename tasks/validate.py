@@ -24,9 +24,13 @@ from tasks.tables import write_table
 log = logging.getLogger(__name__)
 
 
-def main(raw: Path, files_csv: Path, validation_json: Path, decoding_json: Path, data_docs: Path) -> None:
+def main(
+    raw: Path, files_csv: Path, validation_json: Path, decoding_json: Path, data_docs: Path
+) -> None:
     """Write the table of all files under `raw`, how they become pixels, and the verdict on them."""
-    from tasks.quality.expectations import judge  # Great Expectations costs seconds, which those who only scan do without
+    from tasks.quality.expectations import (
+        judge,
+    )  # Great Expectations costs seconds, which those who only scan do without
 
     params = read_section("validate", Validate)
     limits = Limits(params.max_bytes, params.max_pixels)
@@ -46,7 +50,13 @@ def tell(files: pd.DataFrame) -> None:
     rejected = files[files.status == "rejected"]
     aside = int((files.status == "aside").sum())
     told = f", {aside} left aside" if aside else ""
-    log.info("%d files, %d usable images, %d rejected%s", len(files), len(files) - len(rejected) - aside, len(rejected), told)
+    log.info(
+        "%d files, %d usable images, %d rejected%s",
+        len(files),
+        len(files) - len(rejected) - aside,
+        len(rejected),
+        told,
+    )
     for row in rejected.head(20).itertuples():
         log.info("  rejected %s: %s (%s)", row.path, row.reason, row.detail)
     if len(rejected) > 20:
@@ -58,23 +68,36 @@ def tell_remarks(files: pd.DataFrame, bits: int | None) -> None:
     usable = files[files.status == "usable"]
     if bits is not None:
         log.info(
-            "  %d images have more than 8 bits a value: where a file does not say, it counts as %d", is_deep(usable).sum(), bits
+            "  %d images have more than 8 bits a value: where a file does not say, it counts as %d",
+            is_deep(usable).sum(),
+            bits,
         )
     remarks = usable.set_index("path").detail.dropna().str.split("; ").explode()
-    for remark, rows in remarks.groupby(remarks.str.replace(r" \(.*%\)$", "", regex=True).to_numpy()):
+    for remark, rows in remarks.groupby(
+        remarks.str.replace(r" \(.*%\)$", "", regex=True).to_numpy()
+    ):
         log.info("  usable, with %s: %d images, such as %s", remark, len(rows), rows.index[0])
 
 
 def stop_on_errors(results: list[dict]) -> None:
     """Log every expectation that is not met. Raises `UserError` when one of them is of level error."""
     failed = [result for result in results if not result["met"]]
-    lines = [f"{result['level']}: {result['expectation']}: {result['message']}" for result in failed]
+    lines = [
+        f"{result['level']}: {result['expectation']}: {result['message']}" for result in failed
+    ]
     for line in lines:
         log.info("  %s", line)
-    errors = [line for line, result in zip(lines, failed, strict=True) if result["level"] == "error"]
+    errors = [
+        line for line, result in zip(lines, failed, strict=True) if result["level"] == "error"
+    ]
     if errors:
         raise UserError(
-            "\n  ".join(["the images do not meet what params.yaml expects of them (validate.expectations):", *errors])
+            "\n  ".join(
+                [
+                    "the images do not meet what params.yaml expects of them (validate.expectations):",
+                    *errors,
+                ]
+            )
             + "\nMend the files at their source, or change the threshold or its level."
         )
 

@@ -39,7 +39,11 @@ def main(splits_csv: Path, class_weights: Path) -> None:
         (class_weights / f"{name}.json").write_text(json.dumps(weights, indent=2) + "\n")
         told[question.name] = weights
     for question, weights in told.items():
-        log.info("class weights, %s: %s", question, "  ".join(f"{label} {weight:.2f}" for label, weight in weights.items()))
+        log.info(
+            "class weights, %s: %s",
+            question,
+            "  ".join(f"{label} {weight:.2f}" for label, weight in weights.items()),
+        )
 
 
 def check(questions: dict[str, Question], folders: list[str]) -> None:
@@ -48,8 +52,12 @@ def check(questions: dict[str, Question], folders: list[str]) -> None:
     known: dict[str, Question] = {}
     for architecture, question in questions.items():
         wrong = question.problems(folders)
-        if not wrong and question.answers(folders) != known.setdefault(question.name, question).answers(folders):
-            wrong = [f"labels: another architecture groups other folders as {question.name}; give one class another name"]
+        if not wrong and question.answers(folders) != known.setdefault(
+            question.name, question
+        ).answers(folders):
+            wrong = [
+                f"labels: another architecture groups other folders as {question.name}; give one class another name"
+            ]
         problems += [f"architectures.{architecture}.{problem}" for problem in wrong]
     if problems:
         raise UserError(list_problems(PARAMS, problems))
@@ -57,7 +65,9 @@ def check(questions: dict[str, Question], folders: list[str]) -> None:
 
 def weigh(labels: pd.Series, classes: list[str], method: str) -> dict[str, float]:
     """Return {class: weight} in the order of `classes`: n / (classes * n_class), or 1 with the method `none`."""
-    weights = compute_class_weight("balanced" if method == "balanced" else None, classes=np.array(classes), y=labels)
+    weights = compute_class_weight(
+        "balanced" if method == "balanced" else None, classes=np.array(classes), y=labels
+    )
     return {label: round(float(weight), 6) for label, weight in zip(classes, weights, strict=True)}
 
 

@@ -27,7 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     places = {item.path: place for place, item in reversed(list(enumerate(items)))}
     served = Counter(item.path for item in items if with_server(item))
-    items.sort(key=lambda item: (item.path in served, -served[item.path], places[item.path], with_server(item)))
+    items.sort(
+        key=lambda item: (
+            item.path in served,
+            -served[item.path],
+            places[item.path],
+            with_server(item),
+        )
+    )
     for item in items:
         if SLOW & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
@@ -57,7 +64,9 @@ def forget_networks() -> Iterator[None]:
     """Free what Keras remembers of a file's networks, or a process would grow with each file."""
     yield
     if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session(free_memory=False)  # the collector comes by itself, and costs
+        sys.modules["keras"].backend.clear_session(
+            free_memory=False
+        )  # the collector comes by itself, and costs
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +82,10 @@ def server(shared: Path) -> Iterator[str]:
 
     Processes side by side share it: the first that needs it starts it, and stays until no other uses it.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # costs seconds, and few tests need it
+    from prefect.settings import (
+        PREFECT_API_URL,
+        temporary_settings,
+    )  # costs seconds, and few tests need it
 
     told, users = shared / "server", shared / "users"
     users.mkdir(exist_ok=True)
@@ -84,7 +96,10 @@ def server(shared: Path) -> Iterator[str]:
             told.write_text(start_server(shared / "prefect"))
         user.touch()
     address = told.read_text()
-    with temporary_settings({PREFECT_API_URL: address}), pytest.MonkeyPatch.context() as monkeypatch:
+    with (
+        temporary_settings({PREFECT_API_URL: address}),
+        pytest.MonkeyPatch.context() as monkeypatch,
+    ):
         monkeypatch.setenv("PREFECT_API_URL", address)  # for the flows that run as processes
         yield address  # it ends with the process that started it, after Prefect sent its last lines
     user.unlink()
@@ -98,8 +113,21 @@ def start_server(home: Path) -> str:
 
     port = free_port()
     address = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", str(port)]
-    launch(command, address, {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--no-ui",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    launch(
+        command, address, {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    )
     return address
 
 

@@ -39,16 +39,22 @@ FOLDERS = "folders.csv"
 log = logging.getLogger(__name__)
 
 
-def main(images: Path, model: str, output: Path, name: str | None = None, classes: Path | None = None) -> None:
+def main(
+    images: Path, model: str, output: Path, name: str | None = None, classes: Path | None = None
+) -> None:
     """Write tables, metrics and report to `output`. `name` is of the registered model, `classes` a file as flows/assess.py says."""
     params = load_params()
     bins, near = params.evaluate.calibration_bins, params.split.near_copies
     check_places(images, output)
     check_names(images)
     said = class_mapping.read_classes(classes) if classes else {}
-    assessed = model_record.find(model, name, Limits(params.validate_.max_bytes, params.validate_.max_pixels))
+    assessed = model_record.find(
+        model, name, Limits(params.validate_.max_bytes, params.validate_.max_pixels)
+    )
     files = scan(images, assessed.predictor.limits, None)
-    meant = class_mapping.assign(count_usable(files, images), said, assessed.predictor.classes, str(images))
+    meant = class_mapping.assign(
+        count_usable(files, images), said, assessed.predictor.classes, str(images)
+    )
     asked = choose(files, images, meant)
     copies = find_overlap(asked, assessed, near)
     answers = predict(asked, images, assessed.predictor, copies, near)
@@ -77,33 +83,56 @@ def main(images: Path, model: str, output: Path, name: str | None = None, classe
 def check_places(images: Path, output: Path) -> None:
     """Raise `ValueError` where the images are no folder, or the output would be written into it or over something else."""
     if not images.is_dir():
-        raise UserError(f"{images} is no folder: expected one that holds a folder of images for each class (--images)")
+        raise UserError(
+            f"{images} is no folder: expected one that holds a folder of images for each class (--images)"
+        )
     if output.resolve().is_relative_to(images.resolve()):
-        raise UserError(f"{output} lies in {images}, which is only read: name another place with --output")
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / FOLDERS).exists())):
-        raise UserError(f"{output} holds something else than an assessment: name a new or an empty folder with --output")
+        raise UserError(
+            f"{output} lies in {images}, which is only read: name another place with --output"
+        )
+    if output.exists() and (
+        not output.is_dir() or (any(output.iterdir()) and not (output / FOLDERS).exists())
+    ):
+        raise UserError(
+            f"{output} holds something else than an assessment: name a new or an empty folder with --output"
+        )
 
 
 def check_names(images: Path) -> None:
     """Raise `UserError` for files whose names no table can hold."""
-    odd = [path.name for path in walk(images) if str(path).encode(errors="replace").decode() != str(path)]
+    odd = [
+        path.name
+        for path in walk(images)
+        if str(path).encode(errors="replace").decode() != str(path)
+    ]
     if odd:
-        raise UserError(f"{len(odd)} files in {images} have names that are not UTF-8, such as {odd[0]!a}: rename them")
+        raise UserError(
+            f"{len(odd)} files in {images} have names that are not UTF-8, such as {odd[0]!a}: rename them"
+        )
 
 
 def count_usable(files: pd.DataFrame, images: Path) -> dict[str, int]:
     """Return the usable images of each class folder. Raises `UserError` where there is none at all."""
     usable = files[files.status == "usable"]
     if usable.empty:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in files.reason.value_counts().sort_index().items())
-        raise UserError(f"{images}: expected images as <class>/<image>, received {len(files)} files without one ({reasons})")
+        reasons = ", ".join(
+            f"{count} {reason}"
+            for reason, count in files.reason.value_counts().sort_index().items()
+        )
+        raise UserError(
+            f"{images}: expected images as <class>/<image>, received {len(files)} files without one ({reasons})"
+        )
     return usable.label.value_counts().sort_index().to_dict()
 
 
 def choose(files: pd.DataFrame, images: Path, meant: Mapping[str, str | None]) -> pd.DataFrame:
     """Return the images that are asked about: path, file, folder, label (of the model), sha256, hash."""
     usable = files[files.status == "usable"]
-    usable = usable.assign(folder=usable.label, label=usable.label.map(meant), file=[str(images / path) for path in usable.path])
+    usable = usable.assign(
+        folder=usable.label,
+        label=usable.label.map(meant),
+        file=[str(images / path) for path in usable.path],
+    )
     asked = usable[usable.label.notna()].reset_index(drop=True)
     return asked[["path", "file", "folder", "label", "sha256", "hash"]]
 
@@ -113,14 +142,24 @@ def find_overlap(asked: pd.DataFrame, assessed: Subject, near: NearCopies) -> pd
     if assessed.given is None:
         return None
     splits_csv = assessed.data / "splits.csv"
-    splits = read_table(splits_csv) if splits_csv.exists() else pd.DataFrame(columns=["sha256", "split", "path"], dtype=str)
-    return unseen_images.overlap(asked, assessed.given, splits, assessed.data / "clean", near.hash_distance, near.correlation)
+    splits = (
+        read_table(splits_csv)
+        if splits_csv.exists()
+        else pd.DataFrame(columns=["sha256", "split", "path"], dtype=str)
+    )
+    return unseen_images.overlap(
+        asked, assessed.given, splits, assessed.data / "clean", near.hash_distance, near.correlation
+    )
 
 
-def list_folders(files: pd.DataFrame, meant: Mapping[str, str | None], copies: pd.DataFrame | None) -> pd.DataFrame:
+def list_folders(
+    files: pd.DataFrame, meant: Mapping[str, str | None], copies: pd.DataFrame | None
+) -> pd.DataFrame:
     """Return folder, class ("" where it is left out), images, rejected, and how many images overlap."""
     named = files[files.label != ""]
-    counts = pd.crosstab(named.label, named.status).reindex(columns=["usable", "rejected"], fill_value=0)
+    counts = pd.crosstab(named.label, named.status).reindex(
+        columns=["usable", "rejected"], fill_value=0
+    )
     table = counts.rename_axis("folder").reset_index().rename(columns={"usable": "images"})
     table.insert(1, "class", [meant.get(folder) or "" for folder in table.folder])
     if copies is None:
@@ -129,63 +168,113 @@ def list_folders(files: pd.DataFrame, meant: Mapping[str, str | None], copies: p
     return table.assign(overlap=table.folder.map(overlap).fillna(0).astype(int))
 
 
-def predict(asked: pd.DataFrame, images: Path, predictor: Predictor, copies: pd.DataFrame | None, near: NearCopies) -> pd.DataFrame:
+def predict(
+    asked: pd.DataFrame,
+    images: Path,
+    predictor: Predictor,
+    copies: pd.DataFrame | None,
+    near: NearCopies,
+) -> pd.DataFrame:
     """Return a row per image: its label, group of copies among these images, kind of overlap, and what the model says."""
     alike = find_copies(asked, images, near.hash_distance, near.correlation)
     kinds = {} if copies is None else dict(zip(copies.path, copies.kind, strict=True))
     answers = predictor.stream(Path(file) for file in asked.file)
     rows, clipped = [], 0
-    for path, answer in zip(asked.path, tqdm(answers, total=len(asked), desc="answers", unit=" images"), strict=True):
+    for path, answer in zip(
+        asked.path, tqdm(answers, total=len(asked), desc="answers", unit=" images"), strict=True
+    ):
         if answer.error:
-            raise UserError(f"{images / path} changed while it was read ({answer.error}): run again")
-        said = {"predicted": answer.predicted, "abstained": answer.abstained, "unfamiliar": answer.unfamiliar}
+            raise UserError(
+                f"{images / path} changed while it was read ({answer.error}): run again"
+            )
+        said = {
+            "predicted": answer.predicted,
+            "abstained": answer.abstained,
+            "unfamiliar": answer.unfamiliar,
+        }
         shares = {f"p_{label}": share for label, share in answer.probabilities.items()}
         clipped += answer.clipped > 0
-        rows.append({"overlap": kinds.get(path, "")} | said | {"distance": answer.distance} | shares)
+        rows.append(
+            {"overlap": kinds.get(path, "")} | said | {"distance": answer.distance} | shares
+        )
     if clipped:
-        log.info("%d images have pixels brighter than in any training image: these count as white", clipped)
+        log.info(
+            "%d images have pixels brighter than in any training image: these count as white",
+            clipped,
+        )
     known = asked[["path", "folder", "label"]].assign(split=ALL, group=group(asked.path, alike))
     return known.join(pd.DataFrame(rows))
 
 
-def score(predictions: pd.DataFrame, assessed: Subject, bins: int, overlap_is_known: bool) -> dict[str, float]:
+def score(
+    predictions: pd.DataFrame, assessed: Subject, bins: int, overlap_is_known: bool
+) -> dict[str, float]:
     """Return flat metrics of all images (`external_`) and of those that do not overlap, with the model's own of its test.
 
     `predictions` is what `predict` returned, read back.
     """
-    parts = {ALL: predictions} | ({REST: predictions[predictions.overlap == ""]} if overlap_is_known else {})
+    parts = {ALL: predictions} | (
+        {REST: predictions[predictions.overlap == ""]} if overlap_is_known else {}
+    )
     scores: dict[str, float] = {"temperature": assessed.temperature}
     for prefix, rows in parts.items():
         numbers: dict[str, float] = {"images": len(rows), "classes": rows.label.nunique()}
         if len(rows):
-            numbers |= score_part(rows, assessed.temperature, bins) | bounds(rows) | judge(rows, assessed)
+            numbers |= (
+                score_part(rows, assessed.temperature, bins) | bounds(rows) | judge(rows, assessed)
+            )
         scores |= {f"{prefix}_{name}": value for name, value in numbers.items()}
-    return {name: value if isinstance(value, int) else float(f"{value:.7g}") for name, value in (scores | assessed.own).items()}
+    return {
+        name: value if isinstance(value, int) else float(f"{value:.7g}")
+        for name, value in (scores | assessed.own).items()
+    }
 
 
 def judge(rows: pd.DataFrame, assessed: Subject) -> dict[str, float]:
     """Return how many the model answers, how many of them rightly, and how many images are unfamiliar to it, as it said itself."""
     limits, right = assessed.predictor.thresholds, (rows.predicted == rows.label).to_numpy()
-    answered, unfamiliar = ((rows[name] == said).to_numpy(float) for name, said in (("abstained", "False"), ("unfamiliar", "True")))
+    answered, unfamiliar = (
+        (rows[name] == said).to_numpy(float)
+        for name, said in (("abstained", "False"), ("unfamiliar", "True"))
+    )
     return model_record.judgements(
         None if limits.confidence is None else abstaining(answered, right, 0.5),
         None if limits.distance is None else alarms(unfamiliar, 0.5),
     )
 
 
-def track(images: Path, output: Path, assessed: Subject, scores: Mapping[str, float], sha256: str) -> None:
+def track(
+    images: Path, output: Path, assessed: Subject, scores: Mapping[str, float], sha256: str
+) -> None:
     """Leave an MLflow run with the numbers and the report, so that it is known what was asked of which model."""
-    tags = {"assessed_images": str(images.resolve()), "images_sha256": sha256, "model_sha256": assessed.predictor.sha256}
-    name, shown = f"assess {images.resolve().name}", {key: value for key, value in scores.items() if key.startswith(ALL)}
-    with runs.recorded(lambda: mlflow.start_run(experiment_id=runs.open_store(), run_name=name, tags=tags | assessed.tags)):
-        runs.record(lambda: mlflow.log_metrics({make_key(key): value for key, value in shown.items()}))
+    tags = {
+        "assessed_images": str(images.resolve()),
+        "images_sha256": sha256,
+        "model_sha256": assessed.predictor.sha256,
+    }
+    name, shown = (
+        f"assess {images.resolve().name}",
+        {key: value for key, value in scores.items() if key.startswith(ALL)},
+    )
+    with runs.recorded(
+        lambda: mlflow.start_run(
+            experiment_id=runs.open_store(), run_name=name, tags=tags | assessed.tags
+        )
+    ):
+        runs.record(
+            lambda: mlflow.log_metrics({make_key(key): value for key, value in shown.items()})
+        )
         for file in (page.PAGE, page.SHORT, METRICS_JSON):
             runs.record(lambda file=file: mlflow.log_artifact(str(output / file)))
 
 
 def tell(scores: Mapping[str, float], output: Path) -> None:
     """Log what a person wants to know; the last line says where the report is."""
-    for prefix, words in ((ALL, "all images"), (REST, "without overlap"), ("test", "own test images")):
+    for prefix, words in (
+        (ALL, "all images"),
+        (REST, "without overlap"),
+        ("test", "own test images"),
+    ):
         if f"{prefix}_accuracy" in scores:
             images = f"{scores[f'{prefix}_images']} images" if f"{prefix}_images" in scores else ""
             log.info(

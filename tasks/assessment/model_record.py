@@ -35,7 +35,9 @@ class Subject:
 def find(model: str, name: str | None, limits: Limits) -> Subject:
     """Load the model that `tasks.registry.load` finds under these names. Raises `UserError` in words for the user."""
     if model.startswith(load.IMAGENET):
-        raise UserError(f"received --model {model}, expected champion, challenger, a version, or a folder that training wrote")
+        raise UserError(
+            f"received --model {model}, expected champion, challenger, a version, or a folder that training wrote"
+        )
     if load.is_folder(model):
         return of_folder(Path(model), limits)
     return of_version(load.find(model, name), limits)
@@ -44,11 +46,27 @@ def find(model: str, name: str | None, limits: Limits) -> Subject:
 def of_folder(folder: Path, limits: Limits) -> Subject:
     """Load `data/models/<architecture>` or an ensemble's like; its record are the tables beside it, as they are today."""
     predictor, home = load.of_folder(folder, limits), folder.resolve().parent.parent
-    data = home if (home / "splits.csv").exists() else home.parent  # ensembles lie one deeper, in data/ensembles
-    results, tables = home / "results" / folder.resolve().name, (data / "splits.csv", data / "files.csv")
-    given = unseen_images.images_given(*map(read_table, tables)) if all(table.exists() for table in tables) else None
+    data = (
+        home if (home / "splits.csv").exists() else home.parent
+    )  # ensembles lie one deeper, in data/ensembles
+    results, tables = (
+        home / "results" / folder.resolve().name,
+        (data / "splits.csv", data / "files.csv"),
+    )
+    given = (
+        unseen_images.images_given(*map(read_table, tables))
+        if all(table.exists() for table in tables)
+        else None
+    )
     own = own_scores(_read(results / METRICS_JSON), _read(results / THRESHOLDS_JSON))
-    return Subject(predictor, read_temperature(folder / CALIBRATION_JSON), own, given, data, {"model": str(folder)})
+    return Subject(
+        predictor,
+        read_temperature(folder / CALIBRATION_JSON),
+        own,
+        given,
+        data,
+        {"model": str(folder)},
+    )
 
 
 def of_version(version: ModelVersion, limits: Limits) -> Subject:
@@ -58,23 +76,41 @@ def of_version(version: ModelVersion, limits: Limits) -> Subject:
         own = own_scores(versions.read_tags(version), _read(_artifact(files, "thresholds")))
         temperature = read_temperature(versions.artifact(files, "model") / CALIBRATION_JSON)
         seen = _artifact(files, "seen")
-        given = read_table(seen).reindex(columns=["sha256", "hash", "split"], fill_value="") if seen else None
-    return Subject(predictor, temperature, own, given, DATA, {"registered_model": version.name, "version": str(version.version)})
+        given = (
+            read_table(seen).reindex(columns=["sha256", "hash", "split"], fill_value="")
+            if seen
+            else None
+        )
+    return Subject(
+        predictor,
+        temperature,
+        own,
+        given,
+        DATA,
+        {"registered_model": version.name, "version": str(version.version)},
+    )
 
 
 def own_scores(metrics: Mapping[str, Any], thresholds: Mapping[str, Any]) -> dict[str, float]:
     """Return all metrics of the test, and what the thresholds gave there."""
     scores = {name: float(value) for name, value in metrics.items() if name.startswith("test_")}
-    given = judgements(*((thresholds.get(kind) or {}).get("test") for kind in ("abstain", "unfamiliar")))
+    given = judgements(
+        *((thresholds.get(kind) or {}).get("test") for kind in ("abstain", "unfamiliar"))
+    )
     return scores | {f"test_{name}": value for name, value in given.items()}
 
 
-def judgements(abstain: Mapping[str, Any] | None, unfamiliar: Mapping[str, Any] | None) -> dict[str, float]:
+def judgements(
+    abstain: Mapping[str, Any] | None, unfamiliar: Mapping[str, Any] | None
+) -> dict[str, float]:
     """Return flat metrics of what `scoring.thresholds.abstaining` and `alarms` tell."""
     found: dict[str, float | None] = {}
     if abstain:
         found |= {name: abstain[name] for name in ("images", "answered", "coverage")}
-        found |= {f"answered_{name}": abstain[name] for name in ("accuracy", "accuracy_low", "accuracy_high")}
+        found |= {
+            f"answered_{name}": abstain[name]
+            for name in ("accuracy", "accuracy_low", "accuracy_high")
+        }
     if unfamiliar:
         found |= {
             "images": unfamiliar["images"],

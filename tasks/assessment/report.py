@@ -17,7 +17,11 @@ from tasks.scoring.figures import Drawn
 from tasks.tables import read_table
 
 TEMPLATES = Path(__file__).parent / "templates"
-ALL, REST, OWN = "external", "external_without_overlap", "test"  # what the names of metrics begin with
+ALL, REST, OWN = (
+    "external",
+    "external_without_overlap",
+    "test",
+)  # what the names of metrics begin with
 COLUMNS = {ALL: "all images", REST: "without overlap", OWN: "its own test images"}
 ROWS = {  # of the table of scores: metric, in words, form
     "images": ("images", "count"),
@@ -34,7 +38,9 @@ ROWS = {  # of the table of scores: metric, in words, form
 }
 
 
-def describe(images: Path, output: Path, assessed: Subject, files: pd.DataFrame, sha256: str, pictures: bool) -> dict[str, Any]:
+def describe(
+    images: Path, output: Path, assessed: Subject, files: pd.DataFrame, sha256: str, pictures: bool
+) -> dict[str, Any]:
     """Return what the templates `assessment.html` and `.md` need, from the tables in `output`."""
     scores = json.loads((output / METRICS_JSON).read_text())
     model = describe_model(output, images, assessed, scores, pictures)
@@ -45,12 +51,20 @@ def describe(images: Path, output: Path, assessed: Subject, files: pd.DataFrame,
         "pictures": pictures,
         "model": model,
         "columns": columns,
-        "rows": {name: row for name, row in rows.items() if any(f"{prefix}_{name}" in scores for prefix in columns)},
+        "rows": {
+            name: row
+            for name, row in rows.items()
+            if any(f"{prefix}_{name}" in scores for prefix in columns)
+        },
         "folders": read_table(output / "folders.csv").to_dict("records"),
         "files": len(files),
         "sizes": data.describe_sizes(files),
-        "quarantine": data.describe_quarantine(read_table(output / "quarantine.csv"), images, pictures),
-        "overlap": describe_overlap(output / "overlap.csv", images, assessed.data / "clean", pictures),
+        "quarantine": data.describe_quarantine(
+            read_table(output / "quarantine.csv"), images, pictures
+        ),
+        "overlap": describe_overlap(
+            output / "overlap.csv", images, assessed.data / "clean", pictures
+        ),
         "accuracies": draw_accuracies(model, columns) if len(columns) > 1 else None,
         "suspects": len(model.tables["suspects"]),
         "falls": scores[f"{ALL}_accuracy_high"] < scores.get(f"{OWN}_accuracy_low", 0),
@@ -61,7 +75,9 @@ def describe(images: Path, output: Path, assessed: Subject, files: pd.DataFrame,
     }
 
 
-def describe_model(output: Path, images: Path, assessed: Subject, scores: dict[str, float], pictures: bool) -> Model:
+def describe_model(
+    output: Path, images: Path, assessed: Subject, scores: dict[str, float], pictures: bool
+) -> Model:
     """Return the model as the chapter on one has it, without what only its training knows."""
     names = ("per_class", "confusion", "roc", "pr", "calibration", "coverage", "errors", "suspects")
     tables = {name: read_scores(output / f"{name}.csv") for name in names}
@@ -82,7 +98,9 @@ def describe_model(output: Path, images: Path, assessed: Subject, scores: dict[s
     )
 
 
-def describe_overlap(overlap_csv: Path, images: Path, clean: Path, pictures: bool) -> dict[str, Any] | None:
+def describe_overlap(
+    overlap_csv: Path, images: Path, clean: Path, pictures: bool
+) -> dict[str, Any] | None:
     """Return the counts by kind and split, and the first pairs with their pictures; None where overlap is not known."""
     if not overlap_csv.exists():
         return None
@@ -93,18 +111,25 @@ def describe_overlap(overlap_csv: Path, images: Path, clean: Path, pictures: boo
         "counts": pd.crosstab(found.kind, found.split).to_dict("index"),
         "splits": sorted(found.split.unique()),
         "by_hash": int(found.correlation.isna().sum()),
-        "rows": [row | {"pictures": show_pair(row, images, clean) if pictures else []} for row in shown],
+        "rows": [
+            row | {"pictures": show_pair(row, images, clean) if pictures else []} for row in shown
+        ],
     }
 
 
 def show_pair(row: dict[str, Any], images: Path, clean: Path) -> list[str]:
     """Return the thumbnails of an image and of what it copies, if that is there."""
-    return [thumbnail(images / row["path"]), *([thumbnail(clean / row["copy_of"])] if row["copy_of"] else [])]
+    return [
+        thumbnail(images / row["path"]),
+        *([thumbnail(clean / row["copy_of"])] if row["copy_of"] else []),
+    ]
 
 
 def draw_accuracies(model: Model, columns: dict[str, str]) -> Drawn:
     """Draw the accuracies side by side, with their intervals."""
     scores = {words: model.score(f"{prefix}_accuracy") for prefix, words in columns.items()}
-    rows = pd.DataFrame([{"model": model.name, "part": words, **score} for words, score in scores.items()])
+    rows = pd.DataFrame(
+        [{"model": model.name, "part": words, **score} for words, score in scores.items()]
+    )
     said = "; ".join(f"{words} {told(score['value'])}" for words, score in scores.items())
     return Drawn(figures.intervals(rows), f"Accuracies with 95 % intervals. {said}")

@@ -39,7 +39,11 @@ def load_pixels(root: Path, paths: Sequence[str], hashes: Sequence[str], form: F
 
 
 def kept(
-    folder: Path, content: Sequence[object], shape: tuple[int, ...], dtype: np.dtype, make: Callable[[], Iterator[np.ndarray]]
+    folder: Path,
+    content: Sequence[object],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    make: Callable[[], Iterator[np.ndarray]],
 ) -> np.ndarray:
     """Return the read-only array of this `content` from `folder`, after making it block by block where it is not there."""
     key = chr(10).join(map(str, [shape, dtype, *content]))
@@ -54,14 +58,25 @@ def kept(
 
 
 def _decode(root: Path, paths: Sequence[str], form: Form) -> Iterator[np.ndarray]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(paths), desc="decoding", unit=" images") as progress:
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(paths), desc="decoding", unit=" images") as progress,
+    ):
         for start in range(0, len(paths), BLOCK):
             block = paths[start : start + BLOCK]
-            yield np.stack(list(pool.map(lambda path: decoder.render(decoder.decode_file(root / path), form), block)))
+            yield np.stack(
+                list(
+                    pool.map(
+                        lambda path: decoder.render(decoder.decode_file(root / path), form), block
+                    )
+                )
+            )
             progress.update(len(block))
 
 
-def _write(file: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterator[np.ndarray]) -> None:
+def _write(
+    file: Path, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterator[np.ndarray]
+) -> None:
     """Write blocks one after the other: on a full disk that raises, where a memory map would crash."""
     part = file.with_suffix(".part")
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
@@ -84,7 +99,9 @@ def _is_whole(file: Path, shape: tuple[int, ...], dtype: np.dtype) -> bool:
         array = np.load(file, mmap_mode="r")
         with file.open("rb") as source:
             source.seek(-DIGEST, os.SEEK_END)
-            if (array.shape, array.dtype) == (shape, dtype) and hashlib.sha256(array).digest() == source.read():
+            if (array.shape, array.dtype) == (shape, dtype) and hashlib.sha256(
+                array
+            ).digest() == source.read():
                 return True
     except FileNotFoundError:
         return False

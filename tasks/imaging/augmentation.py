@@ -15,7 +15,9 @@ Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 COARSE = 4  # times smaller each side is where no fine structure is left
 
 
-def draw(augmentation: Augmentation, seed: int, epoch: int, count: int, size: tuple[int, int]) -> Drawn:
+def draw(
+    augmentation: Augmentation, seed: int, epoch: int, count: int, size: tuple[int, int]
+) -> Drawn:
     """Draw the changes of `count` images of `size` (height, width), as `apply` takes them.
 
     Returns `float32` transforms (count, 8), which map output to input pixel coordinates, tones (count, 3), which are factors
@@ -36,12 +38,24 @@ def draw(augmentation: Augmentation, seed: int, epoch: int, count: int, size: tu
         @ _translation(np.full(count, -(width - 1) / 2), np.full(count, -(height - 1) / 2))
     )  # fmt: skip
     transforms = matrix.reshape(count, 9)[:, :8].astype(np.float32)
-    contrast, blur = np.random.default_rng([seed, epoch, 4]).uniform(-1, 1, (count, 2)).T  # apart, so that the others stay
-    tones = [1 + brightness * augmentation.brightness, 1 + contrast * augmentation.contrast, 1 - np.abs(blur) * augmentation.blur]
-    return transforms, np.stack(tones, axis=1).astype(np.float32), _displacements(augmentation.elastic, seed, epoch, count, size)
+    contrast, blur = (
+        np.random.default_rng([seed, epoch, 4]).uniform(-1, 1, (count, 2)).T
+    )  # apart, so that the others stay
+    tones = [
+        1 + brightness * augmentation.brightness,
+        1 + contrast * augmentation.contrast,
+        1 - np.abs(blur) * augmentation.blur,
+    ]
+    return (
+        transforms,
+        np.stack(tones, axis=1).astype(np.float32),
+        _displacements(augmentation.elastic, seed, epoch, count, size),
+    )
 
 
-def apply(images: tf.Tensor, transforms: tf.Tensor, tones: tf.Tensor, displacements: tf.Tensor, fill: str) -> tf.Tensor:
+def apply(
+    images: tf.Tensor, transforms: tf.Tensor, tones: tf.Tensor, displacements: tf.Tensor, fill: str
+) -> tf.Tensor:
     """Change a batch of `uint8` images (batch, height, width, channels); bilinear, rounded to `uint8` again."""
     pixels = tf.cast(images, tf.float32)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
@@ -52,7 +66,9 @@ def apply(images: tf.Tensor, transforms: tf.Tensor, tones: tf.Tensor, displaceme
         interpolation="BILINEAR",
         fill_mode=fill.upper(),
     )
-    return _as_bytes(_toned(moved, *tf.unstack(tones[:, :, tf.newaxis, tf.newaxis, tf.newaxis], axis=1)))
+    return _as_bytes(
+        _toned(moved, *tf.unstack(tones[:, :, tf.newaxis, tf.newaxis, tf.newaxis], axis=1))
+    )
 
 
 def draw_shares(augmentation: Augmentation, seed: int, epoch: int, count: int) -> np.ndarray:
@@ -79,10 +95,14 @@ def mix(
     return blended, sums / (own + other)[:, tf.newaxis], own + other
 
 
-def _displacements(elastic: Elastic | None, seed: int, epoch: int, count: int, size: tuple[int, int]) -> np.ndarray:
+def _displacements(
+    elastic: Elastic | None, seed: int, epoch: int, count: int, size: tuple[int, int]
+) -> np.ndarray:
     if elastic is None:
         return np.zeros((count, 0, 0, 2), np.float32)
-    vectors = np.random.default_rng([seed, epoch, 2]).normal(0, elastic.scale, (count, elastic.grid, elastic.grid, 2))
+    vectors = np.random.default_rng([seed, epoch, 2]).normal(
+        0, elastic.scale, (count, elastic.grid, elastic.grid, 2)
+    )
     return (vectors * size).astype(np.float32)
 
 
@@ -92,19 +112,35 @@ def _bend(pixels: tf.Tensor, displacements: tf.Tensor) -> tf.Tensor:
     down, right = tf.unstack(tf.image.resize(displacements, (height, width), "bicubic"), axis=-1)
     row, below = _place(tf.range(height)[:, tf.newaxis], down, height)
     column, beside = _place(tf.range(width), right, width)
-    values = tf.reshape(pixels, (batch, height * width, channels))  # one index instead of three halves the time
-    corners = (tf.gather(values, row * width + column + step, batch_dims=1) for step in (0, 1, width, width + 1))
+    values = tf.reshape(
+        pixels, (batch, height * width, channels)
+    )  # one index instead of three halves the time
+    corners = (
+        tf.gather(values, row * width + column + step, batch_dims=1)
+        for step in (0, 1, width, width + 1)
+    )
     upper_left, upper_right, lower_left, lower_right = corners
-    upper, lower = upper_left + beside * (upper_right - upper_left), lower_left + beside * (lower_right - lower_left)
+    upper, lower = (
+        upper_left + beside * (upper_right - upper_left),
+        lower_left + beside * (lower_right - lower_left),
+    )
     return upper + below * (lower - upper)
 
 
-def _toned(pixels: tf.Tensor, brightness: tf.Tensor, contrast: tf.Tensor, fine: tf.Tensor) -> tf.Tensor:
+def _toned(
+    pixels: tf.Tensor, brightness: tf.Tensor, contrast: tf.Tensor, fine: tf.Tensor
+) -> tf.Tensor:
     """Change brightness and contrast, and keep a share of the fine structure; nothing is computed for what no image changes."""
     pixels *= brightness
-    if_any = tf.cond(tf.reduce_all(fine == 1), lambda: pixels, lambda: _coarse(pixels) + fine * (pixels - _coarse(pixels)))
+    if_any = tf.cond(
+        tf.reduce_all(fine == 1),
+        lambda: pixels,
+        lambda: _coarse(pixels) + fine * (pixels - _coarse(pixels)),
+    )
     mean = tf.reduce_mean(if_any, axis=(1, 2, 3), keepdims=True)
-    return tf.cond(tf.reduce_all(contrast == 1), lambda: if_any, lambda: mean + contrast * (if_any - mean))
+    return tf.cond(
+        tf.reduce_all(contrast == 1), lambda: if_any, lambda: mean + contrast * (if_any - mean)
+    )
 
 
 def _coarse(pixels: tf.Tensor) -> tf.Tensor:
@@ -128,7 +164,9 @@ def _translation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _rotation(angle: np.ndarray) -> np.ndarray:
-    return _matrices([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    return _matrices(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
 
 
 def _shear(angle: np.ndarray) -> np.ndarray:

@@ -26,7 +26,9 @@ VERSION = 3  # raise when the same bytes would give other pixels: caches are key
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")  # but those without bytes of their own
 SPECKS = 0.02  # share of bright pixels, such as noise, that a dark row or column may have
 RLE4 = 2  # of BMP's compressions
-MAX_SCANS = 100  # as libtiff allows: every one may take as long as the whole picture, and needs few bytes
+MAX_SCANS = (
+    100  # as libtiff allows: every one may take as long as the whole picture, and needs few bytes
+)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
@@ -34,18 +36,35 @@ TURNS = {
 METADATA = "metadata that cannot be read"
 ORIENTATION = "an orientation that cannot be read: taken as upright"
 EXIF = re.compile(rb"Exif\0\0|eXIf|EXIF")  # of JPEG, PNG and WebP
-TURNED = ("AVIF", "HEIF")  # formats that keep the orientation apart from the EXIF block: their decoders apply it
-MENDABLE = ("not_an_image", "truncated", "corrupt", "unsupported_mode")  # reasons that may lie in the metadata
+TURNED = (
+    "AVIF",
+    "HEIF",
+)  # formats that keep the orientation apart from the EXIF block: their decoders apply it
+MENDABLE = (
+    "not_an_image",
+    "truncated",
+    "corrupt",
+    "unsupported_mode",
+)  # reasons that may lie in the metadata
 SIGNIFICANT = re.compile(rb"\0\0\0[\x01\x03]sBIT(.)", re.DOTALL)  # of a PNG
 PRECISION = re.compile(rb"\xff\x51.{38}(.)", re.DOTALL)  # of a JPEG 2000, less one
 # Channels, bits, compression and photometric interpretation, with what a TIFF means that does not say.
 TIFF_TAGS = ((277, 1), (258, 1), (259, 1), (262, 0))
 # Pillow's names for the higher byte of values of 16 bits, by the order of the bytes, and of this machine (N): the lower byte.
-OTHER_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGB;16N": "RGB;16B" if sys.byteorder == "little" else "RGB;16L"}
+OTHER_BYTE = {
+    "RGB;16B": "RGB;16L",
+    "RGB;16L": "RGB;16B",
+    "RGB;16N": "RGB;16B" if sys.byteorder == "little" else "RGB;16L",
+}
 REDUCED, SUB_IFDS, DNG = 1, 330, 50706  # a bit of TIFF's NewSubfileType; tags
 
 
-def decode(source: Path | bytes, channels: int, size: tuple[int, int] | None = None, limits: Limits = NO_LIMITS) -> np.ndarray:
+def decode(
+    source: Path | bytes,
+    channels: int,
+    size: tuple[int, int] | None = None,
+    limits: Limits = NO_LIMITS,
+) -> np.ndarray:
     """Return the pixels of an image file as `uint8`, shape (height, width, channels).
 
     `channels` is 1 (ITU-R 601 luma) or 3 (RGB). `size` is (height, width): the picture is stretched to it with an
@@ -61,7 +80,10 @@ def decode_file(source: Path | bytes, limits: Limits = NO_LIMITS) -> Decoded:
 
 def render(decoded: Decoded, *forms: Form) -> np.ndarray:
     """Return a decoded picture as a model takes it: `uint8` of shape `shape_of(forms)`."""
-    pixels = [_to_pixels(_reduced(show(decoded, form), form), form.channels, form.image_size) for form in forms]
+    pixels = [
+        _to_pixels(_reduced(show(decoded, form), form), form.channels, form.image_size)
+        for form in forms
+    ]
     return pixels[0] if len(pixels) == 1 else np.concatenate([array.ravel() for array in pixels])
 
 
@@ -100,7 +122,9 @@ def decode_bytes(content: bytes, limits: Limits = NO_LIMITS) -> Decoded:
     if not content:
         raise ImageError("empty", "0 bytes")
     if len(content) > limits.max_bytes:
-        raise ImageError("too_many_bytes", f"{len(content):,} bytes, allowed are {limits.max_bytes:,}")
+        raise ImageError(
+            "too_many_bytes", f"{len(content):,} bytes, allowed are {limits.max_bytes:,}"
+        )
     if content[128:132] == b"DICM":
         return _decode_dicom(content, limits)
     lean = cut(content, keep_exif=True)
@@ -128,7 +152,9 @@ def _decode_dicom(content: bytes, limits: Limits) -> Decoded:
     try:
         from tasks.imaging.dicom import decode_dicom  # imports pydicom, an extra
     except ModuleNotFoundError as error:
-        raise ImageError("missing_package", "a DICOM file, and pydicom is not installed: `pip install pydicom`") from error
+        raise ImageError(
+            "missing_package", "a DICOM file, and pydicom is not installed: `pip install pydicom`"
+        ) from error
     return decode_dicom(content, limits)
 
 
@@ -137,21 +163,30 @@ def _decode(content: bytes, limits: Limits) -> Decoded:
     width, height = image.size
     allowed = min(limits.max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or math.inf))  # Pillow's own limit
     if width * height > allowed:
-        raise ImageError("too_many_pixels", f"{width:,} x {height:,} pixels, allowed are {allowed:,}")
+        raise ImageError(
+            "too_many_pixels", f"{width:,} x {height:,} pixels, allowed are {allowed:,}"
+        )
     if image.format in ("JPEG", "MPO") and (scans := _count_scans(content)) > MAX_SCANS:
         raise ImageError("corrupt", f"a JPEG of {scans:,} scans, allowed are {MAX_SCANS}")
     if image.format == "TIFF" and _is_raw(image):
-        raise ImageError("not_an_image", "a raw camera file (DNG, NEF, ARW or the like): develop it to TIFF or JPEG")
+        raise ImageError(
+            "not_an_image",
+            "a raw camera file (DNG, NEF, ARW or the like): develop it to TIFF or JPEG",
+        )
     try:
         low = _low_bytes(image, content)
         image.load()
         upright, note = _turn_upright(image)
         if low is not None:
             values = np.asarray(upright).astype(np.uint16) << 8 | np.asarray(_turn_upright(low)[0])
-            return Decoded(values, image.format, "RGB;16", _declared_bits(image, values, content), note)
+            return Decoded(
+                values, image.format, "RGB;16", _declared_bits(image, values, content), note
+            )
         if image.mode.startswith("I"):
             values = _grey_values(upright, image)
-            return Decoded(values, image.format, image.mode, _declared_bits(image, values, content), note)
+            return Decoded(
+                values, image.format, image.mode, _declared_bits(image, values, content), note
+            )
         return Decoded(_to_grey_or_rgb(upright), image.format or "", image.mode, note=note)
     except ImageError:
         raise
@@ -171,7 +206,10 @@ def _open(content: bytes) -> Image.Image:
         if kind == HEIC:
             return _open_heic(content)
         if kind == AVIF and not features.check("avif"):
-            raise ImageError("missing_package", "an AVIF image, and this build of Pillow has no AVIF: install another") from error
+            raise ImageError(
+                "missing_package",
+                "an AVIF image, and this build of Pillow has no AVIF: install another",
+            ) from error
         if kind == TIFF and (found := _describe_tiff(content)):
             raise ImageError("unsupported_mode", found) from error
         raise ImageError("not_an_image", kind + _ask_plugins(content)) from error
@@ -204,7 +242,10 @@ def _pair_runs(content: bytes) -> bytes:
         else:
             stop = place + 2 + (value + 1) // 2
             plain = content[place + 2 : stop]
-            parts += [bytes((2 if 2 * number + 2 <= value else 1, pair)) for number, pair in enumerate(plain)]
+            parts += [
+                bytes((2 if 2 * number + 2 <= value else 1, pair))
+                for number, pair in enumerate(plain)
+            ]
             stop += (stop - place) % 2
         place = stop
     return b"".join(parts)
@@ -215,7 +256,9 @@ def _open_heic(content: bytes) -> Image.Image:
         from pillow_heif import HeifImageFile  # an extra
     except ModuleNotFoundError as error:
         remedy = "`pip install pillow-heif`, or convert it to JPEG"
-        raise ImageError("missing_package", f"{HEIC}, and pillow-heif is not installed: {remedy}") from error
+        raise ImageError(
+            "missing_package", f"{HEIC}, and pillow-heif is not installed: {remedy}"
+        ) from error
     try:
         return HeifImageFile(io.BytesIO(content))
     except PARSER_ERRORS as error:
@@ -232,7 +275,9 @@ def _is_raw(image: Image.Image) -> bool:
 def _describe_tiff(content: bytes) -> str | None:
     """Say what a TIFF holds that Pillow does not read; None where its directory cannot be read."""
     try:
-        directory = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if 43 in content[2:4] else 8])  # 43: BigTIFF
+        directory = TiffImagePlugin.ImageFileDirectory_v2(
+            content[: 16 if 43 in content[2:4] else 8]
+        )  # 43: BigTIFF
         file = io.BytesIO(content)
         file.seek(directory.next)
         directory.load(file)
@@ -253,20 +298,31 @@ def _count_scans(content: bytes) -> int:
     place, scans = 0, 0
     while (marker := JPEG_MARKER.search(content, place)) and marker[1] != b"\xd9":
         scans += marker[1] == b"\xda"
-        place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])  # behind the marker's own bytes
+        place = marker.end() + int.from_bytes(
+            content[marker.end() : marker.end() + 2]
+        )  # behind the marker's own bytes
     return scans
 
 
 def _low_bytes(image: Image.Image, content: bytes) -> Image.Image | None:
     """Return the lower 8 bits of a PNG or TIFF whose colours have 16: Pillow reads the higher ones alone. None of others."""
-    if image.format not in ("PNG", "TIFF") or image.mode != "RGB" or image.has_transparency_data or len(image.tile) < 1:
+    if (
+        image.format not in ("PNG", "TIFF")
+        or image.mode != "RGB"
+        or image.has_transparency_data
+        or len(image.tile) < 1
+    ):
         return None
     modes = [tile.args if isinstance(tile.args, str) else tile.args[0] for tile in image.tile]
     if not set(modes) <= set(OTHER_BYTE):
         return None
     low = Image.open(io.BytesIO(content), formats=[image.format])
     low.tile = [
-        tile._replace(args=OTHER_BYTE[mode] if isinstance(tile.args, str) else (OTHER_BYTE[mode], *tile.args[1:]))
+        tile._replace(
+            args=OTHER_BYTE[mode]
+            if isinstance(tile.args, str)
+            else (OTHER_BYTE[mode], *tile.args[1:])
+        )
         for tile, mode in zip(low.tile, modes, strict=True)
     ]
     low.load()
@@ -288,7 +344,10 @@ def _turn_upright(image: Image.Image) -> tuple[Image.Image, str]:
 
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ImageError("unsupported_mode", "32-bit floating point pixels: save them as integers of 8 or 16 bits")
+        raise ImageError(
+            "unsupported_mode",
+            "32-bit floating point pixels: save them as integers of 8 or 16 bits",
+        )
     if image.has_transparency_data:
         return _over_white(image)
     if image.mode == "LAB":
@@ -297,16 +356,25 @@ def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
-    return ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB")
+    return ImageCms.profileToProfile(
+        image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
 
 
 def _grey_values(upright: Image.Image, image: Image.Image) -> np.ndarray:
     """Return the grey values of more than 8 bits as they are stored, `uint16` or `uint32`."""
     values = np.asarray(upright)
-    if image.format == "TIFF" and image.tag_v2.get(339) in (None, 1, (1,)) and values.dtype == np.int32:
+    if (
+        image.format == "TIFF"
+        and image.tag_v2.get(339) in (None, 1, (1,))
+        and values.dtype == np.int32
+    ):
         values = values.view(np.uint32)
     if values.min() < 0:
-        raise ImageError("unsupported_mode", f"integer pixels from {values.min()} to {values.max()}, expected none below 0")
+        raise ImageError(
+            "unsupported_mode",
+            f"integer pixels from {values.min()} to {values.max()}, expected none below 0",
+        )
     return values.astype(np.uint16 if values.max() < 2**16 else np.uint32)
 
 
@@ -329,7 +397,9 @@ def _significant_bits(bits: int, values: np.ndarray) -> int:
     Some programs store the values as they are: then none is larger than its bits, and the lowest bits of 16 are in use.
     """
     spare = 16 - bits
-    stored_as_is = 8 <= bits < 16 and values.max() < 2**bits and bool((values & (2**spare - 1)).any())
+    stored_as_is = (
+        8 <= bits < 16 and values.max() < 2**bits and bool((values & (2**spare - 1)).any())
+    )
     return bits if stored_as_is else 16
 
 
@@ -337,7 +407,9 @@ def _reduced(picture: Image.Image, form: Form) -> Image.Image:
     if form.detail is None:
         return picture
     height, width = (min(form.detail, side) for side in form.image_size)
-    return picture.convert({1: "L", 3: "RGB"}[form.channels]).resize((width, height), Image.Resampling.BILINEAR)
+    return picture.convert({1: "L", 3: "RGB"}[form.channels]).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
 
 
 def _to_pixels(picture: Image.Image, channels: int, size: tuple[int, int] | None) -> np.ndarray:

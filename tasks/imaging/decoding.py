@@ -27,4 +27,6 @@ def read(file: Path) -> Decoding:
     except FileNotFoundError:
         raise UserError(f"{file} is missing: `dvc repro validate` writes it") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: expected bits, received {error!r}; `dvc repro validate` writes it again") from error
+        raise UserError(
+            f"{file}: expected bits, received {error!r}; `dvc repro validate` writes it again"
+        ) from error

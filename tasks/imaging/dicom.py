@@ -24,11 +24,24 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, UID_dictionary
 from scipy.special import expit
 
-from tasks.imaging.dicom_header import BIG_ENDIAN, DEFLATED, IMPLICIT, Elements, decimal, element, integer, item, read_header, text
+from tasks.imaging.dicom_header import (
+    BIG_ENDIAN,
+    DEFLATED,
+    IMPLICIT,
+    Elements,
+    decimal,
+    element,
+    integer,
+    item,
+    read_header,
+    text,
+)
 from tasks.imaging.picture import PARSER_ERRORS, Decoded, ImageError, Limits
 
 GREY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
-SAMPLES = dict.fromkeys((*GREY, PALETTE), 1) | dict.fromkeys(("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"), 3)
+SAMPLES = dict.fromkeys((*GREY, PALETTE), 1) | dict.fromkeys(
+    ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"), 3
+)
 PLAIN = {IMPLICIT, ExplicitVRLittleEndian, BIG_ENDIAN, DEFLATED}
 RLE = "1.2.840.10008.1.2.5"
 JPEG = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}  # of 8 bits
@@ -39,12 +52,18 @@ def decode_dicom(content: bytes, limits: Limits) -> Decoded:
     """Decode a DICOM file with its preamble to a picture of mode L or RGB. Raises `ImageError`."""
     _quieten()
     try:
-        with np.errstate(all="ignore"):  # numbers of a header may be absurd; what comes of them is looked at
+        with np.errstate(
+            all="ignore"
+        ):  # numbers of a header may be absurd; what comes of them is looked at
             return _picture(read_header(content, limits.max_bytes), limits)
     except ImageError:
         raise
     except PARSER_ERRORS as error:
-        reason = "truncated" if isinstance(error, struct.error) or "truncated" in str(error).lower() else "corrupt"
+        reason = (
+            "truncated"
+            if isinstance(error, struct.error) or "truncated" in str(error).lower()
+            else "corrupt"
+        )
         raise ImageError(reason, "a DICOM file whose header or pixel data cannot be read") from None
 
 
@@ -61,7 +80,9 @@ def _picture(header: Elements, limits: Limits) -> Decoded:
     chosen = integer(header, "RepresentativeFrameNumber", 1) - 1
     frame = chosen if 0 <= chosen < frames else 0
     values, colours = _values(header, frame, frames)
-    stored = np.arange(256**values.itemsize, dtype=f"u{values.itemsize}").view(values.dtype).astype(int)
+    stored = (
+        np.arange(256**values.itemsize, dtype=f"u{values.itemsize}").view(values.dtype).astype(int)
+    )
     values = values.view(f"u{values.itemsize}")
     if colours == "RGB":
         shades = stored / (2 ** integer(header, "BitsStored") - 1)
@@ -71,11 +92,17 @@ def _picture(header: Elements, limits: Limits) -> Decoded:
         shades = _grey(header, frame, stored, values)
         shades = 1 - shades if colours == "MONOCHROME1" else shades
     else:
-        raise ImageError("unsupported_mode", "a DICOM file whose colours cannot be converted to RGB")
+        raise ImageError(
+            "unsupported_mode", "a DICOM file whose colours cannot be converted to RGB"
+        )
     if not np.isfinite(shades).all():
         raise ImageError("corrupt", "a DICOM file whose numbers for brightness are too large")
     table = np.rint(np.clip(shades, 0, 1) * 255).astype(np.uint8)
-    return Decoded(Image.fromarray(_translate(values, table)), "DICOM", text(header, "PhotometricInterpretation"))
+    return Decoded(
+        Image.fromarray(_translate(values, table)),
+        "DICOM",
+        text(header, "PhotometricInterpretation"),
+    )
 
 
 def _check(header: Elements, limits: Limits) -> None:
@@ -83,26 +110,46 @@ def _check(header: Elements, limits: Limits) -> None:
     if "FloatPixelData" in header or "DoubleFloatPixelData" in header:
         raise ImageError("unsupported_mode", "a DICOM file of floating point pixels")
     if "PixelData" not in header:
-        raise ImageError("truncated" if "Rows" in header else "not_an_image", "a DICOM file without pixel data")
+        raise ImageError(
+            "truncated" if "Rows" in header else "not_an_image", "a DICOM file without pixel data"
+        )
     syntax, bits = text(header, "TransferSyntaxUID"), integer(header, "BitsAllocated")
-    if syntax not in {*PLAIN, RLE, *JPEG, *JPEG2000} or (syntax in JPEG and integer(header, "BitsStored") > 8):
-        name = UID_dictionary[syntax][0] if syntax in UID_dictionary else "an unknown transfer syntax"
+    if syntax not in {*PLAIN, RLE, *JPEG, *JPEG2000} or (
+        syntax in JPEG and integer(header, "BitsStored") > 8
+    ):
+        name = (
+            UID_dictionary[syntax][0] if syntax in UID_dictionary else "an unknown transfer syntax"
+        )
         remedy = "unpack it first, for example with `dcmdjpeg`, `dcmdjpls` or `gdcmconv --raw`"
         raise ImageError("unsupported_compression", f"a DICOM file in {name}: {remedy}")
     rows, columns = integer(header, "Rows"), integer(header, "Columns")
     allowed = min(limits.max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or math.inf))  # Pillow's own limit
     if rows * columns > allowed:
-        raise ImageError("too_many_pixels", f"{columns:,} x {rows:,} pixels, allowed are {allowed:,}")
+        raise ImageError(
+            "too_many_pixels", f"{columns:,} x {rows:,} pixels, allowed are {allowed:,}"
+        )
     if bits not in (1, 8, 16):
-        raise ImageError("unsupported_mode", f"a DICOM file of {bits} bits for a value, expected are 1, 8 or 16")
+        raise ImageError(
+            "unsupported_mode", f"a DICOM file of {bits} bits for a value, expected are 1, 8 or 16"
+        )
     if SAMPLES.get(text(header, "PhotometricInterpretation")) != integer(header, "SamplesPerPixel"):
-        raise ImageError("unsupported_mode", f"a DICOM file whose colours are none of {', '.join(SAMPLES)}")
+        raise ImageError(
+            "unsupported_mode", f"a DICOM file whose colours are none of {', '.join(SAMPLES)}"
+        )
 
 
 def _values(header: Elements, frame: int, frames: int) -> tuple[np.ndarray, str]:
     """Return the stored values of a frame, (rows, columns) or (rows, columns, 3), and their photometric interpretation."""
-    syntax, data, options = text(header, "TransferSyntaxUID"), header["PixelData"], _options(header, frames)
-    size, samples, bits = (options["columns"], options["rows"]), options["samples_per_pixel"], options["bits_allocated"]
+    syntax, data, options = (
+        text(header, "TransferSyntaxUID"),
+        header["PixelData"],
+        _options(header, frames),
+    )
+    size, samples, bits = (
+        (options["columns"], options["rows"]),
+        options["samples_per_pixel"],
+        options["bits_allocated"],
+    )
     written = ExplicitVRBigEndian if syntax == BIG_ENDIAN else ExplicitVRLittleEndian
     if syntax in JPEG | JPEG2000:
         written, source = syntax, data.value
@@ -120,7 +167,9 @@ def _values(header: Elements, frame: int, frames: int) -> tuple[np.ndarray, str]
         if 8 * len(source) < math.prod(size) * told * bits * frames:
             raise ImageError("truncated", "a DICOM file with less pixel data than its header tells")
     values, found = get_decoder(written).as_array(source, index=frame, **options)
-    return values.astype(values.dtype.newbyteorder("="), copy=False), found["photometric_interpretation"]
+    return values.astype(values.dtype.newbyteorder("="), copy=False), found[
+        "photometric_interpretation"
+    ]
 
 
 def _options(header: Elements, frames: int) -> dict[str, object]:
@@ -149,7 +198,9 @@ def _check_size(packed: bytes, size: tuple[int, int]) -> None:
     except Image.DecompressionBombError:
         fits = False
     if not fits:
-        raise ImageError("corrupt", "a DICOM file whose packed picture has another size than its header tells")
+        raise ImageError(
+            "corrupt", "a DICOM file whose packed picture has another size than its header tells"
+        )
 
 
 def _run_lengths(packed: bytes, pixels: int, samples: int, width: int) -> bytes:
@@ -159,7 +210,9 @@ def _run_lengths(packed: bytes, pixels: int, samples: int, width: int) -> bytes:
     """
     count, *starts = struct.unpack_from("<16L", packed)
     if count != samples * width:
-        raise ImageError("corrupt", "a DICOM file with another number of planes than its header tells")
+        raise ImageError(
+            "corrupt", "a DICOM file with another number of planes than its header tells"
+        )
     stops = [*starts[1:count], len(packed)]
     planes = [
         np.asarray(Image.frombytes("L", (pixels, 1), packed[start:stop], "packbits", "L"))
@@ -170,8 +223,15 @@ def _run_lengths(packed: bytes, pixels: int, samples: int, width: int) -> bytes:
 
 def _grey(header: Elements, frame: int, stored: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the brightness, 0 to 1, of each of `stored`, all values that there may be; `values` are those of the frame."""
-    groups = item(header, "PerFrameFunctionalGroupsSequence", frame), item(header, "SharedFunctionalGroupsSequence")
-    macros = [item(group, name) for group in groups for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence")]
+    groups = (
+        item(header, "PerFrameFunctionalGroupsSequence", frame),
+        item(header, "SharedFunctionalGroupsSequence"),
+    )
+    macros = [
+        item(group, name)
+        for group in groups
+        for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+    ]
     header = ChainMap(dict(header), *macros)
     measured = _measured(header, stored)
     if table := item(header, "VOILUTSequence"):
@@ -197,7 +257,9 @@ def _measured(header: Elements, stored: np.ndarray) -> np.ndarray:
     return stored * (1.0 if slope is None else slope) + (intercept or 0.0)
 
 
-def _range(header: Elements, stored: np.ndarray, measured: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+def _range(
+    header: Elements, stored: np.ndarray, measured: np.ndarray, values: np.ndarray
+) -> tuple[float, float]:
     """Return what is shown black and white where the file does not say: of its type up to 8 bits, of its values above."""
     bits = integer(header, "BitsStored")
     shown = np.zeros(len(stored), dtype=bool)
@@ -215,13 +277,20 @@ def _range(header: Elements, stored: np.ndarray, measured: np.ndarray, values: n
 def _palette(header: Elements, stored: np.ndarray) -> np.ndarray:
     """Return red, green and blue, 0 to 1, of each of `stored`."""
     tables = [
-        _look_up(stored, header, "RedPaletteColorLookupTableDescriptor", f"{colour}PaletteColorLookupTableData")
+        _look_up(
+            stored,
+            header,
+            "RedPaletteColorLookupTableDescriptor",
+            f"{colour}PaletteColorLookupTableData",
+        )
         for colour in ("Red", "Green", "Blue")
     ]
     return np.stack([entries / top for entries, top in tables], axis=1)
 
 
-def _look_up(values: np.ndarray, table: Elements, descriptor: str, data: str) -> tuple[np.ndarray, int]:
+def _look_up(
+    values: np.ndarray, table: Elements, descriptor: str, data: str
+) -> tuple[np.ndarray, int]:
     """Return the entries of a table for `values`, and the largest that its type allows."""
     about, content = element(table, descriptor), element(table, data)
     count, first, bits = struct.unpack_from(f"{about.order}HHH", about.value)

@@ -51,8 +51,14 @@ TAGS = {
 }
 END_OF_META, PIXEL_DATA = 0x0002FFFF, 0x7FE00010
 ITEM, END_OF_ITEM, END_OF_SEQUENCE, UNDEFINED = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0xFFFFFFFF
-LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-IMPLICIT, DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+LONG = frozenset(
+    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+)
+IMPLICIT, DEFLATED, BIG_ENDIAN = (
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.2",
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,9 @@ def read_header(content: bytes, max_bytes: float) -> Elements:
     syntax = text(meta, "TransferSyntaxUID")
     if syntax == DEFLATED:
         content, place = _inflate(content[place:], max_bytes), 0
-    whole = Part(content, place, len(content), ">" if syntax == BIG_ENDIAN else "<", syntax != IMPLICIT)
+    whole = Part(
+        content, place, len(content), ">" if syntax == BIG_ENDIAN else "<", syntax != IMPLICIT
+    )
     return meta | _read(whole, PIXEL_DATA)[0]
 
 
@@ -140,7 +148,9 @@ def _inflate(packed: bytes, max_bytes: float) -> bytes:
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     content = unpacker.decompress(packed, int(min(max_bytes, 2**31)))
     if unpacker.unconsumed_tail:
-        raise ImageError("too_many_bytes", "a deflated DICOM file that is too large when it is unpacked")
+        raise ImageError(
+            "too_many_bytes", "a deflated DICOM file that is too large when it is unpacked"
+        )
     return content
 
 
@@ -154,7 +164,9 @@ def _read(part: Part, last: int) -> tuple[dict[str, Part], int]:
         inside = part.explicit and kind != b"UN"
         place = _end(part, start, inside) if length == UNDEFINED else start + length
         if place > part.stop:
-            raise ImageError("truncated", "a DICOM file that ends within its header or within its pixel data")
+            raise ImageError(
+                "truncated", "a DICOM file that ends within its header or within its pixel data"
+            )
         if tag in TAGS:
             found[TAGS[tag]] = Part(part.content, start, place, part.order, inside, kind)
     return found, place
@@ -167,7 +179,12 @@ def _next(part: Part, place: int, explicit: bool) -> tuple[int, bytes, int, int]
     if not explicit or group == 0xFFFE or not (kind.isalpha() and kind.isupper()):
         return tag, b"", place + 8, length
     if kind in LONG:
-        return tag, kind, place + 12, struct.unpack_from(f"{part.order}L", part.content, place + 8)[0]
+        return (
+            tag,
+            kind,
+            place + 12,
+            struct.unpack_from(f"{part.order}L", part.content, place + 8)[0],
+        )
     return tag, kind, place + 8, struct.unpack_from(f"{part.order}H", part.content, place + 6)[0]
 
 

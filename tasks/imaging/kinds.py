@@ -118,7 +118,10 @@ def name_kind(content: bytes) -> str:
         return "a TGA image: convert it to PNG"
     if not content.strip(b"\0"):
         return f"{len(content):,} bytes that are all zero, as a broken copy leaves them"
-    return _name_text(head) or f"a file of a kind that is not known here: it begins with {content[:8]!r}"
+    return (
+        _name_text(head)
+        or f"a file of a kind that is not known here: it begins with {content[:8]!r}"
+    )
 
 
 def _name_gzip(content: bytes) -> str:
@@ -141,4 +144,6 @@ def _name_text(head: bytes) -> str | None:
         if len(text.encode()) < 0.5 * len(head):
             return None
     text = text.strip().lower()
-    return next((kind for pattern, kind in TEXTS.items() if re.match(pattern, text, re.DOTALL)), TEXT)
+    return next(
+        (kind for pattern, kind in TEXTS.items() if re.match(pattern, text, re.DOTALL)), TEXT
+    )

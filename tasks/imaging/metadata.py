@@ -11,21 +11,27 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 
-LARGE = 2**20  # bytes: more metadata than that is cut out before Pillow sees it, which takes minutes for 100 MB of comments
+LARGE = (
+    2**20
+)  # bytes: more metadata than that is cut out before Pillow sees it, which takes minutes for 100 MB of comments
 
 Span = tuple[int, int]  # start and stop
 
 PNG_PARTS = {b"tRNS"}  # chunks that may be left out, and are part of the picture
 PNG_MORE = {b"acTL", b"fcTL", b"fdAT"}  # frames
 ADOBE = 0xEE  # a segment of a JPEG that says what the colours are
-SEGMENT = re.compile(rb"\xff++([^\xda])", re.DOTALL)  # before the picture; more than one \xff says nothing
+SEGMENT = re.compile(
+    rb"\xff++([^\xda])", re.DOTALL
+)  # before the picture; more than one \xff says nothing
 WEBP_METADATA = {b"EXIF", b"XMP ", b"ICCP"}
 JP2_PARTS = {b"jP  ", b"ftyp", b"jp2h", b"jp2c"}
 TIFF_PARTS = {
     254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 330, 332,
     334, 338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 50706,
 }  # fmt: skip
-ITEM = re.compile(rb"(infe.{8}(?:..)?)(Exif|mime)", re.DOTALL)  # version, flags, number, protection, then the kind
+ITEM = re.compile(
+    rb"(infe.{8}(?:..)?)(Exif|mime)", re.DOTALL
+)  # version, flags, number, protection, then the kind
 BLANKS = rb"(?:\s|#[^\r\n]*+[\r\n])++"  # comments count as such; nothing is tried twice, however long they are
 PNM_BITMAP = re.compile(rb"(P[14])" + 2 * (BLANKS + rb"(\d+)"))  # width and height
 PNM = re.compile(rb"(P[2356])" + 3 * (BLANKS + rb"(\d+)"))  # and the brightest value
@@ -66,7 +72,9 @@ def _png(content: bytes, keep_exif: bool) -> bytes:
         length, kind = struct.unpack_from(">L4s", content, place)
         stop = place + 12 + length
         is_optional = kind in PNG_MORE or (kind == b"eXIf" and length < LARGE)
-        says_bits = kind == b"sBIT" and zlib.crc32(content[place + 4 : stop - 4]) == int.from_bytes(content[stop - 4 : stop])
+        says_bits = kind == b"sBIT" and zlib.crc32(content[place + 4 : stop - 4]) == int.from_bytes(
+            content[stop - 4 : stop]
+        )
         if not kind[0] & 0x20 or kind in PNG_PARTS or says_bits or (keep_exif and is_optional):
             kept.append((place, stop))
         place = stop
@@ -119,7 +127,9 @@ def _webp(content: bytes, keep_exif: bool) -> bytes:
 
 
 def _jp2(content: bytes, keep_exif: bool) -> bytes:
-    return _join(content, [(start, stop) for start, stop, kind in _boxes(content) if kind in JP2_PARTS])
+    return _join(
+        content, [(start, stop) for start, stop, kind in _boxes(content) if kind in JP2_PARTS]
+    )
 
 
 def _heif(content: bytes, keep_exif: bool) -> bytes:
@@ -152,9 +162,19 @@ def _tiff(content: bytes, keep_exif: bool) -> bytes:
         return content
     first = start + struct.calcsize(count_format)
     stop = first + entry * count
-    entries = [content[place : place + entry] for place in range(first, min(stop, len(content)), entry)]
-    kept = [one for one in entries if len(one) == entry and struct.unpack_from(order + "H", one)[0] in kept_tags]
-    directory = struct.pack(order + count_format, len(kept)) + b"".join(kept) + content[stop : stop + pointer]
+    entries = [
+        content[place : place + entry] for place in range(first, min(stop, len(content)), entry)
+    ]
+    kept = [
+        one
+        for one in entries
+        if len(one) == entry and struct.unpack_from(order + "H", one)[0] in kept_tags
+    ]
+    directory = (
+        struct.pack(order + count_format, len(kept))
+        + b"".join(kept)
+        + content[stop : stop + pointer]
+    )
     return content[:start] + directory + content[start + len(directory) :]
 
 

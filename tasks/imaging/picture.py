@@ -16,7 +16,8 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 REASONS = {
     "empty": "the file holds no bytes",
     "too_many_bytes": "the file is larger than max_bytes",
-    "not_an_image": "the content is in none of the image formats " + ", ".join((*FORMATS, "HEIC", "DICOM")),
+    "not_an_image": "the content is in none of the image formats "
+    + ", ".join((*FORMATS, "HEIC", "DICOM")),
     "too_many_pixels": "width times height is larger than max_pixels",
     "truncated": "the file ends before the picture does",
     "corrupt": "the picture cannot be decoded",

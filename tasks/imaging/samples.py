@@ -24,7 +24,11 @@ def draw_samples(pixels: np.ndarray, changes: Augmentation | None, seed: int) ->
     height, width, channels = images.shape[1:]
     places = np.zeros((COUNT, height, width, channels), np.uint8)
     places[: len(images)] = images
-    sheet = places.reshape(ROWS, ROWS, height, width, channels).swapaxes(1, 2).reshape(ROWS * height, ROWS * width, channels)
+    sheet = (
+        places.reshape(ROWS, ROWS, height, width, channels)
+        .swapaxes(1, 2)
+        .reshape(ROWS * height, ROWS * width, channels)
+    )
     picture = Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
     picture.thumbnail((ROWS * SIDE, ROWS * SIDE))
     return picture

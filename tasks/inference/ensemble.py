@@ -31,13 +31,17 @@ class Committee:
     vote: Vote
     weights: dict[str, float]
 
-    def answer(self, probabilities: Sequence[np.ndarray], distances: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def answer(
+        self, probabilities: Sequence[np.ndarray], distances: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the probabilities (images, classes) before the ensemble's temperature, and the distances (images,).
 
         `probabilities` and `distances` are the members' own, one after the other.
         """
         weights = np.array(list(self.weights.values()))
-        return voting.combine(np.stack(probabilities), weights, self.vote), voting.distances(np.stack(distances), weights)
+        return voting.combine(np.stack(probabilities), weights, self.vote), voting.distances(
+            np.stack(distances), weights
+        )
 
 
 def is_one(folder: Path) -> bool:
@@ -50,7 +54,9 @@ def save(made: Committee, degrees: float, members: Mapping[str, Path], folder: P
     for name in made.weights:
         shutil.copytree(members[name], folder / MEMBERS / name)
     shutil.copyfile(members[name] / CLASSES_JSON, folder / CLASSES_JSON)
-    (folder / FILE).write_text(json.dumps({"vote": made.vote, "weights": made.weights}, indent=2) + "\n")
+    (folder / FILE).write_text(
+        json.dumps({"vote": made.vote, "weights": made.weights}, indent=2) + "\n"
+    )
     (folder / CALIBRATION_JSON).write_text(json.dumps({"temperature": degrees}, indent=2) + "\n")
 
 
@@ -61,10 +67,16 @@ def committee(folder: Path) -> Committee:
     try:
         weights = {name: float(weight) for name, weight in content["weights"].items()}
         vote = content["vote"]
-        if vote not in get_args(Vote) or not weights or not all(re.fullmatch(r"[A-Za-z0-9_]+", name) for name in weights):
+        if (
+            vote not in get_args(Vote)
+            or not weights
+            or not all(re.fullmatch(r"[A-Za-z0-9_]+", name) for name in weights)
+        ):
             raise UserError("unknown vote, or names that are none")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file}: expected vote and weights, as the stage combine wrote them, received {content}") from error
+        raise UserError(
+            f"{file}: expected vote and weights, as the stage combine wrote them, received {content}"
+        ) from error
     return Committee(vote, weights)
 
 
@@ -75,7 +87,9 @@ def load(folder: Path) -> saved.Saved:
     members = [saved.load(folder / MEMBERS / name) for name in said.weights]
     for name, member in zip(said.weights, members, strict=True):
         if member.classes != classes:
-            raise UserError(f"{folder}: {name} tells {', '.join(member.classes)} apart, the ensemble {', '.join(classes)}")
+            raise UserError(
+                f"{folder}: {name} tells {', '.join(member.classes)} apart, the ensemble {', '.join(classes)}"
+            )
     forms = tuple(dict.fromkeys(form for member in members for form in member.forms))
 
     def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,4 +107,7 @@ def cut(pixels: np.ndarray, forms: Sequence[Form]) -> dict[Form, np.ndarray]:
     flat = pixels.reshape(len(pixels), -1)
     ends = np.cumsum([np.prod(form.shape) for form in forms])[:-1]
     parts = np.split(flat, ends, axis=1)
-    return {form: part.reshape(len(pixels), *form.shape) for form, part in zip(forms, parts, strict=True)}
+    return {
+        form: part.reshape(len(pixels), *form.shape)
+        for form, part in zip(forms, parts, strict=True)
+    }

@@ -50,7 +50,9 @@ class Explainer:
         is 1; all are 0 where nothing speaks for the class.
         """
         starts = range(0, len(pixels), BATCH)
-        return np.concatenate([self._heatmaps(pixels[i : i + BATCH], classes[i : i + BATCH]) for i in starts])
+        return np.concatenate(
+            [self._heatmaps(pixels[i : i + BATCH], classes[i : i + BATCH]) for i in starts]
+        )
 
     def randomise(self, everything: bool) -> None:
         """Start the weights above the feature maps anew, or those of `everything`, as before a training; by Keras's seed."""
@@ -76,7 +78,9 @@ def load(folder: Path) -> Explainer:
     if ensemble.is_one(folder):
         raise NoHeatMapError("an ensemble has no heat map of its own; ask one of its members")
     if not (folder / "model.keras").exists():
-        raise NoHeatMapError("Grad-CAM follows the gradient from a class back to feature maps; a scikit-learn model has none")
+        raise NoHeatMapError(
+            "Grad-CAM follows the gradient from a class back to feature maps; a scikit-learn model has none"
+        )
     return explainer(load_keras(folder / "model.keras"))
 
 
@@ -91,7 +95,9 @@ def explainer(model: keras.Model) -> Explainer:
         for operation in operations[convolves.index(True) :]
         if not isinstance(operation, PASSED_OVER) and len(operation.output.shape) == 4
     ][-1]
-    answer = [operation for operation in operations if isinstance(operation, keras.layers.Dense)][-1]
+    answer = [operation for operation in operations if isinstance(operation, keras.layers.Dense)][
+        -1
+    ]
     logits = keras.layers.Dense(answer.units, name="logits")
     above = keras.Model(maps, logits(answer.input))
     logits.set_weights(answer.get_weights())
@@ -113,7 +119,9 @@ def overlay(pixels: np.ndarray, heat: np.ndarray, opacity: float = 0.6) -> np.nd
     the picture by `opacity` where the heat is 1, and not at all where it is 0.
     """
     size = (pixels.shape[1], pixels.shape[0])
-    stretched = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    stretched = np.asarray(
+        Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    )
     colours = matplotlib.colormaps[COLOURS](stretched)[..., :3] * 255
     share = opacity * stretched[..., np.newaxis]
     return np.uint8(np.rint((1 - share) * pixels + share * colours))

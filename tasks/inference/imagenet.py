@@ -36,7 +36,11 @@ def load(name: str, limits: Limits, explain: bool = False) -> Predictor:
     known = {known.lower(): known for known in _applications()}
     if name not in known.values():
         close = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=3)]
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known.values())}"
+        hint = (
+            f"did you mean {' or '.join(close)}?"
+            if close
+            else f"known are {', '.join(known.values())}"
+        )
         raise UserError(f"imagenet:{name}: keras.applications has no such classifier; {hint}")
     application = _applications()[name]
     missing: list[str] = []
@@ -71,7 +75,9 @@ def class_names() -> list[str]:
 
 
 def _applications() -> dict[str, Callable[..., keras.Model]]:
-    return {name: build for name, build in vars(keras.applications).items() if inspect.isfunction(build)}
+    return {
+        name: build for name, build in vars(keras.applications).items() if inspect.isfunction(build)
+    }
 
 
 def _fetched(fetch: Callable[[], T], missing: list[str]) -> T | None:
@@ -92,9 +98,13 @@ def _remedy(name: str, missing: list[str]) -> str:
     return f"imagenet:{name} could not be downloaded. On a machine with a network fetch\n{files}\n  and put it into {cache}"
 
 
-def _heatmaps(name: str, model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]) -> Heatmaps:
+def _heatmaps(
+    name: str, model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]
+) -> Heatmaps:
     if not isinstance(model.layers[-1], keras.layers.Dense):
-        raise UserError(f"imagenet:{name} ends in no dense layer, which Grad-CAM starts from here; VGG16 and ResNet50 do")
+        raise UserError(
+            f"imagenet:{name} ends in no dense layer, which Grad-CAM starts from here; VGG16 and ResNet50 do"
+        )
     found = gradcam.explainer(model)
     return lambda pixels, classes: found.heatmaps(prepare(pixels.astype(np.float32)), classes)
 

@@ -35,8 +35,14 @@ from tasks.modeling import saved
 from tasks.params.model_input import DEFAULT_LIMITS, Form, Limits, shape_of
 
 BATCH = saved.BATCH  # images at a time
-THREADS = min(4, os.cpu_count() or 1)  # that decode; each may hold one picture of the model's limits with its copies
-PLACES = ("predicted", "second", "third")  # columns of a model with too many classes for a column each
+THREADS = min(
+    4, os.cpu_count() or 1
+)  # that decode; each may hold one picture of the model's limits with its copies
+PLACES = (
+    "predicted",
+    "second",
+    "third",
+)  # columns of a model with too many classes for a column each
 
 Source = Path | bytes
 Answers = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -62,7 +68,9 @@ class Answer:
     sha256: str  # of the file's bytes; "" where they could not be read
     predicted: str | None = None
     confidence: float | None = None
-    probabilities: Mapping[str, float] = field(default_factory=dict)  # by class, in the order of the model's outputs
+    probabilities: Mapping[str, float] = field(
+        default_factory=dict
+    )  # by class, in the order of the model's outputs
     distance: float | None = None
     abstained: bool | None = None
     unfamiliar: bool | None = None
@@ -91,13 +99,19 @@ class Predictor:
     name: str  # such as `demo_heads version 3`
     sha256: str  # of the model's files
     classes: list[str]
-    forms: tuple[Form, ...]  # one, but for an ensemble whose members take pictures in different ones
+    forms: tuple[
+        Form, ...
+    ]  # one, but for an ensemble whose members take pictures in different ones
     answer: Answers
     thresholds: Thresholds = Thresholds()
     limits: Limits = DEFAULT_LIMITS
     top: int | None = None  # how many classes a record has; None: all
-    facts: Mapping[str, str] = field(default_factory=dict)  # the registry's tags, such as `architecture`
-    heatmaps: Heatmaps | None = None  # where the model looked, if loaded to explain: see `serving/explain.py`
+    facts: Mapping[str, str] = field(
+        default_factory=dict
+    )  # the registry's tags, such as `architecture`
+    heatmaps: Heatmaps | None = (
+        None  # where the model looked, if loaded to explain: see `serving/explain.py`
+    )
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def predict(self, sources: Iterable[Source]) -> list[Answer]:
@@ -148,14 +162,18 @@ class Predictor:
             row |= {f"p_{label}": answer.probabilities.get(label) for label in self.classes}
         else:
             best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[1 : self.top]
-            for place, (label, probability) in zip(PLACES[1 : self.top], best or [(None, None)] * (self.top - 1), strict=True):
+            for place, (label, probability) in zip(
+                PLACES[1 : self.top], best or [(None, None)] * (self.top - 1), strict=True
+            ):
                 row |= {place: label, f"p_{place}": probability}
         return row | {"error": answer.error}
 
     @property
     def identity(self) -> str:
         """A SHA-256 of all that an answer depends on besides the image: model files, thresholds, decoder."""
-        return hashlib.sha256(f"{self.sha256} {self.thresholds} {decoder.VERSION}".encode()).hexdigest()
+        return hashlib.sha256(
+            f"{self.sha256} {self.thresholds} {decoder.VERSION}".encode()
+        ).hexdigest()
 
     @property
     def columns(self) -> list[str]:
@@ -190,7 +208,9 @@ class Predictor:
             probabilities=dict(zip(self.classes, map(float, probabilities), strict=True)),
             distance=distance if known else None,
             abstained=None if limits.confidence is None else confidence < limits.confidence,
-            unfamiliar=distance > limits.distance if known and limits.distance is not None else None,
+            unfamiliar=distance > limits.distance
+            if known and limits.distance is not None
+            else None,
             clipped=decoded.clipped,
         )
 
@@ -208,15 +228,24 @@ def from_folder(
     Raises `UserError` where the files are damaged, do not fit together or would run code.
     """
     model = ensemble.load(folder) if ensemble.is_one(folder) else saved.load(folder)
-    judged = read_thresholds(thresholds) if thresholds is not None and thresholds.exists() else Thresholds()
-    return Predictor(name, sha256, model.classes, model.forms, model.answer, judged, limits, facts=facts)
+    judged = (
+        read_thresholds(thresholds)
+        if thresholds is not None and thresholds.exists()
+        else Thresholds()
+    )
+    return Predictor(
+        name, sha256, model.classes, model.forms, model.answer, judged, limits, facts=facts
+    )
 
 
 def read_thresholds(file: Path) -> Thresholds:
     """Read what `evaluate` chose. Raises `UserError` for a file that has no such numbers."""
     try:
         content = json.loads(file.read_text())
-        numbers = {key: None if content[key] is None else float(content[key]) for key in ("confidence", "distance")}
+        numbers = {
+            key: None if content[key] is None else float(content[key])
+            for key in ("confidence", "distance")
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{file}: expected numbers or null for confidence and distance ({error!r}); evaluate the model again"
@@ -227,5 +256,7 @@ def read_thresholds(file: Path) -> Thresholds:
 def read(path: Path, limits: Limits) -> bytes:
     """Return the bytes of a regular file: a pipe or a device would never end. Raises `ImageError`."""
     if path.exists() and not path.is_file():
-        raise ImageError("unreadable", "a folder that cannot be listed" if path.is_dir() else "no regular file")
+        raise ImageError(
+            "unreadable", "a folder that cannot be listed" if path.is_dir() else "no regular file"
+        )
     return read_file(path, limits)

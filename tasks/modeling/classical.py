@@ -35,7 +35,11 @@ FOLDS = 5  # of the calibration, as libsvm's own has
 STEPS = 5000  # at most, of logistic regression
 
 # What skops does not trust by itself and these classifiers need. `_check_trees` looks into the trees.
-TRUSTED = ["sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration", "sklearn.tree._tree.Tree"]
+TRUSTED = [
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.tree._tree.Tree",
+]
 KINDS = (CalibratedClassifierCV, LogisticRegression, RandomForestClassifier)
 # What reading a damaged or foreign file raises.
 DAMAGES = (
@@ -73,7 +77,9 @@ def fit(
     _check_targets(targets)
     model = _model(structure, seed)
     if isinstance(model, SVC):
-        model = CalibratedClassifierCV(model, cv=_folds(features, targets, groups, seed), ensemble=False)
+        model = CalibratedClassifierCV(
+            model, cv=_folds(features, targets, groups, seed), ensemble=False
+        )
     scaler = [] if isinstance(model, RandomForestClassifier) else [("scaler", StandardScaler())]
     pipeline = Pipeline([*scaler, ("classifier", model)])
     with parallel_config("threading", n_jobs=threads), threadpool_limits(threads):
@@ -81,7 +87,9 @@ def fit(
     if isinstance(model, CalibratedClassifierCV):
         model.cv = None  # the folds are no part of what was learnt
     if isinstance(model, LogisticRegression) and model.n_iter_.max() >= STEPS:
-        log.warning("logistic regression has not converged after %d steps: lower regularization", STEPS)
+        log.warning(
+            "logistic regression has not converged after %d steps: lower regularization", STEPS
+        )
     return pipeline
 
 
@@ -104,7 +112,11 @@ def parameters(estimator: Pipeline) -> int:
         return model.coef_.size + model.intercept_.size
     (calibrated,) = model.calibrated_classifiers_
     svm = calibrated.estimator
-    learnt = svm.coef_.size if svm.kernel == "linear" else svm.support_vectors_.size + svm.dual_coef_.size
+    learnt = (
+        svm.coef_.size
+        if svm.kernel == "linear"
+        else svm.support_vectors_.size + svm.dual_coef_.size
+    )
     return learnt + svm.intercept_.size + 2 * len(calibrated.calibrators)
 
 
@@ -113,16 +125,23 @@ def save(estimator: Pipeline, file: Path) -> None:
     import skops.io  # costs three seconds, which networks do without
 
     numbers: dict[str, int] = {}  # of addresses in memory
-    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(estimator))) as source, zipfile.ZipFile(file, "w") as target:
+    with (
+        zipfile.ZipFile(io.BytesIO(skops.io.dumps(estimator))) as source,
+        zipfile.ZipFile(file, "w") as target,
+    ):
         schema = re.sub(
             r'("(?:__id__|file)": "?)(\d+)',
             lambda match: f"{match[1]}{numbers.setdefault(match[2], len(numbers) + 1)}",
             source.read("schema.json").decode(),
         )
         target.writestr(zipfile.ZipInfo("schema.json"), schema, zipfile.ZIP_DEFLATED)
-        arrays = {numbers[Path(name).stem]: name for name in source.namelist() if name.endswith(".npy")}
+        arrays = {
+            numbers[Path(name).stem]: name for name in source.namelist() if name.endswith(".npy")
+        }
         for number in sorted(arrays):
-            target.writestr(zipfile.ZipInfo(f"{number}.npy"), source.read(arrays[number]), zipfile.ZIP_DEFLATED)
+            target.writestr(
+                zipfile.ZipInfo(f"{number}.npy"), source.read(arrays[number]), zipfile.ZIP_DEFLATED
+            )
 
 
 def load(file: Path) -> Pipeline:
@@ -134,11 +153,17 @@ def load(file: Path) -> Pipeline:
         estimator = skops.io.load(file, trusted=TRUSTED)
     except UntrustedTypesFoundException as error:
         found = str(error).splitlines()[0]
-        raise UserError(f"{file} is refused: {found} Expected a classifier that training wrote; train it again") from error
+        raise UserError(
+            f"{file} is refused: {found} Expected a classifier that training wrote; train it again"
+        ) from error
     except DAMAGES as error:
-        raise UserError(f"{file} is no whole skops file ({error!r}): expected what training wrote; train it again") from error
+        raise UserError(
+            f"{file} is no whole skops file ({error!r}): expected what training wrote; train it again"
+        ) from error
     if not isinstance(estimator, Pipeline) or not isinstance(estimator[-1], KINDS):
-        raise UserError(f"{file} holds a {type(estimator).__name__}: expected a classifier that training wrote; train it again")
+        raise UserError(
+            f"{file} holds a {type(estimator).__name__}: expected a classifier that training wrote; train it again"
+        )
     if isinstance(estimator[-1], RandomForestClassifier):
         _check_trees(estimator[-1], file)
     return estimator
@@ -147,7 +172,9 @@ def load(file: Path) -> Pipeline:
 def _check_targets(targets: np.ndarray) -> None:
     found = np.unique(targets).tolist()
     if len(found) < 2 or found != list(range(len(found))):
-        raise UserError(f"expected training images of every class, at least two, received those of the class indices {found}")
+        raise UserError(
+            f"expected training images of every class, at least two, received those of the class indices {found}"
+        )
 
 
 def _model(structure: Classical, seed: int) -> RandomForestClassifier | LogisticRegression | SVC:
@@ -160,23 +187,35 @@ def _model(structure: Classical, seed: int) -> RandomForestClassifier | Logistic
     return SVC(C=strength, kernel={"linear_svm": "linear", "rbf_svm": "rbf"}[structure.classifier])
 
 
-def _folds(features: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _folds(
+    features: np.ndarray, targets: np.ndarray, groups: np.ndarray | None, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     groups = np.arange(len(targets)) if groups is None else groups
     least = min(len(np.unique(groups[targets == target])) for target in np.unique(targets))
     if least < 2:
-        raise UserError("an SVM needs at least two training images of each class that are no copies: its calibration parts them")
-    return list(StratifiedGroupKFold(min(FOLDS, least), shuffle=True, random_state=seed).split(features, targets, groups))
+        raise UserError(
+            "an SVM needs at least two training images of each class that are no copies: its calibration parts them"
+        )
+    return list(
+        StratifiedGroupKFold(min(FOLDS, least), shuffle=True, random_state=seed).split(
+            features, targets, groups
+        )
+    )
 
 
 def _check_trees(forest: RandomForestClassifier, file: Path) -> None:
     """Refuse a node that points out of its tree, or back: prediction follows it unchecked."""
     for tree in (estimator.tree_ for estimator in forest.estimators_):
         if not (tree.node_count and tree.n_features == forest.n_features_in_ and _is_closed(tree)):
-            raise UserError(f"{file} is refused: a tree has a node that points nowhere; train it again")
+            raise UserError(
+                f"{file} is refused: a tree has a node that points nowhere; train it again"
+            )
 
 
 def _is_closed(tree: Tree) -> bool:
     places, inner = np.arange(tree.node_count), tree.children_left != -1
     children = (tree.children_left[inner], tree.children_right[inner])
     within = all(((places[inner] < child) & (child < tree.node_count)).all() for child in children)
-    return within and bool(((tree.feature[inner] >= 0) & (tree.feature[inner] < tree.n_features)).all())
+    return within and bool(
+        ((tree.feature[inner] >= 0) & (tree.feature[inner] < tree.n_features)).all()
+    )

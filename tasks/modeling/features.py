@@ -21,7 +21,9 @@ from tasks.params.augmentation import Augmentation
 CACHE = Path(".cache/features")
 BATCH = 64
 
-Change = Callable[[np.ndarray, slice], np.ndarray | tf.Tensor]  # of a batch of pixels, and which of the rows it is
+Change = Callable[
+    [np.ndarray, slice], np.ndarray | tf.Tensor
+]  # of a batch of pixels, and which of the rows it is
 
 
 def plain(below: keras.Model, structure: Backbone, images: Images) -> np.ndarray:
@@ -29,23 +31,56 @@ def plain(below: keras.Model, structure: Backbone, images: Images) -> np.ndarray
     return _kept(below, structure, images, np.float32, [], lambda pixels, chosen: pixels)
 
 
-def view(below: keras.Model, structure: Backbone, images: Images, changes: Augmentation, seed: int, number: int) -> np.ndarray:
+def view(
+    below: keras.Model,
+    structure: Backbone,
+    images: Images,
+    changes: Augmentation,
+    seed: int,
+    number: int,
+) -> np.ndarray:
     """Return `float16` features of images that are changed as in epoch `number` of an uncached training."""
     drawn = augmentation.draw(changes, seed, number, len(images.rows), images.pixels.shape[1:3])
 
     def change(pixels: np.ndarray, chosen: slice) -> tf.Tensor:
         return augmentation.apply(pixels, *(array[chosen] for array in drawn), changes.fill)
 
-    return _kept(below, structure, images, np.float16, [changes.model_dump_json(), seed, number], change)
+    return _kept(
+        below, structure, images, np.float16, [changes.model_dump_json(), seed, number], change
+    )
 
 
 def _kept(
-    below: keras.Model, structure: Backbone, images: Images, dtype: type, more: Sequence[object], change: Change
+    below: keras.Model,
+    structure: Backbone,
+    images: Images,
+    dtype: type,
+    more: Sequence[object],
+    change: Change,
 ) -> np.ndarray:
-    network = [structure.backbone, sorted(structure.options.items()), len(below.layers), below.output.dtype, keras.__version__]
-    content = [*network, tf.__version__, _digest(below.get_weights()), _digest(_pixels(images)), images.pixels.shape[1:], *more]
+    network = [
+        structure.backbone,
+        sorted(structure.options.items()),
+        len(below.layers),
+        below.output.dtype,
+        keras.__version__,
+    ]
+    content = [
+        *network,
+        tf.__version__,
+        _digest(below.get_weights()),
+        _digest(_pixels(images)),
+        images.pixels.shape[1:],
+        *more,
+    ]
     shape = (len(images.rows), *below.output.shape[1:])
-    return kept(CACHE, content, shape, np.dtype(dtype), lambda: _compute(below, images, change, structure.backbone))
+    return kept(
+        CACHE,
+        content,
+        shape,
+        np.dtype(dtype),
+        lambda: _compute(below, images, change, structure.backbone),
+    )
 
 
 def _compute(below: keras.Model, images: Images, change: Change, name: str) -> Iterator[np.ndarray]:
@@ -63,7 +98,10 @@ def _compute(below: keras.Model, images: Images, change: Change, name: str) -> I
 
 
 def _pixels(images: Images) -> Iterator[np.ndarray]:
-    return (images.pixels[images.rows[start : start + BATCH]] for start in range(0, len(images.rows), BATCH))
+    return (
+        images.pixels[images.rows[start : start + BATCH]]
+        for start in range(0, len(images.rows), BATCH)
+    )
 
 
 def _digest(arrays: Sequence[np.ndarray] | Iterator[np.ndarray]) -> str:

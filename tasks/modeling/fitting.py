@@ -62,21 +62,42 @@ def load_images(clean: Path, splits: pd.DataFrame, weights: dict[str, float], fo
 
 
 def train(
-    section: Architecture, images: Images, splits: pd.DataFrame, checkpoint: Path, key: str, watch: Watch | None = None
+    section: Architecture,
+    images: Images,
+    splits: pd.DataFrame,
+    checkpoint: Path,
+    key: str,
+    watch: Watch | None = None,
 ) -> Fitted:
     """Fit the architecture by the way of its kind; `watch` sees each epoch, in place of terminal and MLflow."""
     watch = watch or Watch(tell)
     keras.utils.set_random_seed(section.train.seed)
-    sets = transfer.Sets(images, *(select(images, splits.split == part) for part in ("training", "validation")))
-    log.info("%d training and %d validation images", len(sets.training.rows), len(sets.validation.rows))
+    sets = transfer.Sets(
+        images, *(select(images, splits.split == part) for part in ("training", "validation"))
+    )
+    log.info(
+        "%d training and %d validation images", len(sets.training.rows), len(sets.validation.rows)
+    )
     if isinstance(section.structure, Classical):
         return fit_classical(section, sets, splits, watch)
     way = fit_cnn if isinstance(section.structure, Cnn) else fit_transfer
-    return way(section, sets, (splits.label.nunique(), section.question.positive is not None), checkpoint, key, watch)
+    return way(
+        section,
+        sets,
+        (splits.label.nunique(), section.question.positive is not None),
+        checkpoint,
+        key,
+        watch,
+    )
 
 
 def fit_cnn(
-    section: Architecture, sets: transfer.Sets, answers: tuple[int, bool], checkpoint: Path, key: str, watch: Watch
+    section: Architecture,
+    sets: transfer.Sets,
+    answers: tuple[int, bool],
+    checkpoint: Path,
+    key: str,
+    watch: Watch,
 ) -> Fitted:
     """Train on images, with fused batch normalisation; return the plain model at the epoch that was kept."""
     settings = section.train
@@ -94,22 +115,38 @@ def fit_cnn(
 
 
 def fit_transfer(
-    section: Architecture, sets: transfer.Sets, answers: tuple[int, bool], checkpoint: Path, key: str, watch: Watch
+    section: Architecture,
+    sets: transfer.Sets,
+    answers: tuple[int, bool],
+    checkpoint: Path,
+    key: str,
+    watch: Watch,
 ) -> Fitted:
     """Train head and backbone on cached features and on images."""
     model, rows, seconds = transfer.fit_transfer(
-        section.structure, section.train, sets, answers, checkpoint, key, watch.on_epoch, watch.measure
+        section.structure,
+        section.train,
+        sets,
+        answers,
+        checkpoint,
+        key,
+        watch.on_epoch,
+        watch.measure,
     )
     return Fitted(model, rows, model.count_params(), seconds)
 
 
-def fit_classical(section: Architecture, sets: transfer.Sets, splits: pd.DataFrame, watch: Watch) -> Fitted:
+def fit_classical(
+    section: Architecture, sets: transfer.Sets, splits: pd.DataFrame, watch: Watch
+) -> Fitted:
     """Fit a scikit-learn classifier on pixels or features; its history is one row."""
     structure, settings = section.structure, section.train
     start = time.perf_counter()
     network = None
     if structure.features is not None:
-        network = backbones.build_features(structure.features, structure.pooling, settings.image_size, settings.channels)
+        network = backbones.build_features(
+            structure.features, structure.pooling, settings.image_size, settings.channels
+        )
         backbones.load_weights(network, structure.features, settings.image_size)
     inputs, _ = classical_inputs(network, structure, sets.every)
     feature_seconds = time.perf_counter() - start
@@ -117,12 +154,20 @@ def fit_classical(section: Architecture, sets: transfer.Sets, splits: pd.DataFra
     training, validation = sets.training, sets.validation
     groups = splits.group.to_numpy()[training.rows]
     model = classical.fit(
-        structure, inputs[training.rows], training.targets, training.weights, settings.seed, settings.threads, groups
+        structure,
+        inputs[training.rows],
+        training.targets,
+        training.weights,
+        settings.seed,
+        settings.threads,
+        groups,
     )
     row: Row = {"epoch": 1}
     for prefix, part in (("", training), ("val_", validation)):
         probabilities = classical.probabilities(model, inputs[part.rows])
-        row[f"{prefix}loss"] = log_loss(part.targets, probabilities.astype(float), labels=range(probabilities.shape[1]))
+        row[f"{prefix}loss"] = log_loss(
+            part.targets, probabilities.astype(float), labels=range(probabilities.shape[1])
+        )
         row[f"{prefix}accuracy"] = float((probabilities.argmax(axis=1) == part.targets).mean())
     if watch.measure is not None:
         row |= watch.measure(validation.targets, probabilities)
@@ -131,11 +176,15 @@ def fit_classical(section: Architecture, sets: transfer.Sets, splits: pd.DataFra
     return Fitted(model, [row], classical.parameters(model), feature_seconds, network)
 
 
-def classical_inputs(network: keras.Model | None, structure: Classical, images: Images) -> tuple[np.ndarray, np.ndarray | None]:
+def classical_inputs(
+    network: keras.Model | None, structure: Classical, images: Images
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return what a classical model sees of the images, shape (images, d), and the statistics of the network's last feature map."""
     if network is None:
         return classical.flatten(images.pixels), None
-    both = features.plain(ood.joined(network), structure.features, images)  # one pass for both, kept for the answers
+    both = features.plain(
+        ood.joined(network), structure.features, images
+    )  # one pass for both, kept for the answers
     return both[:, : network.output.shape[1]], both[:, network.output.shape[1] :]
 
 

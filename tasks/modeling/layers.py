@@ -10,7 +10,12 @@ from tasks.params.architectures import Cnn
 
 
 def build_model(
-    structure: Cnn, image_size: tuple[int, int], channels: int, classes: int, fused: bool = False, binary: bool = False
+    structure: Cnn,
+    image_size: tuple[int, int],
+    channels: int,
+    classes: int,
+    fused: bool = False,
+    binary: bool = False,
 ) -> keras.Model:
     """Return a model from raw `uint8` pixels (batch, height, width, channels) to probabilities (batch, classes).
 
@@ -23,7 +28,9 @@ def build_model(
     x = keras.layers.Rescaling(1 / 255)(inputs)
     for filters, pool, rate in _blocks(structure):
         _check_room(structure, pool, x, image_size)
-        x = keras.layers.Conv2D(filters, structure.kernel, padding=structure.padding, activation="relu")(x)
+        x = keras.layers.Conv2D(
+            filters, structure.kernel, padding=structure.padding, activation="relu"
+        )(x)
         if structure.batch_norm:
             x = normalization(momentum=structure.batch_norm_momentum)(x)
         if pool:
@@ -43,7 +50,9 @@ def answer(x: keras.KerasTensor, classes: int, binary: bool = False) -> keras.Ke
     that reads probabilities finds a column for each class. Raises `UserError` where there are other than two classes.
     """
     if not binary:
-        return keras.layers.Dense(classes, activation="softmax", name="probabilities", dtype="float32")(x)
+        return keras.layers.Dense(
+            classes, activation="softmax", name="probabilities", dtype="float32"
+        )(x)
     if classes != 2:
         raise UserError(f"a sigmoid tells two classes apart, received {classes}")
     positive = keras.layers.Dense(1, activation="sigmoid", name="positive", dtype="float32")(x)
@@ -62,16 +71,26 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     Keras 3 composes it of single operations on TensorFlow, which is slower and not bit-equal from run to run.
     """
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
         if not training:
             return super().call(inputs, training=False)
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=self.gamma, offset=self.beta, mean=[], variance=[], epsilon=self.epsilon, is_training=True
+            x=inputs,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+            is_training=True,
         )
         count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
         biased = variance * (count - 1) / count  # the kernel divides by count - 1, Keras by count
         self.moving_mean.assign(self.moving_mean * self.momentum + mean * (1 - self.momentum))
-        self.moving_variance.assign(self.moving_variance * self.momentum + biased * (1 - self.momentum))
+        self.moving_variance.assign(
+            self.moving_variance * self.momentum + biased * (1 - self.momentum)
+        )
         return outputs
 
 
@@ -82,7 +101,9 @@ def _blocks(structure: Cnn) -> Iterator[tuple[int, bool, float]]:
     return zip(structure.filters, pool, structure.block_dropout or (0.0,) * count, strict=True)
 
 
-def _check_room(structure: Cnn, pool: bool, x: keras.KerasTensor, image_size: tuple[int, int]) -> None:
+def _check_room(
+    structure: Cnn, pool: bool, x: keras.KerasTensor, image_size: tuple[int, int]
+) -> None:
     least = (structure.kernel if structure.padding == "valid" else 1) + pool
     if min(x.shape[1:3]) < least:
         raise UserError(

@@ -40,7 +40,9 @@ def joined(model: Any) -> Any:
     """Return a Keras model from pixels to the features of `model` (images, d) and behind them these statistics, in one array."""
     import keras
 
-    return keras.Model(model.input, keras.ops.concatenate([model.output, _statistics(model)], axis=1))
+    return keras.Model(
+        model.input, keras.ops.concatenate([model.output, _statistics(model)], axis=1)
+    )
 
 
 def last_map(model: Any) -> Any:
@@ -57,7 +59,9 @@ def describe(pixels: np.ndarray, statistics: np.ndarray | None) -> np.ndarray:
 
 def centres(descriptions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the mean description of each class, float32 (classes, d), from those of training images and class indices."""
-    return np.stack([descriptions[targets == target].mean(axis=0, dtype=float) for target in np.unique(targets)]).astype(np.float32)
+    return np.stack(
+        [descriptions[targets == target].mean(axis=0, dtype=float) for target in np.unique(targets)]
+    ).astype(np.float32)
 
 
 def distances(descriptions: np.ndarray, usual: np.ndarray) -> np.ndarray:
@@ -71,14 +75,27 @@ def _statistics(model: Any) -> Any:
 
     places = last_map(model).output
     maps = keras.Input(places.shape[1:])
-    statistics = keras.ops.concatenate([keras.ops.mean(maps, axis=(1, 2)), keras.ops.std(maps, axis=(1, 2))], axis=1)
-    return keras.Model(maps, statistics, name="statistics_of_maps")(places)  # nested, or names such as `concatenate` occur twice
+    statistics = keras.ops.concatenate(
+        [keras.ops.mean(maps, axis=(1, 2)), keras.ops.std(maps, axis=(1, 2))], axis=1
+    )
+    return keras.Model(maps, statistics, name="statistics_of_maps")(
+        places
+    )  # nested, or names such as `concatenate` occur twice
 
 
 def _cells(pixels: np.ndarray) -> np.ndarray:
-    rows, columns = (np.array_split(np.arange(side), min(CELLS, side)) for side in pixels.shape[1:3])
-    cells = [pixels[:, row[0] : row[-1] + 1, column[0] : column[-1] + 1] for row in rows for column in columns]
-    values = [np.divide(cell, 255, dtype=np.float32).reshape(len(cell), -1, cell.shape[-1]) for cell in cells]
+    rows, columns = (
+        np.array_split(np.arange(side), min(CELLS, side)) for side in pixels.shape[1:3]
+    )
+    cells = [
+        pixels[:, row[0] : row[-1] + 1, column[0] : column[-1] + 1]
+        for row in rows
+        for column in columns
+    ]
+    values = [
+        np.divide(cell, 255, dtype=np.float32).reshape(len(cell), -1, cell.shape[-1])
+        for cell in cells
+    ]
     means = np.concatenate([value.mean(axis=1) for value in values], axis=1)
     spreads = np.concatenate([value.std(axis=1) for value in values], axis=1)
     constant = np.full((len(pixels), 1), BRIGHTNESS * np.sqrt(means.shape[1]), np.float32)

@@ -50,7 +50,14 @@ class Saved:
         return self.answer(pixels)[0]
 
 
-def save(model: Any, features: Any, classes: list[str], form: Form, test_views: Sequence[View], folder: Path) -> str:
+def save(
+    model: Any,
+    features: Any,
+    classes: list[str],
+    form: Form,
+    test_views: Sequence[View],
+    folder: Path,
+) -> str:
     """Write a Keras model, or a scikit-learn pipeline with its network of `features` if any; return a summary in words.
 
     Equal models give equal bytes.
@@ -107,11 +114,17 @@ def load(folder: Path) -> Saved:
     elif (folder / "model.skops").exists():
         raw, inputs, outputs = _classical(folder, shape)
     else:
-        raise UserError(f"{folder} holds no model: expected model.keras or model.skops; train it again")
+        raise UserError(
+            f"{folder} holds no model: expected model.keras or model.skops; train it again"
+        )
     if inputs != shape:
-        raise UserError(f"{folder}: the model takes pixels of shape {inputs}, input.json says {shape}; train it again")
+        raise UserError(
+            f"{folder}: the model takes pixels of shape {inputs}, input.json says {shape}; train it again"
+        )
     if outputs != len(classes):
-        raise UserError(f"{folder}: the model has {outputs} outputs, classes.json has {len(classes)} classes; train it again")
+        raise UserError(
+            f"{folder}: the model has {outputs} outputs, classes.json has {len(classes)} classes; train it again"
+        )
     degrees, usual = read_temperature(folder / CALIBRATION_JSON), _usual(folder / "familiar.npz")
 
     def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +174,9 @@ def number_objects(config: str) -> str:
     """Replace the ids of shared objects, which are addresses in memory, by 1, 2, 3 in order of appearance."""
     numbers: dict[str, int] = {}
     return re.sub(
-        r'("shared_object_id": )(\d+)', lambda match: f"{match[1]}{numbers.setdefault(match[2], len(numbers) + 1)}", config
+        r'("shared_object_id": )(\d+)',
+        lambda match: f"{match[1]}{numbers.setdefault(match[2], len(numbers) + 1)}",
+        config,
     )
 
 
@@ -181,9 +196,13 @@ def read(file: Path) -> list | dict:
     try:
         return json.loads(file.read_text())
     except FileNotFoundError:
-        raise UserError(f"{file} is missing: expected beside the model, where training wrote it; train it again") from None
+        raise UserError(
+            f"{file} is missing: expected beside the model, where training wrote it; train it again"
+        ) from None
     except ValueError as error:
-        raise UserError(f"{file} is damaged: expected JSON as training wrote it, received {error}; train it again") from error
+        raise UserError(
+            f"{file} is damaged: expected JSON as training wrote it, received {error}; train it again"
+        ) from error
 
 
 def read_input(folder: Path) -> tuple[Form, tuple[View, ...]]:
@@ -192,7 +211,10 @@ def read_input(folder: Path) -> tuple[Form, tuple[View, ...]]:
     content = read(file)
     try:
         height, width = map(int, content["image_size"])
-        optional = {key: None if content.get(key) is None else int(content[key]) for key in ("dark_border", "detail", "bits")}
+        optional = {
+            key: None if content.get(key) is None else int(content[key])
+            for key in ("dark_border", "detail", "bits")
+        }
         form = Form((height, width), int(content["channels"]), **optional)
         test_views = tuple(content.get("test_views", ()))
         if not set(test_views) <= set(get_args(View)):
@@ -210,16 +232,22 @@ def read_temperature(file: Path) -> float:
     try:
         return float(content["temperature"])
     except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{file}: expected a temperature, as training wrote it, received {content}; train it again") from error
+        raise UserError(
+            f"{file}: expected a temperature, as training wrote it, received {content}; train it again"
+        ) from error
 
 
 def _usual(file: Path) -> np.ndarray:
     try:
         return np.load(file, allow_pickle=False)["usual"]
     except FileNotFoundError:
-        raise UserError(f"{file} is missing: expected beside the model, where training wrote it; train it again") from None
+        raise UserError(
+            f"{file} is missing: expected beside the model, where training wrote it; train it again"
+        ) from None
     except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
-        raise UserError(f"{file} is damaged ({error!r}): expected what training wrote; train it again") from error
+        raise UserError(
+            f"{file} is damaged ({error!r}): expected what training wrote; train it again"
+        ) from error
 
 
 def _keras(file: Path) -> tuple[Raw, tuple[int, ...], int]:
@@ -229,7 +257,10 @@ def _keras(file: Path) -> tuple[Raw, tuple[int, ...], int]:
 
     def raw(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # As `predict` would say, bit by bit, but that costs a tenth of a second a call, and a server calls for one image.
-        blocks = [both.predict_on_batch(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
+        blocks = [
+            both.predict_on_batch(pixels[start : start + BATCH])
+            for start in range(0, len(pixels), BATCH)
+        ]
         probabilities, statistics = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         return probabilities, statistics
 
@@ -248,11 +279,17 @@ def _classical(folder: Path, shape: tuple[int, ...]) -> tuple[Raw, tuple[int, ..
     if (folder / "features.keras").exists():
         features, shape, count = _keras(folder / "features.keras")
     if count != estimator.n_features_in_:
-        raise UserError(f"{folder}: the model takes {estimator.n_features_in_} features, received {count}; train it again")
+        raise UserError(
+            f"{folder}: the model takes {estimator.n_features_in_} features, received {count}; train it again"
+        )
 
     def raw(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         blocks = [features(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
-        probabilities = np.concatenate([classical.probabilities(estimator, block) for block, _ in blocks])
-        return probabilities, None if blocks[0][1] is None else np.concatenate([statistics for _, statistics in blocks])
+        probabilities = np.concatenate(
+            [classical.probabilities(estimator, block) for block, _ in blocks]
+        )
+        return probabilities, None if blocks[0][1] is None else np.concatenate(
+            [statistics for _, statistics in blocks]
+        )
 
     return raw, shape, len(estimator.classes_)

@@ -26,7 +26,9 @@ def fit(probabilities: np.ndarray, targets: np.ndarray) -> float:
         scaled = logits / np.exp(log_temperature)
         return float((np.logaddexp.reduce(scaled, axis=1) - (shares * scaled).sum(axis=1)).mean())
 
-    found = minimize_scalar(loss, bounds=tuple(np.log(BOUNDS)), method="bounded", options={"xatol": 1e-8})
+    found = minimize_scalar(
+        loss, bounds=tuple(np.log(BOUNDS)), method="bounded", options={"xatol": 1e-8}
+    )
     return float(f"{np.exp(found.x):.6g}")
 
 
@@ -47,4 +49,6 @@ def apply(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def _logits(probabilities: np.ndarray) -> np.ndarray:
     """Return float64 logits; a 0 never counts as more than the other probabilities of its row."""
     least = np.where(probabilities > 0, probabilities, 1).min(axis=1, keepdims=True)
-    return np.log(np.where(probabilities > 0, probabilities, np.minimum(least, FLOOR)).astype(float))
+    return np.log(
+        np.where(probabilities > 0, probabilities, np.minimum(least, FLOOR)).astype(float)
+    )

@@ -14,7 +14,9 @@ Answered = TypeVar("Answered")
 
 
 def averaged(
-    answer: Callable[[np.ndarray], tuple[np.ndarray, Answered]], pixels: np.ndarray, views: Sequence[View]
+    answer: Callable[[np.ndarray], tuple[np.ndarray, Answered]],
+    pixels: np.ndarray,
+    views: Sequence[View],
 ) -> tuple[np.ndarray, Answered]:
     """Return the mean probabilities (images, classes) of `answer` over the pixels and their views.
 

@@ -19,11 +19,16 @@ from tasks.imaging import augmentation
 from tasks.params.train import Train, select_epoch
 
 # What these callbacks remember from epoch to epoch.
-MEMORY = {"EarlyStopping": ("wait", "best", "best_epoch"), "ReduceLROnPlateau": ("wait", "best", "cooldown_counter")}
+MEMORY = {
+    "EarlyStopping": ("wait", "best", "best_epoch"),
+    "ReduceLROnPlateau": ("wait", "best", "cooldown_counter"),
+}
 PREDICT_BATCH = 64
 
 Row = dict[str, float]
-Measure = Callable[[np.ndarray, np.ndarray], dict[str, float]]  # of targets (images,) and probabilities (images, classes)
+Measure = Callable[
+    [np.ndarray, np.ndarray], dict[str, float]
+]  # of targets (images,) and probabilities (images, classes)
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +83,10 @@ def fit(
     group.on_train_begin()
     kept = None
     if before and params.keep == "best":
-        kept, callbacks[0].best = model.get_weights(), before[select_epoch(before, params)][params.monitor]
+        kept, callbacks[0].best = (
+            model.get_weights(),
+            before[select_epoch(before, params)][params.monitor],
+        )
     history, kept = _restore(checkpoint, key, model, callbacks, kept)
     for epoch in range(len(history), params.epochs):
         if model.stop_training:
@@ -108,8 +116,12 @@ def _compile(model: keras.Model, params: Train, steps: int) -> None:
     rate: float | keras.optimizers.schedules.LearningRateSchedule = params.learning_rate
     if params.schedule.kind == "cosine":
         floor = params.schedule.minimum / params.learning_rate
-        rate = keras.optimizers.schedules.CosineDecay(params.learning_rate, params.epochs * steps, alpha=floor)
-    optimizer = keras.optimizers.get({"class_name": params.optimizer, "config": {"learning_rate": rate}})
+        rate = keras.optimizers.schedules.CosineDecay(
+            params.learning_rate, params.epochs * steps, alpha=floor
+        )
+    optimizer = keras.optimizers.get(
+        {"class_name": params.optimizer, "config": {"learning_rate": rate}}
+    )
     optimizer.build(model.trainable_variables)
     loss = "categorical_crossentropy" if _blends(params) else "sparse_categorical_crossentropy"
     # XLA is slower on CPUs, and not bit-equal to other compilations.
@@ -119,18 +131,26 @@ def _compile(model: keras.Model, params: Train, steps: int) -> None:
 def _callbacks(params: Train, name: str) -> list[keras.callbacks.Callback]:
     stopping = params.early_stopping
     callbacks: list[keras.callbacks.Callback] = [
-        keras.callbacks.EarlyStopping(params.monitor, patience=stopping.patience if stopping else params.epochs)
+        keras.callbacks.EarlyStopping(
+            params.monitor, patience=stopping.patience if stopping else params.epochs
+        )
     ]
     schedule = params.schedule
     if schedule.kind == "plateau":
-        callbacks.append(keras.callbacks.ReduceLROnPlateau("val_loss", schedule.factor, schedule.patience, min_lr=schedule.minimum))
+        callbacks.append(
+            keras.callbacks.ReduceLROnPlateau(
+                "val_loss", schedule.factor, schedule.patience, min_lr=schedule.minimum
+            )
+        )
     if "TENSORBOARD_DIR" in os.environ:
         logs = Path(os.environ["TENSORBOARD_DIR"], name)
         callbacks.append(keras.callbacks.TensorBoard(logs, histogram_freq=1, write_graph=False))
     return callbacks
 
 
-def _epoch(model: keras.Model, training: Images, validation: Images, params: Train, epoch: int) -> Row:
+def _epoch(
+    model: keras.Model, training: Images, validation: Images, params: Train, epoch: int
+) -> Row:
     start = time.perf_counter()
     rate = float(model.optimizer.learning_rate)
     classes, unchanged = model.output_shape[-1], _batches(validation, PREDICT_BATCH)
@@ -141,7 +161,11 @@ def _epoch(model: keras.Model, training: Images, validation: Images, params: Tra
         epochs=epoch + 1,
         verbose=0,
     ).history
-    row = {"epoch": epoch + 1} | {name: values[0] for name, values in logs.items()} | {"learning_rate": rate}
+    row = (
+        {"epoch": epoch + 1}
+        | {name: values[0] for name, values in logs.items()}
+        | {"learning_rate": rate}
+    )
     if not all(math.isfinite(value) for value in row.values()):
         raise DivergedError(
             f"epoch {epoch + 1}: the loss is {row['loss']}, the validation loss {row['val_loss']}: the training has diverged. "
@@ -169,18 +193,39 @@ def _training_batches(images: Images, params: Train, epoch: int, classes: int) -
         for start in range(0, count, params.batch_size):
             chosen = order[start : start + params.batch_size]
             pixels = images.pixels[images.rows[chosen]]
-            yield pixels, images.targets[chosen], images.weights[chosen], shares[chosen], *(array[chosen] for array in drawn)
+            yield (
+                pixels,
+                images.targets[chosen],
+                images.weights[chosen],
+                shares[chosen],
+                *(array[chosen] for array in drawn),
+            )
 
-    def change(pixels: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, shares: tf.Tensor, *drawn: tf.Tensor) -> tuple:
+    def change(
+        pixels: tf.Tensor,
+        targets: tf.Tensor,
+        weights: tf.Tensor,
+        shares: tf.Tensor,
+        *drawn: tf.Tensor,
+    ) -> tuple:
         pixels = augmentation.apply(pixels, *drawn, changes.fill)
-        return augmentation.mix(pixels, targets, weights, shares, classes) if _blends(params) else (pixels, targets, weights)
+        return (
+            augmentation.mix(pixels, targets, weights, shares, classes)
+            if _blends(params)
+            else (pixels, targets, weights)
+        )
 
-    signature = (*_signature(images.pixels), *(tf.TensorSpec((None, *array.shape[1:])) for array in (shares, *drawn)))
+    signature = (
+        *_signature(images.pixels),
+        *(tf.TensorSpec((None, *array.shape[1:])) for array in (shares, *drawn)),
+    )
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).map(change)
     return dataset.apply(_counted(count, params.batch_size)).prefetch(2)
 
 
-def _batches(images: Images, size: int, order: np.ndarray | None = None, view: np.ndarray | None = None) -> tf.data.Dataset:
+def _batches(
+    images: Images, size: int, order: np.ndarray | None = None, view: np.ndarray | None = None
+) -> tf.data.Dataset:
     """Batches of (pixels, targets, weights) in the order given; in their own, of (pixels, targets)."""
     source = images.pixels if view is None else view
     wanted = np.arange(len(images.rows)) if order is None else order
@@ -210,8 +255,18 @@ def _signature(pixels: np.ndarray) -> tuple[tf.TensorSpec, ...]:
     return inputs, tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.float32)
 
 
-def _save(file: Path, key: str, model: keras.Model, callbacks: list, history: list[Row], kept: Sequence[np.ndarray] | None) -> None:
-    memory = [{name: getattr(callback, name) for name in MEMORY.get(type(callback).__name__, ())} for callback in callbacks]
+def _save(
+    file: Path,
+    key: str,
+    model: keras.Model,
+    callbacks: list,
+    history: list[Row],
+    kept: Sequence[np.ndarray] | None,
+) -> None:
+    memory = [
+        {name: getattr(callback, name) for name in MEMORY.get(type(callback).__name__, ())}
+        for callback in callbacks
+    ]
     state = {"key": key, "history": history, "memory": memory, "stopped": bool(model.stop_training)}
     arrays = {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
     arrays |= {f"best_{i}": weights for i, weights in enumerate(kept or ())}
@@ -241,12 +296,16 @@ def _restore(
         return [], kept
     for i, variable in enumerate(_variables(model)):
         variable.assign(saved[f"variable_{i}"])
-    for callback, memory in zip(callbacks, state["memory"], strict=False):  # TensorBoard may have come or gone
+    for callback, memory in zip(
+        callbacks, state["memory"], strict=False
+    ):  # TensorBoard may have come or gone
         for name, value in memory.items():
             setattr(callback, name, value)
     model.stop_training = state["stopped"]
     log.info("resuming after epoch %d", len(state["history"]))
-    return state["history"], [saved[f"best_{i}"] for i in range(len(model.weights)) if f"best_{i}" in saved] or None
+    return state["history"], [
+        saved[f"best_{i}"] for i in range(len(model.weights)) if f"best_{i}" in saved
+    ] or None
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

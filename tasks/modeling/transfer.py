@@ -60,12 +60,17 @@ def fit_transfer(
     epochs = sum(phase.epochs for phase in phases)
     history: list[Row] = []
     seconds = 0.0
-    for number, (phase, first) in enumerate(zip(phases, _starts(pair.plain, phases), strict=True), 1):
+    for number, (phase, first) in enumerate(
+        zip(phases, _starts(pair.plain, phases), strict=True), 1
+    ):
         started = time.perf_counter()
         trunk, settings, inputs = _prepare(structure, params, phase, first, pair, sets)
         seconds += time.perf_counter() - started
         _tell(number, phases, trunk, inputs)
-        file, placed = checkpoint.with_suffix(f".{number}.npz"), _placed(number, phases, len(history))
+        file, placed = (
+            checkpoint.with_suffix(f".{number}.npz"),
+            _placed(number, phases, len(history)),
+        )
         rows = fit(
             trunk, inputs.training, inputs.validation, settings, file, f"{key} {number}",
             lambda row, placed=placed: on_epoch(placed(row), epochs), tuple(history), measure,
@@ -75,7 +80,9 @@ def fit_transfer(
     return pair.plain, history, seconds
 
 
-def cut_where_cached(model: keras.Model, structure: Transfer) -> tuple[keras.Model, keras.Model] | None:
+def cut_where_cached(
+    model: keras.Model, structure: Transfer
+) -> tuple[keras.Model, keras.Model] | None:
     """Cut a finished model where its last phase was cut, if that phase cached its features."""
     last = structure.phases[-1] if structure.phases else structure
     if last.views is None:
@@ -107,7 +114,9 @@ def _starts(model: keras.Model, phases: list[Phase]) -> list[int]:
     starts = [backbones.position(model, phase.trainable_from) for phase in phases]
     for before, after, phase in zip(starts, starts[1:], phases[1:], strict=False):
         if after > before:
-            raise UserError(f"phases: {phase.trainable_from} lies above what the phase before trained; expected a lower layer")
+            raise UserError(
+                f"phases: {phase.trainable_from} lies above what the phase before trained; expected a lower layer"
+            )
     return starts
 
 
@@ -116,20 +125,36 @@ def _prepare(
 ) -> tuple[keras.Model, Train, Sets]:
     """Freeze, and return the model to train, the params and images for it: features where the phase caches them."""
     backbones.freeze(pair.trained, first)
-    params = params.model_copy(update={"epochs": phase.epochs, "learning_rate": phase.learning_rate})
+    params = params.model_copy(
+        update={"epochs": phase.epochs, "learning_rate": phase.learning_rate}
+    )
     below, above = backbones.cut(pair.trained, first)
     below.trainable = False
     if phase.views is None and params.augmentation is not None:
         pixels = keras.Input(below.input.shape[1:], dtype="uint8")
         return keras.Model(pixels, above(below(pixels, training=False))), params, sets
-    every = replace(sets.every, pixels=features.plain(backbones.cut(pair.plain, first)[0], structure, sets.every))
-    training, validation = (replace(part, pixels=every.pixels) for part in (sets.training, sets.validation))
+    every = replace(
+        sets.every,
+        pixels=features.plain(backbones.cut(pair.plain, first)[0], structure, sets.every),
+    )
+    training, validation = (
+        replace(part, pixels=every.pixels) for part in (sets.training, sets.validation)
+    )
     if params.augmentation is not None:
         if params.augmentation.mixup is not None:
-            raise UserError("augmentation.mixup blends the images of a batch, and cached views know none: say views: null with it")
-        changes = (features.view(below, structure, sets.training, params.augmentation, params.seed, n) for n in range(phase.views))
+            raise UserError(
+                "augmentation.mixup blends the images of a batch, and cached views know none: say views: null with it"
+            )
+        changes = (
+            features.view(below, structure, sets.training, params.augmentation, params.seed, n)
+            for n in range(phase.views)
+        )
         training = replace(training, views=tuple(changes))
-    return above, params.model_copy(update={"augmentation": None}), Sets(every, training, validation)
+    return (
+        above,
+        params.model_copy(update={"augmentation": None}),
+        Sets(every, training, validation),
+    )
 
 
 def _placed(number: int, phases: list[Phase], done: int) -> Callable[[Row], Row]:
@@ -140,5 +165,14 @@ def _placed(number: int, phases: list[Phase], done: int) -> Callable[[Row], Row]
 
 def _tell(number: int, phases: list[Phase], trunk: keras.Model, inputs: Sets) -> None:
     trained = sum(math.prod(weight.shape) for weight in trunk.trainable_weights)
-    kind = "images" if inputs.training.pixels.dtype == "uint8" else f"features of shape {trunk.input.shape[1:]}"
-    log.info("%s%s parameters to train on %s", f"phase {number}/{len(phases)}: " if len(phases) > 1 else "", f"{trained:,}", kind)
+    kind = (
+        "images"
+        if inputs.training.pixels.dtype == "uint8"
+        else f"features of shape {trunk.input.shape[1:]}"
+    )
+    log.info(
+        "%s%s parameters to train on %s",
+        f"phase {number}/{len(phases)}: " if len(phases) > 1 else "",
+        f"{trained:,}",
+        kind,
+    )

@@ -38,8 +38,14 @@ BACKBONES: dict[str, int] = {
 def _known_backbone(name: str) -> str:
     if name not in BACKBONES:
         close = difflib.get_close_matches(name.lower(), [known.lower() for known in BACKBONES], n=1)
-        hint = f"did you mean {next(known for known in BACKBONES if known.lower() == close[0])}? " if close else ""
-        raise ValueError(f"expected an image model of keras.applications; {hint}known are {', '.join(BACKBONES)}")
+        hint = (
+            f"did you mean {next(known for known in BACKBONES if known.lower() == close[0])}? "
+            if close
+            else ""
+        )
+        raise ValueError(
+            f"expected an image model of keras.applications; {hint}known are {', '.join(BACKBONES)}"
+        )
     return name
 
 
@@ -65,7 +71,9 @@ class Cnn(Section):
     def _said_for_every_block(self) -> "Cnn":
         for name, said in (("pool", self.pool), ("block_dropout", self.block_dropout)):
             if isinstance(said, tuple) and said and len(said) != len(self.filters):
-                raise ValueError(f"{name}: expected {len(self.filters)} entries, one for each of filters, received {len(said)}")
+                raise ValueError(
+                    f"{name}: expected {len(self.filters)} entries, one for each of filters, received {len(said)}"
+                )
         return self
 
 
@@ -73,8 +81,12 @@ class Backbone(Section):
     """An image model of keras.applications without its top, as it was pretrained."""
 
     backbone: Annotated[str, AfterValidator(_known_backbone)]
-    options: dict[str, bool | int | float | str] = Field(default_factory=dict)  # its own, such as alpha of MobileNet
-    weights: str | None = "imagenet"  # or a file of this backbone's weights without top; null starts at random
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict
+    )  # its own, such as alpha of MobileNet
+    weights: str | None = (
+        "imagenet"  # or a file of this backbone's weights without top; null starts at random
+    )
 
 
 class Dense(Section):
@@ -109,9 +121,15 @@ class Transfer(Backbone):
     What lies below the first trained layer is computed once for each image and view, and kept in `.cache/features`.
     """
 
-    trainable_from: str | None = None  # the first layer of the backbone that is trained; null trains the head alone
-    views: Count | None = 2  # augmented copies of each training image, used in turn; null draws anew each epoch, uncached
-    precision: Literal["float32", "bfloat16"] = "float32"  # of views and trained layers; predictions are always float32
+    trainable_from: str | None = (
+        None  # the first layer of the backbone that is trained; null trains the head alone
+    )
+    views: Count | None = (
+        2  # augmented copies of each training image, used in turn; null draws anew each epoch, uncached
+    )
+    precision: Literal["float32", "bfloat16"] = (
+        "float32"  # of views and trained layers; predictions are always float32
+    )
     head: Head = Head()
     phases: tuple[Phase, ...] = ()  # further unfreezing, after the head
 
@@ -133,17 +151,27 @@ ARCHITECTURES: dict[str, Cnn | Transfer | Classical] = {
     "cnn_c": Cnn(filters=(32, 64, 128), kernel=5, dropout=0.4),
     "photo_cnn": Cnn(filters=(16, 32, 64), pool=(True, False, False), batch_norm=False),
     "photo_cnn_dropout": Cnn(
-        filters=(16, 32, 64), pool=(True, False, False), batch_norm=False, block_dropout=(0.25, 0, 0.25), dropout=0.5
+        filters=(16, 32, 64),
+        pool=(True, False, False),
+        batch_norm=False,
+        block_dropout=(0.25, 0, 0.25),
+        dropout=0.5,
     ),
     "photo_binary": Cnn(
-        filters=(16, 32, 64), pool=(True, False, False), batch_norm=False, block_dropout=(0.25, 0, 0.25), dropout=0.5
+        filters=(16, 32, 64),
+        pool=(True, False, False),
+        batch_norm=False,
+        block_dropout=(0.25, 0, 0.25),
+        dropout=0.5,
     ),
     "binary_cnn": Cnn(filters=(32, 32), padding="valid", batch_norm=False, dropout=0.5),
     "mnist_cnn": Cnn(filters=(32,), padding="valid", batch_norm=False, dense=(64,)),
     "mnist_mlp": Cnn(filters=()),
     "resnet50": Transfer(
         backbone="ResNet50",
-        head=Head(dense=(Dense(units=256, batch_norm=True, dropout=0.5), Dense(units=128, dropout=0.3))),
+        head=Head(
+            dense=(Dense(units=256, batch_norm=True, dropout=0.5), Dense(units=128, dropout=0.3))
+        ),
     ),
     "vgg16_finetuned": Transfer(
         backbone="VGG16",
@@ -153,7 +181,9 @@ ARCHITECTURES: dict[str, Cnn | Transfer | Classical] = {
     "inception_v3": Transfer(backbone="InceptionV3"),
     "transfer": Transfer(backbone="MobileNetV2", head=Head(dropout=0.2)),
     "random_forest": Classical(classifier="random_forest"),
-    "linear_features": Classical(classifier="logistic_regression", features=Backbone(backbone="MobileNetV2")),
+    "linear_features": Classical(
+        classifier="logistic_regression", features=Backbone(backbone="MobileNetV2")
+    ),
     "svm_features": Classical(classifier="rbf_svm", features=Backbone(backbone="MobileNetV2")),
 }
 
@@ -168,7 +198,9 @@ class Architecture(Section):
     @property
     def weights_files(self) -> list[Path]:
         """The file of pretrained weights that params name, if it is there; those of Keras are checked by Keras."""
-        structure = self.structure.features if isinstance(self.structure, Classical) else self.structure
+        structure = (
+            self.structure.features if isinstance(self.structure, Classical) else self.structure
+        )
         file = Path(getattr(structure, "weights", None) or "").expanduser()
         return [file] if file.is_file() else []
 
@@ -192,7 +224,9 @@ def lay_over_table(raw: dict[str, Any], problems: list[str]) -> Iterator[tuple[s
     """Yield each architecture of a file's content; what is wrong with one is added to `problems`."""
     sections = raw.get("architectures")
     if not isinstance(sections, dict) or not sections:
-        problems.append(f"architectures: received {sections!r}, expected at least one of {', '.join(ARCHITECTURES)}")
+        problems.append(
+            f"architectures: received {sections!r}, expected at least one of {', '.join(ARCHITECTURES)}"
+        )
         return
     defaults = raw.get("train") or {}
     if not _is_valid(Train, defaults):
@@ -218,17 +252,26 @@ def _read(path: Path, raw: dict[str, Any]) -> dict[str, Architecture]:
     return found
 
 
-def _architecture(name: str, section: Any, defaults: dict[str, Any], problems: list[str]) -> Architecture | None:
+def _architecture(
+    name: str, section: Any, defaults: dict[str, Any], problems: list[str]
+) -> Architecture | None:
     """Return the architecture, or None where one of its keys is wrong, which is added to `problems`."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,200}", name):
         raise UserError(
             f"received {name!r}, expected a text of 1 to 200 letters, digits and underscores: it names a folder and a stage"
         )
     if not isinstance(section, dict):
-        raise UserError(f"received {section!r}, expected a mapping such as {{batch_size: 64}} or {{}}")
+        raise UserError(
+            f"received {section!r}, expected a mapping such as {{batch_size: 64}} or {{}}"
+        )
     row = _row(section.get("like", name))
-    structure, question = ({key: section[key] for key in section if key in model.model_fields} for model in (type(row), Question))
-    train = {key: value for key, value in section.items() if key not in {"like", *structure, *question}}
+    structure, question = (
+        {key: section[key] for key in section if key in model.model_fields}
+        for model in (type(row), Question)
+    )
+    train = {
+        key: value for key, value in section.items() if key not in {"like", *structure, *question}
+    }
     known = ["like", *type(row).model_fields, *Question.model_fields, *Train.model_fields]
     checked: dict[str, Any] = {}
     for part, model, values in (
@@ -239,7 +282,10 @@ def _architecture(name: str, section: Any, defaults: dict[str, Any], problems: l
         try:
             checked[part] = model.model_validate(values)
         except ValidationError as error:
-            problems += [describe_problem(detail, model, f"architectures.{name}", known) for detail in error.errors()]
+            problems += [
+                describe_problem(detail, model, f"architectures.{name}", known)
+                for detail in error.errors()
+            ]
     if len(checked) < 3:
         return None
     check_size(checked["structure"], checked["train"].image_size)
@@ -263,7 +309,9 @@ def check_size(structure: Cnn | Transfer | Classical, size: tuple[int, int]) -> 
     backbone = structure.features if isinstance(structure, Classical) else structure
     if isinstance(backbone, Backbone) and min(size) < BACKBONES[backbone.backbone]:
         least = BACKBONES[backbone.backbone]
-        raise UserError(f"image_size: received {list(size)}, expected at least {least} pixels a side for {backbone.backbone}")
+        raise UserError(
+            f"image_size: received {list(size)}, expected at least {least} pixels a side for {backbone.backbone}"
+        )
 
 
 def _is_valid(model: type[BaseModel], values: Any) -> bool:
@@ -284,4 +332,6 @@ def _merge(defaults: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any
 
 def _spelled_out(train: dict[str, Any]) -> dict[str, Any]:
     """Name no augmentation any more, so that a name given for one architecture replaces the default instead of joining it."""
-    return {key: spelled_out(value) if key == "augmentation" else value for key, value in train.items()}
+    return {
+        key: spelled_out(value) if key == "augmentation" else value for key, value in train.items()
+    }

@@ -10,14 +10,18 @@ from tasks.params.section import Section, Share
 class Elastic(Section):
     """Smooth bending: random vectors on a coarse grid, between them bicubic (Ronneberger et al. 2015, arXiv 1505.04597)."""
 
-    scale: Annotated[float, Field(gt=0, le=0.2)] = 0.02  # standard deviation of the vectors, as a share of each side
+    scale: Annotated[float, Field(gt=0, le=0.2)] = (
+        0.02  # standard deviation of the vectors, as a share of each side
+    )
     grid: Annotated[int, Field(ge=2, le=16)] = 3  # vectors a side
 
 
 class Mixup(Section):
     """Each image is blended with another of its batch, and so are their classes (Zhang et al. 2018, arXiv 1710.09412)."""
 
-    alpha: Annotated[float, Field(gt=0, le=10)] = 0.2  # the share is drawn from Beta(alpha, alpha): small blends little
+    alpha: Annotated[float, Field(gt=0, le=10)] = (
+        0.2  # the share is drawn from Beta(alpha, alpha): small blends little
+    )
 
 
 class Augmentation(Section):
@@ -35,7 +39,9 @@ class Augmentation(Section):
     vertical_flip: bool = False
     brightness: Share = 0  # factor from 1 - brightness to 1 + brightness
     contrast: Share = 0  # likewise, of the difference from the image's mean
-    blur: Annotated[float, Field(ge=0, le=1)] = 0  # share of the fine structure that is lost, from 0 to blur
+    blur: Annotated[float, Field(ge=0, le=1)] = (
+        0  # share of the fine structure that is lost, from 0 to blur
+    )
     fill: Literal["nearest", "constant", "reflect", "wrap"] = "nearest"  # beyond the border
     elastic: Elastic | None = None
     mixup: Mixup | None = None
@@ -45,7 +51,9 @@ class Augmentation(Section):
     def _named(cls, given: Any) -> Any:
         values = spelled_out(given)
         if isinstance(values, str) or (isinstance(values, dict) and "like" in values):
-            raise ValueError(f"unknown augmentation; known are {', '.join(AUGMENTATIONS)}, and every mapping of changes")
+            raise ValueError(
+                f"unknown augmentation; known are {', '.join(AUGMENTATIONS)}, and every mapping of changes"
+            )
         return values
 
 
@@ -67,4 +75,8 @@ def spelled_out(given: Any) -> Any:
     if not isinstance(own, dict) or own.get("like") not in list(AUGMENTATIONS):
         return given
     everything = {key: field.default for key, field in Augmentation.model_fields.items()}
-    return everything | AUGMENTATIONS[own["like"]] | {key: value for key, value in own.items() if key != "like"}
+    return (
+        everything
+        | AUGMENTATIONS[own["like"]]
+        | {key: value for key, value in own.items() if key != "like"}
+    )

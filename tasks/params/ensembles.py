@@ -20,7 +20,9 @@ class Ensemble(Section):
     """Architectures whose answers are combined; `weights` are chosen on validation, equal, or given for each member."""
 
     members: tuple[str, ...]
-    vote: Literal["soft", "majority"] = "soft"  # the mean of probabilities, or one vote for each member's class
+    vote: Literal["soft", "majority"] = (
+        "soft"  # the mean of probabilities, or one vote for each member's class
+    )
     weights: Literal["validation", "equal"] | dict[str, float] = "validation"
 
     @field_validator("members")
@@ -28,7 +30,9 @@ class Ensemble(Section):
     def _two_that_differ(cls, members: tuple[str, ...]) -> tuple[str, ...]:
         twice = sorted({member for member in members if members.count(member) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} is named twice: weights say how much a member counts")
+            raise ValueError(
+                f"{', '.join(twice)} is named twice: weights say how much a member counts"
+            )
         if len(members) < 2:
             raise ValueError("expected at least two architectures")
         return members
@@ -37,7 +41,10 @@ class Ensemble(Section):
     @classmethod
     def _a_word_or_numbers(cls, weights: Any) -> Any:
         given = list(weights.values()) if isinstance(weights, dict) else [math.nan]
-        numbers = all(isinstance(value, int | float) and math.isfinite(value) and value >= 0 for value in given)
+        numbers = all(
+            isinstance(value, int | float) and math.isfinite(value) and value >= 0
+            for value in given
+        )
         if weights not in CHOSEN and not (numbers and any(given)):
             raise ValueError(
                 f"expected {' or '.join(CHOSEN)}, or a number for each member, none below 0 and not all of them 0, such as "
@@ -48,23 +55,31 @@ class Ensemble(Section):
     @model_validator(mode="after")
     def _weights_of_the_members(self) -> "Ensemble":
         if isinstance(self.weights, dict) and set(self.weights) != set(self.members):
-            raise ValueError(f"weights are of {', '.join(self.weights)}, expected one for each of {', '.join(self.members)}")
+            raise ValueError(
+                f"weights are of {', '.join(self.weights)}, expected one for each of {', '.join(self.members)}"
+            )
         return self
 
 
 def read_ensembles(path: Path = PARAMS) -> dict[str, Ensemble]:
     """Return the section `ensembles` of a params file. Raises `UserError`."""
     try:
-        return TypeAdapter(dict[str, Ensemble]).validate_python(read_file(path).get("ensembles") or {})
+        return TypeAdapter(dict[str, Ensemble]).validate_python(
+            read_file(path).get("ensembles") or {}
+        )
     except ValidationError as error:
         problems = [describe_problem(detail, Ensemble, "ensembles") for detail in error.errors()]
     return refuse(path, problems)
 
 
-def find_mistakes(ensembles: Mapping[str, Ensemble], questions: Mapping[str, Question]) -> list[str]:
+def find_mistakes(
+    ensembles: Mapping[str, Ensemble], questions: Mapping[str, Question]
+) -> list[str]:
     """Return what is wrong with the ensembles beside these architectures, {name: the question that it is asked}, each a line."""
     return [
-        f"ensembles.{name}: {mistake}" for name, ensemble in ensembles.items() for mistake in _mistakes(name, ensemble, questions)
+        f"ensembles.{name}: {mistake}"
+        for name, ensemble in ensembles.items()
+        for mistake in _mistakes(name, ensemble, questions)
     ]
 
 
@@ -78,7 +93,9 @@ def _mistakes(name: str, ensemble: Ensemble, questions: Mapping[str, Question]) 
         close = difflib.get_close_matches(member, questions, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         yield f"unknown member {member!r}; {hint}architectures here are {', '.join(questions)}"
-    asked = {member: _sorted(questions[member]) for member in ensemble.members if member not in unknown}
+    asked = {
+        member: _sorted(questions[member]) for member in ensemble.members if member not in unknown
+    }
     if any(question != next(iter(asked.values())) for question in asked.values()):
         said = "; ".join(f"{member}: {_in_words(questions[member])}" for member in asked)
         yield f"its members answer different questions, and their answers cannot be put together ({said})"

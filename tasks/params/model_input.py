@@ -16,7 +16,9 @@ class Limits:
     max_pixels: float = math.inf
 
 
-DEFAULT_LIMITS = Limits(max_bytes=100_000_000, max_pixels=100_000_000)  # as `validate` has by default
+DEFAULT_LIMITS = Limits(
+    max_bytes=100_000_000, max_pixels=100_000_000
+)  # as `validate` has by default
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,12 @@ class Form:
     image_size: tuple[int, int]  # height, width
     channels: int  # 1 grey, 3 colours
     dark_border: int | None = None  # a grey value: what is darker around the picture is cut off
-    detail: int | None = None  # pixels a side that the picture is reduced to before it is stretched: finer structure is lost
-    bits: int | None = None  # of grey values whose file does not say: the training images' own; None takes all values as 16 bits
+    detail: int | None = (
+        None  # pixels a side that the picture is reduced to before it is stretched: finer structure is lost
+    )
+    bits: int | None = (
+        None  # of grey values whose file does not say: the training images' own; None takes all values as 16 bits
+    )
 
     @property
     def shape(self) -> tuple[int, int, int]:

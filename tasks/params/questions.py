@@ -19,7 +19,9 @@ class Question(Section):
 
     @field_validator("labels")
     @classmethod
-    def _two_classes_with_folders(cls, labels: dict[str, tuple[str, ...]] | None) -> dict[str, tuple[str, ...]] | None:
+    def _two_classes_with_folders(
+        cls, labels: dict[str, tuple[str, ...]] | None
+    ) -> dict[str, tuple[str, ...]] | None:
         if labels is not None and len(labels) < 2:
             raise ValueError("expected at least two classes")
         empty = [label for label, group in (labels or {}).items() if not group]
@@ -64,7 +66,11 @@ class Question(Section):
     def classes(self, folders: Iterable[str]) -> list[str]:
         """Return the classes in the order of a model's outputs; of `positive` the rest comes first."""
         answers = self.answers(folders)
-        return [self._rest, self.positive] if self.positive is not None else sorted(set(answers.values()))
+        return (
+            [self._rest, self.positive]
+            if self.positive is not None
+            else sorted(set(answers.values()))
+        )
 
     def coarsen(self, coarser: "Question", folders: Iterable[str]) -> dict[str, str] | None:
         """Return {class: class of `coarser`}; None where the folders of one class lie in two of them."""
@@ -78,9 +84,13 @@ class Question(Section):
 
     def _problems_of_positive(self, folders: list[str]) -> list[str]:
         if self.positive not in folders:
-            return [f"received {self.positive!r}, expected one of {', '.join(folders)}{_hint(self.positive, folders)}"]
+            return [
+                f"received {self.positive!r}, expected one of {', '.join(folders)}{_hint(self.positive, folders)}"
+            ]
         if self._rest in folders:
-            return [f"all other folders count as {self._rest!r}, and a folder has that name already: rename it"]
+            return [
+                f"all other folders count as {self._rest!r}, and a folder has that name already: rename it"
+            ]
         return []
 
     def _problems_of_labels(self, folders: list[str]) -> list[str]:
@@ -91,8 +101,14 @@ class Question(Section):
         known = ", ".join(folders)
         return [
             *(f"the folder {folder!r} is given twice; it counts as one class" for folder in twice),
-            *(f"received {folder!r}, expected one of {known}{_hint(folder, folders)}" for folder in unknown),
-            *(f"the folder {folder!r} counts as no class; add it to one of {', '.join(self.labels)}" for folder in missing),
+            *(
+                f"received {folder!r}, expected one of {known}{_hint(folder, folders)}"
+                for folder in unknown
+            ),
+            *(
+                f"the folder {folder!r} counts as no class; add it to one of {', '.join(self.labels)}"
+                for folder in missing
+            ),
         ]
 
 

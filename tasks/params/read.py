@@ -32,7 +32,9 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         raw = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: expected in the current folder; `make recipe NAME=demo` writes one") from None
+        raise UserError(
+            f"{path} is missing: expected in the current folder; `make recipe NAME=demo` writes one"
+        ) from None
     except YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -48,10 +50,14 @@ def refuse(path: Path, problems: list[str]) -> None:
 
 def list_problems(path: Path, problems: list[str]) -> str:
     """Return one message of all problems of a params file."""
-    return "\n  ".join([f"{path} has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems])
+    return "\n  ".join(
+        [f"{path} has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]
+    )
 
 
-def describe_problem(detail: Any, model: type[BaseModel], prefix: str = "", known: list[str] | None = None) -> str:
+def describe_problem(
+    detail: Any, model: type[BaseModel], prefix: str = "", known: list[str] | None = None
+) -> str:
     """One line of where, what was received and what is allowed, from an error of pydantic; `known` goes for the first level."""
     steps = [str(step) for step in detail["loc"]]
     key = ".".join([prefix, *steps] if prefix else steps)
@@ -67,7 +73,13 @@ def describe_problem(detail: Any, model: type[BaseModel], prefix: str = "", know
 def _keys_beside(model: type[BaseModel], steps: list[str]) -> list[str]:
     """The keys that are known where `steps` ends, following the models of the sections on the way."""
     for step in steps[:-1]:
-        field = next((field for name, field in model.model_fields.items() if (field.alias or name) == step), None)
+        field = next(
+            (field for name, field in model.model_fields.items() if (field.alias or name) == step),
+            None,
+        )
         kinds = [field.annotation, *get_args(field.annotation)] if field else []
-        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+        model = next(
+            (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)),
+            model,
+        )
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -23,7 +23,12 @@ FIXED = {
     "epochs": "the search finds their number by itself, up to tune.epochs",
     "test_views": "trials are scored without them",
 }
-OF_CLASSICAL = ("image_size", "channels", "dark_border", "detail")  # the training keys that scikit-learn's models know
+OF_CLASSICAL = (
+    "image_size",
+    "channels",
+    "dark_border",
+    "detail",
+)  # the training keys that scikit-learn's models know
 
 
 class Range(Section):
@@ -41,18 +46,24 @@ class Range(Section):
         if isinstance(given, list | tuple):
             return {"choices": given}
         if not isinstance(given, dict):
-            raise ValueError("expected a list of choices such as [relu, tanh], or a range such as {low: 32, high: 512, step: 32}")
+            raise ValueError(
+                "expected a list of choices such as [relu, tanh], or a range such as {low: 32, high: 512, step: 32}"
+            )
         known = ("low", "high", "step", "log")
         if unknown := [str(key) for key in given if key not in known]:
             raise ValueError(_unknown(unknown[0], known))
         if wrong := [key for key in ("low", "high") if not _is_number(given.get(key))]:
-            raise ValueError(f"expected numbers low and high, received {wrong[0]}: {given.get(wrong[0])!r}")
+            raise ValueError(
+                f"expected numbers low and high, received {wrong[0]}: {given.get(wrong[0])!r}"
+            )
         return given
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Range":
         if self.low is None:
-            if not self.choices or any(value in self.choices[:place] for place, value in enumerate(self.choices)):
+            if not self.choices or any(
+                value in self.choices[:place] for place, value in enumerate(self.choices)
+            ):
                 raise ValueError("expected at least one choice, each of them once")
             return self
         if not self.low < self.high:
@@ -69,7 +80,9 @@ class Range(Section):
         steps = (self.high - self.low) / self.step
         if not math.isclose(steps, round(steps), abs_tol=1e-9):
             reached = self.low + math.floor(steps) * self.step
-            raise ValueError(f"expected a high that steps of {self.step} from {self.low} reach, such as {reached:.10g}")
+            raise ValueError(
+                f"expected a high that steps of {self.step} from {self.low} reach, such as {reached:.10g}"
+            )
 
     @property
     def whole(self) -> bool:
@@ -91,14 +104,20 @@ def vary(section: Architecture, values: Mapping[str, Any]) -> Architecture:
     changed = dict(parts)
     for path, value in values.items():
         steps = path.split(".")
-        name = next((name for name, part in changed.items() if steps[0] in type(part).model_fields), None)
+        name = next(
+            (name for name, part in changed.items() if steps[0] in type(part).model_fields), None
+        )
         if name is None:
             known = [key for part in parts.values() for key in type(part).model_fields]
             raise UserError(_unknown(steps[0], known))
         try:
             changed[name] = type(parts[name]).model_validate(_placed(changed[name], steps, value))
         except ValidationError as error:
-            wanted = error.errors()[0]["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+            wanted = (
+                error.errors()[0]["msg"]
+                .removeprefix("Value error, ")
+                .replace("Input should be", "expected")
+            )
             raise UserError(f"received {value!r}, {wanted}") from error
     check_size(changed["structure"], changed["train"].image_size)
     return section.model_copy(update=changed)

@@ -29,8 +29,12 @@ class Train(Section):
     threads: Count = 2  # of one operation: other numbers give other models
     image_size: tuple[Count, Count] = (128, 128)  # height, width
     channels: Literal[1, 3] = 3
-    dark_border: Annotated[int, Field(ge=0, le=254)] | None = None  # grey value: what is darker around a picture is cut off
-    detail: Count | None = None  # pixels a side that a picture is reduced to before it is stretched to image_size
+    dark_border: Annotated[int, Field(ge=0, le=254)] | None = (
+        None  # grey value: what is darker around a picture is cut off
+    )
+    detail: Count | None = (
+        None  # pixels a side that a picture is reduced to before it is stretched to image_size
+    )
     test_views: tuple[View, ...] = ()  # answers are the mean over an image and these views of it
     batch_size: Count = 32
     epochs: Count = 15
@@ -38,7 +42,9 @@ class Train(Section):
     learning_rate: Positive = 1e-4
     schedule: Schedule = Schedule()
     early_stopping: EarlyStopping | None = EarlyStopping()
-    keep: Literal["best", "last"] = "best"  # which epoch's weights: the best of what early stopping watches, or the last one's
+    keep: Literal["best", "last"] = (
+        "best"  # which epoch's weights: the best of what early stopping watches, or the last one's
+    )
     augmentation: Augmentation | None = None
 
     @model_validator(mode="before")
@@ -59,7 +65,9 @@ class Train(Section):
         return Form(self.image_size, self.channels, self.dark_border, self.detail)
 
 
-def select_epoch(history: Sequence[Mapping[str, float]], train: Train, monitor: str | None = None) -> int:
+def select_epoch(
+    history: Sequence[Mapping[str, float]], train: Train, monitor: str | None = None
+) -> int:
     """Return the index of the epoch whose weights are kept: the last, or the first of the best `monitor`, as `train.keep` says.
 
     `history` has one row per epoch; its scores count to the seven digits that `history.csv` has. `monitor` is by default what

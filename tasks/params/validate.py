@@ -24,14 +24,22 @@ class Judgement(Section):
 class Expectations(Section):
     """What the table of files is expected to fulfil; `error` stops the pipeline, `warn` is reported."""
 
-    usable_share: Minimum = Minimum(minimum=0.8, level="error")  # files that are usable images, of all files
+    usable_share: Minimum = Minimum(
+        minimum=0.8, level="error"
+    )  # files that are usable images, of all files
     classes: Minimum = Minimum(minimum=2, level="error")
     images_per_class: Minimum = Minimum(minimum=10, level="error")  # usable images
     imbalance: Maximum = Maximum(maximum=10, level="warn")  # largest class over smallest
     side: Minimum = Minimum(minimum=32, level="warn")  # pixels of the shorter side
-    contrast: Minimum = Minimum(minimum=1, level="warn")  # standard deviation of the grey values, 0 to 255
-    levels: Minimum = Minimum(minimum=32, level="warn")  # different grey values that an image uses, of 256
-    distinct_share: Minimum = Minimum(minimum=0.95, level="warn")  # files whose content no other file has
+    contrast: Minimum = Minimum(
+        minimum=1, level="warn"
+    )  # standard deviation of the grey values, 0 to 255
+    levels: Minimum = Minimum(
+        minimum=32, level="warn"
+    )  # different grey values that an image uses, of 256
+    distinct_share: Minimum = Minimum(
+        minimum=0.95, level="warn"
+    )  # files whose content no other file has
     format_matches_name: Judgement = Judgement(level="warn")
 
 
@@ -40,13 +48,19 @@ class Layout(Section):
 
     # Folders of each part, as they lie in the imported folder; {} there are none; null reads them from their names.
     parts: dict[Literal["training", "validation", "test"], list[str]] | None = None
-    depth: Annotated[int, Field(ge=0)] | None = None  # folders between that of a part and those of the classes
-    similar_names: Literal["refuse", "keep"] = "refuse"  # classes that differ in case, blanks or the coding of letters only
+    depth: Annotated[int, Field(ge=0)] | None = (
+        None  # folders between that of a part and those of the classes
+    )
+    similar_names: Literal["refuse", "keep"] = (
+        "refuse"  # classes that differ in case, blanks or the coding of letters only
+    )
 
 
 class Validate(Section):
     layout: Layout = Layout()
-    label_from: Literal["folder", "name"] = "folder"  # name: cat.12.jpg is a cat, whatever folder it lies in
+    label_from: Literal["folder", "name"] = (
+        "folder"  # name: cat.12.jpg is a cat, whatever folder it lies in
+    )
     max_bytes: Count = 100_000_000
     max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 100_000_000  # Pillow refuses more
     expectations: Expectations = Expectations()

@@ -58,12 +58,16 @@ def _unknown_question(params: Params) -> list[str]:
     asked = list(dict.fromkeys(section.question.name for section in params.architectures.values()))
     received = params.compare.question
     return (
-        [] if received in (None, *asked) else [f"compare.question: received {received!r}, expected {' or '.join(map(repr, asked))}"]
+        []
+        if received in (None, *asked)
+        else [f"compare.question: received {received!r}, expected {' or '.join(map(repr, asked))}"]
     )
 
 
 def _wrong_members(params: Params) -> list[str]:
-    return find_mistakes(params.ensembles, {name: section.question for name, section in params.architectures.items()})
+    return find_mistakes(
+        params.ensembles, {name: section.question for name, section in params.architectures.items()}
+    )
 
 
 def _space_mistakes(params: Params) -> Iterator[str]:

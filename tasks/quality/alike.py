@@ -31,7 +31,10 @@ def refuse_similar(labels: set[str]) -> None:
 def refuse_repeated(files: Mapping[str, list[Path]]) -> None:
     """Raise `UserError` where each file of a class is, byte for byte, a file of other classes too. `files` are by class."""
     sizes: dict[int, dict[str, list[Path]]] = {}
-    files = {label: [path for path in paths if os.access(path, os.R_OK)] for label, paths in files.items()}  # `scan` names others
+    files = {
+        label: [path for path in paths if os.access(path, os.R_OK)]
+        for label, paths in files.items()
+    }  # `scan` names others
     for label, paths in files.items():
         for path in paths:
             sizes.setdefault(path.stat().st_size, {}).setdefault(label, []).append(path)
@@ -48,23 +51,36 @@ def refuse_repeated(files: Mapping[str, list[Path]]) -> None:
         )
 
 
-def _has_twin(path: Path, label: str, sizes: Mapping[int, Mapping[str, list[Path]]], head: Callable[[Path], bytes | None]) -> bool:
+def _has_twin(
+    path: Path,
+    label: str,
+    sizes: Mapping[int, Mapping[str, list[Path]]],
+    head: Callable[[Path], bytes | None],
+) -> bool:
     """Say whether a file is also one of another class. `sizes` has the files of each size by class, `head` how one begins."""
     of_size = sizes[path.stat().st_size]
     others = [other for name, paths in of_size.items() if name != label for other in paths]
     if not others or head(path) is None:
         return False
-    return any(head(other) == head(path) and other.read_bytes() == path.read_bytes() for other in others)
+    return any(
+        head(other) == head(path) and other.read_bytes() == path.read_bytes() for other in others
+    )
 
 
 def _head(path: Path) -> bytes | None:
     """Return what tells a file's beginning apart; None of an empty file and of a pointer of Git LFS."""
     with path.open("rb") as file:
         head = file.read(HEAD)
-    return None if not head or head.startswith(POINTER) else hashlib.blake2b(head, digest_size=16).digest()
+    return (
+        None
+        if not head or head.startswith(POINTER)
+        else hashlib.blake2b(head, digest_size=16).digest()
+    )
 
 
 def _look_of(label: str) -> str:
     """Return what a name looks like: without blanks and marks that are not seen, in one case and one coding."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).casefold())
-    return "".join(sign for sign in folded if not sign.isspace() and unicodedata.category(sign) != "Cf")
+    return "".join(
+        sign for sign in folded if not sign.isspace() and unicodedata.category(sign) != "Cf"
+    )

@@ -27,10 +27,15 @@ from tasks.imaging.decode import decode
 SIDE = 64  # pixels of the square grey thumbnail that is hashed and correlated
 ROWS = np.arange(16)  # vertical frequencies of the hash, in half waves per side
 COLUMNS = np.arange(1, 16)  # horizontal ones; without 0, which no mirror changes
-ODD = np.tile(COLUMNS % 2 == 1, len(ROWS))  # the bits that a mirror inverts: odd cosines are odd about the middle
+ODD = np.tile(
+    COLUMNS % 2 == 1, len(ROWS)
+)  # the bits that a mirror inverts: odd cosines are odd about the middle
 BITS = len(ODD)  # 240
 ZERO = 1e-6  # a coefficient up to here is rounding, not picture
-FINE, COARSE = 0.7, 2.0  # pixels of the thumbnail: standard deviations of the two blurs whose difference is compared
+FINE, COARSE = (
+    0.7,
+    2.0,
+)  # pixels of the thumbnail: standard deviations of the two blurs whose difference is compared
 BLOCK = 2**24  # cells of one block of the table of hash distances: 64 MiB
 PAIRS = 2**11  # pairs correlated at once: 64 MiB
 
@@ -42,14 +47,18 @@ def perceptual_hash(picture: Image.Image) -> str:
     frequencies 0 to 15, row by row, horizontal ones 1 to 15 within each, the first bit highest. The mirrored picture's
     hash differs in the bits `ODD`, all of them and no others, save where a coefficient is zero.
     """
-    thumbnail = np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR), dtype=np.float64)
+    thumbnail = np.asarray(
+        picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR), dtype=np.float64
+    )
     if thumbnail.min() == thumbnail.max():
         return ""
     coefficients = dctn(thumbnail, norm="ortho")[np.ix_(ROWS, COLUMNS)]
     return np.packbits(coefficients > ZERO).tobytes().hex()
 
 
-def find_copies(files: pd.DataFrame, root: Path, hash_distance: int, correlation: float) -> pd.DataFrame:
+def find_copies(
+    files: pd.DataFrame, root: Path, hash_distance: int, correlation: float
+) -> pd.DataFrame:
     """Return one row per pair of copies: path_a < path_b, kind (exact, near or mirrored), correlation; sorted by paths.
 
     `files` are usable images with the columns path (below `root`), sha256 and hash. Equal files are linked to the first
@@ -61,7 +70,14 @@ def find_copies(files: pd.DataFrame, root: Path, hash_distance: int, correlation
     files = files.sort_values("path", ignore_index=True)
     first = files.groupby("sha256")["path"].transform("first")
     copied = files["path"] != first
-    exact = pd.DataFrame({"path_a": first[copied], "path_b": files["path"][copied], "kind": "exact", "correlation": 1.0})
+    exact = pd.DataFrame(
+        {
+            "path_a": first[copied],
+            "path_b": files["path"][copied],
+            "kind": "exact",
+            "correlation": 1.0,
+        }
+    )
     distinct = files[~copied & files["hash"].fillna("").ne("")]
     near = _near_copies(distinct["path"].to_numpy(), distinct["hash"].tolist(), root, hash_distance)
     near = near[near["correlation"] >= correlation]
@@ -77,7 +93,9 @@ def group(paths: Sequence[str], copies: pd.DataFrame) -> list[str]:
     return pd.Series(list(paths), dtype=object).groupby(component).transform("min").tolist()
 
 
-def closest_copies(files: pd.DataFrame, known: pd.DataFrame, hash_distance: int, correlation: float) -> pd.DataFrame:
+def closest_copies(
+    files: pd.DataFrame, known: pd.DataFrame, hash_distance: int, correlation: float
+) -> pd.DataFrame:
     """Return one row per image of `files` that copies one of `known`, the closest: image, known, kind, correlation.
 
     `image` and `known` are row numbers. Both tables have the columns sha256, hash and file, a path; that of a known picture that is
@@ -87,13 +105,26 @@ def closest_copies(files: pd.DataFrame, known: pd.DataFrame, hash_distance: int,
     same = files.sha256.map(numbers[~numbers.index.duplicated()]).to_numpy()
     exact, rest = np.flatnonzero(~pd.isna(same)), np.flatnonzero(pd.isna(same))
     one, other, flipped = _close(files.hash.iloc[rest], known.hash, hash_distance)
-    pairs = pd.DataFrame({"image": rest[one], "known": other, "kind": np.where(flipped, "mirrored", "near"), "correlation": np.nan})
+    pairs = pd.DataFrame(
+        {
+            "image": rest[one],
+            "known": other,
+            "kind": np.where(flipped, "mirrored", "near"),
+            "correlation": np.nan,
+        }
+    )
     here = known.file.iloc[other].ne("").to_numpy()
     seen = pairs[here]
-    kind, score = _compare(files.file.iloc[seen.image].to_numpy(), known.file.iloc[seen.known].to_numpy())
+    kind, score = _compare(
+        files.file.iloc[seen.image].to_numpy(), known.file.iloc[seen.known].to_numpy()
+    )
     seen = seen.assign(kind=kind, correlation=score)[score >= correlation]
-    equal = pd.DataFrame({"image": exact, "known": same[exact].astype(int), "kind": "exact", "correlation": 1.0})
-    found = pd.concat([equal, seen, pairs[~here]]).sort_values(["image", "correlation", "known"], ascending=[True, False, True])
+    equal = pd.DataFrame(
+        {"image": exact, "known": same[exact].astype(int), "kind": "exact", "correlation": 1.0}
+    )
+    found = pd.concat([equal, seen, pairs[~here]]).sort_values(
+        ["image", "correlation", "known"], ascending=[True, False, True]
+    )
     return found.drop_duplicates("image", ignore_index=True)
 
 
@@ -107,12 +138,16 @@ def alike(hashes: Sequence[str], others: Sequence[str], hash_distance: int) -> n
     return found
 
 
-def _near_copies(paths: np.ndarray, hashes: list[str], root: Path, hash_distance: int) -> pd.DataFrame:
+def _near_copies(
+    paths: np.ndarray, hashes: list[str], root: Path, hash_distance: int
+) -> pd.DataFrame:
     """Correlate the candidates among sorted `paths`, straight and mirrored, and keep the better of the two."""
     one, other = _candidates(hashes, hash_distance)
     files = np.array([str(root / path) for path in paths], dtype=object)
     kind, correlation = _compare(files[one], files[other])
-    return pd.DataFrame({"path_a": paths[one], "path_b": paths[other], "kind": kind, "correlation": correlation})
+    return pd.DataFrame(
+        {"path_a": paths[one], "path_b": paths[other], "kind": kind, "correlation": correlation}
+    )
 
 
 def _compare(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +182,9 @@ def _candidates(hashes: list[str], hash_distance: int) -> tuple[np.ndarray, np.n
     return one, other
 
 
-def _close(hashes: Sequence[str], others: Sequence[str], hash_distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _close(
+    hashes: Sequence[str], others: Sequence[str], hash_distance: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the indices of the pairs of two lists whose hashes are close, and whether the mirrored one is; "" is close to none."""
     one, other = (np.flatnonzero([bool(text) for text in texts]) for texts in (hashes, others))
     even, odd = _signs([text for text in hashes if text])
@@ -157,7 +194,9 @@ def _close(hashes: Sequence[str], others: Sequence[str], hash_distance: int) -> 
     for start in range(0, len(one), step):
         part = slice(start, start + step)
         product = odd[part] @ other_odd.T
-        row, column = np.nonzero(even[part] @ other_even.T + np.abs(product) >= BITS - 2 * hash_distance)
+        row, column = np.nonzero(
+            even[part] @ other_even.T + np.abs(product) >= BITS - 2 * hash_distance
+        )
         found.append(np.stack([one[part][row], other[column], product[row, column] < 0]))
     pairs = np.concatenate(found, axis=1)
     return pairs[0], pairs[1], pairs[2].astype(bool)
@@ -182,7 +221,9 @@ def _fine_structure(path: Path) -> np.ndarray:
     return structure / np.linalg.norm(structure)
 
 
-def _correlate(structures: np.ndarray, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _correlate(
+    structures: np.ndarray, one: np.ndarray, other: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the correlations of the pairs, straight and with one picture mirrored, to four decimals."""
     straight, mirrored = np.empty(len(one)), np.empty(len(one))
     for start in range(0, len(one), PAIRS):

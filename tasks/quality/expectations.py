@@ -19,10 +19,16 @@ Rule = tuple[str, Callable[[float], gxe.Expectation], str]
 RULES: dict[str, Rule] = {
     "usable_share": (
         "files",
-        lambda share: gxe.ExpectColumnValuesToBeInSet(column="status", value_set=["usable"], mostly=share),
+        lambda share: gxe.ExpectColumnValuesToBeInSet(
+            column="status", value_set=["usable"], mostly=share
+        ),
         "at least {:.0%} of the files to be usable images",
     ),
-    "classes": ("classes", lambda count: gxe.ExpectTableRowCountToBeBetween(min_value=int(count)), "at least {:g} classes"),
+    "classes": (
+        "classes",
+        lambda count: gxe.ExpectTableRowCountToBeBetween(min_value=int(count)),
+        "at least {:g} classes",
+    ),
     "images_per_class": (
         "classes",
         lambda count: gxe.ExpectColumnValuesToBeBetween(column="images", min_value=count),
@@ -68,11 +74,19 @@ def judge(files: pd.DataFrame, expectations: Expectations, data_docs: Path) -> l
     """
     context = _context(data_docs)
     tables = _tables(files)
-    asked = {name: getattr(expectations, name) for name in RULES if getattr(expectations, name).level != "off"}
+    asked = {
+        name: getattr(expectations, name)
+        for name in RULES
+        if getattr(expectations, name).level != "off"
+    }
     results = []
     for table, frame in tables.items():
         names = [name for name in asked if RULES[name][0] == table]
-        for name, outcome in zip(names, _validate(context, table, frame, [(name, asked[name]) for name in names]), strict=True):
+        for name, outcome in zip(
+            names,
+            _validate(context, table, frame, [(name, asked[name]) for name in names]),
+            strict=True,
+        ):
             results.append(_result(name, asked[name], outcome, frame))
     context.build_data_docs()
     return results
@@ -82,13 +96,20 @@ def _context(data_docs: Path) -> gx.data_context.EphemeralDataContext:
     shutil.rmtree(data_docs, ignore_errors=True)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(data_docs.resolve())}
-    context.update_data_docs_site("local_site", {"class_name": "SiteBuilder", "store_backend": store})
+    store = {
+        "class_name": "TupleFilesystemStoreBackend",
+        "base_directory": str(data_docs.resolve()),
+    }
+    context.update_data_docs_site(
+        "local_site", {"class_name": "SiteBuilder", "store_backend": store}
+    )
     return context
 
 
 def _tables(files: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    endings = {**Image.registered_extensions(), ".dcm": "DICOM"} | dict.fromkeys((".heic", ".heif", ".hif"), "HEIF")
+    endings = {**Image.registered_extensions(), ".dcm": "DICOM"} | dict.fromkeys(
+        (".heic", ".heif", ".hif"), "HEIF"
+    )
     images = files[files.status == "usable"].assign(
         side=lambda rows: rows[["width", "height"]].min(axis=1),
         name_fits=lambda rows: [
@@ -98,11 +119,19 @@ def _tables(files: pd.DataFrame) -> dict[str, pd.DataFrame]:
     )
     labels = sorted(set(files.label) - {""})
     counts = images.label.value_counts().reindex(labels, fill_value=0)
-    classes = pd.DataFrame({"path": labels, "images": counts.values, "imbalance": counts.max() / counts.clip(lower=0.5).values})
+    classes = pd.DataFrame(
+        {
+            "path": labels,
+            "images": counts.values,
+            "imbalance": counts.max() / counts.clip(lower=0.5).values,
+        }
+    )
     return {"files": files[files.status != "aside"], "classes": classes, "images": images}
 
 
-def _validate(context: gx.data_context.EphemeralDataContext, table: str, frame: pd.DataFrame, asked: list) -> list:
+def _validate(
+    context: gx.data_context.EphemeralDataContext, table: str, frame: pd.DataFrame, asked: list
+) -> list:
     if not asked:
         return []
     source = context.data_sources.add_pandas(table)
@@ -111,8 +140,12 @@ def _validate(context: gx.data_context.EphemeralDataContext, table: str, frame: 
     for name, threshold in asked:
         value = getattr(threshold, "minimum", getattr(threshold, "maximum", None))
         suite.add_expectation(RULES[name][1](value))
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name=table, data=batch, suite=suite))
-    escaped = frame.assign(path=frame.path.map(html.escape))  # its pages show a path as the HTML that it might be
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name=table, data=batch, suite=suite)
+    )
+    escaped = frame.assign(
+        path=frame.path.map(html.escape)
+    )  # its pages show a path as the HTML that it might be
     result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": ["path"]}
     checkpoint = gx.Checkpoint(
         name=table,
@@ -127,11 +160,19 @@ def _validate(context: gx.data_context.EphemeralDataContext, table: str, frame: 
 def _result(name: str, threshold: object, outcome: object, frame: pd.DataFrame) -> dict:
     table, _, wanted = RULES[name]
     value = getattr(threshold, "minimum", getattr(threshold, "maximum", 0))
-    offenders = sorted(html.unescape(row["path"]) for row in outcome.result.get("unexpected_index_list") or [])
+    offenders = sorted(
+        html.unescape(row["path"]) for row in outcome.result.get("unexpected_index_list") or []
+    )
     if name == "classes":
         offenders = sorted(frame.path)
-    found = f"{len(offenders)} of {len(frame)} {table} do not" if name != "classes" else f"found {len(frame)}"
-    listed = ", ".join(offenders[:NAMED]) + (f" and {len(offenders) - NAMED} more" if len(offenders) > NAMED else "")
+    found = (
+        f"{len(offenders)} of {len(frame)} {table} do not"
+        if name != "classes"
+        else f"found {len(frame)}"
+    )
+    listed = ", ".join(offenders[:NAMED]) + (
+        f" and {len(offenders) - NAMED} more" if len(offenders) > NAMED else ""
+    )
     message = f"expected {wanted.format(value)}; {found}{': ' + listed if listed else ''}"
     return {
         "expectation": name,

@@ -33,7 +33,11 @@ class Folder:
     @cached_property
     def with_images(self) -> dict[str, "Folder"]:
         """The folders in it that hold an image, at any depth."""
-        return {name: folder for name, folder in self.folders.items() if folder.images or folder.with_images}
+        return {
+            name: folder
+            for name, folder in self.folders.items()
+            if folder.images or folder.with_images
+        }
 
 
 def look(root: Path) -> tuple[Folder, Counter[str]]:
@@ -48,11 +52,17 @@ def look(root: Path) -> tuple[Folder, Counter[str]]:
     return tree, litter
 
 
-def walk(root: Path, litter: Counter[str] | None = None) -> Iterator[tuple[str, list[str], list[str]]]:
+def walk(
+    root: Path, litter: Counter[str] | None = None
+) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yield as `os.walk` does, in order and without litter, which is counted. Links are followed."""
     for parent, folders, files in os.walk(root, followlinks=True):
         if litter is not None:
-            litter.update("._*" if name.startswith("._") else name for name in (*folders, *files) if is_litter(name))
+            litter.update(
+                "._*" if name.startswith("._") else name
+                for name in (*folders, *files)
+                if is_litter(name)
+            )
         folders[:] = sorted(name for name in folders if not is_litter(name))
         yield parent, folders, sorted(name for name in files if not is_litter(name))
 

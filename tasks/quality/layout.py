@@ -49,7 +49,9 @@ class Layout:
     label_from: str = "folder"
     aside: tuple[str, ...] = ()  # folders of images without a class
     notes: tuple[str, ...] = ()
-    counts: Mapping[tuple[str, str], int] = field(default_factory=dict)  # files that may be images, by part and class
+    counts: Mapping[tuple[str, str], int] = field(
+        default_factory=dict
+    )  # files that may be images, by part and class
 
     def place(self, path: str) -> tuple[str, str]:
         """Return part and class of a file, by its path below the images; a class of "" where it lies in none."""
@@ -88,7 +90,11 @@ def label_of_name(name: str) -> str:
 def part_of_name(name: str) -> str | None:
     """Return the part that a folder's name names, None where it names none or two: `Seg_Train`, `TestSet`, `val2017`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|[\W\d_]+", " ", name)
-    found = {PARTS[match[1]] for word in spaced.casefold().split() if (match := PART_WORD.fullmatch(word))}
+    found = {
+        PARTS[match[1]]
+        for word in spaced.casefold().split()
+        if (match := PART_WORD.fullmatch(word))
+    }
     return found.pop() if len(found) == 1 else None
 
 
@@ -99,7 +105,9 @@ def read_layout(root: Path, validate: Validate) -> Layout:
     layout = _set_aside((_given if is_said else _find)(tree, validate), tree)
     files = _by_class(layout, tree)
     if not files:
-        raise UserError(f"no image has a class: {layout.expected}, as `validate.layout` and `validate.label_from` say")
+        raise UserError(
+            f"no image has a class: {layout.expected}, as `validate.layout` and `validate.label_from` say"
+        )
     if validate.layout.similar_names == "refuse":
         refuse_similar({label for _, label in files})
     of_class: dict[str, list[Path]] = {}
@@ -107,7 +115,9 @@ def read_layout(root: Path, validate: Validate) -> Layout:
         of_class.setdefault(label, []).extend(root / path for path in paths)
     refuse_repeated(of_class)
     counts = {place: len(paths) for place, paths in sorted((_empty(layout, tree) | files).items())}
-    return replace(layout, counts=counts, notes=(*layout.notes, *_note_empty(counts), *_note_litter(litter)))
+    return replace(
+        layout, counts=counts, notes=(*layout.notes, *_note_empty(counts), *_note_litter(litter))
+    )
 
 
 def read_foreign_layout(root: Path) -> Layout:
@@ -118,7 +128,9 @@ def read_foreign_layout(root: Path) -> Layout:
     tree, _ = look(root)
     path, top = _unwrap("", tree)
     parts = {
-        join(path, name): part for name, inner in top.with_images.items() if inner.with_images and (part := part_of_name(name))
+        join(path, name): part
+        for name, inner in top.with_images.items()
+        if inner.with_images and (part := part_of_name(name))
     }
     return Layout(parts or {path: ""})
 
@@ -127,7 +139,9 @@ def _by_class(layout: Layout, tree: Folder) -> dict[tuple[str, str], list[str]]:
     """Return the paths of the files of each part and class that may be images."""
     files: dict[tuple[str, str], list[str]] = {}
     for path, folder in each_folder(tree):
-        for inside in (join(path, name) for name in folder.images if not layout.is_aside(f"{path}/")):
+        for inside in (
+            join(path, name) for name in folder.images if not layout.is_aside(f"{path}/")
+        ):
             files.setdefault(layout.place(inside), []).append(inside)
     return {place: paths for place, paths in files.items() if place[1]}
 
@@ -143,7 +157,11 @@ def _set_aside(layout: Layout, tree: Folder) -> Layout:
     """Leave aside the folders of parts in which no image has a class, but that of training."""
     known = dict(each_folder(tree))
     labelled = {part for part, _ in _by_folder(layout, tree)}
-    unlabelled = [path for path, part in layout.parts.items() if part not in ("", "training") and path not in labelled]
+    unlabelled = [
+        path
+        for path, part in layout.parts.items()
+        if part not in ("", "training") and path not in labelled
+    ]
     aside = (*layout.aside, *unlabelled)
     return replace(layout, aside=aside, notes=(*layout.notes, *_notes_aside(aside, known)))
 
@@ -157,14 +175,32 @@ def _by_folder(layout: Layout, tree: Folder) -> set[tuple[str, str]]:
 def _given(tree: Folder, validate: Validate) -> Layout:
     """Take the layout as `validate.layout` says; where it says a depth alone, the parts by their names."""
     known = dict(each_folder(tree))
-    said = _said_parts(validate, known) if validate.layout.parts is not None else _named_parts(*_unwrap("", tree))
+    said = (
+        _said_parts(validate, known)
+        if validate.layout.parts is not None
+        else _named_parts(*_unwrap("", tree))
+    )
     parts = said if "training" in said.values() else {"": "", **said}
-    beside = [name for name in tree.with_images if not any(folder.split("/")[0] == name for folder in said)]
-    return Layout(parts, validate.layout.depth or 0, validate.label_from, () if "" in parts else tuple(beside), _notes_parts(parts))
+    beside = [
+        name
+        for name in tree.with_images
+        if not any(folder.split("/")[0] == name for folder in said)
+    ]
+    return Layout(
+        parts,
+        validate.layout.depth or 0,
+        validate.label_from,
+        () if "" in parts else tuple(beside),
+        _notes_parts(parts),
+    )
 
 
 def _said_parts(validate: Validate, known: Mapping[str, Folder]) -> dict[str, str]:
-    said = {folder.strip("/"): part for part, folders in (validate.layout.parts or {}).items() for folder in folders}
+    said = {
+        folder.strip("/"): part
+        for part, folders in (validate.layout.parts or {}).items()
+        for folder in folders
+    }
     missing = [folder for folder in said if folder not in known]
     if missing:
         raise UserError(
@@ -197,7 +233,9 @@ def _find_parts(path: str, top: Folder) -> Layout | None:
     """Return the layout where folders of parts hold class folders; None where the folders at the top are classes."""
     holders = {name: inner for name, inner in top.with_images.items() if inner.with_images}
     again = {name: _again(name, inner, top) for name, inner in holders.items()}
-    for name in (name for name, same in again.items() if same and part_of_name(name) in (None, "training")):
+    for name in (
+        name for name, same in again.items() if same and part_of_name(name) in (None, "training")
+    ):
         raise UserError(
             f"{join(path, name)} holds {_list(again[name])} again, which lie beside it too: import one of the two, "
             f"or remove the other from the source"
@@ -215,8 +253,17 @@ def _find_parts(path: str, top: Folder) -> Layout | None:
 
 def _with_parts(path: str, top: Folder, held: dict[str, str]) -> Layout:
     inner = {name: _unwrap_part(join(path, name), top.folders[name]) for name in held}
-    learned = {label for name, part in held.items() if part == "training" for label in inner[name][1].with_images}
-    aside = [join(path, name) for name, folder in top.with_images.items() if name not in held and _is_unlabelled(name, folder)]
+    learned = {
+        label
+        for name, part in held.items()
+        if part == "training"
+        for label in inner[name][1].with_images
+    }
+    aside = [
+        join(path, name)
+        for name, folder in top.with_images.items()
+        if name not in held and _is_unlabelled(name, folder)
+    ]
     parts = {}
     for name, part in held.items():
         where, folder = inner[name]
@@ -226,17 +273,23 @@ def _with_parts(path: str, top: Folder, held: dict[str, str]) -> Layout:
         else:
             parts[where] = part
     if all(map(_means_no_class, learned)):
-        raise UserError(f"{_list(list(parts))} hold images without class folders: {LABELS_ELSEWHERE}")
+        raise UserError(
+            f"{_list(list(parts))} hold images without class folders: {LABELS_ELSEWHERE}"
+        )
     for where, folder in (inner[name] for name, part in held.items() if part == "training"):
         _refuse_repeated_inside(folder, f"in {where}/, ")
-    beside = [name for name in top.with_images if name not in held and join(path, name) not in aside]
+    beside = [
+        name for name in top.with_images if name not in held and join(path, name) not in aside
+    ]
     lost = (f"in no part, so in no class: {_list(beside)}",) if beside else ()
     return Layout(parts, aside=tuple(aside), notes=(*_notes_parts(parts), *lost))
 
 
 def _refuse_repeated_inside(folder: Folder, where: str) -> None:
     """Raise `UserError` where the folders of a part's classes hold the same folders, which may be the classes."""
-    inner = {name: _classes(holder) for name, holder in folder.with_images.items() if holder.with_images}
+    inner = {
+        name: _classes(holder) for name, holder in folder.with_images.items() if holder.with_images
+    }
     if _repeat(inner):
         inside = sorted({label for labels in inner.values() for label in labels})
         raise UserError(
@@ -261,13 +314,21 @@ def _refuse_parts_without_training(top: Folder, held: dict[str, str]) -> None:
         )
 
 
-def _refuse_strangers(path: str, top: Folder, held: dict[str, str], holders: Mapping[str, Folder]) -> None:
+def _refuse_strangers(
+    path: str, top: Folder, held: dict[str, str], holders: Mapping[str, Folder]
+) -> None:
     """Raise `UserError` where folders beside those of parts hold the same classes, or a part is named in many words only."""
     classes = {label for name in held for label in _classes(holders[name])}
-    beside = [name for name in holders if name not in held and not _is_unlabelled(name, holders[name])]
+    beside = [
+        name for name in holders if name not in held and not _is_unlabelled(name, holders[name])
+    ]
     same = [name for name in beside if classes & set(_classes(holders[name]))]
     loose = [name for name in held if name.casefold() not in PARTS]
-    flat = [name for name, inner in top.with_images.items() if name not in held and not _is_unlabelled(name, inner)]
+    flat = [
+        name
+        for name, inner in top.with_images.items()
+        if name not in held and not _is_unlabelled(name, inner)
+    ]
     if same or (beside and loose) or (flat and all(map(_is_group, classes))):
         raise UserError(_two_readings(path, top, [*held, *(same or beside or flat)]))
 
@@ -278,7 +339,9 @@ def _find_classes(path: str, top: Folder) -> Layout:
     named = {name: part for name in classes if (part := part_of_name(name))}
     flat = {name: part for name, part in named.items() if not classes[name].with_images}
     if len(classes) > 1 and len(flat) == len(classes):
-        raise UserError(f"{_list(list(flat))} hold images without class folders: {LABELS_ELSEWHERE}")
+        raise UserError(
+            f"{_list(list(flat))} hold images without class folders: {LABELS_ELSEWHERE}"
+        )
     tests = [name for name, part in flat.items() if part == "test"]
     if tests and len(classes) - len(flat) >= 2:
         raise UserError(
@@ -294,7 +357,13 @@ def _find_classes(path: str, top: Folder) -> Layout:
         )
     if _repeat(inner):
         raise UserError(_two_readings(path, top, list(inner)))
-    notes = [f"{_list(list(named))}: named like a part, taken as a class (validate.layout.parts says otherwise)"] if named else []
+    notes = (
+        [
+            f"{_list(list(named))}: named like a part, taken as a class (validate.layout.parts says otherwise)"
+        ]
+        if named
+        else []
+    )
     if inner:
         deeper = sorted({label for labels in inner.values() for label in labels})
         notes.append(
@@ -308,11 +377,22 @@ def _two_readings(path: str, top: Folder, names: list[str]) -> str:
     """Say that folders may be parts, classes, or folders above classes, and which settings choose."""
     inside = sorted({label for name in names for label in _classes(top.folders[name])})
     above = len(PurePosixPath(path).parts)
-    depth = 1 + above + max(len(PurePosixPath(_unwrap_part("", top.folders[name])[0]).parts) for name in names)
+    depth = (
+        1
+        + above
+        + max(len(PurePosixPath(_unwrap_part("", top.folders[name])[0]).parts) for name in names)
+    )
     strangers = [name for name in names if part_of_name(name) is None]
-    training = [name for name in names if part_of_name(name) == "training"] or strangers[:1] or names[:1]
-    parts = {"training": training} | {part_of_name(name) or "test": [name] for name in names if name not in training}
-    said = ", ".join(f"{part}: [{', '.join(join(path, name) for name in folders)}]" for part, folders in parts.items())
+    training = (
+        [name for name in names if part_of_name(name) == "training"] or strangers[:1] or names[:1]
+    )
+    parts = {"training": training} | {
+        part_of_name(name) or "test": [name] for name in names if name not in training
+    }
+    said = ", ".join(
+        f"{part}: [{', '.join(join(path, name) for name in folders)}]"
+        for part, folders in parts.items()
+    )
     return (
         f"{_list(names)} hold folders of the same names ({_list(inside)}), and can be read in more than one way. "
         "Give one of them to `make data FROM=`, or say in params.yaml, below validate:\n"
@@ -326,7 +406,11 @@ def _describe_flat(top: Folder) -> str:
     """Say what is to be done with images that lie in no folder."""
     if not top.images:
         archives = list(filter(ARCHIVE.fullmatch, top.files))
-        return f"{_list(archives)}: unpack it, and import the folder" if archives else "holds no image; expected class folders"
+        return (
+            f"{_list(archives)}: unpack it, and import the folder"
+            if archives
+            else "holds no image; expected class folders"
+        )
     if any("\\" in name for name in top.images):
         return (
             f"the names hold backslashes ({top.images[0]}): the archive was not unpacked as folders. Unpack it again "
@@ -354,7 +438,9 @@ def _unwrap(path: str, folder: Folder) -> tuple[str, Folder]:
     """Go down while a folder holds nothing but one folder of folders with images; return where that ends."""
     while len(folder.with_images) == 1:
         name, inner = next(iter(folder.with_images.items()))
-        is_class = not inner.with_images and (folder.images or (not part_of_name(name) and not _is_group(name)))
+        is_class = not inner.with_images and (
+            folder.images or (not part_of_name(name) and not _is_group(name))
+        )
         if is_class or (inner.with_images and part_of_name(name) == "training"):
             break
         path, folder = join(path, name), inner

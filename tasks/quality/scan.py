@@ -39,17 +39,26 @@ def scan(raw: Path, limits: Limits, validate: Validate | None = DEFAULT) -> pd.D
     """
     paths = sorted(walk(raw), key=lambda path: path.as_posix())
     if not paths:
-        raise UserError(f"{raw}: expected images in class folders, found no file; `make data FROM=<folder>` brings yours")
+        raise UserError(
+            f"{raw}: expected images in class folders, found no file; `make data FROM=<folder>` brings yours"
+        )
     layout = read_foreign_layout(raw) if validate is None else read_layout(raw, validate)
     for note in layout.notes:
         log.info("%s", note)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(
-            tqdm(pool.map(lambda path: _row(path, raw, layout, limits), paths), total=len(paths), desc="files", unit=" files")
+            tqdm(
+                pool.map(lambda path: _row(path, raw, layout, limits), paths),
+                total=len(paths),
+                desc="files",
+                unit=" files",
+            )
         )
     bits = find_bits(pd.DataFrame(rows, columns=list(COLUMNS)))
     rows = [row | _detail(row, row["scales"][bits]) if "scales" in row else row for row in rows]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(("width", "height", "levels", "peak"), "Int64"))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
+        dict.fromkeys(("width", "height", "levels", "peak"), "Int64")
+    )
 
 
 def find_bits(files: pd.DataFrame) -> int | None:
@@ -79,7 +88,13 @@ def _row(path: Path, raw: Path, layout: Layout, limits: Limits) -> dict[str, obj
     part, label = layout.place(relative)
     row: dict[str, object] = {"path": relative, "subset": part, "label": label, "status": "usable"}
     if layout.is_aside(relative):
-        return row | {"subset": "", "label": "", "status": "aside", "reason": "unlabelled", "detail": "it lies in no class folder"}
+        return row | {
+            "subset": "",
+            "label": "",
+            "status": "aside",
+            "reason": "unlabelled",
+            "detail": "it lies in no class folder",
+        }
     try:
         content = read_file(path, limits)
         row |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(content).hexdigest()}
@@ -103,19 +118,26 @@ def _describe(content: bytes, limits: Limits) -> dict[str, object]:
         "peak": decoded.peak,
         "hash": perceptual_hash(grey),
     }
-    return found | (_measure(grey.histogram()) if decoded.peak is None else {"scales": _scales(decoded)})
+    return found | (
+        _measure(grey.histogram()) if decoded.peak is None else {"scales": _scales(decoded)}
+    )
 
 
 def _measure(histogram: Sequence[int]) -> dict[str, object]:
     """Return mean, standard deviation and number of the grey levels of a picture by how often each of 256 is used."""
     brightness = ImageStat.Stat(list(histogram))
-    return {"mean": brightness.mean[0], "std": brightness.stddev[0], "levels": sum(map(bool, histogram))}
+    return {
+        "mean": brightness.mean[0],
+        "std": brightness.stddev[0],
+        "levels": sum(map(bool, histogram)),
+    }
 
 
 def _scales(decoded: Decoded) -> dict[int, dict[str, object]]:
     """Measure a picture of more than 8 bits on every scale that the set may turn out to have, by its bits."""
     return {
-        bits: _measure(decoded.scale_to(bits).convert("L").histogram()) | {"clipped": decoded.clipped(bits)}
+        bits: _measure(decoded.scale_to(bits).convert("L").histogram())
+        | {"clipped": decoded.clipped(bits)}
         for bits in range(8, 33, 2)
     }
 

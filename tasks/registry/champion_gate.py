@@ -60,7 +60,9 @@ class Outcome:
     numbers: dict[str, object] = field(default_factory=dict)
 
 
-def settled(candidate: Candidate, champion: ModelVersion | None, lines: Sequence[Line], gate: Gate | None) -> Outcome | None:
+def settled(
+    candidate: Candidate, champion: ModelVersion | None, lines: Sequence[Line], gate: Gate | None
+) -> Outcome | None:
     """Return what was decided before, by a person or by a look that would only be repeated; None where a look is due."""
     number, change = int(candidate.version.version), promotions.last_change(lines)
     if champion is None and change is not None:
@@ -72,7 +74,9 @@ def settled(candidate: Candidate, champion: ModelVersion | None, lines: Sequence
         )
     if champion is not None and int(champion.version) == number:
         since = change is not None and change["champion_sha256"] == candidate.sha256
-        return Outcome(STANDS, f"it is the champion already{f', since {_decided(change)}' if since else ''}")
+        return Outcome(
+            STANDS, f"it is the champion already{f', since {_decided(change)}' if since else ''}"
+        )
     champion_sha256 = champion.tags[versions.SHA256] if champion else None
     decision = promotions.decision_against(lines, candidate.sha256, champion_sha256)
     if decision is not None:
@@ -82,14 +86,20 @@ def settled(candidate: Candidate, champion: ModelVersion | None, lines: Sequence
             STANDS,
             f"version {champion.version} stays champion: {_decided(decision)} ({decision['reason']}) {why}; {_person(number)}",
         )
-    look = promotions.find_look(lines, candidate.sha256, champion_sha256, candidate.test_sha256, gate and gate.model_dump())
+    look = promotions.find_look(
+        lines, candidate.sha256, champion_sha256, candidate.test_sha256, gate and gate.model_dump()
+    )
     if look is None:
         return None
     verdict = STANDS if look["verdict"] == PROMOTED else look["verdict"]
-    return Outcome(verdict, f"judged by {_decided(look)}, and not again: {look['verdict']}: {look['reason']}")
+    return Outcome(
+        verdict, f"judged by {_decided(look)}, and not again: {look['verdict']}: {look['reason']}"
+    )
 
 
-def judge(candidate: Candidate, champion: ModelVersion | None, folder: Path | None, gate: Gate | None) -> Outcome:
+def judge(
+    candidate: Candidate, champion: ModelVersion | None, folder: Path | None, gate: Gate | None
+) -> Outcome:
     """Look at the test. `folder` holds the champion's MLflow model; without a champion the candidate's own scores decide.
 
     Without a gate nothing is asked, and the candidate becomes champion.
@@ -106,21 +116,37 @@ def judge(candidate: Candidate, champion: ModelVersion | None, folder: Path | No
     if failed:
         return Outcome(REFUSED, "; ".join(failed + [obstacle] * bool(obstacle)), checks, numbers)
     if obstacle:
-        return Outcome(UNDECIDED, f"{obstacle}; {_person(int(candidate.version.version))}", checks, numbers)
-    why = [check.text for check in compared] if champion else ["the first champion", *(check.text for check in own)]
+        return Outcome(
+            UNDECIDED, f"{obstacle}; {_person(int(candidate.version.version))}", checks, numbers
+        )
+    why = (
+        [check.text for check in compared]
+        if champion
+        else ["the first champion", *(check.text for check in own)]
+    )
     return Outcome(PROMOTED, "; ".join(why), checks, numbers)
 
 
-def _against(candidate: Candidate, champion: ModelVersion, folder: Path, gate: Gate) -> tuple[str, list[Check], dict[str, object]]:
+def _against(
+    candidate: Candidate, champion: ModelVersion, folder: Path, gate: Gate
+) -> tuple[str, list[Check], dict[str, object]]:
     """Return what forbids a comparison, the criteria against the champion, and their numbers; one of the first two is empty."""
     named = f"version {champion.version}"
     classes = json.loads((versions.artifact(folder, "model") / CLASSES_JSON).read_text())
     if set(classes) != set(candidate.classes):
-        return f"{named} tells {_list(classes)} apart, and this version {_list(candidate.classes)}: not to be compared", [], {}
+        return (
+            f"{named} tells {_list(classes)} apart, and this version {_list(candidate.classes)}: not to be compared",
+            [],
+            {},
+        )
     try:
         seen = read_table(versions.artifact(folder, "seen"))
     except FileNotFoundError:
-        return f"{named} does not say which images it was trained on, so no test image is sure to be new to it", [], {}
+        return (
+            f"{named} does not say which images it was trained on, so no test image is sure to be new to it",
+            [],
+            {},
+        )
     fair, numbers = _fair_images(candidate, seen)
     if len(fair) < gate.images:
         return (
@@ -129,13 +155,22 @@ def _against(candidate: Candidate, champion: ModelVersion, folder: Path, gate: G
             [],
             numbers,
         )
-    log.info("%s predicts %d of %d test images anew, those that neither has seen", named, len(fair), len(candidate.test))
+    log.info(
+        "%s predicts %d of %d test images anew, those that neither has seen",
+        named,
+        len(fair),
+        len(candidate.test),
+    )
     answers = _answers(champion, folder, [candidate.clean / path for path in fair.path], classes)
-    checks, compared = compare(fair.label, fair.predicted, answers, candidate.classes, fair.group, gate)
+    checks, compared = compare(
+        fair.label, fair.predicted, answers, candidate.classes, fair.group, gate
+    )
     return "", checks, numbers | compared
 
 
-def _fair_images(candidate: Candidate, champion_seen: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, object]]:
+def _fair_images(
+    candidate: Candidate, champion_seen: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, object]]:
     """Return the test images that neither model, nor a copy of which, has seen; and how many there are of each."""
     new = [
         unseen_images.unseen(candidate.test, candidate.splits, seen, candidate.hash_distance)
@@ -149,15 +184,21 @@ def _fair_images(candidate: Candidate, champion_seen: pd.DataFrame) -> tuple[pd.
     return candidate.test[new[0] & new[1]], numbers
 
 
-def _answers(champion: ModelVersion, folder: Path, images: Sequence[Path], classes: Sequence[str]) -> list[str]:
+def _answers(
+    champion: ModelVersion, folder: Path, images: Sequence[Path], classes: Sequence[str]
+) -> list[str]:
     named = f"version {champion.version} of {champion.name}, the champion"
     try:
         answers = ask(folder, images)
     except UserError as error:
-        raise UserError(f"{named}: {error}. Install what it needs, or promote another version: {PROMOTE.format('N')}") from error
+        raise UserError(
+            f"{named}: {error}. Install what it needs, or promote another version: {PROMOTE.format('N')}"
+        ) from error
     unknown = set(answers) - set(classes)
     if unknown:
-        raise UserError(f"{named}: expected the classes {_list(classes)}, received also {_list(sorted(unknown))}")
+        raise UserError(
+            f"{named}: expected the classes {_list(classes)}, received also {_list(sorted(unknown))}"
+        )
     return answers
 
 

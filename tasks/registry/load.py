@@ -34,7 +34,10 @@ SQLITE = "sqlite:///"
 
 
 def load_predictor(
-    model: str = versions.CHAMPION, name: str | None = None, limits: Limits | None = None, explain: bool = False
+    model: str = versions.CHAMPION,
+    name: str | None = None,
+    limits: Limits | None = None,
+    explain: bool = False,
 ) -> Predictor:
     """Return the predictor of a model, warmed up; `name` is that of the registered model, by default what params.yaml says.
     A file may cost what an image of the training may, by `validate` of params.yaml, and no more than `limits`.
@@ -76,13 +79,17 @@ def is_folder(model: str) -> bool:
 def of_folder(folder: Path, limits: Limits = DEFAULT_LIMITS, explain: bool = False) -> Predictor:
     """Load `data/models/<architecture>`."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: expected what training wrote, such as data/models/<architecture>")
+        raise UserError(
+            f"{folder} is no folder: expected what training wrote, such as data/models/<architecture>"
+        )
     thresholds = folder.parent.parent / "results" / folder.name / THRESHOLDS_JSON
     predictor = from_folder(folder, str(folder), folder_sha256(folder), thresholds, limits)
     return explaining(predictor, folder) if explain else predictor
 
 
-def of_version(version: ModelVersion, limits: Limits = DEFAULT_LIMITS, explain: bool = False) -> Predictor:
+def of_version(
+    version: ModelVersion, limits: Limits = DEFAULT_LIMITS, explain: bool = False
+) -> Predictor:
     """Load a registered version, if its files are those that were registered."""
     with versions.fetched(version) as files:
         predictor = of_files(version, files, limits)
@@ -97,7 +104,14 @@ def of_files(version: ModelVersion, files: Path, limits: Limits = DEFAULT_LIMITS
         thresholds = None  # registered before there were any
     folder = versions.artifact(files, "model")
     try:
-        return from_folder(folder, named(version), version.tags[versions.SHA256], thresholds, limits, versions.read_tags(version))
+        return from_folder(
+            folder,
+            named(version),
+            version.tags[versions.SHA256],
+            thresholds,
+            limits,
+            versions.read_tags(version),
+        )
     except UserError as error:
         raise UserError(f"{named(version)}: {error}") from error
 
@@ -125,9 +139,15 @@ def find(model: str = versions.CHAMPION, name: str | None = None) -> ModelVersio
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             where = servers.masked(mlflow.get_tracking_uri())
-            raise UserError(f"the registry {where} does not answer: {servers.masked(str(error))}") from error
-        known = ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
-        raise UserError(f"there is no registered model {name}; known are: {known}. Name one with --name") from error
+            raise UserError(
+                f"the registry {where} does not answer: {servers.masked(str(error))}"
+            ) from error
+        known = (
+            ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
+        )
+        raise UserError(
+            f"there is no registered model {name}; known are: {known}. Name one with --name"
+        ) from error
     found = {str(version.version): version for version in listed}
     if number not in found:
         raise UserError(_unknown(model, name, registered.aliases, list(found.values())))
@@ -158,8 +178,12 @@ def _unknown(model: str, name: str, aliases: dict[str, str], listed: list[ModelV
         facts = [version.tags.get("architecture", ""), *called, version.tags.get("gate", "")]
         lines.append(f"    {version.version}  {', '.join(fact for fact in facts if fact)}")
     if model == versions.CHAMPION and listed:
-        lines.append('  Say --model <version>, or make one champion: python -m flows.promote --version N --reason "…"')
+        lines.append(
+            '  Say --model <version>, or make one champion: python -m flows.promote --version N --reason "…"'
+        )
     for folder in (Path("data/models", model), Path("data/ensembles/models", model)):
         if folder.is_dir():
             lines.append(f"  A folder is named by its path: --model {folder}")
-    return "\n".join(lines if listed else [*lines[:1], "  it has no versions at all: make run registers one"])
+    return "\n".join(
+        lines if listed else [*lines[:1], "  it has no versions at all: make run registers one"]
+    )

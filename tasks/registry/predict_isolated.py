@@ -27,7 +27,9 @@ def ask(model: Path, images: Sequence[Path]) -> list[str]:
         if result.returncode != 0:
             from tasks.errors import UserError
 
-            raise UserError(f"it does not predict: {(result.stderr.strip().splitlines() or ['no word of why'])[-1]}")
+            raise UserError(
+                f"it does not predict: {(result.stderr.strip().splitlines() or ['no word of why'])[-1]}"
+            )
         return json.loads(answered.read_text())
 
 
@@ -40,7 +42,9 @@ def main(model: Path, images_json: Path, answers_json: Path) -> None:
     images = [Path(path) for path in json.loads(images_json.read_text())]
     answers: list[str] = []
     for start in range(0, len(images), BATCH):
-        batch = pd.DataFrame({"image": [path.read_bytes() for path in images[start : start + BATCH]]})
+        batch = pd.DataFrame(
+            {"image": [path.read_bytes() for path in images[start : start + BATCH]]}
+        )
         table = loaded.predict(batch)
         refused = table["error"].dropna() if "error" in table else []
         if len(refused):

@@ -88,13 +88,19 @@ def champion_before(lines: Sequence[Line]) -> str | None:
     for line in filter(changes, lines):
         if line["event"] == ROLLBACK and line["champion_sha256"] in stack:
             del stack[stack.index(line["champion_sha256"]) :]
-        elif line["champion_before_sha256"] is not None and stack[-1:] != [line["champion_before_sha256"]]:
-            stack.append(line["champion_before_sha256"])  # made champion by something that left no line
+        elif line["champion_before_sha256"] is not None and stack[-1:] != [
+            line["champion_before_sha256"]
+        ]:
+            stack.append(
+                line["champion_before_sha256"]
+            )  # made champion by something that left no line
         stack.append(line["champion_sha256"])
     return stack[-2] if len(stack) > 1 else None
 
 
-def find_look(lines: Sequence[Line], sha256: str, champion_sha256: str | None, test_sha256: str, gate: dict) -> Line | None:
+def find_look(
+    lines: Sequence[Line], sha256: str, champion_sha256: str | None, test_sha256: str, gate: dict
+) -> Line | None:
     """Return the look that judged this model against this champion on these test images by these criteria."""
     wanted = (sha256, champion_sha256, test_sha256, gate)
     looks = [line for line in lines if line["event"] == LOOK]
@@ -102,7 +108,13 @@ def find_look(lines: Sequence[Line], sha256: str, champion_sha256: str | None, t
         (
             line
             for line in reversed(looks)
-            if (line["model_sha256"], line["champion_before_sha256"], line["hashes"]["test"], line["gate"]) == wanted
+            if (
+                line["model_sha256"],
+                line["champion_before_sha256"],
+                line["hashes"]["test"],
+                line["gate"],
+            )
+            == wanted
         ),
         None,
     )
@@ -120,10 +132,18 @@ def decision_against(lines: Sequence[Line], sha256: str, champion_sha256: str) -
         if line["event"] == ROLLBACK and line["champion_before_sha256"] == sha256:
             return line
     change = last_change(lines)
-    if change is None or change["event"] not in BY_A_PERSON or change["champion_sha256"] != champion_sha256:
+    if (
+        change is None
+        or change["event"] not in BY_A_PERSON
+        or change["champion_sha256"] != champion_sha256
+    ):
         return None
     known = lines[: lines.index(change) + 1]
-    mentioned = {line[key] for line in known for key in ("model_sha256", "champion_before_sha256", "champion_sha256")}
+    mentioned = {
+        line[key]
+        for line in known
+        for key in ("model_sha256", "champion_before_sha256", "champion_sha256")
+    }
     return change if sha256 in mentioned else None
 
 
@@ -132,11 +152,18 @@ def _parse(text: bytes) -> Line | None:
         line = json.loads(text)
     except ValueError:
         return None
-    return line if isinstance(line, dict) and {"when", "event", "champion_sha256", "champion_before_sha256"} <= set(line) else None
+    return (
+        line
+        if isinstance(line, dict)
+        and {"when", "event", "champion_sha256", "champion_before_sha256"} <= set(line)
+        else None
+    )
 
 
 def _who() -> str:
-    result = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["git", "config", "user.name"], capture_output=True, text=True, check=False
+    )
     try:
         return result.stdout.strip() or os.environ.get("USER") or getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

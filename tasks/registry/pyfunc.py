@@ -25,11 +25,16 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
                 f"{folder} is not what was registered: expected files of the SHA-256 {expected}, received {received}. "
                 "Bring them back from a back-up, or take another version"
             )
-        self.predictor = predictor.from_folder(folder, folder.name, received, thresholds and Path(thresholds))
+        self.predictor = predictor.from_folder(
+            folder, folder.name, received, thresholds and Path(thresholds)
+        )
         self.predictor.warm_up()
 
     def predict(
-        self, context: mlflow.pyfunc.PythonModelContext, model_input: pd.DataFrame, params: dict | None = None
+        self,
+        context: mlflow.pyfunc.PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict | None = None,
     ) -> pd.DataFrame:
         """Return one row per image: predicted, confidence, abstained, unfamiliar, distance, p_<class> of every class, error.
 
@@ -37,7 +42,11 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         nothing else, so that it does not cost the others their answers.
         """
         answers = self.predictor.predict(map(unpacked, model_input["image"]))
-        return pd.DataFrame([self.predictor.record(answer) for answer in answers], columns=self.predictor.columns, dtype=object)
+        return pd.DataFrame(
+            [self.predictor.record(answer) for answer in answers],
+            columns=self.predictor.columns,
+            dtype=object,
+        )
 
 
 def unpacked(content: bytes) -> bytes:

@@ -13,17 +13,25 @@ import pandas as pd
 from tasks.quality.duplicates import alike, closest_copies
 
 WITHHELD = "withheld"
-GIVEN = ["training", "validation", WITHHELD]  # an image of several parts counts in the first of them
+GIVEN = [
+    "training",
+    "validation",
+    WITHHELD,
+]  # an image of several parts counts in the first of them
 
 
 def images_given(splits: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
     """Return sha256, perceptual hash and split of the images that today's models are given, from splits.csv and files.csv."""
-    rows = splits.loc[splits.split.isin(GIVEN), ["sha256", "split"]].sort_values(["sha256", "split"])  # as GIVEN is sorted
+    rows = splits.loc[splits.split.isin(GIVEN), ["sha256", "split"]].sort_values(
+        ["sha256", "split"]
+    )  # as GIVEN is sorted
     given = rows.drop_duplicates("sha256")
     return given.assign(hash=given.sha256.map(_hashes(files)))[["sha256", "hash", "split"]]
 
 
-def judging_images(predictions: pd.DataFrame, splits: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
+def judging_images(
+    predictions: pd.DataFrame, splits: pd.DataFrame, files: pd.DataFrame
+) -> pd.DataFrame:
     """Return path, label, predicted, sha256, group and hash of the test images of predictions.csv, whose labels are the truth."""
     test = predictions.loc[predictions.split == "test", ["path", "label", "predicted"]]
     test = test.merge(splits[["path", "sha256", "group"]], on="path", validate="one_to_one")
@@ -35,7 +43,9 @@ def images_sha256(test: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(sorted(test.sha256 + "," + test.label)).encode()).hexdigest()
 
 
-def unseen(test: pd.DataFrame, splits: pd.DataFrame, seen: pd.DataFrame, hash_distance: int) -> np.ndarray:
+def unseen(
+    test: pd.DataFrame, splits: pd.DataFrame, seen: pd.DataFrame, hash_distance: int
+) -> np.ndarray:
     """Tell of each row of `judging_images` whether neither it nor a copy of it is among the images `seen` but for withheld ones.
 
     Copies, and images of one patient, are those of one group in today's splits.csv. An image that was seen and is gone since
@@ -45,11 +55,20 @@ def unseen(test: pd.DataFrame, splits: pd.DataFrame, seen: pd.DataFrame, hash_di
         seen = seen[seen.split != WITHHELD]
     groups = set(splits.group[splits.sha256.isin(seen.sha256)])
     gone = seen.hash[~seen.sha256.isin(splits.sha256)]
-    return ~(test.sha256.isin(seen.sha256) | test.group.isin(groups) | alike(test.hash, gone, hash_distance)).to_numpy()
+    return ~(
+        test.sha256.isin(seen.sha256)
+        | test.group.isin(groups)
+        | alike(test.hash, gone, hash_distance)
+    ).to_numpy()
 
 
 def overlap(
-    files: pd.DataFrame, given: pd.DataFrame, splits: pd.DataFrame, clean: Path, hash_distance: int, correlation: float
+    files: pd.DataFrame,
+    given: pd.DataFrame,
+    splits: pd.DataFrame,
+    clean: Path,
+    hash_distance: int,
+    correlation: float,
 ) -> pd.DataFrame:
     """Return of each foreign image that copies a `given` one the closest: path, copy_of, split, kind, correlation, sha256.
 
@@ -57,7 +76,9 @@ def overlap(
     `clean`, and pixels decide; else it is blank, and so is the correlation of a pair that the hash alone decided.
     """
     places = given.merge(splits[["sha256", "split", "path"]], on="sha256", suffixes=("", "_today"))
-    places = places.assign(moved=places.split != places.split_today).sort_values(["sha256", "moved", "path"])
+    places = places.assign(moved=places.split != places.split_today).sort_values(
+        ["sha256", "moved", "path"]
+    )
     path = given.sha256.map(places.drop_duplicates("sha256").set_index("sha256").path).fillna("")
     file = [str(clean / name) if name and (clean / name).is_file() else "" for name in path]
     known = given.assign(path=path, file=file, hash=given.hash.fillna(""))

@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
     """Return the version made of these model files."""
-    return next(iter(client.search_model_versions(f"name = '{name}' and tags.{SHA256} = '{sha256}'")), None)
+    return next(
+        iter(client.search_model_versions(f"name = '{name}' and tags.{SHA256} = '{sha256}'")), None
+    )
 
 
 def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
@@ -44,7 +46,9 @@ def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 def history(client: MlflowClient, name: str, path: Path) -> list[Line]:
     """Return the lines of `promotions.jsonl` and those that only the registry has, as after other people's runs; oldest first."""
-    lines = _tagged(client, name) | {line["when"]: line for line in promotions.read(path) if line["model"] == name}
+    lines = _tagged(client, name) | {
+        line["when"]: line for line in promotions.read(path) if line["model"] == name
+    }
     return [lines[when] for when in sorted(lines)]
 
 
@@ -102,7 +106,11 @@ def fetched(version: ModelVersion) -> Iterator[Path]:
     )
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}", dst_path=scratch))
+            folder = Path(
+                mlflow.artifacts.download_artifacts(
+                    f"models:/{version.name}/{version.version}", dst_path=scratch
+                )
+            )
             received = folder_sha256(artifact(folder, "model"))
         except (MlflowException, OSError) as error:
             raise UserError(f"{named} cannot be read: {error}. {remedy}") from error
@@ -131,7 +139,9 @@ def replace_artifact(client: MlflowClient, version: ModelVersion, file: Path) ->
 
 def _tagged(client: MlflowClient, name: str) -> dict[str, Line]:
     versions = client.search_model_versions(f"name = '{name}'", max_results=10_000)
-    values = [value for version in versions for key, value in version.tags.items() if key.startswith(LINE)]
+    values = [
+        value for version in versions for key, value in version.tags.items() if key.startswith(LINE)
+    ]
     return {line["when"]: line for line in map(json.loads, values)}
 
 
@@ -139,7 +149,14 @@ def _shorten(line: Line) -> str:
     """Return a line as a tag takes it: of very many classes it has no numbers of each, which the file keeps."""
     text = json.dumps(line)
     if len(text) > LONGEST:
-        text = json.dumps(line | {"numbers": {name: value for name, value in line["numbers"].items() if name != "recalls"}})
+        text = json.dumps(
+            line
+            | {
+                "numbers": {
+                    name: value for name, value in line["numbers"].items() if name != "recalls"
+                }
+            }
+        )
     return text
 
 
@@ -147,5 +164,7 @@ def _apply(client: MlflowClient, version: ModelVersion, line: Line) -> None:
     if promotions.changes(line):
         client.set_registered_model_alias(version.name, CHAMPION, version.version)
     if line["event"] == promotions.LOOK:
-        client.set_model_version_tag(version.name, version.version, "gate", f"{line['verdict']}: {line['reason']}")
+        client.set_model_version_tag(
+            version.name, version.version, "gate", f"{line['verdict']}: {line['reason']}"
+        )
     client.set_model_version_tag(version.name, version.version, LINE + line["when"], _shorten(line))

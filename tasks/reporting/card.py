@@ -9,14 +9,27 @@ from tasks.params.architectures import Architecture, Backbone, Classical
 from tasks.params.report import Report
 from tasks.tracking.hashes import file_sha256, folder_sha256
 
-PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "pandas", "pillow", "great-expectations", "mlflow", "dvc", "prefect")
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "scikit-learn",
+    "numpy",
+    "pandas",
+    "pillow",
+    "great-expectations",
+    "mlflow",
+    "dvc",
+    "prefect",
+)
 
 
 def statements(report: Report) -> dict[str, str]:
     """Return what the user says of purpose and images, or that nothing is said."""
     return {
-        "purpose": report.purpose or "Not stated: report.purpose in params.yaml is the place for it.",
-        "images": report.images or "Source and licence are not stated: report.images in params.yaml is the place for them.",
+        "purpose": report.purpose
+        or "Not stated: report.purpose in params.yaml is the place for it.",
+        "images": report.images
+        or "Source and licence are not stated: report.images in params.yaml is the place for them.",
     }
 
 
@@ -24,7 +37,11 @@ def weights_of(architectures: dict[str, Architecture], report: Report) -> list[d
     """Return of each pretrained backbone which weights it began with, who uses them, and what is known of their licence."""
     users: dict[tuple[str, str | None], list[str]] = {}
     for name, section in architectures.items():
-        structure = section.structure.features if isinstance(section.structure, Classical) else section.structure
+        structure = (
+            section.structure.features
+            if isinstance(section.structure, Classical)
+            else section.structure
+        )
         if isinstance(structure, Backbone):
             users.setdefault((structure.backbone, structure.weights), []).append(name)
     return [
@@ -41,7 +58,9 @@ def weights_of(architectures: dict[str, Architecture], report: Report) -> list[d
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a result; of those that are installed."""
     installed = {package: _version(package) for package in packages}
-    return {"python": platform.python_version()} | {package: version for package, version in installed.items() if version}
+    return {"python": platform.python_version()} | {
+        package: version for package, version in installed.items() if version
+    }
 
 
 def hashes(model: Path, splits_csv: Path) -> dict[str, str]:

@@ -23,7 +23,11 @@ def say_test(row: dict[str, Any]) -> str:
     """Say what a paired test of the winner against another model shows, at 5 % over all tests of the question."""
     if row["p_holm"] > ALPHA:
         return "no difference shown"
-    return "better, and hardly by chance" if row["winner_alone"] > row["other_alone"] else "worse, and hardly by chance"
+    return (
+        "better, and hardly by chance"
+        if row["winner_alone"] > row["other_alone"]
+        else "worse, and hardly by chance"
+    )
 
 
 def draw_intervals(models: Sequence[Model]) -> Drawn:
@@ -47,6 +51,8 @@ def draw_costs(models: Sequence[Model]) -> dict[str, Drawn]:
         if min(costs) > 0:
             scores = [{"model": model.name, **model.score("test_accuracy")} for model in models]
             rows = pd.DataFrame(scores).assign(cost=[cost / unit for cost in costs])
-            said = "; ".join(f"{row.model} {told(row.value)} at {row.cost:.3g}" for row in rows.itertuples())
+            said = "; ".join(
+                f"{row.model} {told(row.value)} at {row.cost:.3g}" for row in rows.itertuples()
+            )
             drawn[name] = Drawn(figures.cost(rows, words), f"Test accuracy against {words}. {said}")
     return drawn

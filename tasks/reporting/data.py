@@ -19,7 +19,9 @@ def count_images(split: dict) -> dict[str, object]:
     return {
         "labels": list(training),
         "parts": parts,
-        "totals": {label: sum(of_class[label] for of_class in parts.values()) for label in training},
+        "totals": {
+            label: sum(of_class[label] for of_class in parts.values()) for label in training
+        },
         "most": max(max(of_class.values()) for of_class in parts.values()),
         "smallest": smallest,
         "largest": largest,
@@ -35,7 +37,10 @@ def describe_sizes(files: pd.DataFrame) -> dict[str, object]:
     return {
         "usable": len(usable),
         "files": len(files),
-        "rows": {side: (usable[side].min(), usable[side].median(), usable[side].max()) for side in ("width", "height")},
+        "rows": {
+            side: (usable[side].min(), usable[side].median(), usable[side].max())
+            for side in ("width", "height")
+        },
         "different": len(sizes),
         "commonest": {"width": width, "height": height, "images": images},
         "formats": usable.format.value_counts().sort_index().to_dict(),
@@ -48,11 +53,15 @@ def choose_samples(splits: pd.DataFrame, clean: Path, pictures: bool) -> list[di
     if not pictures:
         return []
     training = splits[splits.split == "training"].sort_values("sha256", kind="stable")
-    in_turn = training.assign(turn=training.groupby("label").cumcount()).sort_values(["turn", "label"], kind="stable")
+    in_turn = training.assign(turn=training.groupby("label").cumcount()).sort_values(
+        ["turn", "label"], kind="stable"
+    )
     return with_pictures(in_turn.head(SAMPLES), clean)
 
 
-def describe_quarantine(quarantine: pd.DataFrame, folder: Path, pictures: bool) -> dict[str, object]:
+def describe_quarantine(
+    quarantine: pd.DataFrame, folder: Path, pictures: bool
+) -> dict[str, object]:
     """Return the files that cannot be used by reason, and the first of them one by one."""
     return {
         "files": len(quarantine),
@@ -61,15 +70,22 @@ def describe_quarantine(quarantine: pd.DataFrame, folder: Path, pictures: bool) 
     }
 
 
-def describe_copies(split: dict, splits: pd.DataFrame, clean: Path, pictures: bool) -> dict[str, object]:
+def describe_copies(
+    split: dict, splits: pd.DataFrame, clean: Path, pictures: bool
+) -> dict[str, object]:
     """Return what `split.json` says of copies, how many test images have one in training, and the pairs of two classes."""
-    given, trained = (set(splits.group[splits.split.isin(parts)]) for parts in (GIVEN, ["training"]))
+    given, trained = (
+        set(splits.group[splits.split.isin(parts)]) for parts in (GIVEN, ["training"])
+    )
     test = splits[splits.split == "test"]
     labels = dict(zip(splits.path, splits.label, strict=True))
     conflicts = [
         {
             "kind": pair["kind"],
-            "pair": [describe_image(pair[side], labels[pair[side]], clean, pictures) for side in ("path_a", "path_b")],
+            "pair": [
+                describe_image(pair[side], labels[pair[side]], clean, pictures)
+                for side in ("path_a", "path_b")
+            ],
         }
         for pair in split["label_conflicts"][:SHOWN]
     ]
@@ -85,15 +101,26 @@ def describe_copies(split: dict, splits: pd.DataFrame, clean: Path, pictures: bo
     }
 
 
-def describe_suspects(suspects: pd.DataFrame, groups: dict[str, str], clean: Path, pictures: bool) -> dict[str, object]:
+def describe_suspects(
+    suspects: pd.DataFrame, groups: dict[str, str], clean: Path, pictures: bool
+) -> dict[str, object]:
     """Return the images whose label the models doubt, the most doubtful first as in the table, one of each group of copies."""
     alone = suspects[~suspects.path.map(groups).duplicated()]
-    return {"images": len(suspects), "groups": len(alone), "rows": with_pictures(alone.head(SHOWN), clean, pictures)}
+    return {
+        "images": len(suspects),
+        "groups": len(alone),
+        "rows": with_pictures(alone.head(SHOWN), clean, pictures),
+    }
 
 
-def with_pictures(rows: pd.DataFrame, folder: Path, pictures: bool = True) -> list[dict[str, object]]:
+def with_pictures(
+    rows: pd.DataFrame, folder: Path, pictures: bool = True
+) -> list[dict[str, object]]:
     """Return the rows, each with its `picture`."""
-    return [row | {"picture": thumbnail(folder / row["path"]) if pictures else ""} for row in rows.to_dict("records")]
+    return [
+        row | {"picture": thumbnail(folder / row["path"]) if pictures else ""}
+        for row in rows.to_dict("records")
+    ]
 
 
 def describe_image(path: str, label: str, clean: Path, pictures: bool) -> dict[str, str]:

@@ -15,13 +15,29 @@ from tasks.scoring.figures import CURVES, Drawn
 from tasks.tables import read_table
 
 SHOWN = 12  # images of a gallery
-PARTS = {"val": "validation", "test": "test", "test_without_copies": "test without copies"}  # prefix of a metric: in words
+PARTS = {
+    "val": "validation",
+    "test": "test",
+    "test_without_copies": "test without copies",
+}  # prefix of a metric: in words
 GALLERIES = {
     "worst": ("Worst errors", "Wrong, and the surest of it; one of each group of copies."),
     "uncertain": ("Least certain", "Right or wrong, with the lowest confidence."),
 }
 NO_MAPS = "an ensemble has no heat map of its own; those of its members are in their sections"
-TEXT = ("path", "label", "actual", "predicted", "phase", "split", "kind", "picture", "overlay", "when", "suggested")
+TEXT = (
+    "path",
+    "label",
+    "actual",
+    "predicted",
+    "phase",
+    "split",
+    "kind",
+    "picture",
+    "overlay",
+    "when",
+    "suggested",
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,11 @@ class Model:
 
     def score(self, name: str) -> Score:
         """Return a metric with its interval; None where it was not measured."""
-        return {"value": self.scores.get(name), "low": self.scores.get(f"{name}_low"), "high": self.scores.get(f"{name}_high")}
+        return {
+            "value": self.scores.get(name),
+            "low": self.scores.get(f"{name}_low"),
+            "high": self.scores.get(f"{name}_high"),
+        }
 
     @property
     def errors_by_class(self) -> list[dict[str, Any]]:
@@ -77,7 +97,13 @@ class Model:
             wrong = of_class[(of_class.predicted != actual) & (of_class["count"] > 0)]
             taken = wrong.sort_values("count", ascending=False, kind="stable")
             numbers = {"images": int(of_class["count"].sum()), "wrong": int(wrong["count"].sum())}
-            rows.append({"label": actual, **numbers, "taken": list(zip(taken.predicted, taken["count"], strict=True))})
+            rows.append(
+                {
+                    "label": actual,
+                    **numbers,
+                    "taken": list(zip(taken.predicted, taken["count"], strict=True)),
+                }
+            )
         return rows
 
     @property
@@ -88,22 +114,36 @@ class Model:
     @property
     def leans_on_copies(self) -> bool:
         """Whether it is clearly worse on the test images without a copy than on all of them."""
-        return self.scores.get("test_without_copies_accuracy_high", 1) < self.scores["test_accuracy_low"]
+        return (
+            self.scores.get("test_without_copies_accuracy_high", 1)
+            < self.scores["test_accuracy_low"]
+        )
 
 
 def describe_model(
-    place: int, row: dict[str, Any], folders: tuple[Path, Path, Path], clean: Path, groups: dict[str, str], pictures: bool
+    place: int,
+    row: dict[str, Any],
+    folders: tuple[Path, Path, Path],
+    clean: Path,
+    groups: dict[str, str],
+    pictures: bool,
 ) -> Model:
     """Read what there is of one model in its own `folders` of the model, results and explanations, and draw it.
 
     `groups` is {path: group of copies}: a gallery shows one image of each.
     """
     model, results, explanations = folders
-    tables = {path.stem: read_scores(path) for path in sorted(results.glob("*.csv")) if path.stem != "predictions"}
+    tables = {
+        path.stem: read_scores(path)
+        for path in sorted(results.glob("*.csv"))
+        if path.stem != "predictions"
+    }
     scores = json.loads((results / METRICS_JSON).read_text())
     thresholds = json.loads((results / THRESHOLDS_JSON).read_text())
     is_ensemble = row["kind"] == "ensemble"
-    explained, sanity = ([], {"reason": NO_MAPS}) if is_ensemble else explain(explanations, pictures)
+    explained, sanity = (
+        ([], {"reason": NO_MAPS}) if is_ensemble else explain(explanations, pictures)
+    )
     curves = {} if is_ensemble else draw_training(tables["history"], scores["best_epoch"])
     return Model(
         place=place,
@@ -122,7 +162,9 @@ def describe_model(
 def read_scores(path: Path) -> pd.DataFrame:
     """Read a table of scores: names stay the text that they are, all else are numbers."""
     table = read_table(path)
-    return table.assign(**{column: pd.to_numeric(table[column]) for column in table if column not in TEXT})
+    return table.assign(
+        **{column: pd.to_numeric(table[column]) for column in table if column not in TEXT}
+    )
 
 
 def draw_training(history: pd.DataFrame, kept: int) -> dict[str, Drawn]:
@@ -131,42 +173,66 @@ def draw_training(history: pd.DataFrame, kept: int) -> dict[str, Drawn]:
 
 
 def draw_answers(
-    tables: dict[str, pd.DataFrame], scores: dict[str, float], threshold: float | None, part: str = "test"
+    tables: dict[str, pd.DataFrame],
+    scores: dict[str, float],
+    threshold: float | None,
+    part: str = "test",
 ) -> dict[str, Drawn]:
     """Return the figures of what was answered by name, each with its words; `part` is what the scores' names begin with."""
-    labels, errors = list(tables["per_class"].label), [scores[f"{part}_calibration_error{when}"] for when in ("_before", "")]
+    labels, errors = (
+        list(tables["per_class"].label),
+        [scores[f"{part}_calibration_error{when}"] for when in ("_before", "")],
+    )
     areas = {name: _say_areas(tables["per_class"], name) for name in ("roc_auc", "pr_auc")}
     return {
-        "roc": Drawn(figures.roc(tables["roc"], labels), f"ROC curve of each class. Areas: {areas['roc_auc']}"),
+        "roc": Drawn(
+            figures.roc(tables["roc"], labels),
+            f"ROC curve of each class. Areas: {areas['roc_auc']}",
+        ),
         "precision_recall": Drawn(
-            figures.precision_recall(tables["pr"], labels), f"Precision against recall of each class. Areas: {areas['pr_auc']}"
+            figures.precision_recall(tables["pr"], labels),
+            f"Precision against recall of each class. Areas: {areas['pr_auc']}",
         ),
         "calibration": Drawn(
             figures.reliability(tables["calibration"]),
             "Accuracy against confidence before and after scaling. Calibration error "
             f"{told(errors[0])} before, {told(errors[1])} after",
         ),
-        "coverage": Drawn(figures.coverage(tables["coverage"], threshold), _say_coverage(tables["coverage"], part)),
+        "coverage": Drawn(
+            figures.coverage(tables["coverage"], threshold), _say_coverage(tables["coverage"], part)
+        ),
     }
 
 
-def choose_images(errors: pd.DataFrame, root: Path, groups: dict[str, str], pictures: bool) -> list[Gallery]:
+def choose_images(
+    errors: pd.DataFrame, root: Path, groups: dict[str, str], pictures: bool
+) -> list[Gallery]:
     """Return the worst errors and the least certain images, which lie below `root`, one of each group of copies."""
     galleries = []
     for kind, (title, words) in GALLERIES.items():
         of_kind = errors[errors.kind == kind]
         first = of_kind[~of_kind.path.map(groups).duplicated()].head(SHOWN).to_dict("records")
-        galleries.append(Gallery(title, words, [row | {"pictures": show(pictures, root / row["path"])} for row in first]))
+        galleries.append(
+            Gallery(
+                title,
+                words,
+                [row | {"pictures": show(pictures, root / row["path"])} for row in first],
+            )
+        )
     return galleries
 
 
 def explain(folder: Path, pictures: bool) -> tuple[list[Gallery], dict[str, Any]]:
     """Return for each class where the network looked, and what the stage `explain` says of its maps."""
     rows = read_scores(folder / "explanations.csv").to_dict("records")
-    shown = [row | {"pictures": show(pictures, folder / row["picture"], folder / row["overlay"])} for row in rows]
+    shown = [
+        row | {"pictures": show(pictures, folder / row["picture"], folder / row["overlay"])}
+        for row in rows
+    ]
     sanity = json.loads((folder / "sanity.json").read_text())
     return [
-        Gallery(label, "", [row for row in shown if row["label"] == label]) for label in dict.fromkeys(row["label"] for row in rows)
+        Gallery(label, "", [row for row in shown if row["label"] == label])
+        for label in dict.fromkeys(row["label"] for row in rows)
     ], sanity
 
 
@@ -184,7 +250,10 @@ def _curve(history: pd.DataFrame, name: str, kept: int) -> Drawn:
 
 
 def _say_areas(per_class: pd.DataFrame, column: str) -> str:
-    return ", ".join(f"{label} {told(area)}" for label, area in zip(per_class.label, per_class[column], strict=True))
+    return ", ".join(
+        f"{label} {told(area)}"
+        for label, area in zip(per_class.label, per_class[column], strict=True)
+    )
 
 
 def _say_coverage(rows: pd.DataFrame, part: str) -> str:

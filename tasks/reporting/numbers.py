@@ -24,19 +24,29 @@ Score = dict[str, float | None]  # value, low and high
 
 def number(value: object, metric: str, form: str = "score", **about: object) -> Markup:
     """Return the number as HTML, marked with its metric and what it is `about`; a dash where there is none."""
-    return Markup(BLANK) if is_blank(value) else _marked(f"{float(value):.7g}", told(value, form), {"metric": metric, **about})
+    return (
+        Markup(BLANK)
+        if is_blank(value)
+        else _marked(f"{float(value):.7g}", told(value, form), {"metric": metric, **about})
+    )
 
 
 def setting(value: object, name: str, **about: object) -> Markup:
     """Return what params say, such as `32 64 128`, as HTML, marked like a number; a dash where nothing is said."""
-    return Markup(BLANK) if is_blank(value) else _marked(str(value), str(value), {"metric": name, **about})
+    return (
+        Markup(BLANK)
+        if is_blank(value)
+        else _marked(str(value), str(value), {"metric": name, **about})
+    )
 
 
 def interval(score: Score, metric: str, **about: object) -> Markup:
     """Return the ends of a score's interval as HTML; nothing where there is none."""
     if is_blank(score["low"]):
         return Markup()
-    return Markup("{} to {}").format(*(number(score[end], f"{metric}_{end}", **about) for end in ("low", "high")))
+    return Markup("{} to {}").format(
+        *(number(score[end], f"{metric}_{end}", **about) for end in ("low", "high"))
+    )
 
 
 def told(value: object, form: str = "score") -> str:
@@ -45,7 +55,11 @@ def told(value: object, form: str = "score") -> str:
         return BLANK
     if form == "p" and float(value) < 0.001:
         return "< 0.001"
-    return duration(float(value)) if form == "duration" else FORMS[form].format(float(value)).replace("%", " %")
+    return (
+        duration(float(value))
+        if form == "duration"
+        else FORMS[form].format(float(value)).replace("%", " %")
+    )
 
 
 def told_interval(score: Score) -> str:
@@ -72,5 +86,7 @@ def is_blank(value: object) -> bool:
 
 
 def _marked(value: str, text: str, marks: dict[str, object]) -> Markup:
-    attributes = Markup("").join(Markup(' data-{}="{}"').format(name, mark) for name, mark in marks.items())
+    attributes = Markup("").join(
+        Markup(' data-{}="{}"').format(name, mark) for name, mark in marks.items()
+    )
     return Markup('<data value="{}"{}>{}</data>').format(value, attributes, text)

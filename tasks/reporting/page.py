@@ -20,21 +20,41 @@ PAGE, SHORT = "report.html", "report.md"
 log = logging.getLogger(__name__)
 
 
-def write(facts: dict[str, Any], folder: Path, name: str = "report", more: Path = TEMPLATES) -> None:
+def write(
+    facts: dict[str, Any], folder: Path, name: str = "report", more: Path = TEMPLATES
+) -> None:
     """Fill the templates `<name>.html` and `<name>.md`, as `report.html` and `report.md` in `folder`.
 
     Templates lie in `more` and in this room, whose parts they may include.
     """
     templates = Environment(
-        loader=FileSystemLoader([more, TEMPLATES]), autoescape=select_autoescape(["html"]), trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader([more, TEMPLATES]),
+        autoescape=select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     plain = templates.overlay(finalize=escape_markdown)
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = {"number": number, "setting": setting, "interval": interval, "panel": panel, "breakable": breakable}
-    for file, words in ((PAGE, numbers | {"curves": figures.CURVES}), (SHORT, {"told": told, "interval": told_interval})):
-        text = (plain if file == SHORT else templates).get_template(f"{name}{Path(file).suffix}").render(facts | words)
+    numbers = {
+        "number": number,
+        "setting": setting,
+        "interval": interval,
+        "panel": panel,
+        "breakable": breakable,
+    }
+    for file, words in (
+        (PAGE, numbers | {"curves": figures.CURVES}),
+        (SHORT, {"told": told, "interval": told_interval}),
+    ):
+        text = (
+            (plain if file == SHORT else templates)
+            .get_template(f"{name}{Path(file).suffix}")
+            .render(facts | words)
+        )
         if file == PAGE:
-            text = text.replace("\r", "&#13;")  # of a name; as it is, readers would make a line feed of it
+            text = text.replace(
+                "\r", "&#13;"
+            )  # of a name; as it is, readers would make a line feed of it
         (folder / file).write_text(text, encoding="utf-8")
         log.info("%s, %s bytes", folder / file, f"{(folder / file).stat().st_size:,}")
 

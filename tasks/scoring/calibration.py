@@ -17,7 +17,9 @@ def before_scaling(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return normalise((probabilities / probabilities.max(axis=1, keepdims=True)) ** temperature)
 
 
-def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> tuple[float, pd.DataFrame]:
+def calibration(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int
+) -> tuple[float, pd.DataFrame]:
     """Return the expected calibration error of the top class, and its bins: confidence, accuracy, count.
 
     Equal-width bins of the confidence; the error is the mean gap, weighted by count (Guo et al. 2017, arXiv:1706.04599).
@@ -25,7 +27,9 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> tup
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    table = pd.DataFrame({"bin": bin_of, "confidence": confidence, "accuracy": right.astype(float)}).groupby("bin")
+    table = pd.DataFrame(
+        {"bin": bin_of, "confidence": confidence, "accuracy": right.astype(float)}
+    ).groupby("bin")
     rows = table.mean().assign(count=table.size()).reset_index(drop=True)
     error = float((rows["count"] * (rows.confidence - rows.accuracy).abs()).sum() / len(labels))
     return error, rows
@@ -48,7 +52,9 @@ def coverage(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     right = np.cumsum((probabilities.argmax(axis=1) == labels)[order])
-    ends = np.flatnonzero(np.diff(-confidence[order], append=np.inf))  # the last image of each confidence
+    ends = np.flatnonzero(
+        np.diff(-confidence[order], append=np.inf)
+    )  # the last image of each confidence
     wanted = np.ceil(np.arange(1, STEPS + 1) / STEPS * len(labels)).astype(int)
     ends = np.unique(ends[np.searchsorted(ends + 1, wanted)])
     images = ends + 1

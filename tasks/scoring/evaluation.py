@@ -38,9 +38,15 @@ def evaluate(
 
     `trained` and `history` tell of its training, if it had one.
     """
-    predictions, bins = with_groups(read_table(predictions_csv), read_table(splits_csv)), wanted.calibration_bins
+    predictions, bins = (
+        with_groups(read_table(predictions_csv), read_table(splits_csv)),
+        wanted.calibration_bins,
+    )
     scores = score(predictions, temperature, bins) | trained | {"temperature": temperature}
-    scores = {name: value if isinstance(value, int) else float(f"{value:.7g}") for name, value in scores.items()}
+    scores = {
+        name: value if isinstance(value, int) else float(f"{value:.7g}")
+        for name, value in scores.items()
+    }
     (results / METRICS_JSON).write_text(json.dumps(scores, indent=2) + "\n")
     written = tables(predictions, temperature, bins)
     for table, rows in written.items():
@@ -81,24 +87,33 @@ def score(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str,
             numbers |= bounds(rows)
         scores |= {f"{prefix}_{name}": value for name, value in numbers.items()}
     rest = predictions[(predictions.split == "test") & ~predictions.copied]
-    return scores | {f"test_without_copies_{name}": value for name, value in score_rest(rest).items()}
+    return scores | {
+        f"test_without_copies_{name}": value for name, value in score_rest(rest).items()
+    }
 
 
 def score_part(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str, float]:
     """Return the scores of one part; those that end in `_before` are of the probabilities before temperature scaling."""
     labels, probabilities = arrays(predictions)
     scores = metrics.score(labels, probabilities)
-    for suffix, shares in (("", probabilities), ("_before", before_scaling(probabilities, temperature))):
+    for suffix, shares in (
+        ("", probabilities),
+        ("_before", before_scaling(probabilities, temperature)),
+    ):
         scores[f"calibration_error{suffix}"], _ = calibration(labels, shares, bins)
         scores[f"brier{suffix}"] = brier(labels, shares)
-    recalls = metrics.per_class(labels, probabilities, class_names(predictions)).set_index("label").recall
+    recalls = (
+        metrics.per_class(labels, probabilities, class_names(predictions)).set_index("label").recall
+    )
     return scores | {f"recall_{label}": value for label, value in recalls.dropna().items()}
 
 
 def bounds(predictions: pd.DataFrame) -> dict[str, float]:
     """Return the ends of the 95 % intervals of accuracy and macro F1."""
     labels, probabilities = arrays(predictions)
-    return intervals(labels, probabilities.argmax(axis=1), probabilities.shape[1], predictions.group)
+    return intervals(
+        labels, probabilities.argmax(axis=1), probabilities.shape[1], predictions.group
+    )
 
 
 def score_rest(predictions: pd.DataFrame) -> dict[str, float]:
@@ -110,7 +125,9 @@ def score_rest(predictions: pd.DataFrame) -> dict[str, float]:
     return counts | {name: scores[name] for name in ("accuracy", "macro_f1")} | bounds(predictions)
 
 
-def tables(predictions: pd.DataFrame, temperature: float, bins: int, held_out: Sequence[str] = HELD_OUT) -> dict[str, pd.DataFrame]:
+def tables(
+    predictions: pd.DataFrame, temperature: float, bins: int, held_out: Sequence[str] = HELD_OUT
+) -> dict[str, pd.DataFrame]:
     """Return tables by name: of the last part of `held_out`, and where there is a column `split`, of all of them."""
     parts = {part: predictions[predictions.split == part] for part in held_out}
     test, classes = parts[held_out[-1]], class_names(predictions)
@@ -122,7 +139,9 @@ def tables(predictions: pd.DataFrame, temperature: float, bins: int, held_out: S
         "confusion": metrics.confusion(labels, probabilities, classes),
         "roc": roc,
         "pr": pr,
-        "calibration": stack("when", {when: calibration(labels, shares, bins)[1] for when, shares in scaled.items()}),
+        "calibration": stack(
+            "when", {when: calibration(labels, shares, bins)[1] for when, shares in scaled.items()}
+        ),
         "coverage": stack("split", {part: coverage(*arrays(rows)) for part, rows in parts.items()}),
         "errors": errors(test),
         "suspects": suspects(pd.concat(parts.values())),
@@ -136,11 +155,19 @@ def stack(name: str, found: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def track(
-    name: str, predictions_csv: Path, scores: dict[str, float], confusion: pd.DataFrame, history: pd.DataFrame | None
+    name: str,
+    predictions_csv: Path,
+    scores: dict[str, float],
+    confusion: pd.DataFrame,
+    history: pd.DataFrame | None,
 ) -> None:
     """Add the scores, the curves and the confusion matrix to the MLflow run that the predictions are of."""
     with runs.recorded(lambda: runs.continue_run(name, predictions_csv)):
-        runs.record(lambda: mlflow.log_metrics({make_key(metric): value for metric, value in scores.items()}))
+        runs.record(
+            lambda: mlflow.log_metrics(
+                {make_key(metric): value for metric, value in scores.items()}
+            )
+        )
         if history is not None:
             drawn = figures.history(history, scores["best_epoch"])
             runs.record(lambda: mlflow.log_figure(drawn, "history.png"))
@@ -157,4 +184,6 @@ def tell(name: str, scores: dict[str, float], per_class: pd.DataFrame) -> None:
             name, prefix, scores[f"{prefix}_accuracy"], scores[f"{prefix}_balanced_accuracy"],
             scores[f"{prefix}_macro_f1"], scores[f"{prefix}_log_loss"],
         )  # fmt: skip
-    log.info("on the test images:\n%s", per_class.to_string(index=False, float_format="%.3f", na_rep=""))
+    log.info(
+        "on the test images:\n%s", per_class.to_string(index=False, float_format="%.3f", na_rep="")
+    )

@@ -19,7 +19,13 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.container import Container, ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 
 from tasks.tables import printable
 
@@ -27,7 +33,10 @@ matplotlib.rcdefaults()  # a matplotlibrc of this machine changes no figure
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#777777")
 INK, GRID = "#1b1e23", "#d8dce1"
-VARIABLES = {value: f"var(--c{index})" for index, value in enumerate(PALETTE)} | {INK: "currentColor", GRID: "var(--line)"}
+VARIABLES = {value: f"var(--c{index})" for index, value in enumerate(PALETTE)} | {
+    INK: "currentColor",
+    GRID: "var(--line)",
+}
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
 MARKERS = "osD^vPX*"
 WIDEST = 28  # characters of a name
@@ -110,9 +119,13 @@ def confusion(rows: pd.DataFrame) -> Figure:
     figure, axes = _panel("test images", "predicted", "actual", size=(4.6, 4.2))
     axes.grid(False)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), value in np.ndenumerate(rows["count"].to_numpy(int).reshape(len(labels), -1)):
+    for (row, column), value in np.ndenumerate(
+        rows["count"].to_numpy(int).reshape(len(labels), -1)
+    ):
         ink = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{value}\n{shares[row, column]:.2f}", ha="center", va="center", color=ink)
+        axes.text(
+            column, row, f"{value}\n{shares[row, column]:.2f}", ha="center", va="center", color=ink
+        )
     axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
     axes.set_yticks(range(len(labels)), labels)
     return figure
@@ -124,7 +137,9 @@ def roc(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
     figure, axes = _by_class(rows, labels, "fpr", "tpr")
     axes.plot([0, 1], [0, 1], color=colour(7), linewidth=0.8, linestyle=":")
     axes.set(
-        title="ROC, each class against the rest", xlabel="false alarms, share of the others", ylabel="found, share of the class"
+        title="ROC, each class against the rest",
+        xlabel="false alarms, share of the others",
+        ylabel="found, share of the class",
     )
     return figure
 
@@ -141,12 +156,27 @@ def precision_recall(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
 def reliability(rows: pd.DataFrame) -> Figure:
     """Accuracy against confidence, the area of a point as its images; columns as in `calibration.csv`."""
     figure, axes = _panel("Calibration", "confidence", "accuracy")
-    axes.plot([0, 1], [0, 1], color=colour(7), linewidth=0.8, linestyle=":", label="as often right as sure")
+    axes.plot(
+        [0, 1],
+        [0, 1],
+        color=colour(7),
+        linewidth=0.8,
+        linestyle=":",
+        label="as often right as sure",
+    )
     for index, (when, bins) in enumerate(rows.groupby("when", sort=False)):
-        style = {"color": colour(1 - index), "linestyle": DASHES[1 - index], "label": f"{when} scaling"}
+        style = {
+            "color": colour(1 - index),
+            "linestyle": DASHES[1 - index],
+            "label": f"{when} scaling",
+        }
         axes.plot(bins.confidence, bins.accuracy, linewidth=1.2, **style)
         axes.scatter(
-            bins.confidence, bins.accuracy, s=4 + 120 * bins["count"] / rows["count"].max(), color=colour(1 - index), alpha=0.7
+            bins.confidence,
+            bins.accuracy,
+            s=4 + 120 * bins["count"] / rows["count"].max(),
+            color=colour(1 - index),
+            alpha=0.7,
         )
     _unit(axes)
     axes.legend(loc="upper left")
@@ -156,13 +186,23 @@ def reliability(rows: pd.DataFrame) -> Figure:
 @in_style
 def coverage(rows: pd.DataFrame, threshold: float | None) -> Figure:
     """Accuracy among the surest images by their share, where `threshold` cuts marked; columns as in `coverage.csv`."""
-    figure, axes = _panel("Accuracy of what is answered", "share of the images that is answered", "accuracy")
+    figure, axes = _panel(
+        "Accuracy of what is answered", "share of the images that is answered", "accuracy"
+    )
     for index, (part, points) in enumerate(rows.groupby("split", sort=False)):
         place = 1 - index  # validation in the colour that it has in the curves of the training
-        axes.plot(points.coverage, points.accuracy, color=colour(place), linestyle=DASHES[place], label=part)
+        axes.plot(
+            points.coverage,
+            points.accuracy,
+            color=colour(place),
+            linestyle=DASHES[place],
+            label=part,
+        )
         answered = points[points.confidence >= threshold] if threshold is not None else points[:0]
         if len(answered):
-            axes.plot(answered.coverage.iloc[-1], answered.accuracy.iloc[-1], "o", color=colour(place))
+            axes.plot(
+                answered.coverage.iloc[-1], answered.accuracy.iloc[-1], "o", color=colour(place)
+            )
     axes.set(xlim=(-0.02, 1.02), ylim=(min(0.8, rows.accuracy.min() - 0.05), 1.02))
     axes.legend(loc="lower left")
     return figure
@@ -177,10 +217,20 @@ def intervals(rows: pd.DataFrame) -> Figure:
         place, part = names.index(row["model"]), parts.index(row["part"])
         height = place + 0.25 * (part - (len(parts) - 1) / 2)
         _error_bar(axes, row, {"x": row["value"], "y": height}, "xerr", place, MARKERS[part])
-    keys = [axes.plot([], [], marker=MARKERS[part], linestyle="", color=INK)[0] for part in range(len(parts))]
+    keys = [
+        axes.plot([], [], marker=MARKERS[part], linestyle="", color=INK)[0]
+        for part in range(len(parts))
+    ]
     axes.set(yticks=range(len(names)), yticklabels=shorten(names), ylim=(len(names) - 0.4, -0.6))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    _legend(figure, dict(zip(parts, keys, strict=True)), "outside upper left", len(parts), columnspacing=1, handletextpad=0.2)
+    _legend(
+        figure,
+        dict(zip(parts, keys, strict=True)),
+        "outside upper left",
+        len(parts),
+        columnspacing=1,
+        handletextpad=0.2,
+    )
     return figure
 
 
@@ -189,7 +239,14 @@ def cost(rows: pd.DataFrame, words: str) -> Figure:
     """Test accuracy with its interval against a cost on a logarithmic axis; columns model, value, low, high, cost."""
     figure, axes = _panel("", words, "test accuracy", size=(SIZE[0], SIZE[1] + 0.1 * len(rows)))
     bars = {
-        row["model"]: _error_bar(axes, row, {"x": row["cost"], "y": row["value"]}, "yerr", place, MARKERS[place % len(MARKERS)])
+        row["model"]: _error_bar(
+            axes,
+            row,
+            {"x": row["cost"], "y": row["value"]},
+            "yerr",
+            place,
+            MARKERS[place % len(MARKERS)],
+        )
         for place, row in enumerate(rows.to_dict("records"))
     }
     few = rows.cost.max() < 50 * rows.cost.min()
@@ -233,7 +290,9 @@ def on_white(text: str) -> str:
 
 def inline(text: str, key: str, words: str) -> str:
     """Make an SVG document of `svg` an element of a page: `key` makes its ids the only ones, `words` say what there is to see."""
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(
+        r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL
+    )
     used = {name for tag in TAG.findall(text) for name in re.findall(r"#([^\")]+)[\")]", tag)}
     text = TAG.sub(lambda tag: _fit_in(tag[0], key, used), text)
     text = re.sub(r"\s*\n\s*", " ", text).strip()
@@ -242,7 +301,9 @@ def inline(text: str, key: str, words: str) -> str:
 
 def _fit_in(tag: str, key: str, used: set[str]) -> str:
     """Return a tag of an SVG document as a page has it; names between the tags may read like parts of one, and stay."""
-    tag = re.sub(r' id="([^"]*)"', lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", tag)
+    tag = re.sub(
+        r' id="([^"]*)"', lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", tag
+    )
     tag = re.sub(r"(href=\"|url\()#", rf"\g<1>#{key}-", tag)
     tag = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", tag)
     tag = re.sub(r' xmlns(:xlink)?="[^"]*"|xlink:(?=href)', "", tag)
@@ -251,7 +312,9 @@ def _fit_in(tag: str, key: str, used: set[str]) -> str:
     return tag
 
 
-def _panel(title: str = "", x: str = "", y: str = "", size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
+def _panel(
+    title: str = "", x: str = "", y: str = "", size: tuple[float, float] = SIZE
+) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.set(title=title, xlabel=x, ylabel=y)
@@ -262,7 +325,14 @@ def _draw_curve(axes: Axes, rows: pd.DataFrame, name: str, kept: int) -> None:
     marker = "o" if len(rows) == 1 else ""  # one point makes no line
     axes.plot(rows.epoch, rows[name], color=colour(0), marker=marker, label="training")
     if f"val_{name}" in rows:
-        axes.plot(rows.epoch, rows[f"val_{name}"], color=colour(1), linestyle=DASHES[1], marker=marker, label="validation")
+        axes.plot(
+            rows.epoch,
+            rows[f"val_{name}"],
+            color=colour(1),
+            linestyle=DASHES[1],
+            marker=marker,
+            label="validation",
+        )
     axes.axvline(kept, color=colour(7), linewidth=1, linestyle=":", label=f"epoch kept: {kept}")
     axes.set(title=name.replace("_", " "), xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -275,24 +345,46 @@ def _by_class(rows: pd.DataFrame, labels: Sequence[str], x: str, y: str) -> tupl
     for index, label in enumerate(labels):
         of_class = rows[rows.label == label]
         if len(of_class):
-            dashes = DASHES[(index + index // len(PALETTE)) % len(DASHES)]  # where colours begin again, dashes differ
-            (curves[label],) = axes.plot(of_class[x], of_class[y], color=colour(index), linestyle=dashes, linewidth=1.5)
+            dashes = DASHES[
+                (index + index // len(PALETTE)) % len(DASHES)
+            ]  # where colours begin again, dashes differ
+            (curves[label],) = axes.plot(
+                of_class[x], of_class[y], color=colour(index), linestyle=dashes, linewidth=1.5
+            )
     _unit(axes)
     if curves:
         _legend(figure, curves, "outside lower center", 2)
     return figure, axes
 
 
-def _legend(figure: Figure, drawn: Mapping[str, Artist | Container], place: str, columns: int, **settings: float) -> None:
+def _legend(
+    figure: Figure,
+    drawn: Mapping[str, Artist | Container],
+    place: str,
+    columns: int,
+    **settings: float,
+) -> None:
     """Name what was drawn. Matplotlib would leave out a name that begins with an underscore, so its text is set afterwards."""
-    legend = figure.legend(list(drawn.values()), ["name"] * len(drawn), loc=place, ncols=columns, **settings)
+    legend = figure.legend(
+        list(drawn.values()), ["name"] * len(drawn), loc=place, ncols=columns, **settings
+    )
     for text, name in zip(legend.get_texts(), shorten(drawn), strict=True):
         text.set_text(name)
 
 
-def _error_bar(axes: Axes, row: dict, at: dict, direction: str, place: int, marker: str) -> ErrorbarContainer:
+def _error_bar(
+    axes: Axes, row: dict, at: dict, direction: str, place: int, marker: str
+) -> ErrorbarContainer:
     errors = {direction: [[row["value"] - row["low"]], [row["high"] - row["value"]]]}
-    return axes.errorbar(**at, **errors, color=colour(place), marker=marker, markersize=6, linestyle="", elinewidth=1.4)
+    return axes.errorbar(
+        **at,
+        **errors,
+        color=colour(place),
+        marker=marker,
+        markersize=6,
+        linestyle="",
+        elinewidth=1.4,
+    )
 
 
 def _unit(axes: Axes) -> None:

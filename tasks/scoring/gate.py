@@ -26,12 +26,18 @@ class Check:
     text: str
 
 
-def check_scores(scores: dict[str, float], gate: Gate | None) -> tuple[list[Check], dict[str, float]]:
+def check_scores(
+    scores: dict[str, float], gate: Gate | None
+) -> tuple[list[Check], dict[str, float]]:
     """Hold the metrics of the test images, such as `test_macro_f1`, against the absolute criteria; return them, too.
 
     No gate has no criteria.
     """
-    recalls = {name.removeprefix("test_recall_"): value for name, value in scores.items() if name.startswith("test_recall_")}
+    recalls = {
+        name.removeprefix("test_recall_"): value
+        for name, value in scores.items()
+        if name.startswith("test_recall_")
+    }
     worst = min(recalls, key=recalls.get)
     numbers = {
         "macro_f1": scores["test_macro_f1"],
@@ -44,7 +50,12 @@ def check_scores(scores: dict[str, float], gate: Gate | None) -> tuple[list[Chec
         Check(name, value >= limit, f"{words} {value:.3f}, wanted at least {limit:g}")
         for name, words, value, limit in (
             ("macro_f1", "macro F1", numbers["macro_f1"], gate.macro_f1),
-            ("worst_recall", f"recall of {worst}, the worst class,", numbers["worst_recall"], gate.worst_recall),
+            (
+                "worst_recall",
+                f"recall of {worst}, the worst class,",
+                numbers["worst_recall"],
+                gate.worst_recall,
+            ),
         )
         if limit is not None
     ]
@@ -69,13 +80,18 @@ def compare(
     """
     position = {label: index for index, label in enumerate(classes)}
     truth, ours, theirs = (
-        np.array([position[label] for label in column], dtype=np.int64) for column in (labels, challenger, champion)
+        np.array([position[label] for label in column], dtype=np.int64)
+        for column in (labels, challenger, champion)
     )
     interval = bootstrap_macro_f1(truth, ours, theirs, len(classes), groups, gate.confidence)
     tosses = mcnemar(ours == truth, theirs == truth, groups)
     recalls = recall_differences(truth, ours, theirs, classes, groups, gate.confidence)
     scores = [
-        float(f1_score(truth, predicted, labels=np.arange(len(classes)), average="macro", zero_division=0))
+        float(
+            f1_score(
+                truth, predicted, labels=np.arange(len(classes)), average="macro", zero_division=0
+            )
+        )
         for predicted in (ours, theirs)
     ]
     numbers = {
@@ -88,10 +104,14 @@ def compare(
         "gains": tosses.gains,
         "losses": tosses.losses,
         "mcnemar_p": tosses.p,
-        "recalls": recalls.rename(columns={"first": "challenger", "second": "champion"}).to_dict("records"),
+        "recalls": recalls.rename(columns={"first": "challenger", "second": "champion"}).to_dict(
+            "records"
+        ),
     }
     checks = [_check_difference(numbers, gate), _check_tosses(tosses, gate)]
-    return checks + ([_check_recalls(recalls, gate)] if gate.recall_margin is not None else []), numbers
+    return checks + (
+        [_check_recalls(recalls, gate)] if gate.recall_margin is not None else []
+    ), numbers
 
 
 def _check_difference(numbers: dict[str, object], gate: Gate) -> Check:

@@ -21,7 +21,11 @@ def score(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
         precision, recall, f1, _ = metrics.precision_recall_fscore_support(
             labels, predicted, labels=present, average=average, zero_division=0
         )
-        averages |= {f"{average}_precision": precision, f"{average}_recall": recall, f"{average}_f1": f1}
+        averages |= {
+            f"{average}_precision": precision,
+            f"{average}_recall": recall,
+            f"{average}_f1": f1,
+        }
     scores = {
         "accuracy": metrics.accuracy_score(labels, predicted),
         "balanced_accuracy": averages["macro_recall"],
@@ -37,7 +41,13 @@ def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: list[str])
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=np.nan
     )
-    columns = {"label": classes, "precision": precision, "recall": recall, "f1": f1, "support": support}
+    columns = {
+        "label": classes,
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "support": support,
+    }
     return pd.DataFrame(columns).join(areas(labels, probabilities))
 
 
@@ -53,7 +63,9 @@ def areas(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
     """Return one row per pair of classes: actual, predicted, count, and the share of the actual class's images."""
-    matrix = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)))
+    matrix = metrics.confusion_matrix(
+        labels, probabilities.argmax(axis=1), labels=np.arange(len(classes))
+    )
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     return pd.DataFrame(
         {
@@ -65,7 +77,9 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray, classes: list[str])
     )
 
 
-def curves(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def curves(
+    labels: np.ndarray, probabilities: np.ndarray, classes: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the one-versus-rest ROC curves (label, fpr, tpr) and precision-recall curves (label, recall, precision).
 
     Points within a straight line are left out.
@@ -76,7 +90,9 @@ def curves(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) ->
         if not 0 < truth[:, index].sum() < len(truth):
             continue
         fpr, tpr, _ = metrics.roc_curve(truth[:, index], ranking[:, index])
-        precision, recall, _ = metrics.precision_recall_curve(truth[:, index], ranking[:, index], drop_intermediate=True)
+        precision, recall, _ = metrics.precision_recall_curve(
+            truth[:, index], ranking[:, index], drop_intermediate=True
+        )
         roc.append(pd.DataFrame({"label": label, "fpr": fpr, "tpr": tpr}))
         pr.append(pd.DataFrame({"label": label, "recall": recall, "precision": precision}))
     empty = [pd.DataFrame(columns=["label"])]

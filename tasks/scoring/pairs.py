@@ -13,7 +13,9 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def pair(ranked: Mapping[str, Iterable[str]], predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def pair(
+    ranked: Mapping[str, Iterable[str]], predictions: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
     """Return one row per model that did not win its question, in the order of `ranked`, {question: models, the winner first}.
 
     McNemar's exact test, and the difference of the macro F1 with its 95 % paired bootstrap interval. Both keep groups
@@ -23,7 +25,8 @@ def pair(ranked: Mapping[str, Iterable[str]], predictions: Mapping[str, pd.DataF
     rows: list[dict[str, object]] = []
     for question, (winner, *others) in ranked.items():
         tests = [
-            {"question": question, "winner": winner, "other": other} | against(predictions[winner], predictions[other])
+            {"question": question, "winner": winner, "other": other}
+            | against(predictions[winner], predictions[other])
             for other in others
         ]
         corrected = holm([test["p"] for test in tests])

@@ -42,7 +42,9 @@ def collapse(predictions: pd.DataFrame, groups: dict[str, str], classes: list[st
     the highest sum, which need not hold the class that was predicted before.
     """
     sums = {
-        f"p_{coarser}": predictions[[f"p_{label}" for label in class_names(predictions) if groups[label] == coarser]].sum(axis=1)
+        f"p_{coarser}": predictions[
+            [f"p_{label}" for label in class_names(predictions) if groups[label] == coarser]
+        ].sum(axis=1)
         for coarser in classes
     }
     highest = pd.DataFrame(sums).to_numpy().argmax(axis=1)

@@ -20,7 +20,9 @@ def errors(predictions: pd.DataFrame) -> pd.DataFrame:
     table = predictions[["path", "label", "predicted"]].assign(
         confidence=probabilities.max(axis=1), p_label=probabilities[np.arange(len(labels)), labels]
     )
-    worst = table[table.label != table.predicted].sort_values(["confidence", "path"], ascending=[False, True])
+    worst = table[table.label != table.predicted].sort_values(
+        ["confidence", "path"], ascending=[False, True]
+    )
     uncertain = table.sort_values(["confidence", "path"]).head(UNCERTAIN)
     return pd.concat([worst.assign(kind="worst"), uncertain.assign(kind="uncertain")])
 
@@ -33,7 +35,9 @@ def suspects(predictions: pd.DataFrame) -> pd.DataFrame:
     model was trained on, it repeats.
     """
     labels, probabilities = arrays(predictions)
-    thresholds = np.full(probabilities.shape[1], np.inf)  # a class without images is never suggested
+    thresholds = np.full(
+        probabilities.shape[1], np.inf
+    )  # a class without images is never suggested
     for index in np.unique(labels):
         thresholds[index] = probabilities[labels == index, index].mean()
     reached = np.where(probabilities >= thresholds, probabilities, -1)
@@ -44,7 +48,9 @@ def suspects(predictions: pd.DataFrame) -> pd.DataFrame:
         confidence=probabilities[rows, suggested],
         p_label=probabilities[rows, labels],
     )
-    return table[(reached.max(axis=1) >= 0) & (suggested != labels)].sort_values(["p_label", "path"])
+    return table[(reached.max(axis=1) >= 0) & (suggested != labels)].sort_values(
+        ["p_label", "path"]
+    )
 
 
 def shared_suspects(predictions: list[pd.DataFrame]) -> pd.DataFrame:

@@ -72,7 +72,11 @@ def intervals(
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail], axis=0)
     ends = {"low": np.minimum(low, seen), "high": np.maximum(high, seen)}
-    return {f"{name}_{end}": float(ends[end][column]) for column, name in enumerate(("accuracy", "macro_f1")) for end in ends}
+    return {
+        f"{name}_{end}": float(ends[end][column])
+        for column, name in enumerate(("accuracy", "macro_f1"))
+        for end in ends
+    }
 
 
 def bootstrap_macro_f1(
@@ -103,7 +107,9 @@ def bootstrap_macro_f1(
     return Interval(float(_difference(occurrences @ kinds, classes)), float(low), float(high))
 
 
-def mcnemar(first_right: np.ndarray, second_right: np.ndarray, groups: Sequence | None = None) -> McNemar:
+def mcnemar(
+    first_right: np.ndarray, second_right: np.ndarray, groups: Sequence | None = None
+) -> McNemar:
     """Test whether one of two models is right more often: exact, for any number of images (McNemar 1947).
 
     The images on which just one is right are tosses of a fair coin if neither is better. A group is one toss: it counts
@@ -113,7 +119,9 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray, groups: Sequence 
     if groups is not None:
         difference = difference.groupby(np.asarray(groups)).sum()
     gains, losses = int((difference > 0).sum()), int((difference < 0).sum())
-    return McNemar(gains, losses, float(binomtest(gains, gains + losses).pvalue) if gains + losses else 1.0)
+    return McNemar(
+        gains, losses, float(binomtest(gains, gains + losses).pvalue) if gains + losses else 1.0
+    )
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -144,7 +152,12 @@ def recall_differences(
         right, other = (first == index)[of_class], (second == index)[of_class]
         images = len(right)
         effect = _design_effect(right.astype(int) - other, groups[of_class])
-        low = paired_low((right & ~other).sum() / effect, (~right & other).sum() / effect, images / effect, confidence)
+        low = paired_low(
+            (right & ~other).sum() / effect,
+            (~right & other).sum() / effect,
+            images / effect,
+            confidence,
+        )
         recalls = (float(right.mean()), float(other.mean())) if images else (0.0, 0.0)
         rows.append((label, images, *recalls, recalls[0] - recalls[1], low))
     return pd.DataFrame(rows, columns=["label", "images", "first", "second", "difference", "low"])
@@ -161,12 +174,16 @@ def paired_low(gains: float, losses: float, images: float, confidence: float = 0
         """How far the statistic lies above the quantile if the true difference is `limit`."""
         linear = -gains - losses + (2 * images - gains + losses) * limit
         constant = -losses * limit * (1 - limit)
-        share = (np.sqrt(max(linear**2 - 8 * images * constant, 0)) - linear) / (4 * images)  # of losses, most likely
+        share = (np.sqrt(max(linear**2 - 8 * images * constant, 0)) - linear) / (
+            4 * images
+        )  # of losses, most likely
         variance = images * (2 * share + limit * (1 - limit))
         return gains - losses - images * limit - z * np.sqrt(max(variance, 0))
 
     lowest, highest = -1 + 1e-9, (gains - losses) / images - 1e-9 if images else -1.0
-    return float(brentq(excess, lowest, highest)) if highest > lowest and excess(lowest) > 0 else -1.0
+    return (
+        float(brentq(excess, lowest, highest)) if highest > lowest and excess(lowest) > 0 else -1.0
+    )
 
 
 def _kinds(
@@ -178,17 +195,24 @@ def _kinds(
         found, occurrences = np.unique(codes, return_counts=True)
         row, code = np.arange(len(found)), found
     else:
-        table = pd.DataFrame({"group": np.asarray(groups), "code": codes}).sort_values(["group", "code"])
+        table = pd.DataFrame({"group": np.asarray(groups), "code": codes}).sort_values(
+            ["group", "code"]
+        )
         kinds = table.groupby("group", sort=False).code.agg(tuple).value_counts(sort=False)
         occurrences = kinds.to_numpy()
         row = np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds.index])
         code = np.concatenate([np.asarray(kind) for kind in kinds.index])
     truth, one, other = code // classes**2, code // classes % classes, code % classes
     columns = [truth, classes + one, 2 * classes + other]
-    hits = [(row[one == truth], (3 * classes + truth)[one == truth]), (row[other == truth], (4 * classes + truth)[other == truth])]
+    hits = [
+        (row[one == truth], (3 * classes + truth)[one == truth]),
+        (row[other == truth], (4 * classes + truth)[other == truth]),
+    ]
     rows = np.concatenate([row, row, row, *[hit for hit, _ in hits]])
     cells = rows, np.concatenate([*columns, *[column for _, column in hits]])
-    return csr_array((np.ones(len(rows), dtype=np.int64), cells), shape=(len(occurrences), 5 * classes)), occurrences
+    return csr_array(
+        (np.ones(len(rows), dtype=np.int64), cells), shape=(len(occurrences), 5 * classes)
+    ), occurrences
 
 
 def _cells(present: np.ndarray, classes: int) -> tuple[csr_array, csr_array]:
@@ -209,14 +233,17 @@ def _difference(counts: np.ndarray, classes: int) -> np.ndarray:
     """Macro F1 less macro F1 from, class by class: images, both predicted, both predicted rightly; the last axis is split."""
     images, one, other, one_right, other_right = np.split(counts, 5, axis=-1)
     scores = [
-        2 * right / np.maximum(images + predicted, 1) for right, predicted in ((one_right, one), (other_right, other))
+        2 * right / np.maximum(images + predicted, 1)
+        for right, predicted in ((one_right, one), (other_right, other))
     ]  # a class neither there nor predicted scores 0, as in scikit-learn
     return (scores[0] - scores[1]).sum(axis=-1) / classes
 
 
 def _design_effect(differences: np.ndarray, groups: np.ndarray) -> float:
     """Return how many images of these groups tell as much as one image by itself, at least 1 (Rao and Scott 1992)."""
-    members = pd.Series(differences - differences.mean() if len(differences) else differences).groupby(groups)
+    members = pd.Series(
+        differences - differences.mean() if len(differences) else differences
+    ).groupby(groups)
     alone = float((members.obj**2).sum())
     if alone == 0:
         return max(1.0, len(differences) / max(1, members.ngroups))

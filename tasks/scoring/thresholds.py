@@ -16,22 +16,35 @@ LEAST = 10  # answered validation images that a confidence is chosen by: with fe
 NEVER = 1.0  # the confidence that (nearly) no answer has
 
 
-def choose(predictions: pd.DataFrame, accuracy: float | None, false_alarms: float | None) -> dict[str, object]:
+def choose(
+    predictions: pd.DataFrame, accuracy: float | None, false_alarms: float | None
+) -> dict[str, object]:
     """Return `confidence` and `distance`, the thresholds, and `abstain` and `unfamiliar`, what they give.
 
     A model abstains where its top probability is below `confidence`; an image is unfamiliar where its distance is larger
     than `distance`. None switches either off, its threshold is None then.
     """
     parts = {part: predictions[predictions.split == part] for part in ("validation", "test")}
-    chosen: dict[str, object] = {"confidence": None, "distance": None, "abstain": None, "unfamiliar": None}
+    chosen: dict[str, object] = {
+        "confidence": None,
+        "distance": None,
+        "abstain": None,
+        "unfamiliar": None,
+    }
     if accuracy is not None:
         confidence, reached = lowest_confidence(*certainty(parts["validation"]), accuracy)
         given = {part: abstaining(*certainty(rows), confidence) for part, rows in parts.items()}
-        chosen |= {"confidence": confidence, "abstain": {"accuracy": accuracy, "reached": reached, **given}}
+        chosen |= {
+            "confidence": confidence,
+            "abstain": {"accuracy": accuracy, "reached": reached, **given},
+        }
     if false_alarms is not None:
         distance, reached = largest_distance(parts["validation"].distance.to_numpy(), false_alarms)
         given = {part: alarms(rows.distance.to_numpy(), distance) for part, rows in parts.items()}
-        chosen |= {"distance": distance, "unfamiliar": {"false_alarms": false_alarms, "reached": reached, **given}}
+        chosen |= {
+            "distance": distance,
+            "unfamiliar": {"false_alarms": false_alarms, "reached": reached, **given},
+        }
     return chosen
 
 
@@ -47,7 +60,9 @@ def in_words(chosen: dict) -> list[str]:
             f"warn: the surest validation images, {LEAST} or more, are never right to {abstain['accuracy']:.1%}: it always abstains"
         )
     if unfamiliar:
-        lines.append(f"calls {unfamiliar['test']['alarms']} of {unfamiliar['test']['images']} test images unfamiliar")
+        lines.append(
+            f"calls {unfamiliar['test']['alarms']} of {unfamiliar['test']['images']} test images unfamiliar"
+        )
     if unfamiliar and not unfamiliar["reached"]:
         lines.append(
             f"warn: {unfamiliar['validation']['images']} validation images cannot tell what {unfamiliar['false_alarms']:.1%} false "
@@ -62,7 +77,9 @@ def certainty(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
 
 
-def lowest_confidence(confidence: np.ndarray, right: np.ndarray, accuracy: float) -> tuple[float, bool]:
+def lowest_confidence(
+    confidence: np.ndarray, right: np.ndarray, accuracy: float
+) -> tuple[float, bool]:
     """Return the lowest confidence from which on answers are right at least that often, and whether there is one.
 
     It is 0 where all answers together are right often enough, half way between two images' confidences elsewhere, and
@@ -89,10 +106,14 @@ def largest_distance(distances: np.ndarray, false_alarms: float) -> tuple[float 
     rank = math.ceil((1 - false_alarms) * (len(ordered) + 1) - 1e-9)
     if rank > len(ordered):
         return (float(ordered[-1]) if len(ordered) else None), False
-    return (float(ordered[-1]) if rank == len(ordered) else _between(ordered[rank - 1], ordered[rank])), True
+    return (
+        float(ordered[-1]) if rank == len(ordered) else _between(ordered[rank - 1], ordered[rank])
+    ), True
 
 
-def abstaining(confidence: np.ndarray, right: np.ndarray, threshold: float) -> dict[str, float | None]:
+def abstaining(
+    confidence: np.ndarray, right: np.ndarray, threshold: float
+) -> dict[str, float | None]:
     """Return images, answered, coverage, and the accuracy of the answers with its 95 % Wilson interval."""
     answered = confidence >= threshold
     count, hits = int(answered.sum()), int(right[answered].sum())

@@ -13,12 +13,19 @@ def file_sha256(path: Path) -> str:
 
 def folder_sha256(folder: Path) -> str:
     """Return the SHA-256 over paths and contents of all files in a folder, in the order of their paths."""
-    files = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
+    files = sorted(
+        (path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file()
+    )
     listing = "".join(f"{file_sha256(path)}  {name}\n" for name, path in files)
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def git_revision() -> str:
     """Return the commit of the working tree, with `-dirty` where it was changed; "" outside of Git."""
-    result = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return result.stdout.strip()

@@ -48,7 +48,9 @@ def open_store() -> str:
     mlflow.set_tracking_uri(uri)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
     try:
-        experiment = _have_experiment(name, str(store.ARTIFACTS) if uri == store.DEFAULT_URI else None)
+        experiment = _have_experiment(
+            name, str(store.ARTIFACTS) if uri == store.DEFAULT_URI else None
+        )
     except (MlflowException, DatabaseError) as error:
         raise UserError(describe_refusal(uri, str(error))) from error
     store.make_places_relative()  # MLflow makes even a relative one absolute
@@ -76,7 +78,9 @@ def refuse_silence(*names: str) -> None:
         address = os.environ.get(name, "")
         if why := servers.why_silent(address):
             told = servers.describe_silence(name, address, "environment", why)
-            raise AwayError(f"{told}. Start that server, or `unset {name}`: runs and registry are in mlflow.db then")
+            raise AwayError(
+                f"{told}. Start that server, or `unset {name}`: runs and registry are in mlflow.db then"
+            )
 
 
 def describe_refusal(uri: str, said: str) -> str:
@@ -104,7 +108,11 @@ def recorded(start: Callable[[], object]) -> Iterator[None]:
     except (AwayError, MlflowException) as error:
         if not isinstance(error, AwayError) and not is_away():
             raise RefusedError(_describe_refused(error)) from error
-        why = str(error) if isinstance(error, AwayError) else "MLflow's store does not answer any more"
+        why = (
+            str(error)
+            if isinstance(error, AwayError)
+            else "MLflow's store does not answer any more"
+        )
         leave_store(f"{why}. The stage `register` will need it")
     status = "FAILED"
     try:
@@ -144,7 +152,9 @@ def continue_run(architecture: str, predictions: Path) -> mlflow.ActiveRun:
     run = find_run(experiment_id, sha256)
     if run is not None:
         return mlflow.start_run(run_id=run.info.run_id)
-    return mlflow.start_run(experiment_id=experiment_id, run_name=architecture, tags={PREDICTIONS: sha256})
+    return mlflow.start_run(
+        experiment_id=experiment_id, run_name=architecture, tags={PREDICTIONS: sha256}
+    )
 
 
 def record(log_something: Callable[[], object], live: bool = False) -> None:
@@ -181,7 +191,11 @@ def flatten(section: dict, prefix: str = "") -> dict[str, object]:
     """Return nested keys joined by dots, as MLflow takes them: some of them are names of classes."""
     flat: dict[str, object] = {}
     for name, value in section.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {make_key(f"{prefix}{name}"): value}
+        flat |= (
+            flatten(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {make_key(f"{prefix}{name}"): value}
+        )
     return flat
 
 

@@ -68,7 +68,9 @@ def foreign_revision(file: Path, package: str, seconds: float = PATIENCE) -> str
         return None
     address = f"{file.absolute().as_uri()}?mode=rw"
     with contextlib.closing(sqlite3.connect(address, seconds, uri=True)) as database:
-        if not database.execute("select 1 from sqlite_master where name = 'alembic_version'").fetchone():
+        if not database.execute(
+            "select 1 from sqlite_master where name = 'alembic_version'"
+        ).fetchone():
             return None
         found = database.execute("select version_num from alembic_version").fetchone()
     return found[0] if found and not knows(package, found[0]) else None
@@ -77,7 +79,10 @@ def foreign_revision(file: Path, package: str, seconds: float = PATIENCE) -> str
 def describe_unusable(shown: str, error: sqlite3.OperationalError) -> tuple[str, str]:
     """Return in words why a whole database cannot be used now, and what to do; it is not damaged."""
     if "locked" in str(error) or "busy" in str(error):
-        return f"another process is writing {shown} ({error})", "wait until that ends, and run again"
+        return (
+            f"another process is writing {shown} ({error})",
+            "wait until that ends, and run again",
+        )
     said = f"{shown} cannot be read and written ({error})"
     return said, "give this user the right to read and write it and its folder, and run again"
 
@@ -109,14 +114,21 @@ def hold_port(host: str, port: int, remedy: str) -> socket.socket:
     try:
         holder.bind((host, port))
         holder.listen()  # until then another program may bind it too
-    except (UnicodeError, TypeError) as error:  # as Python says where it cannot write a name for the network
+    except (
+        UnicodeError,
+        TypeError,
+    ) as error:  # as Python says where it cannot write a name for the network
         holder.close()
         raise UserError(f"host {host!r} is no name of a machine: {error}; {remedy}") from error
     except OSError as error:
         holder.close()
         if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} is taken by {who_listens(port)}: end that, or {remedy}") from error
-        raise UserError(f"port {port} of {host} cannot be used: {error.strerror}; {remedy}") from error
+            raise UserError(
+                f"port {port} is taken by {who_listens(port)}: end that, or {remedy}"
+            ) from error
+        raise UserError(
+            f"port {port} of {host} cannot be used: {error.strerror}; {remedy}"
+        ) from error
     return holder
 
 
@@ -135,7 +147,10 @@ def who_listens(port: int) -> str:
 
         for process in psutil.process_iter(["name"]):
             with contextlib.suppress(psutil.Error):
-                if any(one.laddr and one.laddr.port == port and one.status == "LISTEN" for one in process.net_connections()):
+                if any(
+                    one.laddr and one.laddr.port == port and one.status == "LISTEN"
+                    for one in process.net_connections()
+                ):
                     return f"{process.info['name']} (process {process.pid})"
     return "another program"
 
@@ -144,7 +159,9 @@ def _ask(address: str, seconds: float) -> str | None:
     address = re.sub(r"://\S*@", "://", address)  # a password is no matter here
     unchecked = ssl._create_unverified_context()
     try:
-        urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=seconds, context=unchecked).close()
+        urllib.request.urlopen(
+            f"{address.rstrip('/')}/health", timeout=seconds, context=unchecked
+        ).close()
     except urllib.error.HTTPError as error:
         return f"status {error.code}" if error.code in AWAY else None
     except (OSError, ValueError) as error:

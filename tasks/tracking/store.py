@@ -76,7 +76,9 @@ def make_places_relative() -> None:
         said = servers.describe_unusable(str(DEFAULT_FILE), error)
         raise UserError(": ".join(said)) from error
     except sqlite3.DatabaseError as error:
-        raise UserError(f"{DEFAULT_FILE}: expected MLflow's database, received: {error}. Bring it back from a back-up") from error
+        raise UserError(
+            f"{DEFAULT_FILE}: expected MLflow's database, received: {error}. Bring it back from a back-up"
+        ) from error
 
 
 def _find_chosen(store: sqlite3.Connection) -> set[Path]:
@@ -95,7 +97,9 @@ def _folder(place: re.Match) -> Path:
     return Path(unquote(place[1] or "/"))
 
 
-def _make_column_relative(store: sqlite3.Connection, table: str, column: str, chosen: set[Path]) -> None:
+def _make_column_relative(
+    store: sqlite3.Connection, table: str, column: str, chosen: set[Path]
+) -> None:
     absolute = f"{column} LIKE 'file:%' OR {column} LIKE '/%'"
     rows = store.execute(f"SELECT rowid, {column} FROM {table} WHERE {absolute}").fetchall()
     relative = []

@@ -53,18 +53,37 @@ class Search:
         return self.tune.objective != "val_loss"
 
 
-def define(params: Params, architecture: str, kind: str, splits_csv: Path, class_weights: Path, bits: int | None = None) -> Search:
+def define(
+    params: Params,
+    architecture: str,
+    kind: str,
+    splits_csv: Path,
+    class_weights: Path,
+    bits: int | None = None,
+) -> Search:
     """Return the search that params ask for. Raises `UserError` where they name no space for the architecture."""
     if kind not in KINDS:
         raise UserError(f"search: received {kind!r}, expected {' or '.join(KINDS)}")
     tune = searched(params, architecture)
     section = params.architectures[architecture]
     ends = {path: values.ends[0] for path, values in tune.space[architecture].items()}
-    fixed = vary(section, ends if isinstance(section.structure, Classical) else ends | {"epochs": tune.epochs})
+    fixed = vary(
+        section,
+        ends if isinstance(section.structure, Classical) else ends | {"epochs": tune.epochs},
+    )
     told = tune.model_dump(mode="json", exclude={"trials", "space"})
-    space = {path: values.model_dump(mode="json") for path, values in tune.space[architecture].items()}
+    space = {
+        path: values.model_dump(mode="json") for path, values in tune.space[architecture].items()
+    }
     files = [file_sha256(file) for file in (splits_csv, class_weights, *fixed.weights_files)]
-    parts = [kind, told, space, fixed.model_dump(mode="json"), files, *([] if bits is None else [bits])]
+    parts = [
+        kind,
+        told,
+        space,
+        fixed.model_dump(mode="json"),
+        files,
+        *([] if bits is None else [bits]),
+    ]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return Search(architecture, kind, section, tune, f"{architecture}-{kind}-{key[:16]}")
 
@@ -75,7 +94,9 @@ def searched(params: Params, architecture: str) -> Tune:
     if architecture in spaces:
         return params.tune
     if architecture not in params.architectures:
-        raise UserError(f"unknown architecture {architecture!r}, known are {', '.join(params.architectures)}")
+        raise UserError(
+            f"unknown architecture {architecture!r}, known are {', '.join(params.architectures)}"
+        )
     raise UserError(
         f"params.yaml has no ranges for {architecture}: received tune.space of {', '.join(spaces) or 'nothing'}, expected\n"
         f"  tune:\n    space:\n      {architecture}:\n        learning_rate: {{low: 0.0001, high: 0.01, log: true}}"

@@ -25,7 +25,13 @@ STORE = Path("tune.db")
 LOCKS = Path(".cache/tune")
 STARTS = 3  # of a trial that does not get on, before it is given up
 PATIENCE = 60  # seconds that one worker waits for another to write
-WORDS = {"COMPLETE": "finished", "PRUNED": "stopped early", "RUNNING": "unfinished", "FAIL": "failed", "WAITING": "waiting"}
+WORDS = {
+    "COMPLETE": "finished",
+    "PRUNED": "stopped early",
+    "RUNNING": "unfinished",
+    "FAIL": "failed",
+    "WAITING": "waiting",
+}
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +63,13 @@ def open_study(search: Search) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     direction = "maximize" if search.maximizes else "minimize"
     tools = {"sampler": _sampler(search), "pruner": _pruner(search)}
-    return optuna.create_study(storage=_storage(), study_name=search.name, direction=direction, load_if_exists=True, **tools)
+    return optuna.create_study(
+        storage=_storage(),
+        study_name=search.name,
+        direction=direction,
+        load_if_exists=True,
+        **tools,
+    )
 
 
 def find(search: Search) -> list[Outcome]:
@@ -92,9 +104,15 @@ def outcomes(study: optuna.Study, search: Search) -> list[Outcome]:
 
     def order(one: Outcome) -> tuple[float, ...]:
         finished = one.state == WORDS["COMPLETE"]
-        return -math.inf if finished else -one.step, sign * one.score if one.score is not None else math.inf, one.number
+        return (
+            -math.inf if finished else -one.step,
+            sign * one.score if one.score is not None else math.inf,
+            one.number,
+        )
 
-    return sorted((_outcome(trial, search) for trial in study.get_trials(deepcopy=False)), key=order)
+    return sorted(
+        (_outcome(trial, search) for trial in study.get_trials(deepcopy=False)), key=order
+    )
 
 
 def winner(found: list[Outcome]) -> Outcome | None:
@@ -117,10 +135,14 @@ class Numbered(BaseSampler):
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict:
         return self._of(trial).infer_relative_search_space(study, trial)
 
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict) -> dict[str, Any]:
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict
+    ) -> dict[str, Any]:
         return self._of(trial).sample_relative(study, trial, search_space)
 
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
         return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
 
     def _of(self, trial: FrozenTrial) -> BaseSampler:
@@ -133,12 +155,17 @@ class Numbered(BaseSampler):
 def _storage() -> optuna.storages.RDBStorage:
     LOCKS.mkdir(parents=True, exist_ok=True)
     with FileLock(LOCKS / "store.lock"):  # making the tables is nothing that two can do at once
-        return optuna.storages.RDBStorage(f"sqlite:///{STORE}", engine_kwargs={"connect_args": {"timeout": PATIENCE}})
+        return optuna.storages.RDBStorage(
+            f"sqlite:///{STORE}", engine_kwargs={"connect_args": {"timeout": PATIENCE}}
+        )
 
 
 def _sampler(search: Search) -> BaseSampler:
     # Hyperband as Optuna recommends it: what it tries next is drawn from what did well (Falkner et al. 2018, arXiv 1807.01774).
-    make = {"hyperband": lambda seed: TPESampler(seed=seed), "random": lambda seed: RandomSampler(seed=seed)}[search.kind]
+    make = {
+        "hyperband": lambda seed: TPESampler(seed=seed),
+        "random": lambda seed: RandomSampler(seed=seed),
+    }[search.kind]
     return Numbered(make, abs(search.tune.seed))
 
 
@@ -146,7 +173,9 @@ def _pruner(search: Search) -> optuna.pruners.BasePruner:
     """Brackets of halvings from the first step on (Li et al. 2018, arXiv 1603.06560); random search trains all of each trial."""
     if search.kind == "random" or search.steps < search.tune.factor:
         return optuna.pruners.NopPruner()
-    return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=search.steps, reduction_factor=search.tune.factor)
+    return optuna.pruners.HyperbandPruner(
+        min_resource=1, max_resource=search.steps, reduction_factor=search.tune.factor
+    )
 
 
 def _orphan(study: optuna.Study, folder: Path) -> optuna.Trial | None:
@@ -154,16 +183,26 @@ def _orphan(study: optuna.Study, folder: Path) -> optuna.Trial | None:
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         try:
             with FileLock(folder / f"{frozen.number}.lock", blocking=False):
-                starts = [step for step in frozen.user_attrs.get("starts", []) if step == frozen.last_step]
+                starts = [
+                    step for step in frozen.user_attrs.get("starts", []) if step == frozen.last_step
+                ]
         except Timeout:
             continue
         if len(starts) >= STARTS:
-            log.info("trial %d is given up: it was started %d times and did not get on", frozen.number, STARTS + 1)
+            log.info(
+                "trial %d is given up: it was started %d times and did not get on",
+                frozen.number,
+                STARTS + 1,
+            )
             study.tell(frozen.number, state=TrialState.FAIL)
             continue
         trial = optuna.Trial(study, frozen._trial_id)  # to go on with one, Optuna has no public way
         trial.set_user_attr("starts", [*starts, frozen.last_step])
-        log.info("trial %d was interrupted after %d epochs: it goes on", frozen.number, frozen.last_step or 0)
+        log.info(
+            "trial %d was interrupted after %d epochs: it goes on",
+            frozen.number,
+            frozen.last_step or 0,
+        )
         return trial
     return None
 
@@ -172,7 +211,9 @@ def _suggested(trial: optuna.Trial, path: str, values: Range) -> Any:
     if values.low is None:
         drawn = trial.suggest_categorical(path, [_named(choice) for choice in values.choices])
     elif values.whole:
-        drawn = trial.suggest_int(path, values.low, values.high, step=values.step or 1, log=values.log)
+        drawn = trial.suggest_int(
+            path, values.low, values.high, step=values.step or 1, log=values.log
+        )
     else:
         drawn = trial.suggest_float(path, values.low, values.high, step=values.step, log=values.log)
     return _tried(values, drawn)
@@ -184,7 +225,9 @@ def _tried(values: Range, drawn: Any) -> Any:
         return next(choice for choice in values.choices if _named(choice) == drawn)
     if values.whole:
         return drawn
-    return min(max(float(f"{drawn:.10g}" if values.step else f"{drawn:.3g}"), values.low), values.high)
+    return min(
+        max(float(f"{drawn:.10g}" if values.step else f"{drawn:.3g}"), values.low), values.high
+    )
 
 
 def _named(choice: Any) -> Any:
@@ -193,9 +236,21 @@ def _named(choice: Any) -> Any:
 
 
 def _outcome(trial: FrozenTrial, search: Search) -> Outcome:
-    values = {path: _tried(range_, trial.params[path]) for path, range_ in search.space.items() if path in trial.params}
-    score = trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step)
+    values = {
+        path: _tried(range_, trial.params[path])
+        for path, range_ in search.space.items()
+        if path in trial.params
+    }
+    score = (
+        trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step)
+    )
     about = trial.user_attrs
     return Outcome(
-        trial.number, WORDS[trial.state.name], trial.last_step or 0, score, about.get("epochs"), about.get("seconds", 0.0), values
+        trial.number,
+        WORDS[trial.state.name],
+        trial.last_step or 0,
+        score,
+        about.get("epochs"),
+        about.get("seconds", 0.0),
+        values,
     )

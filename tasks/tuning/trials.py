@@ -78,7 +78,9 @@ class Watcher:
         self.trial.report(statistics.fmean([*self.before, row[self.search.tune.objective]]), step)
         tell(row | {"epoch": step}, self.search.steps)
         now = time.monotonic()
-        self.trial.set_user_attr("seconds", round(self.trial.user_attrs.get("seconds", 0.0) + now - self.since, 2))
+        self.trial.set_user_attr(
+            "seconds", round(self.trial.user_attrs.get("seconds", 0.0) + now - self.since, 2)
+        )
         self.since = now
         if step == self.search.steps:
             return
@@ -99,18 +101,24 @@ def main(
     minutes: float | None = None,
 ) -> None:
     """Run trials of the `kind` of search until there are so many, by default those of params, or the time is over."""
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of one process that trains many networks
+    logging.getLogger("tensorflow").setLevel(
+        logging.ERROR
+    )  # it warns of one process that trains many networks
     deadline = time.monotonic() + (math.inf if minutes is None else minutes * 60)
     params = load_params()
     bits = decoding.read(decoding_json).bits
     search = define(params, architecture, kind, splits_csv, class_weights, bits)
-    data = usable(clean, read_table(splits_csv), json.loads(class_weights.read_text()), bits, search.section)
+    data = usable(
+        clean, read_table(splits_csv), json.loads(class_weights.read_text()), bits, search.section
+    )
     check_folds(data.splits, search.tune.folds)
     use_threads(search.section.train.threads)
     shared = study.open_study(search)
     parent = open_parent(search)
     try:
-        while time.monotonic() < deadline and (claim := study.claim(shared, search, trials or search.tune.trials)):
+        while time.monotonic() < deadline and (
+            claim := study.claim(shared, search, trials or search.tune.trials)
+        ):
             try:
                 run_trial(shared, search, claim, data, parent, deadline)
             finally:
@@ -121,10 +129,21 @@ def main(
         close_parent(parent, shared, search)
 
 
-def usable(clean: Path, splits: pd.DataFrame, weights: dict[str, float], bits: int | None, section: Architecture) -> Data:
+def usable(
+    clean: Path,
+    splits: pd.DataFrame,
+    weights: dict[str, float],
+    bits: int | None,
+    section: Architecture,
+) -> Data:
     """Return the rows of training and validation images alone, with the classes of the architecture's question."""
     splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
-    return Data(clean, splits.query("split in ('training', 'validation')").reset_index(drop=True), weights, bits)
+    return Data(
+        clean,
+        splits.query("split in ('training', 'validation')").reset_index(drop=True),
+        weights,
+        bits,
+    )
 
 
 def check_folds(splits: pd.DataFrame, folds: int | None) -> None:
@@ -143,10 +162,15 @@ def parts(splits: pd.DataFrame, search: Search) -> list[pd.DataFrame]:
         return [splits]
     folds = StratifiedGroupKFold(search.tune.folds, shuffle=True, random_state=search.tune.seed)
     held_out = [rows for _, rows in folds.split(splits.path, splits.label, splits.group)]
-    return [splits.assign(split=np.where(splits.index.isin(rows), "validation", "training")) for rows in held_out]
+    return [
+        splits.assign(split=np.where(splits.index.isin(rows), "validation", "training"))
+        for rows in held_out
+    ]
 
 
-def run_trial(shared: optuna.Study, search: Search, claim: Claim, data: Data, parent: str, deadline: float) -> None:
+def run_trial(
+    shared: optuna.Study, search: Search, claim: Claim, data: Data, parent: str, deadline: float
+) -> None:
     """Train and score what the trial tries, and tell the study. Raises `OutOfTimeError`, and `UserError` where nothing will do."""
     trial, told = claim.trial, ", ".join(f"{path} {value}" for path, value in claim.values.items())
     log.info("trial %d: %s", trial.number, told)
@@ -155,17 +179,27 @@ def run_trial(shared: optuna.Study, search: Search, claim: Claim, data: Data, pa
         try:
             score, epochs = scored(search, claim, data, deadline)
         except (optuna.TrialPruned, DivergedError) as reason:
-            log.info("trial %d is stopped early%s", trial.number, f": {reason}" if str(reason) else "")
+            log.info(
+                "trial %d is stopped early%s", trial.number, f": {reason}" if str(reason) else ""
+            )
             shared.tell(trial, state=TrialState.PRUNED)
             runs.record(lambda: mlflow.end_run("KILLED"), live=True)
         except UserError as error:
             shared.tell(trial, state=TrialState.FAIL)
             forget(search, trial)
-            raise UserError(f"{search.architecture}, trial {trial.number} ({told}): {error}") from error
+            raise UserError(
+                f"{search.architecture}, trial {trial.number} ({told}): {error}"
+            ) from error
         else:
             trial.set_user_attr("epochs", epochs)
             shared.tell(trial, score)
-            log.info("trial %d: %s %.4f%s", trial.number, search.tune.objective, score, f", {epochs} epochs" if epochs else "")
+            log.info(
+                "trial %d: %s %.4f%s",
+                trial.number,
+                search.tune.objective,
+                score,
+                f", {epochs} epochs" if epochs else "",
+            )
             runs.record(lambda: mlflow.log_metric("objective", score), live=True)
     forget(search, trial)
 
@@ -173,15 +207,21 @@ def run_trial(shared: optuna.Study, search: Search, claim: Claim, data: Data, pa
 def scored(search: Search, claim: Claim, data: Data, deadline: float) -> tuple[float, int | None]:
     """Return the mean over the folds of the objective at the epoch that counts, and how many epochs training needs for it."""
     classical = isinstance(search.section.structure, Classical)
-    section = vary(search.section, claim.values if classical else claim.values | {"epochs": search.tune.epochs})
-    images = load_images(data.clean, data.splits, data.weights, replace(section.train.form, bits=data.bits))
+    section = vary(
+        search.section, claim.values if classical else claim.values | {"epochs": search.tune.epochs}
+    )
+    images = load_images(
+        data.clean, data.splits, data.weights, replace(section.train.form, bits=data.bits)
+    )
     objective, counted = search.tune.objective, []
     for fold, splits in enumerate(parts(data.splits, search)):
         before = [row[objective] for row in counted]
         watcher = Watcher(claim.trial, search, fold, before, deadline, time.monotonic())
         watch = Watch(watcher.after, macro_f1 if objective == "val_macro_f1" else None)
         file = checkpoint(search, claim.trial, fold)
-        history = train(section, images, splits, file, f"{file.stem} {keras.__version__}", watch).history
+        history = train(
+            section, images, splits, file, f"{file.stem} {keras.__version__}", watch
+        ).history
         counted.append(counting(history, search, section))
     epochs = None if classical else needed([row["epoch"] for row in counted], section)
     return statistics.fmean(row[objective] for row in counted), epochs
@@ -202,7 +242,13 @@ def needed(epochs: list[float], section: Architecture) -> int:
 
 def macro_f1(targets: np.ndarray, probabilities: np.ndarray) -> Row:
     """Return the macro F1 over the classes that have images, as evaluation counts it."""
-    score = f1_score(targets, probabilities.argmax(axis=1), labels=np.unique(targets), average="macro", zero_division=0)
+    score = f1_score(
+        targets,
+        probabilities.argmax(axis=1),
+        labels=np.unique(targets),
+        average="macro",
+        zero_division=0,
+    )
     return {"val_macro_f1": float(score)}
 
 
@@ -225,7 +271,11 @@ def child_run(search: Search, claim: Claim, parent: str) -> Iterator[None]:
 
     def start() -> None:
         experiment = runs.open_store()
-        where = {"run_id": known} if known else {"run_name": name, "parent_run_id": parent, "experiment_id": experiment}
+        where = (
+            {"run_id": known}
+            if known
+            else {"run_name": name, "parent_run_id": parent, "experiment_id": experiment}
+        )
         claim.trial.set_user_attr("run", mlflow.start_run(**where).info.run_id)
         mlflow.log_params({"trial": claim.trial.number, **claim.values})
 
@@ -242,9 +292,16 @@ def open_parent(search: Search) -> str:
             client.update_run(found[0].info.run_id, status="RUNNING")
             return found[0].info.run_id
         tags = {STUDY: search.name, "git_revision": git_revision()}
-        run_id = client.create_run(experiment, tags=tags, run_name=f"tune {search.architecture}").info.run_id
+        run_id = client.create_run(
+            experiment, tags=tags, run_name=f"tune {search.architecture}"
+        ).info.run_id
         told = search.tune.model_dump(mode="json", exclude={"space"}) | {"search": search.kind}
-        told |= {"space": {path: values.model_dump(mode="json", exclude_defaults=True) for path, values in search.space.items()}}
+        told |= {
+            "space": {
+                path: values.model_dump(mode="json", exclude_defaults=True)
+                for path, values in search.space.items()
+            }
+        }
         for name, value in runs.flatten(told).items():
             client.log_param(run_id, name, value)
         return run_id

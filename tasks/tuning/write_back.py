@@ -32,13 +32,25 @@ def rewrite(file: Path, architecture: str, values: Mapping[str, Any]) -> None:
     file = file.resolve()
     before = load_params(file)
     wanted = vary(before.architectures[architecture], dict(values))
-    text = rewritten(file.read_bytes().decode(), architecture, values, plain(wanted.structure) | plain(wanted.train))
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as target:
+    text = rewritten(
+        file.read_bytes().decode(),
+        architecture,
+        values,
+        plain(wanted.structure) | plain(wanted.train),
+    )
+    with tempfile.NamedTemporaryFile(
+        dir=file.parent, prefix=f".{file.name}.", delete=False
+    ) as target:
         part = Path(target.name)
         target.write(text.encode())
         os.fsync(target.fileno())
     try:
-        if not _says(part, before.model_copy(update={"architectures": before.architectures | {architecture: wanted}})):
+        if not _says(
+            part,
+            before.model_copy(
+                update={"architectures": before.architectures | {architecture: wanted}}
+            ),
+        ):
             told = ", ".join(f"{path}: {scalar(value)}" for path, value in values.items())
             raise UserError(
                 f"{file.name}: architectures.{architecture} cannot be changed without changing something else; does it use "
@@ -50,7 +62,9 @@ def rewrite(file: Path, architecture: str, values: Mapping[str, Any]) -> None:
         part.unlink(missing_ok=True)
 
 
-def rewritten(text: str, architecture: str, values: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+def rewritten(
+    text: str, architecture: str, values: Mapping[str, Any], whole: Mapping[str, Any]
+) -> str:
     """Return the text with `values` at dotted paths; `whole` is all of the architecture, with them, for lists that it lacks."""
     for path, value in values.items():
         root = YAML(typ="rt", pure=True).compose(text)
@@ -67,7 +81,11 @@ def scalar(value: Any) -> str:
         return "[" + ", ".join(map(scalar, value)) + "]"
     if isinstance(value, float):
         return str(value) if value.is_integer() else format(Decimal(repr(value)), "f")
-    if isinstance(value, str) and PLAIN.fullmatch(value) and YAML(typ="safe", pure=True).load(value) == value:
+    if (
+        isinstance(value, str)
+        and PLAIN.fullmatch(value)
+        and YAML(typ="safe", pure=True).load(value) == value
+    ):
         return value
     return json.dumps(value)  # null, true, a whole number, a text in quotes
 
@@ -113,10 +131,19 @@ def _added(text: str, node: Node, step: str, value: Any, named: bool) -> str:
     """Return the text with one key more in `node`, behind the others."""
     entry = f"{step}: {scalar(value)}"
     if isinstance(node, ScalarNode):  # nothing, null, or a name to start from
-        return _replaced(text, node, f"{{like: {node.value}, {entry}}}" if named and not _is_empty(node) else f"{{{entry}}}")
+        return _replaced(
+            text,
+            node,
+            f"{{like: {node.value}, {entry}}}" if named and not _is_empty(node) else f"{{{entry}}}",
+        )
     if node.flow_style:
         place = _end(node) if node.value else node.start_mark.index + 1
-        return text[:place] + (", " if node.value else "") + entry + (text[place:] if node.value else text[place:].lstrip(" "))
+        return (
+            text[:place]
+            + (", " if node.value else "")
+            + entry
+            + (text[place:] if node.value else text[place:].lstrip(" "))
+        )
     newline = "\r\n" if "\r\n" in text else "\n"
     line = text.find("\n", _end(node)) + 1 or len(text)
     before = text[:line] if text[:line].endswith("\n") else text[:line] + newline
@@ -139,7 +166,9 @@ def _end(node: Node) -> int:
     key, value = last if isinstance(last, tuple) else (last, last)
     if _is_empty(value):
         return key.end_mark.index
-    return value.end_mark.index if isinstance(value, ScalarNode) or value.flow_style else _end(value)
+    return (
+        value.end_mark.index if isinstance(value, ScalarNode) or value.flow_style else _end(value)
+    )
 
 
 def _is_empty(node: Node) -> bool:

@@ -28,7 +28,9 @@ from tests.support.pipeline import CLASSES, enter
 pytestmark = pytest.mark.slow
 
 NAMES = {label: f"Folder {number}" for number, label in enumerate(CLASSES)}
-MAPPING = "".join(f"{folder}: {json.dumps(label)}\n" for label, folder in NAMES.items()) + "other: null\n"
+MAPPING = (
+    "".join(f"{folder}: {json.dumps(label)}\n" for label, folder in NAMES.items()) + "other: null\n"
+)
 NAME = "foreign"
 BOUNDS = {f"{name}_{end}" for name in ("accuracy", "macro_f1") for end in ("low", "high")}
 BROKEN = {"Training/Folder 0/text.jpg": "not_an_image", "Folder 1.jpg": "outside_class_folder"}
@@ -45,7 +47,11 @@ class Foreign:
     def stamps(self) -> dict[str, tuple]:
         paths = sorted(self.images.rglob("*"))
         return {
-            str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else sorted(path.iterdir())) for path in paths
+            str(path): (
+                path.stat().st_mtime_ns,
+                path.read_bytes() if path.is_file() else sorted(path.iterdir()),
+            )
+            for path in paths
         }
 
 
@@ -67,7 +73,9 @@ def foreign(root: Path) -> Foreign:
     splits = read_table(root / "data/splits.csv").drop_duplicates(["sha256", "split"])
     chosen = [*splits[splits.split == "training"].head(8).itertuples(), *splits[splits.split == "validation"].head(3).itertuples(),
               *splits[splits.split == "withheld"].head(1).itertuples()]  # fmt: skip
-    for number, (row, kind) in enumerate(zip(chosen, itertools.cycle(["exact", "near", "mirrored"]), strict=False)):
+    for number, (row, kind) in enumerate(
+        zip(chosen, itertools.cycle(["exact", "near", "mirrored"]), strict=False)
+    ):
         path = images / ("Training" if number % 2 else "val") / NAMES[row.label] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         if kind == "exact":
@@ -76,7 +84,12 @@ def foreign(root: Path) -> Foreign:
             with Image.open(clean / row.path) as image:
                 (ImageOps.mirror(image) if kind == "mirrored" else image).save(path)
         rows.append((path.relative_to(images).as_posix(), kind, row.sha256, row.split))
-    draw.draw_folders(images, {"Training": dict.fromkeys(NAMES.values(), 5), "Testing": {"other": 4}}, seed=99, size=48)
+    draw.draw_folders(
+        images,
+        {"Training": dict.fromkeys(NAMES.values(), 5), "Testing": {"other": 4}},
+        seed=99,
+        size=48,
+    )
     for path in BROKEN:
         (images / path).write_text("no image")
     return Foreign(images, pd.DataFrame(rows, columns=["path", "kind", "sha256", "split"]))
@@ -104,31 +117,46 @@ def predictions(output: Path) -> pd.DataFrame:
 def test_overlap_is_found_to_the_image(output: Path, foreign: Foreign) -> None:
     found = read_table(output / "overlap.csv")
     expected = foreign.truth.sort_values("path", ignore_index=True)
-    pd.testing.assert_frame_equal(found[["path", "kind", "sha256", "split"]], expected, check_dtype=False)
+    pd.testing.assert_frame_equal(
+        found[["path", "kind", "sha256", "split"]], expected, check_dtype=False
+    )
     splits = read_table(Path("data/splits.csv")).set_index("path")
     assert splits.sha256[found.copy_of].tolist() == found.sha256.tolist()
     assert splits.split[found.copy_of].tolist() == found.split.tolist()
 
 
-def test_each_image_once_by_what_its_folder_means(predictions: pd.DataFrame, foreign: Foreign) -> None:
+def test_each_image_once_by_what_its_folder_means(
+    predictions: pd.DataFrame, foreign: Foreign
+) -> None:
     assert len(predictions) == predictions.path.nunique() == len(foreign.truth) + 20
-    assert predictions.label.tolist() == predictions.folder.map({folder: label for label, folder in NAMES.items()}).tolist()
-    assert dict(zip(predictions.path, predictions.overlap, strict=True)) == dict.fromkeys(predictions.path, "") | dict(
-        zip(foreign.truth.path, foreign.truth.kind, strict=True)
+    assert (
+        predictions.label.tolist()
+        == predictions.folder.map({folder: label for label, folder in NAMES.items()}).tolist()
     )
+    assert dict(zip(predictions.path, predictions.overlap, strict=True)) == dict.fromkeys(
+        predictions.path, ""
+    ) | dict(zip(foreign.truth.path, foreign.truth.kind, strict=True))
 
 
-def test_the_answers_are_those_of_the_command_line(predictions: pd.DataFrame, foreign: Foreign) -> None:
-    answers = load.load_predictor("champion").predict(foreign.images / path for path in predictions.path)
+def test_the_answers_are_those_of_the_command_line(
+    predictions: pd.DataFrame, foreign: Foreign
+) -> None:
+    answers = load.load_predictor("champion").predict(
+        foreign.images / path for path in predictions.path
+    )
     assert predictions.predicted.tolist() == [answer.predicted for answer in answers]
     assert predictions.abstained.tolist() == [str(answer.abstained) for answer in answers]
     assert predictions.unfamiliar.tolist() == [str(answer.unfamiliar) for answer in answers]
     for label in CLASSES:
-        assert predictions[f"p_{label}"].tolist() == pytest.approx([answer.probabilities[label] for answer in answers], rel=1e-5)
+        assert predictions[f"p_{label}"].tolist() == pytest.approx(
+            [answer.probabilities[label] for answer in answers], rel=1e-5
+        )
 
 
 @pytest.mark.parametrize("prefix", ["external", "external_without_overlap"])
-def test_both_columns_come_out_again(prefix: str, scores: dict[str, float], predictions: pd.DataFrame) -> None:
+def test_both_columns_come_out_again(
+    prefix: str, scores: dict[str, float], predictions: pd.DataFrame
+) -> None:
     rows = predictions if prefix == "external" else predictions[predictions.overlap == ""]
     assert len(rows) == scores[f"{prefix}_images"] == (32 if prefix == "external" else 20)
     assert scores[f"{prefix}_accuracy"] == pytest.approx(accuracy_score(rows.label, rows.predicted))
@@ -136,63 +164,116 @@ def test_both_columns_come_out_again(prefix: str, scores: dict[str, float], pred
         f1_score(rows.label, rows.predicted, labels=CLASSES, average="macro"), abs=1e-6
     )
     recalls = recall_score(rows.label, rows.predicted, labels=CLASSES, average=None)
-    assert [scores[f"{prefix}_recall_{label}"] for label in CLASSES] == pytest.approx(recalls, abs=1e-6)
+    assert [scores[f"{prefix}_recall_{label}"] for label in CLASSES] == pytest.approx(
+        recalls, abs=1e-6
+    )
     answered = rows[rows.abstained == "False"]
     assert scores[f"{prefix}_coverage"] == pytest.approx(len(answered) / len(rows), abs=1e-6)
     if len(answered):
-        assert scores[f"{prefix}_answered_accuracy"] == pytest.approx((answered.label == answered.predicted).mean(), abs=1e-6)
+        assert scores[f"{prefix}_answered_accuracy"] == pytest.approx(
+            (answered.label == answered.predicted).mean(), abs=1e-6
+        )
     assert scores[f"{prefix}_unfamiliar"] == (rows.unfamiliar == "True").sum()
-    assert {f"{prefix}_{name}" for name in (*BOUNDS, "calibration_error", "calibration_error_before", "brier")} <= set(scores)
+    assert {
+        f"{prefix}_{name}"
+        for name in (*BOUNDS, "calibration_error", "calibration_error_before", "brier")
+    } <= set(scores)
 
 
 def test_its_own_test_stands_beside(scores: dict[str, float]) -> None:
     winner = json.loads(Path("data/comparison.json").read_text())["winner"]
     own = json.loads(Path(f"data/results/{winner}/metrics.json").read_text())
     given = json.loads(Path(f"data/results/{winner}/thresholds.json").read_text())
-    for name in ("accuracy", "accuracy_low", "macro_f1", "calibration_error", f"recall_{CLASSES[1]}"):
+    for name in (
+        "accuracy",
+        "accuracy_low",
+        "macro_f1",
+        "calibration_error",
+        f"recall_{CLASSES[1]}",
+    ):
         assert scores[f"test_{name}"] == own[f"test_{name}"]
-    assert scores["test_coverage"] == given["abstain"]["test"]["coverage"] and scores["test_images"] == 20
+    assert (
+        scores["test_coverage"] == given["abstain"]["test"]["coverage"]
+        and scores["test_images"] == 20
+    )
 
 
 def test_folders_and_quarantine(output: Path, foreign: Foreign) -> None:
     table = read_table(output / "folders.csv").set_index("folder")
-    assert table["class"].to_dict() == {folder: label for label, folder in NAMES.items()} | {"other": ""}
-    assert table.images.astype(int).sum() == 36 and table.images["other"] == "4" and table.rejected["Folder 0"] == "1"
+    assert table["class"].to_dict() == {folder: label for label, folder in NAMES.items()} | {
+        "other": ""
+    }
+    assert (
+        table.images.astype(int).sum() == 36
+        and table.images["other"] == "4"
+        and table.rejected["Folder 0"] == "1"
+    )
     assert table.overlap.astype(int).sum() == len(foreign.truth)
     quarantine = read_table(output / "quarantine.csv")
     assert dict(zip(quarantine.path, quarantine.reason, strict=True)) == BROKEN
 
 
-def test_the_page_quotes_the_metrics_and_stands_alone(output: Path, scores: dict[str, float]) -> None:
+def test_the_page_quotes_the_metrics_and_stands_alone(
+    output: Path, scores: dict[str, float]
+) -> None:
     html = (output / "report.html").read_text(encoding="utf-8")
     page = parse(html)
     quoted = [(marks, text) for marks, text in page.numbers if marks["data-metric"] in scores]
-    assert {"external_accuracy", "external_without_overlap_macro_f1_low", "test_accuracy", "external_brier_before"} <= {
-        marks["data-metric"] for marks, _ in quoted
-    }
+    assert {
+        "external_accuracy",
+        "external_without_overlap_macro_f1_low",
+        "test_accuracy",
+        "external_brier_before",
+    } <= {marks["data-metric"] for marks, _ in quoted}
     for marks, _ in quoted:
         assert float(marks["value"]) == pytest.approx(scores[marks["data-metric"]], rel=1e-6), marks
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    assert len(ids) == len(set(ids)) and {link["href"].removeprefix("#") for link in page.of("a", "use")} <= set(ids)
-    assert re.findall(r"@import|url\((?!#)|https?://", html) == [] and not page.of("script", "link", "iframe")
+    assert len(ids) == len(set(ids)) and {
+        link["href"].removeprefix("#") for link in page.of("a", "use")
+    } <= set(ids)
+    assert re.findall(r"@import|url\((?!#)|https?://", html) == [] and not page.of(
+        "script", "link", "iframe"
+    )
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
-    assert levels[0] == 1 and all(later <= earlier + 1 for earlier, later in itertools.pairwise(levels))
-    assert len(page.of("table")) == len(page.of("caption")) and all(len(image["alt"]) > 3 for image in page.of("img"))
-    assert len(page.of("img")) > 2 * 12 and "Training</h" not in html and "comparison-title" not in html
+    assert levels[0] == 1 and all(
+        later <= earlier + 1 for earlier, later in itertools.pairwise(levels)
+    )
+    assert len(page.of("table")) == len(page.of("caption")) and all(
+        len(image["alt"]) > 3 for image in page.of("img")
+    )
+    assert (
+        len(page.of("img")) > 2 * 12
+        and "Training</h" not in html
+        and "comparison-title" not in html
+    )
 
 
 def test_the_short_form(output: Path, scores: dict[str, float]) -> None:
     short = (output / "report.md").read_text(encoding="utf-8")
-    rows = {line.split("|")[1].strip(): line.strip("|").split("|")[1:] for line in short.splitlines() if line.startswith("| ")}
+    rows = {
+        line.split("|")[1].strip(): line.strip("|").split("|")[1:]
+        for line in short.splitlines()
+        if line.startswith("| ")
+    }
     columns = ("external", "external_without_overlap", "test")
-    assert [text.split()[0] for text in rows["accuracy"]] == [f"{scores[f'{column}_accuracy']:.3f}" for column in columns]
-    assert "4 exact, 4 mirrored, 4 near" in short and "2 of 38 files cannot be used" in short and "nan" not in short
+    assert [text.split()[0] for text in rows["accuracy"]] == [
+        f"{scores[f'{column}_accuracy']:.3f}" for column in columns
+    ]
+    assert (
+        "4 exact, 4 mirrored, 4 near" in short
+        and "2 of 38 files cannot be used" in short
+        and "nan" not in short
+    )
 
 
-def test_the_registry_keeps_a_trace(output: Path, scores: dict[str, float], foreign: Foreign) -> None:
+def test_the_registry_keeps_a_trace(
+    output: Path, scores: dict[str, float], foreign: Foreign
+) -> None:
     found = mlflow.search_runs([runs.open_store()], "tags.version = '1'", output_format="list")
     run = next(run for run in found if run.info.run_name == f"assess {NAME}")
-    assert run.data.tags["registered_model"] == "tiny" and run.data.tags["assessed_images"] == str(foreign.images)
+    assert run.data.tags["registered_model"] == "tiny" and run.data.tags["assessed_images"] == str(
+        foreign.images
+    )
     assert run.data.metrics["external_accuracy"] == pytest.approx(scores["external_accuracy"])
     found = [entry.path for entry in mlflow.MlflowClient().list_artifacts(run.info.run_id)]
     assert sorted(found) == ["metrics.json", "report.html", "report.md"]
@@ -204,7 +285,9 @@ def test_again_gives_the_same_bytes(output: Path, foreign: Foreign) -> None:
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
-def test_a_models_folder_uses_the_tables_beside_it(output: Path, foreign: Foreign, tmp_path: Path) -> None:
+def test_a_models_folder_uses_the_tables_beside_it(
+    output: Path, foreign: Foreign, tmp_path: Path
+) -> None:
     winner = json.loads(Path("data/comparison.json").read_text())["winner"]
     main(foreign.images, f"data/models/{winner}", tmp_path / "out", classes=Path("classes.yaml"))
     for name in ("overlap.csv", "predictions.csv", "metrics.json"):
@@ -249,14 +332,23 @@ def test_another_question_by_a_model_of_unknown_past(foreign: Foreign, tmp_path:
     model = toy_model.write(tmp_path / "models/random", 3)
     names = ["zebra", "NA", "NA", "null", "~"]
     (tmp_path / "three.yaml").write_text(
-        "".join(f"{folder}: {name}\n" for folder, name in zip([*NAMES.values(), "other"], names, strict=True))
+        "".join(
+            f"{folder}: {name}\n"
+            for folder, name in zip([*NAMES.values(), "other"], names, strict=True)
+        )
     )
     (tmp_path / "out").mkdir()
     main(foreign.images, str(model), tmp_path / "out", classes=tmp_path / "three.yaml")
     predictions = read_table(tmp_path / "out/predictions.csv")
-    assert set(predictions.label) == {"zebra", "NA"} and set(predictions.folder) == set(list(NAMES.values())[:3])
+    assert set(predictions.label) == {"zebra", "NA"} and set(predictions.folder) == set(
+        list(NAMES.values())[:3]
+    )
     scores = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert not [name for name in scores if "without" in name or name.startswith("test_") or "coverage" in name]
+    assert not [
+        name
+        for name in scores
+        if "without" in name or name.startswith("test_") or "coverage" in name
+    ]
     assert not (tmp_path / "out/overlap.csv").exists()
     html = (tmp_path / "out/report.html").read_text()
     assert "no overlap was looked for" in html and "never abstains" in html and "nan" not in html
@@ -274,25 +366,63 @@ def test_mistakes_are_told_in_words_and_write_nothing(foreign: Foreign, tmp_path
     before = foreign.stamps
     for images, model, classes, output, message in (
         (tmp_path / "nowhere", "champion", None, tmp_path / "out", "nowhere is no folder"),
-        (foreign.images, "champion", None, foreign.images / "out", "is only read: name another place with --output"),
+        (
+            foreign.images,
+            "champion",
+            None,
+            foreign.images / "out",
+            "is only read: name another place with --output",
+        ),
         (foreign.images, "champion", None, taken, "holds something else than an assessment"),
-        (foreign.images, "champion", Path("nowhere.yaml"), tmp_path / "out", "nowhere.yaml is missing"),
-        (foreign.images, "imagenet:VGG16", None, tmp_path / "out", "expected champion, challenger, a version"),
+        (
+            foreign.images,
+            "champion",
+            Path("nowhere.yaml"),
+            tmp_path / "out",
+            "nowhere.yaml is missing",
+        ),
+        (
+            foreign.images,
+            "imagenet:VGG16",
+            None,
+            tmp_path / "out",
+            "expected champion, challenger, a version",
+        ),
         (foreign.images, "7", None, tmp_path / "out", "tiny has no version 7"),
         (foreign.images, "champion", None, tmp_path / "out", "5 of the 5 class folders"),
-        (odd, "champion", None, tmp_path / "out", r"names that are not UTF-8, such as '\\udce9.jpg'"),
-        (empty, "champion", None, tmp_path / "out", r"received 1 files without one \(1 not_an_image\)"),
+        (
+            odd,
+            "champion",
+            None,
+            tmp_path / "out",
+            r"names that are not UTF-8, such as '\\udce9.jpg'",
+        ),
+        (
+            empty,
+            "champion",
+            None,
+            tmp_path / "out",
+            r"received 1 files without one \(1 not_an_image\)",
+        ),
     ):
         with pytest.raises(UserError, match=message):
             main(images, model, output, classes=classes)
-    assert foreign.stamps == before and not (tmp_path / "out").exists() and len(list(taken.iterdir())) == 1
+    assert (
+        foreign.stamps == before
+        and not (tmp_path / "out").exists()
+        and len(list(taken.iterdir())) == 1
+    )
 
 
 def test_equal_words_go_to_an_equal_place() -> None:
-    assert default_output("/scans/Other hospital/", "data/models/cnn_a") == Path("data/assessments/Other_hospital-cnn_a")
+    assert default_output("/scans/Other hospital/", "data/models/cnn_a") == Path(
+        "data/assessments/Other_hospital-cnn_a"
+    )
     assert default_output("/scans/b", "champion") == Path("data/assessments/b-champion")
 
 
 def test_as_a_run_of_prefect(foreign: Foreign, server: str, tmp_path: Path) -> None:
-    state = assess(str(foreign.images), classes="classes.yaml", output=str(tmp_path / "out"), return_state=True)
+    state = assess(
+        str(foreign.images), classes="classes.yaml", output=str(tmp_path / "out"), return_state=True
+    )
     assert state.is_completed() and state.message == f"report: {tmp_path / 'out/report.html'}"

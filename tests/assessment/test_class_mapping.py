@@ -23,7 +23,14 @@ def refused(folders: list[str], said: dict[str, str]) -> str:
 
 def test_names_are_never_numbers_or_nothing(tmp_path: Path) -> None:
     said = read(tmp_path, '01: NA\nno: 01\nNull: null\n"a: b # c": no_tumor\nyes: ~\nleft:\n')
-    assert said == {"01": "NA", "no": "01", "Null": "null", "a: b # c": "no_tumor", "yes": "~", "left": ""}
+    assert said == {
+        "01": "NA",
+        "no": "01",
+        "Null": "null",
+        "a: b # c": "no_tumor",
+        "yes": "~",
+        "left": "",
+    }
     folders = dict.fromkeys([*said, "tumeur née"], 1)
     assert assign(folders, said, CLASSES, "x") == {
         "01": "NA", "no": "01", "Null": None, "a: b # c": "no_tumor", "yes": None, "left": None, "tumeur née": "tumeur née",
@@ -35,19 +42,33 @@ def test_a_class_may_be_called_null() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "close"), [("No Tumor", "no_tumor"), ("notumor", "no_tumor"), ("NO-TUMOUR", "no_tumor"), ("na", "NA"), ("cat", None)]
+    ("name", "close"),
+    [
+        ("No Tumor", "no_tumor"),
+        ("notumor", "no_tumor"),
+        ("NO-TUMOUR", "no_tumor"),
+        ("na", "NA"),
+        ("cat", None),
+    ],
 )
 def test_what_a_name_resembles(name: str, close: str | None) -> None:
     assert suggest(name, CLASSES) == close
 
 
 def test_nothing_is_guessed_and_the_draft_is_accepted(tmp_path: Path) -> None:
-    folders, said = ["NA", "No Tumor", "na", "cats: many", "left", "turned"], {"left": "null", "turned": "tumeur nee", "gone": "NA"}
+    folders, said = (
+        ["NA", "No Tumor", "na", "cats: many", "left", "turned"],
+        {"left": "null", "turned": "tumeur nee", "gone": "NA"},
+    )
     message = refused(folders, said)
-    assert message.startswith("4 of the 6 class folders in /scans mean no class of the model (01, NA, no_tumor, tumeur née):\n")
+    assert message.startswith(
+        "4 of the 6 class folders in /scans mean no class of the model (01, NA, no_tumor, tumeur née):\n"
+    )
     assert "  No Tumor     1,234 images; did you mean no_tumor?\n" in message
     assert "  cats: many   1,234 images\n" in message
-    assert "  turned       1,234 images said to be 'tumeur nee'; did you mean tumeur née?\n" in message
+    assert (
+        "  turned       1,234 images said to be 'tumeur nee'; did you mean tumeur née?\n" in message
+    )
     drafted = read(tmp_path, message.partition("--classes:\n")[2])
     assert assign(dict.fromkeys(folders, 1), drafted, CLASSES, "x") == {
         "NA": "NA", "No Tumor": "no_tumor", "na": "NA", "cats: many": None, "left": None, "turned": "tumeur née",

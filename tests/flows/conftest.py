@@ -22,7 +22,10 @@ def make_team(folder: Path) -> None:
     root = toy.make(folder / "driver")
     toy.dvc(root, "remote", "add", "--quiet", "--default", "store", "../store")
     toy.dvc(root, "repro", "--quiet")
-    subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(folder / "origin")], check=True)
+    subprocess.run(
+        ["git", "init", "--quiet", "--bare", "--initial-branch=main", str(folder / "origin")],
+        check=True,
+    )
     toy.git(root, "remote", "add", "origin", "../origin")
     publish(root)
     toy.ran(root)

@@ -31,11 +31,21 @@ def wrong(findings: object) -> dict[str, str]:
 
 def test_the_page_comes_without_any_package(project: Path) -> None:
     """By a Python that sees no package that is installed."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PREFECT", "MLFLOW"))}
-    variables |= {"HOME": str(project), "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "postgresql://me:secret@127.0.0.1:9/mlflow"}
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "PREFECT", "MLFLOW"))
+    }
+    variables |= {
+        "HOME": str(project),
+        "PYTHONPATH": str(ROOT),
+        "MLFLOW_TRACKING_URI": "postgresql://me:secret@127.0.0.1:9/mlflow",
+    }
     command = [sys.executable, "-S", "-m", "flows.doctor"]
     began = time.monotonic()
-    done = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=project, env=variables, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1 and done.stderr == "" and time.monotonic() - began < 12
     assert "secret" not in done.stdout and str(project) not in done.stdout
     assert "tensorflow is missing" in done.stdout and "`unset MLFLOW_TRACKING_URI`" in done.stdout
@@ -68,20 +78,36 @@ def test_an_address_in_a_profile_is_found_without_prefect(project: Path) -> None
     text = 'active = "local"\n[profiles.local]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n'
     (project / ".prefect/profiles.toml").write_text(text)
     finding = next(iter(doctor.check_prefect()))
-    assert "set in profile local of Prefect" in finding.said and "prefect config unset" in finding.remedy
+    assert (
+        "set in profile local of Prefect" in finding.said
+        and "prefect config unset" in finding.remedy
+    )
 
 
 def test_keys_are_never_shown(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("API_KEY", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+    for name in (
+        "API_KEY",
+        "PREFECT_API_KEY",
+        "PREFECT_API_AUTH_STRING",
+        "MLFLOW_TRACKING_PASSWORD",
+        "MLFLOW_TRACKING_TOKEN",
+    ):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:3128")
     page = "\n".join(map(show, doctor.check_settings()))
     assert "secret" not in page and page.count(" set") == 5 and "***@proxy" in page
 
 
-def test_a_value_is_shown_only_where_it_holds_no_key(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_is_shown_only_where_it_holds_no_key(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A name that sounds harmless says nothing of the value."""
-    for name in ("PREFECT_CLIENT_CUSTOM_HEADERS", "MLFLOW_TRACKING_AWS_SIGV4", "PIPELINE_NOTE", "PREFECT_SERVER_DATABASE_URL"):
+    for name in (
+        "PREFECT_CLIENT_CUSTOM_HEADERS",
+        "MLFLOW_TRACKING_AWS_SIGV4",
+        "PIPELINE_NOTE",
+        "PREFECT_SERVER_DATABASE_URL",
+    ):
         monkeypatch.setenv(name, '{"Authorization": "Bearer hidden"}')
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     page = "\n".join(map(show, doctor.check_settings()))
@@ -91,12 +117,18 @@ def test_a_value_is_shown_only_where_it_holds_no_key(project: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("home", "said", "shown"),
     [
-        ("/home/me", "/home/me/x:/home/me /home/me2/x /home/me.old", "~/x:~ /home/me2/x /home/me.old"),
+        (
+            "/home/me",
+            "/home/me/x:/home/me /home/me2/x /home/me.old",
+            "~/x:~ /home/me2/x /home/me.old",
+        ),
         ("/home/me", "sqlite:////home/me/mlflow.db", "sqlite:///~/mlflow.db"),
         ("/", "/usr/bin", "/usr/bin"),
     ],
 )
-def test_the_home_folder_is_shortened_and_no_other(home: str, said: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_folder_is_shortened_and_no_other(
+    home: str, said: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", home)
     assert show(Finding("name", said)).endswith(f" {shown}")
 
@@ -107,7 +139,9 @@ def test_a_command_that_hangs_costs_its_line_alone() -> None:
 
 def test_a_missing_package_is_named(project: Path) -> None:
     lock = project / "requirements.txt"
-    lock.write_text("packaging>=1 \\\n    --hash=sha256:0\nno-such-package==1.0\nother==2 ; python_version < '3'\n")
+    lock.write_text(
+        "packaging>=1 \\\n    --hash=sha256:0\nno-such-package==1.0\nother==2 ; python_version < '3'\n"
+    )
     assert doctor.differences(lock) == ["no-such-package is missing, expected ==1.0"]
 
 
@@ -131,7 +165,13 @@ def test_a_check_that_fails_or_hangs_stops_no_other(monkeypatch: pytest.MonkeyPa
     def check_slow() -> None:
         time.sleep(30)
 
-    monkeypatch.setattr(doctor, "CHECKS", (check_odd, check_slow, lambda: iter([Finding("fine", "yes")])))
+    monkeypatch.setattr(
+        doctor, "CHECKS", (check_odd, check_slow, lambda: iter([Finding("fine", "yes")]))
+    )
     monkeypatch.setattr(doctor, "SECONDS", 0.3)
     page = [show(finding) for finding in doctor.examine()]
-    assert page[0].startswith("wrong  odd") and page[1].startswith("?      slow") and page[2].startswith("ok     fine")
+    assert (
+        page[0].startswith("wrong  odd")
+        and page[1].startswith("?      slow")
+        and page[2].startswith("ok     fine")
+    )

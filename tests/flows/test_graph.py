@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.graph import DvcError, ask_dvc, downstream, read_graph, read_status, refuse_without_git, upstream
+from flows.graph import (
+    DvcError,
+    ask_dvc,
+    downstream,
+    read_graph,
+    read_status,
+    refuse_without_git,
+    upstream,
+)
 from tasks.errors import UserError, describe_error
 from tasks.tracking.hashes import git_revision
 from tests.support import toy_pipeline as toy
@@ -41,7 +49,9 @@ def test_the_graph_is_that_of_dvc_yaml_in_execution_order_without_the_import() -
     graph = read_graph()
     assert graph == GRAPH
     order = list(graph)
-    assert all(order.index(needed) < order.index(stage) for stage in graph for needed in graph[stage])
+    assert all(
+        order.index(needed) < order.index(stage) for stage in graph for needed in graph[stage]
+    )
 
 
 def test_the_status_names_what_changed_and_nothing_else(project: Path) -> None:
@@ -63,11 +73,15 @@ def test_upstream_is_what_a_stage_needs_and_downstream_what_needs_it() -> None:
 
 
 def test_an_unknown_stage_is_told_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"unknown stages train@c, merge; known are prepare, train@a, .*join"):
+    with pytest.raises(
+        UserError, match=r"unknown stages train@c, merge; known are prepare, train@a, .*join"
+    ):
         upstream(["train@c", "join", "merge"], GRAPH)
 
 
-def test_what_dvc_refuses_comes_in_its_words(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_dvc_refuses_comes_in_its_words(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = (project / "dvc.yaml").read_text()
     (project / "dvc.yaml").write_text("stages: {prepare: {command: ls}}\n")
     with pytest.raises(DvcError, match=r"dvc\.yaml"):
@@ -80,14 +94,18 @@ def test_what_dvc_refuses_comes_in_its_words(project: Path, tmp_path: Path, monk
         ask_dvc("status")
 
 
-def test_without_git_the_one_command_is_told(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_git_the_one_command_is_told(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Unless a person told DVC to do without."""
     root = toy.copy(project, tmp_path / "unpacked")
     shutil.rmtree(root / ".git")
     monkeypatch.chdir(root)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     for work in (read_graph, read_status, lambda: ask_dvc("status")):
-        with pytest.raises(UserError, match="unpacked is in no Git repository, and DVC needs one.*: git init$"):
+        with pytest.raises(
+            UserError, match="unpacked is in no Git repository, and DVC needs one.*: git init$"
+        ):
             work()
     (root / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
     assert read_graph() == GRAPH
@@ -96,7 +114,9 @@ def test_without_git_the_one_command_is_told(project: Path, tmp_path: Path, monk
     assert read_graph() == GRAPH
 
 
-def test_where_git_is_not_installed_the_word_is_that(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_git_is_not_installed_the_word_is_that(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(project)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match="git is not installed, .*: install git, and run again"):
@@ -106,7 +126,9 @@ def test_where_git_is_not_installed_the_word_is_that(project: Path, monkeypatch:
     assert describe_error(caught.value) == "git is not installed: install it, and run again"
 
 
-def test_in_a_clone_of_another_user_the_one_command_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_clone_of_another_user_the_one_command_is_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     command = f"git config --global --add safe.directory {project}"
     with pytest.raises(UserError, match=f"belongs to another user.*: {command}$"):

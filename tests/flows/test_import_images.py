@@ -54,7 +54,9 @@ def add_images(folder: Path, *names: str) -> Path:
 
 
 def raw() -> list[str]:
-    return sorted(str(path.relative_to("data/raw")) for path in Path("data/raw").rglob("*") if path.is_file())
+    return sorted(
+        str(path.relative_to("data/raw")) for path in Path("data/raw").rglob("*") if path.is_file()
+    )
 
 
 def state() -> tuple[bytes, list[str]]:
@@ -70,7 +72,9 @@ def test_a_local_folder_is_imported_and_replaced(project: Path, tmp_path: Path) 
     assert sorted(path.name for path in Path("data").iterdir()) == [".gitignore", "raw", "raw.dvc"]
 
 
-def test_a_folder_of_a_git_repository_is_imported_and_followed(project: Path, tmp_path: Path) -> None:
+def test_a_folder_of_a_git_repository_is_imported_and_followed(
+    project: Path, tmp_path: Path
+) -> None:
     origin = add_images(tmp_path / "origin", "set/cat/1.jpg")
     toy.git(origin, "init", "--quiet", "--initial-branch=main")
     toy.git(origin, "add", ".")
@@ -110,23 +114,37 @@ def test_a_folder_tracked_by_dvc_add_records_what_changed(project: Path) -> None
 
 def test_the_digits_of_scikit_learn_are_written_and_tracked(project: Path) -> None:
     import_images.replace("sklearn:digits")
-    counts = {folder.name: len(list(folder.glob("*.png"))) for folder in sorted(Path("data/raw").iterdir())}
-    assert counts == dict(zip("0123456789", (178, 182, 177, 183, 181, 182, 181, 179, 174, 180), strict=True))
+    counts = {
+        folder.name: len(list(folder.glob("*.png")))
+        for folder in sorted(Path("data/raw").iterdir())
+    }
+    assert counts == dict(
+        zip("0123456789", (178, 182, 177, 183, 181, 182, 181, 179, 174, 180), strict=True)
+    )
     with Image.open("data/raw/0/0000.png") as image:
         assert (image.mode, image.size) == ("L", (8, 8))
         assert (np.asarray(image) == np.round(load_digits().images[0] * 255 / 16)).all()
     assert "deps" not in YAML(typ="safe").load(Path("data/raw.dvc"))
 
 
-@pytest.mark.parametrize("act", [import_images.update, lambda: import_images.replace("images")], ids=["update", "replace"])
-def test_unrecorded_files_are_refused_listed_and_kept(project: Path, act: Callable[[], object]) -> None:
+@pytest.mark.parametrize(
+    "act",
+    [import_images.update, lambda: import_images.replace("images")],
+    ids=["update", "replace"],
+)
+def test_unrecorded_files_are_refused_listed_and_kept(
+    project: Path, act: Callable[[], object]
+) -> None:
     add_images(project / "data/raw", "cat/dropped.jpg", "new/1.jpg")
     (project / "data/raw/dog/1.jpg").unlink()  # an imported file may be a link to a shared cache
     (project / "data/raw/dog/1.jpg").write_text("edited")
     before = state()
     with pytest.raises(UserError, match="3 files in data/raw are new or changed there") as refused:
         act()
-    assert all(name in str(refused.value) for name in ("cat/dropped.jpg", "new/1.jpg", "dog/1.jpg", "Move them"))
+    assert all(
+        name in str(refused.value)
+        for name in ("cat/dropped.jpg", "new/1.jpg", "dog/1.jpg", "Move them")
+    )
     assert state() == before
 
 
@@ -162,7 +180,13 @@ def test_unreadable_files_and_folders_are_named() -> None:
         (images / "cat/2.jpg").chmod(0)
         (images / "dog").chmod(0)
         code = "import os, sys\nfrom flows.import_images import check\nos.getuid() or os.setuid(65534)\ncheck(sys.argv[1])"
-        child = subprocess.run([sys.executable, "-c", code, str(images)], cwd=ROOT, capture_output=True, text=True, check=False)
+        child = subprocess.run(
+            [sys.executable, "-c", code, str(images)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         (images / "dog").chmod(0o755)
     assert "2 entries cannot be versioned" in child.stderr
     assert "cat/2.jpg: not readable: permission denied" in child.stderr
@@ -171,7 +195,14 @@ def test_unreadable_files_and_folders_are_named() -> None:
 
 def test_litter_is_left_out_of_the_import_and_of_its_updates(project: Path, tmp_path: Path) -> None:
     images = add_images(tmp_path / "elsewhere", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg")
-    add_images(images, "cat/.hidden.jpg", "__MACOSX/cat/._1.jpg", ".git/HEAD", ".dvc/config", "dog/Thumbs.db")
+    add_images(
+        images,
+        "cat/.hidden.jpg",
+        "__MACOSX/cat/._1.jpg",
+        ".git/HEAD",
+        ".dvc/config",
+        "dog/Thumbs.db",
+    )
     (images / ".dvcignore").write_text("*1*.jpg\n")
     import_images.replace("../elsewhere")
     assert raw() == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"]
@@ -181,10 +212,16 @@ def test_litter_is_left_out_of_the_import_and_of_its_updates(project: Path, tmp_
     assert import_images.update() == "data/raw: 4 files, 3 before"
 
 
-def test_a_layout_that_is_not_clear_is_refused_before_anything_is_copied(project: Path, tmp_path: Path) -> None:
+def test_a_layout_that_is_not_clear_is_refused_before_anything_is_copied(
+    project: Path, tmp_path: Path
+) -> None:
     before = state()
-    add_images(tmp_path / "sites", *(f"{site}/{label}/1.jpg" for site in "ab" for label in ("yes", "no")))
-    with pytest.raises(UserError, match=r"sites: a, b hold folders of the same names .*in more than one way"):
+    add_images(
+        tmp_path / "sites", *(f"{site}/{label}/1.jpg" for site in "ab" for label in ("yes", "no"))
+    )
+    with pytest.raises(
+        UserError, match=r"sites: a, b hold folders of the same names .*in more than one way"
+    ):
         import_images.replace("../sites")
     assert state() == before
     (project / "params.yaml").write_text("validate: {layout: {depth: 1}}\n")
@@ -194,14 +231,23 @@ def test_a_layout_that_is_not_clear_is_refused_before_anything_is_copied(project
 
 def test_pointers_of_git_lfs_are_refused(project: Path, tmp_path: Path) -> None:
     for label in ("cat", "dog"):
-        (add_images(tmp_path / "lfs", f"{label}/1.jpg") / label / "1.jpg").write_text("version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(UserError, match="2 files are pointers of Git LFS, such as .*; run `git lfs pull`"):
+        (add_images(tmp_path / "lfs", f"{label}/1.jpg") / label / "1.jpg").write_text(
+            "version https://git-lfs.github.com/spec/v1"
+        )
+    with pytest.raises(
+        UserError, match="2 files are pointers of Git LFS, such as .*; run `git lfs pull`"
+    ):
         import_images.replace("../lfs")
 
 
-def test_what_is_imported_is_shown_and_may_be_declined(project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_imported_is_shown_and_may_be_declined(
+    project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     before = state()
-    add_images(tmp_path / "parts", *(f"{part}/{label}/1.jpg" for part in ("train", "test_set") for label in ("cat", "dog")))
+    add_images(
+        tmp_path / "parts",
+        *(f"{part}/{label}/1.jpg" for part in ("train", "test_set") for label in ("cat", "dog")),
+    )
 
     def decline(layout: Layout) -> bool:
         import_images.describe(layout)
@@ -210,14 +256,18 @@ def test_what_is_imported_is_shown_and_may_be_declined(project: Path, tmp_path: 
     with caplog.at_level("INFO"):
         import_images.replace("../parts", decline)
     assert "parts: test_set → test, train → training" in caplog.text
-    assert [line.split() for line in caplog.text.splitlines() if line.startswith(("cat", "2 classes"))] == [
+    assert [
+        line.split() for line in caplog.text.splitlines() if line.startswith(("cat", "2 classes"))
+    ] == [
         ["cat", "1", "1"],
         ["2", "classes", "2", "2"],
     ]
     assert state() == before
 
 
-def test_a_failed_import_leaves_all_as_it_was_even_after_a_killed_one(project: Path, tmp_path: Path) -> None:
+def test_a_failed_import_leaves_all_as_it_was_even_after_a_killed_one(
+    project: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     before = state()
     for address, message in {
@@ -249,7 +299,9 @@ def test_an_import_that_was_killed_at_its_very_end_has_ended(project: Path) -> N
     assert state() == before and not Path("data/replaced").exists()
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("no space left on device")], ids=["interrupt", "full disk"])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, OSError("no space left on device")], ids=["interrupt", "full disk"]
+)
 def test_an_import_that_ends_half_way_leaves_all_as_it_was(
     project: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
@@ -272,7 +324,10 @@ def test_no_pointer_says_how_to_bring_images(project: Path) -> None:
 
 
 def test_the_command_ends_in_one_message(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for arguments, message in ((["nothing"], "^error: nothing: no such folder"), ([], "^usage: make data FROM=")):
+    for arguments, message in (
+        (["nothing"], "^error: nothing: no such folder"),
+        ([], "^usage: make data FROM="),
+    ):
         monkeypatch.setattr(sys, "argv", ["import_images", *arguments])
         with pytest.raises(SystemExit, match=message):
             import_images.main()

@@ -11,7 +11,9 @@ from tests.support import toy_pipeline as toy
 pytestmark = pytest.mark.slow
 
 
-def test_links_follow_a_project_that_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_follow_a_project_that_was_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, moved = tmp_path / "first", tmp_path / "moved"
     (first / "data/raw").mkdir(parents=True)
     for name in ("one", "two"):

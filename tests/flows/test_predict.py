@@ -21,7 +21,9 @@ def run(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     monkeypatch.chdir(tmp_path)
     draw_set(Path("images"), {"": dict.fromkeys(LABELS, 2)}, size=24)
     toy_model.write(Path("models/random"), 1)
-    return lambda **arguments: predict(**{"images": ["images"], "model": "models/random"} | arguments, return_state=True)
+    return lambda **arguments: predict(
+        **{"images": ["images"], "model": "models/random"} | arguments, return_state=True
+    )
 
 
 def test_a_folder_is_answered_and_what_has_no_answer_is_told(run: Callable[..., State]) -> None:
@@ -30,14 +32,22 @@ def test_a_folder_is_answered_and_what_has_no_answer_is_told(run: Callable[..., 
     assert state.is_completed() and state.name == "Incomplete"
     assert state.message == "9 files, 8 answered by models/random, 1 without an answer"
     rows = list(csv.DictReader(Path("predictions.csv").read_text().splitlines()))
-    assert len(rows) == 9 and all((Path("seen") / row["path"]).exists() for row in rows if not row["error"])
+    assert len(rows) == 9 and all(
+        (Path("seen") / row["path"]).exists() for row in rows if not row["error"]
+    )
 
 
 def test_a_mistake_fails_in_words(run: Callable[..., State]) -> None:
     state = run(model="models/none")
-    assert state.is_failed() and state.message.startswith("error: models/none is no folder: expected what training wrote")
+    assert state.is_failed() and state.message.startswith(
+        "error: models/none is no folder: expected what training wrote"
+    )
 
 
 def test_a_time_limit_ends_it(run: Callable[..., State]) -> None:
     state = run(time_limit=1)
-    assert state.is_failed() and state.name == "Ended" and "time limit of 1 seconds; run again" in state.message
+    assert (
+        state.is_failed()
+        and state.name == "Ended"
+        and "time limit of 1 seconds; run again" in state.message
+    )

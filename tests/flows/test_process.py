@@ -30,7 +30,11 @@ def alive(pid: int) -> bool:
 
 def family(pids: Path, before: str = "", then: str = WAITS) -> list[str]:
     """A command that starts a child, writes the child's number to `pids`, and waits as the child does."""
-    return [sys.executable, "-c", before + FAMILY.format(child=before + WAITS) + TELLS.format(pids=str(pids)) + then]
+    return [
+        sys.executable,
+        "-c",
+        before + FAMILY.format(child=before + WAITS) + TELLS.format(pids=str(pids)) + then,
+    ]
 
 
 def child_of(pids: Path) -> int:
@@ -41,7 +45,10 @@ def child_of(pids: Path) -> int:
 def test_lines_come_as_they_are_printed_and_the_status_comes_last() -> None:
     times: dict[str, float] = {}
     code = "import sys, time; print('one'); time.sleep(0.5); print('two', file=sys.stderr); sys.exit(3)"
-    assert stream([sys.executable, "-c", code], lambda line: times.setdefault(line, time.monotonic())) == 3
+    assert (
+        stream([sys.executable, "-c", code], lambda line: times.setdefault(line, time.monotonic()))
+        == 3
+    )
     assert list(times) == ["one", "two"]
     assert times["two"] - times["one"] > 0.4
 

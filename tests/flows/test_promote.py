@@ -50,26 +50,51 @@ def champion(client: MlflowClient) -> int:
     return int(versions.find_champion(client, "toy").version)
 
 
-def test_a_version_is_promoted(client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_version_is_promoted(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     promote.RECEIPT.write_text(json.dumps({"version": 3, "champion": 2}))
     call(monkeypatch, "--version", "3", "--reason", "the clinic's wish")
     assert champion(client) == 3
-    assert capsys.readouterr().out.strip() == "champion of toy: version 3, promotion in place of version 2"
+    assert (
+        capsys.readouterr().out.strip()
+        == "champion of toy: version 3, promotion in place of version 2"
+    )
     line = promotions.read(promote.PROMOTIONS)[-1]
-    assert (line["event"], line["champion_before"], line["champion"], line["reason"]) == ("promotion", 2, 3, "the clinic's wish")
-    assert line["who"] and len(line["hashes"]["params"]) == 64 and line["model_sha256"] == line["champion_sha256"]
-    assert json.loads(promote.RECEIPT.read_text()) == {"version": 3, "champion": 3, "champion_before": 2}
+    assert (line["event"], line["champion_before"], line["champion"], line["reason"]) == (
+        "promotion",
+        2,
+        3,
+        "the clinic's wish",
+    )
+    assert (
+        line["who"]
+        and len(line["hashes"]["params"]) == 64
+        and line["model_sha256"] == line["champion_sha256"]
+    )
+    assert json.loads(promote.RECEIPT.read_text()) == {
+        "version": 3,
+        "champion": 3,
+        "champion_before": 2,
+    }
 
 
-def test_rolling_back_leads_to_the_one_before_and_no_further(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rolling_back_leads_to_the_one_before_and_no_further(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     call(monkeypatch, "--rollback", "--reason", "wrong on bright scans")
     assert champion(client) == 1
-    with pytest.raises(SystemExit, match=r"error: no champion before version 1: .* knows none. Name one with --version"):
+    with pytest.raises(
+        SystemExit,
+        match=r"error: no champion before version 1: .* knows none. Name one with --version",
+    ):
         call(monkeypatch, "--rollback", "--reason", "further")
     assert champion(client) == 1
 
 
-def test_a_champion_that_left_no_line_is_rolled_back_to_the_last_that_did(client: MlflowClient) -> None:
+def test_a_champion_that_left_no_line_is_rolled_back_to_the_last_that_did(
+    client: MlflowClient,
+) -> None:
     client.set_registered_model_alias("toy", versions.CHAMPION, "3")
     promote.roll_back(client, "toy", "who did this?")
     assert champion(client) == 2
@@ -82,14 +107,18 @@ def test_a_champion_that_left_no_line_is_rolled_back_to_the_last_that_did(client
         (["--version", "2", "--reason", "x"], "error: version 2 is the champion of toy already"),
     ],
 )
-def test_mistakes_are_told(client: MlflowClient, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str) -> None:
+def test_mistakes_are_told(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
     before = promote.PROMOTIONS.read_bytes()
     with pytest.raises(SystemExit, match=words):
         call(monkeypatch, *arguments)
     assert promote.PROMOTIONS.read_bytes() == before and champion(client) == 2
 
 
-def test_altered_files_are_not_promoted(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_altered_files_are_not_promoted(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = toy_registry.register(Path("toy4").resolve(), {"image": "4"}, ["1", "2"], [])
     (toy_registry.files(version) / "answers.json").write_text("{}")
     with pytest.raises(SystemExit, match="version 4 of toy is not what was registered"):
@@ -97,8 +126,13 @@ def test_altered_files_are_not_promoted(client: MlflowClient, monkeypatch: pytes
     assert champion(client) == 2
 
 
-@pytest.mark.parametrize("arguments", [["--rollback"], ["--version", "1", "--reason", " "], ["--version", "1", "--rollback"], []])
-def test_a_decision_is_one_and_has_a_reason(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [["--rollback"], ["--version", "1", "--reason", " "], ["--version", "1", "--rollback"], []],
+)
+def test_a_decision_is_one_and_has_a_reason(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         call(monkeypatch, *arguments)
     assert caught.value.code == 2
@@ -115,7 +149,9 @@ def test_the_history_names_the_model_of_each_day(
     assert lines.splitlines()[1].endswith("number 1") and lines.splitlines()[2].endswith("number 2")
 
 
-def test_no_registry_is_made_by_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_no_registry_is_made_by_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "params.yaml").write_text("architectures: {cnn_a: {}}\n")

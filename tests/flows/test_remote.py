@@ -32,7 +32,9 @@ def clones(team: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "driver/flows").symlink_to(ROOT / "flows")
     publish(folder / "driver")
     for name in ("one", "other"):
-        subprocess.run(["git", "clone", "--quiet", str(folder / "origin"), str(folder / name)], check=True)
+        subprocess.run(
+            ["git", "clone", "--quiet", str(folder / "origin"), str(folder / name)], check=True
+        )
     return folder
 
 
@@ -40,7 +42,9 @@ def clones(team: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(clones: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The driver's folder as the current one; failures that may pass are tried again at once."""
     monkeypatch.chdir(clones / "driver")
-    monkeypatch.setattr(reproduce, "Settings", lambda **given: Settings(**({"delays": (0.1, 0.1)} | given)))
+    monkeypatch.setattr(
+        reproduce, "Settings", lambda **given: Settings(**({"delays": (0.1, 0.1)} | given))
+    )
     monkeypatch.setattr(reproduce, "SETTINGS", {})
     toy.ran(clones / "driver")
     yield clones / "driver"
@@ -85,7 +89,9 @@ def test_two_workers_train_at_once_for_a_driver_that_trains_nothing(
 ) -> None:
     (place := root.parent / "place").mkdir()
     toy.instruct(root, "train@a", f"meet {place}", "say epoch  1/1  loss 0.5")
-    toy.instruct(root, "train@b", f"meet {place}", "fail the loss is not a number: lower learning_rate")
+    toy.instruct(
+        root, "train@b", f"meet {place}", "fail the loss is not a number: lower learning_rate"
+    )
     toy.instruct(root, "prepare", "say new inputs, of which no commit has a record")
     publish(root)
     name, message = run()
@@ -98,8 +104,12 @@ def test_two_workers_train_at_once_for_a_driver_that_trains_nothing(
     assert (root / "out/evaluate@a").read_text().endswith((root / "work/prepare").read_text())
 
 
-def test_a_stage_whose_worker_died_is_taken_up_again(root: Path, workers: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "SILENCE", 10.0)  # less than Prefect's shortest time between heartbeats
+def test_a_stage_whose_worker_died_is_taken_up_again(
+    root: Path, workers: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        remote, "SILENCE", 10.0
+    )  # less than Prefect's shortest time between heartbeats
     hanging = root.parent / "hanging"
     toy.instruct(root, "train@a", f"hang {hanging}")
     publish(root)
@@ -119,7 +129,9 @@ def test_a_stage_whose_worker_died_is_taken_up_again(root: Path, workers: list[P
     start_worker(died[0])
 
 
-def test_an_interrupt_of_the_driver_ends_the_stage_at_the_worker(root: Path, workers: list[Path]) -> None:
+def test_an_interrupt_of_the_driver_ends_the_stage_at_the_worker(
+    root: Path, workers: list[Path]
+) -> None:
     hanging = root.parent / "hanging again"
     toy.instruct(root, "train@a", "stubborn", "spawn 300", f"hang {hanging}")
     publish(root)
@@ -129,7 +141,12 @@ def test_an_interrupt_of_the_driver_ends_the_stage_at_the_worker(root: Path, wor
     assert flow.wait(30) == 130
     toy.until(
         lambda: (
-            not [words for folder in workers for words in toy.processes(folder).values() if "repro" in words or "spawned" in words]
+            not [
+                words
+                for folder in workers
+                for words in toy.processes(folder).values()
+                if "repro" in words or "spawned" in words
+            ]
         ),
         30,
     )
@@ -143,22 +160,36 @@ def test_what_workers_cannot_see_is_refused(root: Path) -> None:
     (root / "notes.txt").write_text("no stage reads this\n")
     remote.refuse_unready(["train@a"])
     toy.instruct(root, "train@a", "say changed")
-    with pytest.raises(UserError, match=r"workers see only what is committed, and this is not:\n  M work/train@a\ncommit"):
+    with pytest.raises(
+        UserError,
+        match=r"workers see only what is committed, and this is not:\n  M work/train@a\ncommit",
+    ):
         remote.refuse_unready(["train@a", "train@b"])
     toy.git(root, "commit", "--quiet", "--all", "--message", "changed")
-    with pytest.raises(UserError, match="workers cannot fetch commit .*: origin does not have it; git push it"):
+    with pytest.raises(
+        UserError, match="workers cannot fetch commit .*: origin does not have it; git push it"
+    ):
         remote.refuse_unready(["train@a"])
 
 
 def test_the_command_line_names_verbs_and_pools() -> None:
-    assert [retrain.pair(text) for text in ("train=gpu", "train@a=big")] == [("train", "gpu"), ("train@a", "big")]
-    with pytest.raises(argparse.ArgumentTypeError, match="expected VERB=POOL such as train=gpu, received train"):
+    assert [retrain.pair(text) for text in ("train=gpu", "train@a=big")] == [
+        ("train", "gpu"),
+        ("train@a", "big"),
+    ]
+    with pytest.raises(
+        argparse.ArgumentTypeError, match="expected VERB=POOL such as train=gpu, received train"
+    ):
         retrain.pair("train")
 
 
-def test_a_stage_with_results_out_of_the_cache_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_with_results_out_of_the_cache_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(remote, "read_files", lambda stage: (["work/join"], ["out/join"]))
-    with pytest.raises(UserError, match="join has to run here, its output out/join is kept out of DVC's cache"):
+    with pytest.raises(
+        UserError, match="join has to run here, its output out/join is kept out of DVC's cache"
+    ):
         remote.refuse_unready(["join"])
 
 
@@ -173,5 +204,8 @@ def test_what_goes_elsewhere_never_runs_here(root: Path) -> None:
 def test_the_records_of_a_stages_inputs_are_cut_to_what_it_reads(root: Path) -> None:
     inputs, pointers = read_inputs("join")
     assert inputs == ["out/evaluate@a", "out/evaluate@b"]
-    assert set(YAML(typ="safe").load(pointers["dvc.lock"])["stages"]) == {"evaluate@a", "evaluate@b"}
+    assert set(YAML(typ="safe").load(pointers["dvc.lock"])["stages"]) == {
+        "evaluate@a",
+        "evaluate@b",
+    }
     assert read_inputs("prepare")[0] == []

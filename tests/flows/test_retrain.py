@@ -15,7 +15,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
 from ruamel.yaml import YAML
 
 from flows import project_lock, reproduce, retrain, serve, store
@@ -35,7 +40,9 @@ def root(team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: st
     """A copy of the toy pipeline as the current folder; failures that may pass are tried again at once."""
     copy = toy.copy(team / "driver", tmp_path / "toy")
     monkeypatch.chdir(copy)
-    monkeypatch.setattr(reproduce, "Settings", lambda **given: Settings(**({"delays": (0.1, 0.1)} | given)))
+    monkeypatch.setattr(
+        reproduce, "Settings", lambda **given: Settings(**({"delays": (0.1, 0.1)} | given))
+    )
     monkeypatch.setattr(reproduce, "SETTINGS", {})
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "Test")
@@ -67,15 +74,19 @@ def test_only_what_is_stale_runs_one_task_run_a_stage(root: Path) -> None:
     toy.instruct(root, "train@b", "say epoch  1/4  loss 1", "say epoch  2/4  loss 0.5", "say done")
     name, message, states = run()
     assert (name, message) == ("Completed", "3 of 6 stages ran: train@b, evaluate@b, join")
-    assert states == {"prepare": "Skipped", "train@a": "Skipped", "evaluate@a": "Skipped"} | dict.fromkeys(
-        ["train@b", "evaluate@b", "join"], "Completed"
-    )
+    assert states == {
+        "prepare": "Skipped",
+        "train@a": "Skipped",
+        "evaluate@a": "Skipped",
+    } | dict.fromkeys(["train@b", "evaluate@b", "join"], "Completed")
     assert sorted(toy.ran(root)) == ["evaluate@b", "join", "train@b"]
     assert "train@b: work/train@b modified" in artefact("retrain")
     assert json.loads(artefact("stages"))[3]["state"] == "Completed"
     assert artefact("train-b") in ("50", "50.0")
     (root / "work/train@b").write_text(before)
-    assert run(stages=["train@b"])[2]["train@b"] == "Cached"  # what the run cache holds is not run again
+    assert (
+        run(stages=["train@b"])[2]["train@b"] == "Cached"
+    )  # what the run cache holds is not run again
     assert toy.ran(root) == []
 
 
@@ -88,7 +99,9 @@ def test_force_and_stages_choose_what_runs(root: Path) -> None:
 
 
 def test_siblings_finish_when_one_fails_and_the_next_run_goes_on(root: Path) -> None:
-    toy.instruct(root, "train@a", "say before", "fail the loss is not a number: lower learning_rate")
+    toy.instruct(
+        root, "train@a", "say before", "fail the loss is not a number: lower learning_rate"
+    )
     toy.instruct(root, "train@b", "say other")
     name, message, states = run()
     assert name == "Failed"
@@ -96,7 +109,11 @@ def test_siblings_finish_when_one_fails_and_the_next_run_goes_on(root: Path) -> 
     assert "not run because of it: evaluate@a, join" in message
     assert states["evaluate@b"] == "Completed"
     assert (states["evaluate@a"], states["join"]) == ("NotRun", "NotRun")
-    assert sorted(toy.ran(root)) == ["evaluate@b", "train@a", "train@b"]  # a stage's own verdict is not tried again
+    assert sorted(toy.ran(root)) == [
+        "evaluate@b",
+        "train@a",
+        "train@b",
+    ]  # a stage's own verdict is not tried again
     assert "**train@a** Failed" in artefact("retrain")
     toy.instruct(root, "train@a", "say mended")
     assert run(stages=["evaluate@a"])[1] == "2 of 3 stages ran: train@a, evaluate@a"
@@ -112,7 +129,9 @@ def test_a_passing_failure_is_tried_again_and_a_time_limit_is_none(root: Path) -
     assert message.startswith("train@b was ended after its time limit of 3 seconds")
 
 
-def test_independent_stages_run_side_by_side_within_their_slots(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_independent_stages_run_side_by_side_within_their_slots(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (place := root / "place").mkdir()
     for stage in ("train@a", "train@b"):
         toy.instruct(root, stage, f"meet {place}")  # alone, neither would end well
@@ -124,7 +143,9 @@ def test_independent_stages_run_side_by_side_within_their_slots(root: Path, monk
     assert toy.overlap(root, "train@a", "train@b") <= 0
 
 
-def test_a_second_run_in_the_folder_waits_or_is_refused(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_run_in_the_folder_waits_or_is_refused(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     ended: list[str] = []
     context = contextvars.copy_context()  # which has the address of the server
     waiting = threading.Thread(target=lambda: ended.append(context.run(run)[0]))
@@ -147,7 +168,10 @@ def test_publishing_pushes_commits_and_can_be_made_up_for(root: Path, tmp_path: 
     (tmp_path / "store").unlink()
     subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "origin")], check=True)
     assert run(publish=True)[2]["publish"] == "Completed"
-    assert toy.git(root, "show", "--name-only", "--format=%s", "origin/retrain").split() == ["Retrain", "dvc.lock"]
+    assert toy.git(root, "show", "--name-only", "--format=%s", "origin/retrain").split() == [
+        "Retrain",
+        "dvc.lock",
+    ]
     assert any((tmp_path / "store").rglob("*"))
 
 
@@ -163,10 +187,15 @@ def test_a_lost_registry_is_filled_again(root: Path, monkeypatch: pytest.MonkeyP
     assert store.RECEIPT.exists()
 
 
-def test_a_schedule_fires_a_run_of_the_deployed_flow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_schedule_fires_a_run_of_the_deployed_flow(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deployments = YAML(typ="safe").load(ROOT / "prefect.yaml")
     (polling,) = [one for one in deployments["deployments"] if one["name"] == "on-change"]
-    polling |= {"schedules": [{"interval": 10, "slug": "poll"}], "parameters": {"overlap": "refuse", "update": False}}
+    polling |= {
+        "schedules": [{"interval": 10, "slug": "poll"}],
+        "parameters": {"overlap": "refuse", "update": False},
+    }
     YAML(typ="safe").dump(deployments | {"deployments": [polling]}, root / "prefect.yaml")
     (root / "flows").symlink_to(ROOT / "flows")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -191,9 +220,13 @@ def interrupt(flow: subprocess.Popen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "status"), [(interrupt, 130), (subprocess.Popen.kill, -signal.SIGKILL)], ids=["interrupt", "kill -9"]
+    ("end", "status"),
+    [(interrupt, 130), (subprocess.Popen.kill, -signal.SIGKILL)],
+    ids=["interrupt", "kill -9"],
 )
-def test_an_ended_run_leaves_no_process_and_no_lock(root: Path, end: Callable[[subprocess.Popen], None], status: int) -> None:
+def test_an_ended_run_leaves_no_process_and_no_lock(
+    root: Path, end: Callable[[subprocess.Popen], None], status: int
+) -> None:
     toy.instruct(root, "train@a", "stubborn", "spawn 120", "sleep 120")
     toy.instruct(root, "train@b", "spawn 120", "sleep 120")
     flow = toy.start_flow(root)
@@ -212,7 +245,10 @@ def test_an_ended_run_leaves_no_process_and_no_lock(root: Path, end: Callable[[s
 
 def test_wrong_input_ends_in_one_message(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["retrain"])
-    with pytest.raises(SystemExit, match=r"error: data/raw.dvc is missing: bring images with `make data FROM=<folder>`"):
+    with pytest.raises(
+        SystemExit,
+        match=r"error: data/raw.dvc is missing: bring images with `make data FROM=<folder>`",
+    ):
         retrain.main()
     (root / "params.yaml").write_text("train: {epochs: 0}\narchitectures: {a: {like: plain_cnn}}\n")
     with pytest.raises(SystemExit, match=r"^error: params.yaml has 1 mistake:\n  train.epochs"):
@@ -228,10 +264,17 @@ def test_the_real_pipeline_gives_the_bytes_of_its_stages(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     name, message, _ = run(stages=["train@tiny"])
     assert (name, message) == ("Completed", "2 of 5 stages ran: weigh, train@tiny")
-    made = [path for place in ("data/models/tiny", "data/results/tiny") for path in Path(place).rglob("*") if path.is_file()]
+    made = [
+        path
+        for place in ("data/models/tiny", "data/results/tiny")
+        for path in Path(place).rglob("*")
+        if path.is_file()
+    ]
     assert {"model.keras", "predictions.csv", "history.csv"} <= {path.name for path in made}
     for path in made:
-        assert path.name == ".gitignore" or path.read_bytes() == (pipeline / path).read_bytes(), path
+        assert path.name == ".gitignore" or path.read_bytes() == (pipeline / path).read_bytes(), (
+            path
+        )
 
 
 def tiny_project(root: Path, pipeline: Path) -> Path:

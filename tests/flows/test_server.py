@@ -11,7 +11,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_DATABASE_CONNECTION_URL,
+    temporary_settings,
+)
 
 from flows import artifacts, serve, server
 from flows.server import configured, is_prefect, launch, refuse_newer_records, why_ended
@@ -37,17 +41,29 @@ def newer(file: Path) -> Path:
     return file
 
 
-def test_an_address_where_nothing_answers_is_named_with_where_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_where_nothing_answers_is_named_with_where_it_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     address = f"http://me:secret@127.0.0.1:{free_port('127.0.0.1', 20_000)}/api"
     monkeypatch.setenv("PREFECT_API_URL", address)
-    with temporary_settings({PREFECT_API_URL: address}), pytest.raises(UserError, match="nothing answers") as error:
+    with (
+        temporary_settings({PREFECT_API_URL: address}),
+        pytest.raises(UserError, match="nothing answers") as error,
+    ):
         configured()
     told = str(error.value)
-    assert "PREFECT_API_URL (environment) is http://***@" in told and "`unset PREFECT_API_URL`" in told and "secret" not in told
+    assert (
+        "PREFECT_API_URL (environment) is http://***@" in told
+        and "`unset PREFECT_API_URL`" in told
+        and "secret" not in told
+    )
 
 
 def test_what_answers_has_to_be_prefect(other: str) -> None:
-    with temporary_settings({PREFECT_API_URL: other}), pytest.raises(UserError, match="something answers that is no Prefect"):
+    with (
+        temporary_settings({PREFECT_API_URL: other}),
+        pytest.raises(UserError, match="something answers that is no Prefect"),
+    ):
         configured()
 
 
@@ -75,12 +91,17 @@ def test_records_of_a_newer_prefect_are_refused_before_a_server_starts(tmp_path:
     url = f"sqlite+aiosqlite:///{newer(tmp_path / 'prefect.db')}"
     with (
         temporary_settings({PREFECT_SERVER_DATABASE_CONNECTION_URL: url}),
-        pytest.raises(UserError, match=r"prefect.db was written by a newer prefect than .* another PREFECT_HOME"),
+        pytest.raises(
+            UserError,
+            match=r"prefect.db was written by a newer prefect than .* another PREFECT_HOME",
+        ),
     ):
         refuse_newer_records()
 
 
-def test_a_registry_of_a_newer_mlflow_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_of_a_newer_mlflow_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     refuse_newer_store()
@@ -92,9 +113,18 @@ def test_a_registry_of_a_newer_mlflow_is_refused(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ("Traceback\nalembic.util.exc.CommandError: Can't locate revision identified by 'ff'", "a newer Prefect wrote"),
-        ("ERROR: [Errno 98] error while attempting to bind: address already in use", "end the program that has its port"),
-        ("sqlalchemy.exc.OperationalError: unable to open database file", "PREFECT_HOME has to be a folder"),
+        (
+            "Traceback\nalembic.util.exc.CommandError: Can't locate revision identified by 'ff'",
+            "a newer Prefect wrote",
+        ),
+        (
+            "ERROR: [Errno 98] error while attempting to bind: address already in use",
+            "end the program that has its port",
+        ),
+        (
+            "sqlalchemy.exc.OperationalError: unable to open database file",
+            "PREFECT_HOME has to be a folder",
+        ),
         ("one\nValueError: odd", "ValueError: odd\n  its last words:\n  one"),
         ("", "it said nothing"),
     ],
@@ -105,16 +135,23 @@ def test_the_reason_of_a_server_that_ended_comes_first(said: str, told: str) -> 
 
 def test_a_server_that_ends_is_told_at_once() -> None:
     command = [sys.executable, "-c", "raise SystemExit('ValueError: no such option')"]
-    with pytest.raises(UserError, match="the Prefect server did not start: ValueError: no such option"):
+    with pytest.raises(
+        UserError, match="the Prefect server did not start: ValueError: no such option"
+    ):
         launch(command, "http://127.0.0.1:9/api")
 
 
 def test_a_taken_port_is_refused_before_a_server_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, temporary_settings({PREFECT_API_URL: None}):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        temporary_settings({PREFECT_API_URL: None}),
+    ):
         address = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
         monkeypatch.setattr(serve, "HOME", address)
         monkeypatch.setattr(serve, "answers", lambda _: False)
-        with pytest.raises(UserError, match=r"is taken by .*: end that, or have a Prefect server at another place"):
+        with pytest.raises(
+            UserError, match=r"is taken by .*: end that, or have a Prefect server at another place"
+        ):
             serve.have_server()
 
 

@@ -66,7 +66,9 @@ def test_workers_share_a_search_and_the_best_values_go_back_to_params(root: Path
     assert "train@forest" in read_status()
 
 
-def test_a_mistake_is_told_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+def test_a_mistake_is_told_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(toy_search.PARAMS)
     for parameters, expected in (
@@ -77,5 +79,8 @@ def test_a_mistake_is_told_before_anything_starts(tmp_path: Path, monkeypatch: p
         assert state.is_failed() and state.message == expected
     Path("params.yaml").write_text(toy_search.PARAMS.partition("tune:")[0])
     monkeypatch.setattr(sys, "argv", ["tune", "forest"])
-    with pytest.raises(SystemExit, match="error: params.yaml has no ranges for forest: received tune.space of nothing, expected\n"):
+    with pytest.raises(
+        SystemExit,
+        match="error: params.yaml has no ranges for forest: received tune.space of nothing, expected\n",
+    ):
         flow.main()

@@ -43,7 +43,9 @@ def driver(template: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def clone(driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A worker's clone, made the current folder."""
-    subprocess.run(["git", "clone", "--quiet", str(tmp_path / "origin"), str(tmp_path / "clone")], check=True)
+    subprocess.run(
+        ["git", "clone", "--quiet", str(tmp_path / "origin"), str(tmp_path / "clone")], check=True
+    )
     monkeypatch.chdir(tmp_path / "clone")
     return tmp_path / "clone"
 
@@ -64,13 +66,18 @@ def test_a_remote_that_takes_no_more_is_named_and_the_next_try_pushes_what_was_m
     """Where the run cache alone is not copied, DVC ends as if all was well."""
     wall = tmp_path / "store/runs"
     wall.write_text("a file where DVC needs a folder")
-    with pytest.raises(UserError, match="what it made is kept there, but could not be pushed to DVC's remote: ERROR: "):
+    with pytest.raises(
+        UserError,
+        match="what it made is kept there, but could not be pushed to DVC's remote: ERROR: ",
+    ):
         work(driver, monkeypatch)
     wall.unlink()
     assert work(driver, monkeypatch) == "Cached"
     assert toy.ran(clone) == ["train@a"]
     assert any((tmp_path / "store/runs").rglob("*"))
-    made = hashlib.md5((driver / "work/train@a").read_bytes() + (driver / "out/prepare").read_bytes()).hexdigest()
+    made = hashlib.md5(
+        (driver / "work/train@a").read_bytes() + (driver / "out/prepare").read_bytes()
+    ).hexdigest()
     assert (tmp_path / "store/files/md5" / made[:2] / made[2:]).exists()
 
 
@@ -78,7 +85,10 @@ def test_a_remote_that_is_gone_is_named_before_anything_runs(
     driver: Path, clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "store").rename(tmp_path / "gone")
-    with pytest.raises(UserError, match="(?s)its inputs could not be pulled from DVC's remote: ERROR: .*out/prepare"):
+    with pytest.raises(
+        UserError,
+        match="(?s)its inputs could not be pulled from DVC's remote: ERROR: .*out/prepare",
+    ):
         work(driver, monkeypatch)
     assert toy.ran(clone) == []
 
@@ -102,22 +112,37 @@ def test_the_drivers_commit_is_checked_out_and_the_records_of_the_run_before_are
     assert not lock.exists()
 
 
-def test_a_commit_that_origin_does_not_have_is_refused(driver: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_that_origin_does_not_have_is_refused(
+    driver: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     toy.git(driver, "commit", "--quiet", "--allow-empty", "--message", "not pushed")
-    with pytest.raises(UserError, match="revision [0-9a-f]{40} is not in .*origin, where this worker looks: git push it there"):
+    with pytest.raises(
+        UserError,
+        match="revision [0-9a-f]{40} is not in .*origin, where this worker looks: git push it there",
+    ):
         work(driver, monkeypatch)
 
 
-def test_a_folder_in_which_somebody_works_is_refused(driver: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_in_which_somebody_works_is_refused(
+    driver: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     toy.instruct(clone, "join", "say edited")
-    with pytest.raises(UserError, match="a worker needs a clone of its own, and this one has uncommitted changes:\nM work/join"):
+    with pytest.raises(
+        UserError,
+        match="a worker needs a clone of its own, and this one has uncommitted changes:\nM work/join",
+    ):
         work(driver, monkeypatch)
     assert (clone / "work/join").read_text() == "say edited\n"
 
 
-def test_other_packages_are_refused_by_name(driver: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_packages_are_refused_by_name(
+    driver: Path, clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (driver / "requirements.txt").write_text("pytest==0.1\nabsent==1\n")
     publish(driver)
-    with pytest.raises(UserError, match=f"pytest {pytest.__version__}, expected ==0.1\n  absent is missing, expected ==1\n"):
+    with pytest.raises(
+        UserError,
+        match=f"pytest {pytest.__version__}, expected ==0.1\n  absent is missing, expected ==1\n",
+    ):
         work(driver, monkeypatch)
     assert toy.ran(clone) == []

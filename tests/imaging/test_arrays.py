@@ -65,11 +65,15 @@ def test_the_second_time_nothing_is_decoded() -> None:
 def test_another_question_is_another_array(monkeypatch: pytest.MonkeyPatch) -> None:
     load()
     changes = {
-        "content": lambda: load_pixels(Path(), NAMES, [f"new {name}" for name in NAMES], Form(SIZE, 1)),
+        "content": lambda: load_pixels(
+            Path(), NAMES, [f"new {name}" for name in NAMES], Form(SIZE, 1)
+        ),
         "order": lambda: load(NAMES[::-1]),
         "size": lambda: load(size=(6, 4)),
         "channels": lambda: load(channels=3),
-        "dark border": lambda: load_pixels(Path(), NAMES, [f"hash of {name}" for name in NAMES], Form(SIZE, 1, dark_border=9)),
+        "dark border": lambda: load_pixels(
+            Path(), NAMES, [f"hash of {name}" for name in NAMES], Form(SIZE, 1, dark_border=9)
+        ),
         "decoder": lambda: (monkeypatch.setattr(decode, "VERSION", decode.VERSION + 1), load()),
     }
     made = {}

@@ -93,7 +93,9 @@ def test_exif_orientation_is_applied(form: str) -> None:
     for value, upright in UPRIGHT.items():
         exif = Image.Exif()
         exif[ORIENTATION] = value
-        if not np.array_equal(decode(encode(picture(), form, exif=exif, **options), 3), upright(stored)):
+        if not np.array_equal(
+            decode(encode(picture(), form, exif=exif, **options), 3), upright(stored)
+        ):
             wrong.append(value)
     assert not wrong
 
@@ -102,14 +104,19 @@ def test_a_palette_gives_its_colours() -> None:
     image = Image.new("P", (4, 2), 1)
     image.putpalette([0, 0, 0, 250, 20, 30])
     for form in ("PNG", "GIF", "BMP", "TIFF"):
-        assert np.array_equal(np.unique(decode(encode(image, form), 3).reshape(-1, 3), axis=0), [[250, 20, 30]])
+        assert np.array_equal(
+            np.unique(decode(encode(image, form), 3).reshape(-1, 3), axis=0), [[250, 20, 30]]
+        )
 
 
 def test_a_transparent_palette_entry_becomes_white() -> None:
     image = Image.new("P", (4, 2), 1)
     image.putpixel((3, 0), 2)
     image.putpalette([0, 0, 0, 250, 20, 30, 1, 2, 3])
-    pixels = {form: decode(encode(image, form, transparency=1), 3)[0, [0, 3]].tolist() for form in ("PNG", "GIF")}
+    pixels = {
+        form: decode(encode(image, form, transparency=1), 3)[0, [0, 3]].tolist()
+        for form in ("PNG", "GIF")
+    }
     assert pixels == {form: [[255, 255, 255], [1, 2, 3]] for form in pixels}
 
 
@@ -118,7 +125,10 @@ def test_alpha_is_laid_over_white() -> None:
     for x, alpha in enumerate((0, 51, 255)):
         image.putpixel((x, 0), (200, 100, 0, alpha))
     options = {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True, "exact": True}}
-    pixels = {form: decode(encode(image, form, **of_form), 3)[0].tolist() for form, of_form in options.items()}
+    pixels = {
+        form: decode(encode(image, form, **of_form), 3)[0].tolist()
+        for form, of_form in options.items()
+    }
     expected = [[255, 255, 255], [244, 224, 204], [200, 100, 0]]
     assert pixels == dict.fromkeys(options, expected)
     grey = Image.new("LA", (2, 1), (100, 0))
@@ -128,7 +138,10 @@ def test_alpha_is_laid_over_white() -> None:
 
 def test_a_transparent_colour_becomes_white() -> None:
     values = {"L": 7, "1": 0, "RGB": (7, 8, 9)}
-    contents = {mode: encode(Image.new(mode, (2, 2), value), "PNG", transparency=value) for mode, value in values.items()}
+    contents = {
+        mode: encode(Image.new(mode, (2, 2), value), "PNG", transparency=value)
+        for mode, value in values.items()
+    }
     for channels in (1, 3):
         darkest = {mode: decode(content, channels).min() for mode, content in contents.items()}
         assert darkest == dict.fromkeys(values, 255)
@@ -152,7 +165,9 @@ def taken(content: bytes, bits: int | None) -> list[int]:
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
-def test_grey_values_of_more_than_eight_bits_keep_the_highest_eight_of_the_bits_of_the_model(form: str) -> None:
+def test_grey_values_of_more_than_eight_bits_keep_the_highest_eight_of_the_bits_of_the_model(
+    form: str,
+) -> None:
     """Not by what else the image holds; what is brighter is white."""
     scan, bright = encode(Image.fromarray(SCAN), form), encode(Image.fromarray(BRIGHT), form)
     assert taken(scan, 12) == [0, 0, 1, 15, 16, 255]
@@ -209,7 +224,9 @@ def test_too_many_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(content)
     for given in (tmp_path / "a.png", content):
         assert decode(given, 3, limits=Limits(max_bytes=len(content))).shape == (24, 32, 3)
-        with pytest.raises(ImageError, match=f"too_many_bytes: {len(content):,} bytes, allowed are 10"):
+        with pytest.raises(
+            ImageError, match=f"too_many_bytes: {len(content):,} bytes, allowed are 10"
+        ):
             decode(given, 3, limits=Limits(max_bytes=10))
 
 
@@ -244,7 +261,9 @@ def bomb(side: int) -> bytes:
     row = bytes(1 + (side + 7) // 8)
     data = b"".join([packer.compress(row) for _ in range(side)]) + packer.flush()
     header = side.to_bytes(4) + side.to_bytes(4) + bytes([1, 0, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -255,7 +274,12 @@ def with_scans(count: int) -> bytes:
     """A progressive JPEG that ends in a thumbnail and a film, as phones append, with its last scan so many times."""
     content = encode(picture(), "JPEG", progressive=True)
     last = content[content.rindex(b"\xff\xc4", 0, content.rindex(b"\xff\xda")) : -2]
-    return content[:-2] + last * (count - content.count(b"\xff\xda")) + content[-2:] + b"\xff\xda\x00\x08" * 200
+    return (
+        content[:-2]
+        + last * (count - content.count(b"\xff\xda"))
+        + content[-2:]
+        + b"\xff\xda\x00\x08" * 200
+    )
 
 
 def test_a_picture_that_is_gone_over_without_end_is_refused() -> None:
@@ -281,8 +305,12 @@ def test_what_is_no_image() -> None:
 def test_a_truncated_file() -> None:
     contents = {form: encode(picture(width=160, height=120), form) for form in FORMATS}
     for share in (0.4, 0.8):
-        reasons = {form: refuse(content[: int(len(content) * share)]) for form, content in contents.items()}
-        vague = {form: reasons.pop(form) for form in ("AVIF", "JPEG2000", "TIFF", "WEBP")}  # their parsers see no end
+        reasons = {
+            form: refuse(content[: int(len(content) * share)]) for form, content in contents.items()
+        }
+        vague = {
+            form: reasons.pop(form) for form in ("AVIF", "JPEG2000", "TIFF", "WEBP")
+        }  # their parsers see no end
         assert reasons == dict.fromkeys(reasons, "truncated")
         assert set(vague.values()) <= {"truncated", "corrupt", "not_an_image"}, vague
 
@@ -300,9 +328,13 @@ def test_floats_and_integers_below_zero_have_no_fixed_meaning() -> None:
 
 
 def test_integers_beyond_sixteen_bits_have_a_range_like_others() -> None:
-    content = encode(Image.fromarray(np.array([[0, 1024, 2**17, 2**18 - 1]], dtype=np.int32)), "TIFF")
+    content = encode(
+        Image.fromarray(np.array([[0, 1024, 2**17, 2**18 - 1]], dtype=np.int32)), "TIFF"
+    )
     assert decode_bytes(content).peak == 2**18 - 1
-    assert taken(content, 18) == [0, 1, 128, 255] and taken(content, 16) == taken(content, None) == [0, 4, 255, 255]
+    assert taken(content, 18) == [0, 1, 128, 255] and taken(content, 16) == taken(
+        content, None
+    ) == [0, 4, 255, 255]
 
 
 def test_what_the_system_refuses_to_read(tmp_path: Path) -> None:
@@ -317,7 +349,12 @@ def deep_png(values: np.ndarray) -> bytes:
     height, width, _ = values.shape
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
     header = width.to_bytes(4) + height.to_bytes(4) + bytes([16, 2, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_colours_of_more_than_eight_bits_are_scaled_as_grey_is() -> None:
@@ -329,9 +366,17 @@ def test_colours_of_more_than_eight_bits_are_scaled_as_grey_is() -> None:
 
 
 def test_a_file_that_says_how_many_bits_it_has_is_read_by_them() -> None:
-    scaled, plain = encode(Image.fromarray(SCAN << 4 | SCAN >> 8), "PNG"), encode(Image.fromarray(SCAN), "PNG")
-    significant = {content: content[:33] + chunk(b"sBIT", b"\x0c") + content[33:] for content in (scaled, plain)}
-    assert decode_bytes(significant[scaled]).bits == 16 and decode_bytes(significant[plain]).bits == 12
+    scaled, plain = (
+        encode(Image.fromarray(SCAN << 4 | SCAN >> 8), "PNG"),
+        encode(Image.fromarray(SCAN), "PNG"),
+    )
+    significant = {
+        content: content[:33] + chunk(b"sBIT", b"\x0c") + content[33:]
+        for content in (scaled, plain)
+    }
+    assert (
+        decode_bytes(significant[scaled]).bits == 16 and decode_bytes(significant[plain]).bits == 12
+    )
     gray_map = b"P5 6 1 4095 " + SCAN.astype(">u2").tobytes()
     for content in (*significant.values(), gray_map):
         assert taken(content, 14) == [0, 0, 1, 15, 16, 255]  # whatever the others of the set are
@@ -340,7 +385,9 @@ def test_a_file_that_says_how_many_bits_it_has_is_read_by_them() -> None:
 
 def test_a_png_keeps_its_bits_where_a_text_beside_them_cannot_be_read() -> None:
     content = encode(Image.fromarray(SCAN), "PNG")
-    damaged = bytearray(content[:33] + chunk(b"sBIT", b"\x0c") + chunk(b"iTXt", b"\xff") + content[33:])
+    damaged = bytearray(
+        content[:33] + chunk(b"sBIT", b"\x0c") + chunk(b"iTXt", b"\xff") + content[33:]
+    )
     assert decode_bytes(bytes(damaged)).bits == 12
     assert b"sBIT" in cut(bytes(damaged), keep_exif=False)  # as where the EXIF block is damaged too
     damaged[45] ^= 1  # the checksum of the bits
@@ -363,11 +410,15 @@ def samples() -> dict[str, bytes]:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     others = {
-        "animation": encode(image.convert("P"), "GIF", save_all=True, append_images=[picture(1).convert("P")]),
+        "animation": encode(
+            image.convert("P"), "GIF", save_all=True, append_images=[picture(1).convert("P")]
+        ),
         "palette": encode(image.convert("P"), "PNG", transparency=3),
         "cmyk": encode(image.convert("CMYK"), "JPEG"),
         "alpha": encode(image.convert("RGBA"), "PNG"),
-        "sixteen bits": encode(Image.fromarray(np.arange(768, dtype=np.uint16).reshape(24, 32)), "PNG"),
+        "sixteen bits": encode(
+            Image.fromarray(np.arange(768, dtype=np.uint16).reshape(24, 32)), "PNG"
+        ),
         "one bit": encode(image.convert("1"), "PNG"),
         "float": encode(image.convert("F"), "TIFF"),
         "packed": encode(image, "TIFF", compression="tiff_lzw"),
@@ -409,16 +460,22 @@ def test_a_damaged_file_gives_pixels_or_a_reason(name: str) -> None:
 def framed(border: int = 6, width: int = 30, height: int = 20) -> np.ndarray:
     """A bright picture of this size in the middle of black."""
     pixels = np.zeros((height + 2 * border, width + 2 * border), np.uint8)
-    pixels[border:-border, border:-border] = np.random.default_rng(0).integers(100, 256, (height, width))
+    pixels[border:-border, border:-border] = np.random.default_rng(0).integers(
+        100, 256, (height, width)
+    )
     return pixels
 
 
 def test_the_dark_border_is_cut_off_and_nothing_else() -> None:
     pixels = framed()
-    assert np.array_equal(np.asarray(cut_dark_border(Image.fromarray(pixels), 20)), pixels[6:-6, 6:-6])
+    assert np.array_equal(
+        np.asarray(cut_dark_border(Image.fromarray(pixels), 20)), pixels[6:-6, 6:-6]
+    )
     assert np.array_equal(np.asarray(cut_dark_border(Image.fromarray(pixels), None)), pixels)
     off_centre = np.pad(pixels, ((9, 0), (0, 3)))
-    assert np.array_equal(np.asarray(cut_dark_border(Image.fromarray(off_centre), 20)), pixels[6:-6, 6:-6])
+    assert np.array_equal(
+        np.asarray(cut_dark_border(Image.fromarray(off_centre), 20)), pixels[6:-6, 6:-6]
+    )
 
 
 def test_noise_in_the_border_goes_with_it_and_a_dark_picture_stays_whole() -> None:
@@ -430,11 +487,17 @@ def test_noise_in_the_border_goes_with_it_and_a_dark_picture_stays_whole() -> No
 
 
 def test_a_picture_in_several_forms_lies_flat_in_their_order() -> None:
-    image, forms = Image.fromarray(framed()).convert("RGB"), (Form((8, 6), 3), Form((4, 4), 1, dark_border=20))
+    image, forms = (
+        Image.fromarray(framed()).convert("RGB"),
+        (Form((8, 6), 3), Form((4, 4), 1, dark_border=20)),
+    )
     flat = render(Decoded(image, "PNG", "RGB"), *forms)
     assert flat.shape == shape_of(forms) == (8 * 6 * 3 + 4 * 4,)
-    assert np.array_equal(flat[: 8 * 6 * 3].reshape(8, 6, 3), decode(encode(image, "PNG"), 3, (8, 6)))
     assert np.array_equal(
-        flat[8 * 6 * 3 :].reshape(4, 4, 1), render(Decoded(cut_dark_border(image, 20), "PNG", "RGB"), Form((4, 4), 1))
+        flat[: 8 * 6 * 3].reshape(8, 6, 3), decode(encode(image, "PNG"), 3, (8, 6))
+    )
+    assert np.array_equal(
+        flat[8 * 6 * 3 :].reshape(4, 4, 1),
+        render(Decoded(cut_dark_border(image, 20), "PNG", "RGB"), Form((4, 4), 1)),
     )
     assert render(Decoded(image, "PNG", "RGB"), forms[0]).shape == shape_of(forms[:1]) == (8, 6, 3)

@@ -62,7 +62,9 @@ def refuse(content: bytes, limits: Limits = NO_LIMITS) -> ImageError:
 
 
 def stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    return np.rint(np.clip((values.astype(float) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    return np.rint(np.clip((values.astype(float) - low) / (high - low), 0, 1) * 255).astype(
+        np.uint8
+    )
 
 
 def by_pydicom(content: bytes) -> np.ndarray:
@@ -77,18 +79,28 @@ def by_pydicom(content: bytes) -> np.ndarray:
     if "VOILUTSequence" in data:
         low, high = 0, 2 ** data.VOILUTSequence[0].LUTDescriptor[2] - 1
     elif "WindowWidth" in data:  # pydicom spreads a window over all values that can be stored
-        stored = np.array([0, 2**data.BitsStored - 1]) - (2 ** (data.BitsStored - 1) if data.PixelRepresentation else 0)
+        stored = np.array([0, 2**data.BitsStored - 1]) - (
+            2 ** (data.BitsStored - 1) if data.PixelRepresentation else 0
+        )
         low, high = apply_modality_lut(stored, data)
     else:
         low, high = (0, 255) if data.BitsStored == 8 else (seen.min(), seen.max())
-    return stretched(-seen, -high, -low) if data.PhotometricInterpretation == "MONOCHROME1" else stretched(seen, low, high)
+    return (
+        stretched(-seen, -high, -low)
+        if data.PhotometricInterpretation == "MONOCHROME1"
+        else stretched(seen, low, high)
+    )
 
 
 def test_pixels_are_those_of_pydicoms_own_functions() -> None:
     others = {"frames", "enhanced"}  # of which another frame or window is shown
     contents = {name: content for name, content in SAMPLES.items() if name not in others}
-    pictures = {name: np.asarray(decode_bytes(content).picture) for name, content in contents.items()}
-    wrong = [name for name in contents if not np.array_equal(pictures[name], by_pydicom(contents[name]))]
+    pictures = {
+        name: np.asarray(decode_bytes(content).picture) for name, content in contents.items()
+    }
+    wrong = [
+        name for name in contents if not np.array_equal(pictures[name], by_pydicom(contents[name]))
+    ]
     assert len(contents) == 16 and not wrong
 
 
@@ -114,7 +126,10 @@ def test_more_bits_are_stretched_from_smallest_to_largest(dtype: str) -> None:
 def test_padding_is_not_stretched() -> None:
     values = np.array([[-2000, 0, 100, 200]], "i2")
     assert shown(dicom(values, PixelPaddingValue=-2000)).tolist() == [[0, 0, 128, 255]]
-    assert shown(dicom(np.full((2, 2), -2000, "i2"), PixelPaddingValue=-2000)).tolist() == [[0, 0], [0, 0]]
+    assert shown(dicom(np.full((2, 2), -2000, "i2"), PixelPaddingValue=-2000)).tolist() == [
+        [0, 0],
+        [0, 0],
+    ]
 
 
 def test_a_flat_picture_is_black() -> None:
@@ -131,14 +146,21 @@ def test_a_flat_picture_is_black() -> None:
 )
 def test_the_first_window_after_the_rescale(function: str | None, expected: Callable) -> None:
     values = np.arange(900, 1200, dtype="u2").reshape(20, 15)
-    header = {"RescaleSlope": 2, "RescaleIntercept": -2048, "WindowCenter": [40, 300], "WindowWidth": [97, 2000]}
+    header = {
+        "RescaleSlope": 2,
+        "RescaleIntercept": -2048,
+        "WindowCenter": [40, 300],
+        "WindowWidth": [97, 2000],
+    }
     header |= {"VOILUTFunction": function} if function else {}
     brightness = expected(values * 2.0 - 2048)
     assert np.array_equal(shown(dicom(values, **header)), np.rint(np.clip(brightness, 0, 1) * 255))
 
 
 def test_a_window_of_one_value_is_a_threshold() -> None:
-    assert shown(dicom(np.array([[9, 10, 11]], "u2"), WindowCenter=10.5, WindowWidth=1)).tolist() == [[0, 0, 255]]
+    assert shown(
+        dicom(np.array([[9, 10, 11]], "u2"), WindowCenter=10.5, WindowWidth=1)
+    ).tolist() == [[0, 0, 255]]
 
 
 def test_a_window_without_width_is_none() -> None:
@@ -163,12 +185,16 @@ def test_a_table_of_long_entries_in_eight_bits() -> None:
 def test_a_table_of_signed_places() -> None:
     table = dicoms.table([0, 100, 255], 2**16 - 1000, 8)
     values = np.array([[0, 24, 25, 26, 60]], "u2")
-    assert shown(dicom(values, RescaleSlope=1, RescaleIntercept=-1024, VOILUTSequence=[table])).tolist() == [[0, 0, 100, 255, 255]]
+    assert shown(
+        dicom(values, RescaleSlope=1, RescaleIntercept=-1024, VOILUTSequence=[table])
+    ).tolist() == [[0, 0, 100, 255, 255]]
 
 
 def test_monochrome1_is_inverted() -> None:
     for values in (grey(), grey(bits=8, dtype="u1")):
-        assert np.array_equal(shown(dicom(values, photometric="MONOCHROME1")), 255 - shown(dicom(values)))
+        assert np.array_equal(
+            shown(dicom(values, photometric="MONOCHROME1")), 255 - shown(dicom(values))
+        )
 
 
 def test_colours_of_eight_and_sixteen_bits_interleaved_and_by_plane() -> None:
@@ -181,7 +207,11 @@ def test_colours_of_eight_and_sixteen_bits_interleaved_and_by_plane() -> None:
 
 def test_a_palette_gives_its_colours() -> None:
     values = np.array([[0, 30, 255]], "u1")
-    assert shown(dicom(values, **dicoms.palette()), 3)[0].tolist() == [[0, 255, 0], [30, 225, 10], [255, 0, 85]]
+    assert shown(dicom(values, **dicoms.palette()), 3)[0].tolist() == [
+        [0, 255, 0],
+        [30, 225, 10],
+        [255, 0, 85],
+    ]
 
 
 def test_one_bit_is_black_and_white() -> None:
@@ -192,13 +222,20 @@ def test_one_bit_is_black_and_white() -> None:
 
 @pytest.mark.parametrize("syntax", [IMPLICIT, BIG_ENDIAN, DEFLATED, RLE, JPEG2000])
 def test_the_same_pixels_however_they_are_packed(syntax: str) -> None:
-    kinds = {"12 bits": grey(), "signed": grey(dtype="i2"), "8 bits": grey(bits=8, dtype="u1"), "colours": coloured()}
+    kinds = {
+        "12 bits": grey(),
+        "signed": grey(dtype="i2"),
+        "8 bits": grey(bits=8, dtype="u1"),
+        "colours": coloured(),
+    }
     if syntax == JPEG2000:
         del kinds["signed"]  # which Pillow does not write
     wrong = []
     for kind, values in kinds.items():
         photometric = "YBR_RCT" if (syntax, kind) == (JPEG2000, "colours") else ""
-        if not np.array_equal(shown(dicom(values, syntax, photometric=photometric), 3), shown(dicom(values), 3)):
+        if not np.array_equal(
+            shown(dicom(values, syntax, photometric=photometric), 3), shown(dicom(values), 3)
+        ):
             wrong.append(kind)
     assert not wrong
 
@@ -221,7 +258,9 @@ def test_an_unknown_sequence_is_written_implicitly(inside: bool) -> None:
     content = dicom(grey())
     place = content.find(struct.pack("<HH", 0x0028, 0x0002))
     length = int.from_bytes(b"LO", "little")
-    unknown = struct.pack("<HH2s2xLHHL", 0x0009, 0x1001, b"UN", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
+    unknown = struct.pack(
+        "<HH2s2xLHHL", 0x0009, 0x1001, b"UN", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF
+    )
     unknown += struct.pack("<HHL", 0x0009, 0x1002, length) + b"a" * length
     ends = struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0)
     unknown = dicoms.nest(1) + unknown + ends + ends if inside else unknown + ends
@@ -248,8 +287,15 @@ def test_a_frame_has_the_window_of_its_group_or_of_all(own: bool) -> None:
         group.PixelValueTransformationSequence[0].RescaleSlope = 0.5
         group.PixelValueTransformationSequence[0].RescaleIntercept = 7
     data.SharedFunctionalGroupsSequence = [groups[2]]
-    data.PerFrameFunctionalGroupsSequence = groups[:2] if own else [pydicom.Dataset(), pydicom.Dataset()]
-    header = {"WindowCenter": 2000 if own else 3000, "WindowWidth": 500, "RescaleSlope": 0.5, "RescaleIntercept": 7}
+    data.PerFrameFunctionalGroupsSequence = (
+        groups[:2] if own else [pydicom.Dataset(), pydicom.Dataset()]
+    )
+    header = {
+        "WindowCenter": 2000 if own else 3000,
+        "WindowWidth": 500,
+        "RescaleSlope": 0.5,
+        "RescaleIntercept": 7,
+    }
     for syntax in (EXPLICIT, IMPLICIT):
         assert np.array_equal(shown(write(data, syntax)), shown(dicom(stack[1], **header)))
 
@@ -257,7 +303,9 @@ def test_a_frame_has_the_window_of_its_group_or_of_all(own: bool) -> None:
 def test_the_mark_behind_any_preamble_makes_it_dicom(tmp_path: Path) -> None:
     for preamble in (b"II*\0\x08\0\0\0", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"):
         (tmp_path / "scan.png").write_bytes(write(describe(grey()), preamble=preamble.ljust(128)))
-        assert np.array_equal(decode(tmp_path / "scan.png", 1)[:, :, 0], shown(dicom(grey()))), preamble
+        assert np.array_equal(decode(tmp_path / "scan.png", 1)[:, :, 0], shown(dicom(grey()))), (
+            preamble
+        )
 
 
 def test_size_and_channels() -> None:
@@ -297,7 +345,11 @@ def relabelled(syntax: str, **header: object) -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason", "words"),
     [
-        (dicom(grey())[128:], "not_an_image", "a DICOM file without its preamble: `dcmconv` adds it"),
+        (
+            dicom(grey())[128:],
+            "not_an_image",
+            "a DICOM file without its preamble: `dcmconv` adds it",
+        ),
         (dicom(grey())[132:], "not_an_image", "without its preamble\\? `dcmconv` adds it"),
         (bytes(128) + b"DICM", "corrupt", "lacks TransferSyntaxUID"),
         (without("PixelData"), "truncated", "without pixel data"),
@@ -306,15 +358,39 @@ def relabelled(syntax: str, **header: object) -> bytes:
         (dicom(grey())[:-1], "truncated", "ends within"),
         (dicom(grey(), Rows=25), "truncated", "less pixel data than its header tells"),
         (dicom(grey(), Rows=0), "corrupt", "cannot be read"),
-        (dicom(grey(), BitsAllocated=12), "unsupported_mode", "12 bits for a value, expected are 1, 8 or 16"),
+        (
+            dicom(grey(), BitsAllocated=12),
+            "unsupported_mode",
+            "12 bits for a value, expected are 1, 8 or 16",
+        ),
         (dicom(grey(), BitsStored=17), "corrupt", "cannot be read"),
         (floating(), "unsupported_mode", "floating point"),
-        (dicom(grey(), photometric="HSV"), "unsupported_mode", "colours are none of MONOCHROME1, MONOCHROME2"),
-        (dicom(coloured(), photometric="YBR_RCT"), "unsupported_mode", "cannot be converted to RGB"),
+        (
+            dicom(grey(), photometric="HSV"),
+            "unsupported_mode",
+            "colours are none of MONOCHROME1, MONOCHROME2",
+        ),
+        (
+            dicom(coloured(), photometric="YBR_RCT"),
+            "unsupported_mode",
+            "cannot be converted to RGB",
+        ),
         (dicom(grey(), VOILUTSequence=[dicoms.table([1, 2], 0, 40)]), "corrupt", "make no table"),
-        (dicom(grey(), RescaleSlope="1e308", WindowCenter=0, WindowWidth=400), "corrupt", "too large"),
-        (relabelled("1.2.840.10008.1.2.4.70"), "unsupported_compression", "JPEG Lossless, Non-Hierarchical.*gdcmconv --raw"),
-        (relabelled("1.2.840.10008.1.2.4.51", BitsAllocated=16, BitsStored=12), "unsupported_compression", "JPEG Extended"),
+        (
+            dicom(grey(), RescaleSlope="1e308", WindowCenter=0, WindowWidth=400),
+            "corrupt",
+            "too large",
+        ),
+        (
+            relabelled("1.2.840.10008.1.2.4.70"),
+            "unsupported_compression",
+            "JPEG Lossless, Non-Hierarchical.*gdcmconv --raw",
+        ),
+        (
+            relabelled("1.2.840.10008.1.2.4.51", BitsAllocated=16, BitsStored=12),
+            "unsupported_compression",
+            "JPEG Extended",
+        ),
         (
             dicom(grey()).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.8\0"),
             "unsupported_compression",
@@ -322,8 +398,16 @@ def relabelled(syntax: str, **header: object) -> bytes:
         ),
         (relabelled(JPEG), "corrupt", "cannot be read"),
         (relabelled(RLE), "truncated", "cannot be read"),
-        (dicom(grey(bits=8, dtype="u1"), JPEG, Rows=23), "corrupt", "another size than its header tells"),
-        (dicom(grey(), RLE).replace(struct.pack("<2L", 2, 64), struct.pack("<2L", 3, 64)), "corrupt", "number of planes"),
+        (
+            dicom(grey(bits=8, dtype="u1"), JPEG, Rows=23),
+            "corrupt",
+            "another size than its header tells",
+        ),
+        (
+            dicom(grey(), RLE).replace(struct.pack("<2L", 2, 64), struct.pack("<2L", 3, 64)),
+            "corrupt",
+            "number of planes",
+        ),
     ],
 )
 def test_what_cannot_be_used_has_a_reason(content: bytes, reason: str, words: str) -> None:
@@ -336,7 +420,10 @@ def test_what_cannot_be_used_has_a_reason(content: bytes, reason: str, words: st
 def test_too_many_pixels() -> None:
     for content in SAMPLES.values():
         assert decode(content, 3, limits=Limits(max_pixels=24 * 32)).shape == (24, 32, 3)
-    details = {name: refuse(content, Limits(max_pixels=24 * 32 - 1)).detail for name, content in SAMPLES.items()}
+    details = {
+        name: refuse(content, Limits(max_pixels=24 * 32 - 1)).detail
+        for name, content in SAMPLES.items()
+    }
     assert details == dict.fromkeys(SAMPLES, "32 x 24 pixels, allowed are 767")
 
 
@@ -345,14 +432,25 @@ def hostile() -> dict[str, tuple[bytes, str]]:
     """Files that would take much time or memory if they were believed, and the reason they get; without one, they are whole."""
     content, place = dicom(grey()), dicom(grey()).find(struct.pack("<HH", 0x0028, 0x0002))
     open_items = struct.pack("<HH2s2xL", 0x0008, 0x1140, b"SQ", 0xFFFFFFFF)
-    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 100_000 + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
-    deep = dicoms.nest(50_000) + struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0) * 50_000
-    deflated, meta = dicom(grey(), DEFLATED), dicom(grey(), DEFLATED).find(b"1.2.840.10008.1.2.1.99") + 22
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 100_000 + struct.pack(
+        "<HHL", 0xFFFE, 0xE0DD, 0
+    )
+    deep = (
+        dicoms.nest(50_000) + struct.pack("<HHLHHL", 0xFFFE, 0xE00D, 0, 0xFFFE, 0xE0DD, 0) * 50_000
+    )
+    deflated, meta = (
+        dicom(grey(), DEFLATED),
+        dicom(grey(), DEFLATED).find(b"1.2.840.10008.1.2.1.99") + 22,
+    )
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-    block = packer.compress(bytes(10**6)) + packer.flush(zlib.Z_FULL_FLUSH)  # means the same wherever it stands
+    block = packer.compress(bytes(10**6)) + packer.flush(
+        zlib.Z_FULL_FLUSH
+    )  # means the same wherever it stands
     bomb = block * 1000 + packer.flush()
     runs = describe(grey(shape=(16, 16)))
-    runs.PixelData = encapsulate([struct.pack("<16L", 2, 64, 1_000_064, *[0] * 13) + b"\x81\x00" * 1_000_000])
+    runs.PixelData = encapsulate(
+        [struct.pack("<16L", 2, 64, 1_000_064, *[0] * 13) + b"\x81\x00" * 1_000_000]
+    )
     runs["PixelData"].is_undefined_length = True
     larger = describe(grey(bits=8, dtype="u1"))
     larger.PixelData = encapsulate([_jpeg((5000, 5000))])
@@ -360,12 +458,21 @@ def hostile() -> dict[str, tuple[bytes, str]]:
     sides = {"Rows": 65535, "Columns": 65535}
     return {
         "absurd sides": (dicom(grey(), **sides), "too_many_pixels"),
-        "absurd sides, packed": (dicom(grey(), RLE).replace(struct.pack("<H", 24), b"\xff\xff"), "corrupt"),
+        "absurd sides, packed": (
+            dicom(grey(), RLE).replace(struct.pack("<H", 24), b"\xff\xff"),
+            "corrupt",
+        ),
         "absurd frames": (dicom(grey(), NumberOfFrames=2**31 - 1), "truncated"),
-        "absurd frames, packed": (dicom(grey(bits=8, dtype="u1"), JPEG, NumberOfFrames=2**31 - 1), ""),
+        "absurd frames, packed": (
+            dicom(grey(bits=8, dtype="u1"), JPEG, NumberOfFrames=2**31 - 1),
+            "",
+        ),
         "many items": (content[:place] + open_items + items + content[place:], ""),
         "deeply nested": (content[:place] + deep + content[place:], ""),
-        "deeply nested and open": (content[:place] + dicoms.nest(50_000) + content[place:], "truncated"),
+        "deeply nested and open": (
+            content[:place] + dicoms.nest(50_000) + content[place:],
+            "truncated",
+        ),
         "deflated": (deflated[:meta] + bomb, "too_many_bytes"),
         "run lengths": (write(runs, RLE), ""),
         "a JPEG larger than told": (write(larger, JPEG), "corrupt"),
@@ -382,7 +489,9 @@ def _jpeg(size: tuple[int, int]) -> bytes:
 def test_a_hostile_file_takes_neither_time_nor_memory(content: bytes, reason: str) -> None:
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     if reason:
-        assert refuse(content, Limits(max_bytes=30_000_000, max_pixels=100_000_000)).reason == reason
+        assert (
+            refuse(content, Limits(max_bytes=30_000_000, max_pixels=100_000_000)).reason == reason
+        )
     else:
         decode(content, 1, limits=Limits(max_pixels=100_000_000))
     assert time.process_time() - start < 10
@@ -393,7 +502,9 @@ def test_a_hostile_file_takes_neither_time_nor_memory(content: bytes, reason: st
 def test_a_damaged_file_gives_pixels_or_a_reason(name: str) -> None:
     rng = np.random.default_rng(0)
     outcomes = set()
-    for damaged in itertools.chain.from_iterable(dicoms.mutations(SAMPLES[name], rng) for _ in range(4)):
+    for damaged in itertools.chain.from_iterable(
+        dicoms.mutations(SAMPLES[name], rng) for _ in range(4)
+    ):
         try:
             pixels = decode(damaged, 3, (8, 8), Limits(max_pixels=1_000_000))
         except ImageError as error:
@@ -406,7 +517,14 @@ def test_a_damaged_file_gives_pixels_or_a_reason(name: str) -> None:
 def marked() -> pydicom.Dataset:
     """A data set with a mark in whatever tells of a patient."""
     data = describe(grey())
-    for keyword in ("PatientID", "AccessionNumber", "StudyID", "InstitutionName", "StudyDescription", "PatientComments"):
+    for keyword in (
+        "PatientID",
+        "AccessionNumber",
+        "StudyID",
+        "InstitutionName",
+        "StudyDescription",
+        "PatientComments",
+    ):
         setattr(data, keyword, MARK)
     data.PatientName = f"{MARK}^{MARK}"
     data.PatientBirthDate = data.StudyDate = "19990731"
@@ -437,16 +555,23 @@ def marked_files() -> dict[str, bytes]:
         "PixelData": b"XMARKX",
     }.items():
         data = marked()
-        data[keyword] = pydicom.DataElement(keyword, "OB" if isinstance(value, bytes) else "LO", value)
+        data[keyword] = pydicom.DataElement(
+            keyword, "OB" if isinstance(value, bytes) else "LO", value
+        )
         spoilt[keyword] = write(data)
     whole = write(marked(), preamble=bytes(8) + MARK.encode() * 20)
-    files = {"whole": whole, "syntax": write(marked()).replace(b"1.2.840.10008.1.2.1\0", b"1.2.3.19990731.XMARKX")}
+    files = {
+        "whole": whole,
+        "syntax": write(marked()).replace(b"1.2.840.10008.1.2.1\0", b"1.2.3.19990731.XMARKX"),
+    }
     rng = np.random.default_rng(1)
     damaged = itertools.chain.from_iterable(dicoms.mutations(whole, rng) for _ in range(5))
     return files | spoilt | {f"damaged{number}": content for number, content in enumerate(damaged)}
 
 
-def test_no_output_tells_of_the_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture) -> None:
+def test_no_output_tells_of_the_patient(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     raw, files_csv = tmp_path / "raw", tmp_path / "files.csv"
     (raw / "cat").mkdir(parents=True)
@@ -462,10 +587,18 @@ def test_no_output_tells_of_the_patient(tmp_path: Path, caplog: pytest.LogCaptur
         files = scan(raw, Limits())
         validate.tell(files)
         files.to_csv(files_csv, index=False)
-        clean.main(raw, files_csv, tmp_path / "clean", tmp_path / "quarantine", tmp_path / "quarantine.csv")
+        clean.main(
+            raw, files_csv, tmp_path / "clean", tmp_path / "quarantine", tmp_path / "quarantine.csv"
+        )
     assert set(files.status) == {"usable", "rejected"} and len(files) > 50
     tables = [(tmp_path / name).read_text() for name in ("files.csv", "quarantine.csv")]
-    for text in (*told, *tables, caplog.text, *capfd.readouterr(), *(str(one.message) for one in warned)):
+    for text in (
+        *told,
+        *tables,
+        caplog.text,
+        *capfd.readouterr(),
+        *(str(one.message) for one in warned),
+    ):
         assert MARK not in text and "19990731" not in text, text
 
 
@@ -476,7 +609,13 @@ def test_validation_treats_it_like_any_image(tmp_path: Path) -> None:
     (tmp_path / "cat/c.dcm").write_bytes(dicom(grey())[:-9])
     files = scan(tmp_path, Limits()).set_index("path")
     found = files.loc["cat/a.dcm"]
-    assert found[["status", "format", "mode", "width", "height"]].tolist() == ["usable", "DICOM", "MONOCHROME2", 32, 24]
+    assert found[["status", "format", "mode", "width", "height"]].tolist() == [
+        "usable",
+        "DICOM",
+        "MONOCHROME2",
+        32,
+        24,
+    ]
     assert found["mean"] == pytest.approx(shown(dicom(grey())).mean()) and len(found["hash"]) == 60
     assert files.loc["cat/b", ["status", "mode"]].tolist() == ["usable", "RGB"]
     assert files.loc["cat/c.dcm", ["status", "reason"]].tolist() == ["rejected", "truncated"]
@@ -521,4 +660,6 @@ def test_pydicom_is_needed_for_dicom_alone(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(dicom(grey()))
     command = [sys.executable, "-c", WITHOUT, str(tmp_path / "a.png"), str(tmp_path / "a.dcm")]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert told.startswith("missing_package: a DICOM file, and pydicom is not installed: `pip install pydicom`")
+    assert told.startswith(
+        "missing_package: a DICOM file, and pydicom is not installed: `pip install pydicom`"
+    )

@@ -75,12 +75,17 @@ def test_the_reason_says_what_the_file_is(words: str) -> None:
 def test_what_pillow_says_of_a_file_is_handed_on() -> None:
     content = bytearray(encode(picture(), "BMP"))
     content[28] = 13  # bits
-    with pytest.raises(ImageError, match=r"a BMP image whose header cannot be read \(Unsupported BMP pixel depth \(13\)\)"):
+    with pytest.raises(
+        ImageError,
+        match=r"a BMP image whose header cannot be read \(Unsupported BMP pixel depth \(13\)\)",
+    ):
         decode_bytes(bytes(content))
 
 
 def test_a_tiff_of_channels_without_a_meaning_is_described() -> None:
-    with pytest.raises(ImageError, match="unsupported_mode: a TIFF image of 5 channels of 8 bits") as caught:
+    with pytest.raises(
+        ImageError, match="unsupported_mode: a TIFF image of 5 channels of 8 bits"
+    ) as caught:
         decode_bytes(tiff(277, 3, 1, 5))
     assert "save it in grey or RGB" in caught.value.detail
 
@@ -104,7 +109,9 @@ def test_a_heic_file_is_read_or_names_what_is_missing(monkeypatch: pytest.Monkey
     upright = np.asarray(picture().rotate(-90, expand=True), dtype=int)
     assert np.abs(np.asarray(decoded.picture, dtype=int) - upright).mean() < 8
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ImageError, match="missing_package: a HEIC image, .* `pip install pillow-heif`"):
+    with pytest.raises(
+        ImageError, match="missing_package: a HEIC image, .* `pip install pillow-heif`"
+    ):
         decode_bytes(content)
     assert name_kind(content) == "a HEIC image"
 

@@ -26,14 +26,28 @@ def with_chunk(kind: bytes, data: bytes, place: int = DATA) -> bytes:
 
 
 def with_segment(marker: int, data: bytes, count: int = 1) -> bytes:
-    return JPEG[:2] + (bytes([0xFF, marker]) + (len(data) + 2).to_bytes(2) + data) * count + JPEG[2:]
+    return (
+        JPEG[:2] + (bytes([0xFF, marker]) + (len(data) + 2).to_bytes(2) + data) * count + JPEG[2:]
+    )
 
 
 def tiff(tag: int, kind: int, count: int, value: int) -> bytes:
     """A grey TIFF of 16 x 16 with one more entry."""
-    entries = [(256, 3, 1, 16), (257, 3, 1, 16), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 200), (278, 3, 1, 16)]
+    entries = [
+        (256, 3, 1, 16),
+        (257, 3, 1, 16),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (273, 4, 1, 200),
+        (278, 3, 1, 16),
+    ]
     entries = sorted([*entries, (277, 3, 1, 1), (279, 4, 1, 256), (tag, kind, count, value)])
-    head = b"II*\0" + struct.pack("<LH", 8, len(entries)) + b"".join(struct.pack("<HHLL", *entry) for entry in entries)
+    head = (
+        b"II*\0"
+        + struct.pack("<LH", 8, len(entries))
+        + b"".join(struct.pack("<HHLL", *entry) for entry in entries)
+    )
     return head.ljust(200, b"\0") + bytes(range(256))
 
 
@@ -48,12 +62,19 @@ def check_same(content: bytes, original: bytes) -> str:
 @pytest.mark.parametrize("exif", [GARBAGE, CUT_SHORT, b"Exif\0\0M"])
 def test_an_orientation_that_cannot_be_read_counts_as_upright_and_is_told(exif: bytes) -> None:
     for form in ("JPEG", "PNG", "WEBP"):
-        assert check_same(encode(picture(), form, exif=exif), encode(picture(), form)) == ORIENTATION
+        assert (
+            check_same(encode(picture(), form, exif=exif), encode(picture(), form)) == ORIENTATION
+        )
     if exif == CUT_SHORT:  # an encoder of AVIF refuses the others
-        assert check_same(encode(picture(), "AVIF", exif=exif), encode(picture(), "AVIF")) == METADATA  # it is kept elsewhere
+        assert (
+            check_same(encode(picture(), "AVIF", exif=exif), encode(picture(), "AVIF")) == METADATA
+        )  # it is kept elsewhere
 
 
-@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"pHYs", b"cHRM", b"sRGB", b"acTL", b"sBIT", b"prVt"])
+@pytest.mark.parametrize(
+    "kind",
+    [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"pHYs", b"cHRM", b"sRGB", b"acTL", b"sBIT", b"prVt"],
+)
 def test_chunks_of_a_png_that_are_damaged_stop_nothing(kind: bytes) -> None:
     for data in (b"", b"\xff" * 40, b"k\0\1\0\0\0\xff\xff", b"k\0\0garbage"):
         for place in (DATA, LAST):
@@ -89,7 +110,10 @@ def test_the_orientation_is_kept_where_a_text_cannot_be_read() -> None:
         (with_segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(65_000), 300), JPEG),
         (with_chunk(b"tEXt", b"k\0" + b"a" * 20_000_000), PNG),
         (GIF[:FIRST] + b"!\xfe" + (b"\xff" + b"a" * 255) * 80_000 + b"\0" + GIF[FIRST:], GIF),
-        (b"P5 16#" + b"a" * 20_000_000 + b"\n16 255 " + bytes(range(256)), b"P5 16 16 255 " + bytes(range(256))),
+        (
+            b"P5 16#" + b"a" * 20_000_000 + b"\n16 255 " + bytes(range(256)),
+            b"P5 16 16 255 " + bytes(range(256)),
+        ),
     ],
     ids=["JPEG comments", "JPEG EXIF", "JPEG ICC", "PNG", "GIF", "PGM"],
 )
@@ -103,7 +127,11 @@ def hostile() -> Iterator[bytes]:
     """Files on which a pattern that tries a thing twice would never end."""
     for run in (b" ", b"1", b"1 ", b"#", b"#\n", b"# a\n", b"\r\n", b"P5#", b"\xff", b"\xff\0"):
         many = run * (2**17 // len(run))
-        yield from (head + many + tail for head in (b"P5", b"P5 1 ", b"") for tail in (b"", b"1_0 10 4095\n" + bytes(200)))
+        yield from (
+            head + many + tail
+            for head in (b"P5", b"P5 1 ", b"")
+            for tail in (b"", b"1_0 10 4095\n" + bytes(200))
+        )
         yield JPEG[:2] + many + JPEG[2:]
         yield JPEG[:-2] + many + b"\0" + JPEG[-2:]
 
@@ -121,15 +149,29 @@ def test_much_of_anything_in_a_header_takes_no_time() -> None:
 @pytest.mark.parametrize("marker", [0xE1, 0xE2, 0xED])
 def test_segments_of_a_jpeg_that_are_damaged_stop_nothing(marker: int) -> None:
     several = b"MPF\0II*\0\x08\0\0\0\x02\0\1\xb0\4\0\1\0\0\0\2\0\0\0\2\xb0\7\0\x20\0\0\0\xff\xff\0\0\0\0\0\0"
-    for data in (b"", TURNED[:8], several, b"ICC_PROFILE\0", b"Photoshop 3.0\x008BIM\3\xed\0\0\xff\xff\xff\xff"):
+    for data in (
+        b"",
+        TURNED[:8],
+        several,
+        b"ICC_PROFILE\0",
+        b"Photoshop 3.0\x008BIM\3\xed\0\0\xff\xff\xff\xff",
+    ):
         check_same(with_segment(marker, data), JPEG)
 
 
 def test_entries_of_a_tiff_that_are_damaged_stop_nothing() -> None:
     expected = np.arange(256, dtype=np.uint8).reshape(16, 16)
     for tag in (270, 305, 700, 33723, 34377, 34665, 34675, 34853):
-        for kind, count, value in ((4, 1, 0xFFFFFFFF), (4, 1, 8), (2, 0xFFFFFFF, 1), (13, 1, 4), (7, 99, 100_000)):
-            assert np.array_equal(np.asarray(decode_bytes(tiff(tag, kind, count, value)).picture), expected), (tag, kind)
+        for kind, count, value in (
+            (4, 1, 0xFFFFFFFF),
+            (4, 1, 8),
+            (2, 0xFFFFFFF, 1),
+            (13, 1, 4),
+            (7, 99, 100_000),
+        ):
+            assert np.array_equal(
+                np.asarray(decode_bytes(tiff(tag, kind, count, value)).picture), expected
+            ), (tag, kind)
 
 
 def test_a_tiff_whose_directory_lies_beyond_every_address_is_refused() -> None:
@@ -148,4 +190,6 @@ def test_a_picture_that_is_damaged_is_refused_with_metadata_or_without() -> None
 def test_an_orientation_of_a_tiff_is_applied_once() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert decode_bytes(encode(picture(), "TIFF", exif=exif, compression="tiff_lzw")).picture.size == (24, 32)
+    assert decode_bytes(
+        encode(picture(), "TIFF", exif=exif, compression="tiff_lzw")
+    ).picture.size == (24, 32)

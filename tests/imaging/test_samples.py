@@ -15,7 +15,9 @@ CHANGES = Augmentation.model_validate({"like": "comparison", "elastic": {}})
 def cut(sheet: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
     """Return the sixteen places of a picture as images of `shape`."""
     height, width, channels = shape
-    return np.asarray(sheet).reshape(4, height, 4, width, channels).swapaxes(1, 2).reshape(16, *shape)
+    return (
+        np.asarray(sheet).reshape(4, height, 4, width, channels).swapaxes(1, 2).reshape(16, *shape)
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -23,7 +25,9 @@ def test_sixteen_images_as_the_first_epoch_changes_them(channels: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 12, 10, channels), dtype=np.uint8)
     drawn = augmentation.draw(CHANGES, 3, 0, 20, (12, 10))
     trained = augmentation.apply(pixels, *drawn, CHANGES.fill).numpy()
-    assert np.array_equal(cut(draw_samples(pixels, CHANGES, seed=3), (12, 10, channels)), trained[:16])
+    assert np.array_equal(
+        cut(draw_samples(pixels, CHANGES, seed=3), (12, 10, channels)), trained[:16]
+    )
 
 
 def test_without_augmentation_they_are_as_they_are_and_fewer_leave_places_black() -> None:
@@ -33,4 +37,7 @@ def test_without_augmentation_they_are_as_they_are_and_fewer_leave_places_black(
 
 
 def test_large_images_become_small() -> None:
-    assert draw_samples(np.zeros((16, 600, 300, 3), np.uint8), None, seed=0).size == (2 * SIDE, 4 * SIDE)
+    assert draw_samples(np.zeros((16, 600, 300, 3), np.uint8), None, seed=0).size == (
+        2 * SIDE,
+        4 * SIDE,
+    )

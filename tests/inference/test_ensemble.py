@@ -24,14 +24,22 @@ DEGREES = 0.8
 def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Three networks: of grey images, of colours, and of the same grey ones without their dark border, mirrored too."""
     root = tmp_path_factory.mktemp("members")
-    written = {name: toy_model.write(root / name, channels) for name, channels in (("grey", 1), ("colours", 3), ("cut", 1))}
+    written = {
+        name: toy_model.write(root / name, channels)
+        for name, channels in (("grey", 1), ("colours", 3), ("cut", 1))
+    }
     saved.describe(written["cut"], toy_model.CLASSES, Form(toy_model.SIZE, 1, 30), ["mirrored"])
     return written
 
 
 @pytest.fixture
 def folder(members: dict[str, Path], tmp_path: Path) -> Path:
-    ensemble.save(Committee("soft", {"grey": 0.5, "colours": 0.3, "cut": 0.2}), DEGREES, members, tmp_path / "all")
+    ensemble.save(
+        Committee("soft", {"grey": 0.5, "colours": 0.3, "cut": 0.2}),
+        DEGREES,
+        members,
+        tmp_path / "all",
+    )
     return tmp_path / "all"
 
 
@@ -47,13 +55,23 @@ def pictures(tmp_path: Path) -> list[Path]:
     return files
 
 
-def test_each_member_is_asked_with_its_own_pixels(folder: Path, members: dict[str, Path], pictures: list[Path]) -> None:
+def test_each_member_is_asked_with_its_own_pixels(
+    folder: Path, members: dict[str, Path], pictures: list[Path]
+) -> None:
     whole = ensemble.load(folder)
-    assert [form.shape for form in whole.forms] == [(20, 16, 1), (20, 16, 3), (20, 16, 1)] and whole.classes == toy_model.CLASSES
+    assert [form.shape for form in whole.forms] == [
+        (20, 16, 1),
+        (20, 16, 3),
+        (20, 16, 1),
+    ] and whole.classes == toy_model.CLASSES
     decoded = [decode_file(file) for file in pictures]
-    probabilities, distances = whole.answer(np.stack([render(picture, *whole.forms) for picture in decoded]))
+    probabilities, distances = whole.answer(
+        np.stack([render(picture, *whole.forms) for picture in decoded])
+    )
     means, far = 0, 0
-    for (name, weight), form in zip({"grey": 0.5, "colours": 0.3, "cut": 0.2}.items(), whole.forms, strict=True):
+    for (name, weight), form in zip(
+        {"grey": 0.5, "colours": 0.3, "cut": 0.2}.items(), whole.forms, strict=True
+    ):
         alone = saved.load(members[name])
         assert alone.forms == (form,)
         shares, away = alone.answer(np.stack([render(picture, form) for picture in decoded]))
@@ -68,7 +86,10 @@ def test_members_of_one_form_share_its_pixels(members: dict[str, Path], tmp_path
     both = ensemble.load(tmp_path / "both")
     assert both.forms == (Form(toy_model.SIZE, 1),) and shape_of(both.forms) == (20, 16, 1)
     pixels = np.random.default_rng(0).integers(0, 255, (5, 20, 16, 1), dtype=np.uint8)
-    assert both.predict(pixels).argmax(axis=1).tolist() == saved.load(members["grey"]).predict(pixels).argmax(axis=1).tolist()
+    assert (
+        both.predict(pixels).argmax(axis=1).tolist()
+        == saved.load(members["grey"]).predict(pixels).argmax(axis=1).tolist()
+    )
 
 
 def test_files_are_answered_alone_as_in_a_batch(folder: Path, pictures: list[Path]) -> None:
@@ -83,7 +104,10 @@ def test_files_are_answered_alone_as_in_a_batch(folder: Path, pictures: list[Pat
 
 
 def test_it_has_no_heat_map_of_its_own(folder: Path) -> None:
-    with pytest.raises(gradcam.NoHeatMapError, match="an ensemble has no heat map of its own; ask one of its members"):
+    with pytest.raises(
+        gradcam.NoHeatMapError,
+        match="an ensemble has no heat map of its own; ask one of its members",
+    ):
         gradcam.load(folder)
 
 
@@ -105,7 +129,10 @@ def test_files_that_do_not_fit_are_refused(folder: Path, change: dict, words: st
 
 def test_a_member_of_other_classes_is_refused(folder: Path) -> None:
     (folder / "classes.json").write_text(json.dumps(toy_model.CLASSES[::-1]))
-    with pytest.raises(UserError, match="grey tells zebra, NA, tumeur née apart, the ensemble tumeur née, NA, zebra"):
+    with pytest.raises(
+        UserError,
+        match="grey tells zebra, NA, tumeur née apart, the ensemble tumeur née, NA, zebra",
+    ):
         ensemble.load(folder)
 
 

@@ -17,17 +17,27 @@ from tasks.params.model_input import Form
 pytestmark = pytest.mark.slow
 
 SIZE = (32, 40)
-PIXELS = np.random.default_rng(0).integers(0, 256, (20, *SIZE, 3), dtype=np.uint8)  # more than one batch
+PIXELS = np.random.default_rng(0).integers(
+    0, 256, (20, *SIZE, 3), dtype=np.uint8
+)  # more than one batch
 POOLED = Cnn(filters=(4, 6), batch_norm=False, dense=(), dropout=0.2)
 
 
 def pooled(head: np.ndarray, activation: str = "softmax") -> keras.Model:
     """Two maps, what is bright and what is dark, their means and one dense layer of weights `head` (2, units)."""
     inputs = keras.Input((*SIZE, 1), dtype="uint8")
-    maps = keras.layers.Conv2D(2, 1, activation="relu", name="maps")(keras.layers.Rescaling(1 / 255)(inputs))
-    means = keras.layers.GlobalAveragePooling2D()(keras.layers.Dropout(0.5)(keras.layers.MaxPooling2D(2)(maps)))
-    model = keras.Model(inputs, keras.layers.Dense(head.shape[1], activation=activation, name="answer")(means))
-    model.get_layer("maps").set_weights([np.array([1.0, -1.0]).reshape(1, 1, 1, 2), np.array([-0.5, 0.5])])
+    maps = keras.layers.Conv2D(2, 1, activation="relu", name="maps")(
+        keras.layers.Rescaling(1 / 255)(inputs)
+    )
+    means = keras.layers.GlobalAveragePooling2D()(
+        keras.layers.Dropout(0.5)(keras.layers.MaxPooling2D(2)(maps))
+    )
+    model = keras.Model(
+        inputs, keras.layers.Dense(head.shape[1], activation=activation, name="answer")(means)
+    )
+    model.get_layer("maps").set_weights(
+        [np.array([1.0, -1.0]).reshape(1, 1, 1, 2), np.array([-0.5, 0.5])]
+    )
     model.get_layer("answer").set_weights([head, np.zeros(head.shape[1])])
     return model
 
@@ -52,7 +62,9 @@ def test_it_marks_the_patch_that_speaks_for_the_class() -> None:
 def test_it_is_the_formula_of_the_paper() -> None:
     """Behind a mean and one dense layer the gradient is known: the weights of the class, spread over all places."""
     keras.utils.set_random_seed(1)
-    model = build_transfer(Transfer(backbone="MobileNet", options={"alpha": 0.25}, weights=None), (64, 64), 3, 5)
+    model = build_transfer(
+        Transfer(backbone="MobileNet", options={"alpha": 0.25}, weights=None), (64, 64), 3, 5
+    )
     pixels = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     explainer = gradcam.explainer(model)
     classes = [4, 0, 2]
@@ -70,7 +82,9 @@ def test_a_model_that_is_sure_is_explained_alike() -> None:
     head = np.random.default_rng(2).normal(size=(2, 3))
     assert pooled(head * 1e5)(PIXELS[:1, ..., :1]).numpy().max() == 1
     for number in range(3):
-        unsure, sure = (gradcam.heatmap(pooled(head * scale), PIXELS[0, ..., :1], number) for scale in (1, 1e5))
+        unsure, sure = (
+            gradcam.heatmap(pooled(head * scale), PIXELS[0, ..., :1], number) for scale in (1, 1e5)
+        )
         np.testing.assert_allclose(sure, unsure, atol=1e-5)
 
 
@@ -78,17 +92,25 @@ def test_one_sigmoid_answers_for_two_classes() -> None:
     binary = build_model(POOLED, SIZE, 3, 2, binary=True)
     softmax = build_model(POOLED, SIZE, 3, 2)
     kernel, bias = binary.get_layer("positive").get_weights()
-    softmax.set_weights([*binary.get_weights()[:-2], np.hstack([-kernel, kernel]), np.hstack([-bias, bias])])
+    softmax.set_weights(
+        [*binary.get_weights()[:-2], np.hstack([-kernel, kernel]), np.hstack([-bias, bias])]
+    )
     for number in (0, 1):
         np.testing.assert_allclose(
-            gradcam.heatmap(binary, PIXELS[0], number), gradcam.heatmap(softmax, PIXELS[0], number), atol=1e-5
+            gradcam.heatmap(binary, PIXELS[0], number),
+            gradcam.heatmap(softmax, PIXELS[0], number),
+            atol=1e-5,
         )
 
 
-@pytest.mark.parametrize("name", ["plain_cnn", "cnn_b", "photo_binary"])  # without normalisation, with it, with dropout
+@pytest.mark.parametrize(
+    "name", ["plain_cnn", "cnn_b", "photo_binary"]
+)  # without normalisation, with it, with dropout
 def test_our_networks_are_cut_before_their_last_pooling(name: str) -> None:
     row = ARCHITECTURES[name]
-    model = build_model(row.model_copy(update={"filters": tuple(3 for _ in row.filters), "dense": (4,)}), SIZE, 3, 3)
+    model = build_model(
+        row.model_copy(update={"filters": tuple(3 for _ in row.filters), "dense": (4,)}), SIZE, 3, 3
+    )
     explainer = gradcam.explainer(model)
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert explainer.grid == convolutions[-1].output.shape[1:3]
@@ -99,14 +121,18 @@ def test_our_networks_are_cut_before_their_last_pooling(name: str) -> None:
 
 
 def test_a_flat_backbone_is_cut_at_its_last_convolution() -> None:
-    model = build_transfer(Transfer(backbone="VGG16", weights=None, head=Head(pooling="flatten")), SIZE, 3, 2)
+    model = build_transfer(
+        Transfer(backbone="VGG16", weights=None, head=Head(pooling="flatten")), SIZE, 3, 2
+    )
     explainer = gradcam.explainer(model)
     assert explainer.below.layers[-1].name == "block5_conv3"
     assert explainer.grid == (2, 2)  # before the last pooling
 
 
 def test_a_saved_residual_backbone_is_cut_at_its_last_activation(tmp_path: Path) -> None:
-    structure = Transfer(backbone="MobileNetV2", options={"alpha": 0.35}, weights=None, head=Head(pooling="max"))
+    structure = Transfer(
+        backbone="MobileNetV2", options={"alpha": 0.35}, weights=None, head=Head(pooling="max")
+    )
     saved.save(build_transfer(structure, SIZE, 3, 2), None, ["a", "b"], Form(SIZE, 3), (), tmp_path)
     explainer = gradcam.load(tmp_path)
     assert explainer.below.layers[-1].name == "out_relu"
@@ -137,7 +163,10 @@ def test_random_weights_change_the_maps(everything: bool) -> None:
     explainer.randomise(everything)
     after = explainer.heatmaps(PIXELS, [0] * 20)
     assert np.corrcoef(before.ravel(), after.ravel())[0, 1] < 0.5
-    kept = [np.array_equal(one, other) for one, other in zip(weights, explainer.below.get_weights(), strict=True)]
+    kept = [
+        np.array_equal(one, other)
+        for one, other in zip(weights, explainer.below.get_weights(), strict=True)
+    ]
     assert all(kept) != everything
 
 

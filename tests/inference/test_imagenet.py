@@ -19,7 +19,10 @@ from tests.imaging.test_decode import encode, picture
 
 pytestmark = pytest.mark.slow
 
-NAMES = {str(number): [f"n{number:08}", "crane" if number in (134, 517) else f"thing_{number}"] for number in range(1000)}
+NAMES = {
+    str(number): [f"n{number:08}", "crane" if number in (134, 517) else f"thing_{number}"]
+    for number in range(1000)
+}
 
 
 @pytest.fixture
@@ -40,7 +43,9 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Predic
     """MobileNet from a file of random weights where Keras looks for its own, which it does not check for this one."""
     model = keras.applications.MobileNet(weights=None)
     last, rng = model.get_layer("conv_preds"), np.random.default_rng(0)
-    last.set_weights([rng.normal(0, 10, array.shape) for array in last.get_weights()])  # else all classes are about equal
+    last.set_weights(
+        [rng.normal(0, 10, array.shape) for array in last.get_weights()]
+    )  # else all classes are about equal
     with pytest.MonkeyPatch.context() as monkeypatch:
         folder = isolate(tmp_path_factory.mktemp("keras"), monkeypatch)
         folder.mkdir()
@@ -59,23 +64,36 @@ def test_the_best_three_of_a_thousand_classes(mobilenet: tuple[Predictor, keras.
     probabilities = model(prepared[np.newaxis], training=False).numpy()
     (expected,) = keras.applications.imagenet_utils.decode_predictions(probabilities, top=3)
     record = predictor.record(answer)
-    assert [record["predicted"], record["second"], record["third"]] == [name for _, name, _ in expected]
-    assert [record["confidence"], record["p_second"], record["p_third"]] == pytest.approx([float(score) for *_, score in expected])
+    assert [record["predicted"], record["second"], record["third"]] == [
+        name for _, name, _ in expected
+    ]
+    assert [record["confidence"], record["p_second"], record["p_third"]] == pytest.approx(
+        [float(score) for *_, score in expected]
+    )
     assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-4)
 
 
 def test_equal_names_are_told_apart(mobilenet: tuple[Predictor, keras.Model]) -> None:
     predictor, _ = mobilenet
     assert len(set(predictor.classes)) == 1000
-    assert predictor.classes[133:135] == ["thing_133", "crane (n00000134)"] and predictor.classes[517] == "crane (n00000517)"
+    assert (
+        predictor.classes[133:135] == ["thing_133", "crane (n00000134)"]
+        and predictor.classes[517] == "crane (n00000517)"
+    )
 
 
-def test_without_a_network_it_says_what_to_fetch(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keras.src.applications.imagenet_utils.CLASS_INDEX", None)  # Keras remembers what it read
+def test_without_a_network_it_says_what_to_fetch(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "keras.src.applications.imagenet_utils.CLASS_INDEX", None
+    )  # Keras remembers what it read
     with pytest.raises(UserError) as caught:
         imagenet.load("MobileNet", DEFAULT_LIMITS)
     told = str(caught.value)
-    assert told.startswith("imagenet:MobileNet could not be downloaded. On a machine with a network fetch")
+    assert told.startswith(
+        "imagenet:MobileNet could not be downloaded. On a machine with a network fetch"
+    )
     assert "/imagenet_class_index.json\n" in told and "/mobilenet_1_0_224_tf.h5\n" in told
     assert told.endswith(f"put it into {cache}")
 
@@ -87,6 +105,8 @@ def test_an_unknown_name_tells_the_known_ones() -> None:
         imagenet.load("zzz", DEFAULT_LIMITS)
 
 
-def test_a_classifier_without_a_dense_layer_is_not_explained(mobilenet: tuple[Predictor, keras.Model]) -> None:
+def test_a_classifier_without_a_dense_layer_is_not_explained(
+    mobilenet: tuple[Predictor, keras.Model],
+) -> None:
     with pytest.raises(UserError, match="imagenet:MobileNet ends in no dense layer"):
         imagenet.load("MobileNet", DEFAULT_LIMITS, explain=True)

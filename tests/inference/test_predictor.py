@@ -15,7 +15,14 @@ from bench.fuzz import mutant
 from tasks.errors import UserError
 from tasks.imaging.decode import decode_bytes, render
 from tasks.imaging.picture import REASONS, Limits
-from tasks.inference.predictor import BATCH, Answer, Predictor, Thresholds, from_folder, read_thresholds
+from tasks.inference.predictor import (
+    BATCH,
+    Answer,
+    Predictor,
+    Thresholds,
+    from_folder,
+    read_thresholds,
+)
 from tasks.modeling import saved
 from tasks.params.model_input import Form
 from tests.imaging.test_decode import bomb, encode, samples
@@ -41,7 +48,10 @@ def predictor(folder: Path) -> Predictor:
 def contents() -> list[bytes]:
     """Files of 150 images, in colours and grey, and among them three that are none."""
     forms = list(samples().values())
-    heads = [encode(draw_head("glioma_tumor", np.random.default_rng(number), 40), "PNG") for number in range(150 - len(forms))]
+    heads = [
+        encode(draw_head("glioma_tumor", np.random.default_rng(number), 40), "PNG")
+        for number in range(150 - len(forms))
+    ]
     return [*heads[:70], b"text", *heads[70:], b"", *forms, forms[0][:50]]
 
 
@@ -56,21 +66,31 @@ def knowing(probabilities: list[float], distance: float, **more: object) -> Pred
     return Predictor("knowing", "", classes, (Form((2, 2), 1),), answer, **more)
 
 
-def test_every_file_gets_its_own_answer_or_a_reason(folder: Path, predictor: Predictor, contents: list[bytes]) -> None:
+def test_every_file_gets_its_own_answer_or_a_reason(
+    folder: Path, predictor: Predictor, contents: list[bytes]
+) -> None:
     answers = predictor.predict(contents)
-    assert [answer.error for answer in answers].count(None) == len(contents) - 4  # float pixels have no meaning either
+    assert [answer.error for answer in answers].count(None) == len(
+        contents
+    ) - 4  # float pixels have no meaning either
     assert answers[70].error == "not_an_image: a text file" and answers[70].predicted is None
     model = saved.load(folder)
     for content, answer in zip(contents, answers, strict=True):
         if answer.error is None:
-            (alone,), (distance,) = model.answer(render(decode_bytes(content), *model.forms)[np.newaxis])
+            (alone,), (distance,) = model.answer(
+                render(decode_bytes(content), *model.forms)[np.newaxis]
+            )
             assert np.abs(np.array(list(answer.probabilities.values())) - alone).max() < 1e-5
             assert answer.distance == pytest.approx(float(distance), abs=1e-4)
-            assert answer.predicted == CLASSES[alone.argmax()] and answer.confidence == max(answer.probabilities.values())
+            assert answer.predicted == CLASSES[alone.argmax()] and answer.confidence == max(
+                answer.probabilities.values()
+            )
             assert list(answer.probabilities) == CLASSES
 
 
-def test_paths_and_bytes_are_alike(predictor: Predictor, contents: list[bytes], tmp_path: Path) -> None:
+def test_paths_and_bytes_are_alike(
+    predictor: Predictor, contents: list[bytes], tmp_path: Path
+) -> None:
     files = [tmp_path / str(number) for number in range(len(contents))]
     for file, content in zip(files, contents, strict=True):
         file.write_bytes(content)
@@ -125,7 +145,9 @@ def test_threads_share_a_predictor(predictor: Predictor, contents: list[bytes]) 
         (Thresholds(distance=2.0), None, False),
     ],
 )
-def test_thresholds_judge(thresholds: Thresholds, abstained: bool | None, unfamiliar: bool | None, contents: list[bytes]) -> None:
+def test_thresholds_judge(
+    thresholds: Thresholds, abstained: bool | None, unfamiliar: bool | None, contents: list[bytes]
+) -> None:
     (answer,) = knowing([0.25, 0.75], 2.0, thresholds=thresholds).predict(contents[:1])
     assert (answer.abstained, answer.unfamiliar, answer.distance) == (abstained, unfamiliar, 2.0)
     assert answer.predicted == "class 1"  # also where it abstains
@@ -149,13 +171,19 @@ def test_a_record_of_many_classes_has_the_best(contents: list[bytes]) -> None:
     model = knowing([0.1, 0.2, 0.4, 0.3], np.nan, top=3)
     good, bad = map(model.record, model.predict([contents[0], b""]))
     assert list(bad) == list(good) == model.columns
-    assert [good[column] for column in ("predicted", "second", "third")] == ["class 2", "class 3", "class 1"]
+    assert [good[column] for column in ("predicted", "second", "third")] == [
+        "class 2",
+        "class 3",
+        "class 1",
+    ]
     assert good["p_second"] == pytest.approx(0.3) and good["p_third"] == pytest.approx(0.2)
 
 
 def test_what_is_no_regular_file_is_not_read(predictor: Predictor, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    answers = predictor.predict([tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / "nowhere"])
+    answers = predictor.predict(
+        [tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / "nowhere"]
+    )
     assert [answer.error for answer in answers] == [
         "unreadable: no regular file",
         "unreadable: no regular file",
@@ -164,7 +192,9 @@ def test_what_is_no_regular_file_is_not_read(predictor: Predictor, tmp_path: Pat
     ]
 
 
-def test_limits_hold_for_paths_and_bytes(predictor: Predictor, contents: list[bytes], tmp_path: Path) -> None:
+def test_limits_hold_for_paths_and_bytes(
+    predictor: Predictor, contents: list[bytes], tmp_path: Path
+) -> None:
     (tmp_path / "image.png").write_bytes(contents[0])
     small = replace(predictor, limits=Limits(max_bytes=10))
     assert {answer.error for answer in small.predict([contents[0], tmp_path / "image.png"])} == {
@@ -193,7 +223,10 @@ def test_thresholds_are_read_as_evaluate_wrote_them(tmp_path: Path) -> None:
     assert read_thresholds(file) == Thresholds(0.7, None)
     for damaged in ('{"confidence": 0.7}', '{"confidence": "high", "distance": 1}', "[]", "{"):
         file.write_text(damaged)
-        with pytest.raises(UserError, match=r"thresholds.json: expected numbers or null for confidence and distance"):
+        with pytest.raises(
+            UserError,
+            match=r"thresholds.json: expected numbers or null for confidence and distance",
+        ):
             read_thresholds(file)
 
 

@@ -22,7 +22,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), dtype=np.uint8
 
 
 def transfer(**keys: object) -> Transfer:
-    return Transfer.model_validate({"backbone": "MobileNet", "options": SMALL, "weights": None, "head": HEAD} | keys)
+    return Transfer.model_validate(
+        {"backbone": "MobileNet", "options": SMALL, "weights": None, "head": HEAD} | keys
+    )
 
 
 def build(structure: Transfer, size: tuple[int, int] = SIZE) -> keras.Model:
@@ -33,7 +35,9 @@ def build(structure: Transfer, size: tuple[int, int] = SIZE) -> keras.Model:
 def applied(alpha: float = 0.25) -> keras.Model:
     """MobileNet without its top, as Keras makes it."""
     keras.utils.set_random_seed(7)
-    return keras.applications.MobileNet(include_top=False, weights=None, alpha=alpha, input_shape=(*SIZE, 3))
+    return keras.applications.MobileNet(
+        include_top=False, weights=None, alpha=alpha, input_shape=(*SIZE, 3)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +61,24 @@ def complaint(model: keras.Model, structure: Backbone) -> str:
 
 
 def test_the_table_holds_every_image_model_of_keras() -> None:
-    classes = {name for name, member in vars(keras.applications).items() if callable(member) and name[0].isupper()}
+    classes = {
+        name
+        for name, member in vars(keras.applications).items()
+        if callable(member) and name[0].isupper()
+    }
     assert set(BACKBONES) == classes
 
 
-@pytest.mark.parametrize(("name", "least"), [("VGG16", 32), ("InceptionV3", 75), ("Xception", 71), ("InceptionResNetV2", 75)])
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("VGG16", 32), ("InceptionV3", 75), ("Xception", 71), ("InceptionResNetV2", 75)],
+)
 def test_the_least_size_is_that_of_keras(name: str, least: int) -> None:
     assert BACKBONES[name] == least
     with pytest.raises(ValueError, match=f"at least {least}x{least}"):
-        getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(least - 1, least - 1, 3))
+        getattr(keras.applications, name)(
+            include_top=False, weights=None, input_shape=(least - 1, least - 1, 3)
+        )
 
 
 @pytest.mark.parametrize(
@@ -76,21 +89,43 @@ def test_the_least_size_is_that_of_keras(name: str, least: int) -> None:
         ("MobileNetV3Small", {"alpha": 0.75}, "conv", 3),
     ],
 )
-def test_raw_pixels_reach_the_first_layer_as_in_pretraining(backbone: str, options: dict, first: str, channels: int) -> None:
+def test_raw_pixels_reach_the_first_layer_as_in_pretraining(
+    backbone: str, options: dict, first: str, channels: int
+) -> None:
     """From -1 to 1; as differences from ImageNet's mean colours, blue first; and where the network itself does that."""
-    model = backbones.build_features(transfer(backbone=backbone, options=options), "average", SIZE, channels)
-    prepared = keras.Model(model.input, model.get_layer(first).input)(PIXELS[..., :channels], training=False)
+    model = backbones.build_features(
+        transfer(backbone=backbone, options=options), "average", SIZE, channels
+    )
+    prepared = keras.Model(model.input, model.get_layer(first).input)(
+        PIXELS[..., :channels], training=False
+    )
     colours = np.repeat(PIXELS[..., :1], 3, -1) if channels == 1 else PIXELS
-    expected = colours[..., ::-1] - np.array([103.939, 116.779, 123.68]) if backbone == "VGG16" else colours / 127.5 - 1
+    expected = (
+        colours[..., ::-1] - np.array([103.939, 116.779, 123.68])
+        if backbone == "VGG16"
+        else colours / 127.5 - 1
+    )
     np.testing.assert_allclose(prepared, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_reference_head_is_built_layer_by_layer() -> None:
     """Of the 256 features of the small MobileNet, where ResNet50 has 2,048."""
-    row = ARCHITECTURES["resnet50"].model_copy(update={"weights": None, "backbone": "MobileNet", "options": SMALL})
+    row = ARCHITECTURES["resnet50"].model_copy(
+        update={"weights": None, "backbone": "MobileNet", "options": SMALL}
+    )
     model = build(row)
-    kinds = [type(layer).__name__ for layer in model.layers[len(backbones.backbone_layers(model)) :]]
-    assert kinds == ["GlobalAveragePooling2D", "Dense", "BatchNormalization", "Dropout", "Dense", "Dropout", "Dense"]
+    kinds = [
+        type(layer).__name__ for layer in model.layers[len(backbones.backbone_layers(model)) :]
+    ]
+    assert kinds == [
+        "GlobalAveragePooling2D",
+        "Dense",
+        "BatchNormalization",
+        "Dropout",
+        "Dense",
+        "Dropout",
+        "Dense",
+    ]
     backbones.freeze(model, backbones.position(model, None))
     trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert trained == 256 * 256 + 256 + 2 * 256 + 256 * 128 + 128 + 128 * 4 + 4
@@ -104,16 +139,24 @@ def test_both_sides_of_the_cut_make_the_whole(start: str | None, model: keras.Mo
     whole = model(PIXELS, training=False)
     np.testing.assert_array_equal(above(below(PIXELS, training=False), training=False), whole)
     assert not below.trainable_weights
-    assert {id(weight) for weight in above.trainable_weights} == {id(weight) for weight in model.trainable_weights}
+    assert {id(weight) for weight in above.trainable_weights} == {
+        id(weight) for weight in model.trainable_weights
+    }
     if start is None:
-        assert below.output.shape == (None, 256)  # behind the pooling, before the dropout of the head
+        assert below.output.shape == (
+            None,
+            256,
+        )  # behind the pooling, before the dropout of the head
         assert any(isinstance(layer, keras.layers.Dropout) for layer in above.layers)
 
 
 def test_the_cut_of_a_residual_network_lies_before_the_shortcut() -> None:
     structure = transfer(backbone="MobileNetV2", options={"alpha": 0.35})
     model = build(structure)
-    for start in ("block_14_expand", "block_14_project"):  # the shortcut of block 14 begins where its expansion does
+    for start in (
+        "block_14_expand",
+        "block_14_project",
+    ):  # the shortcut of block 14 begins where its expansion does
         below, _ = backbones.cut(model, backbones.position(model, start))
         assert below.layers[-1].name == "block_13_project_BN"
 
@@ -132,7 +175,9 @@ def test_what_lies_below_the_cut_is_frozen_and_the_rest_is_trained(
     cut = model if backbone == "MobileNet" else build(transfer(backbone=backbone, options={}))
     first = backbones.position(cut, start)
     backbones.freeze(cut, first)
-    head = [layer.name for layer in cut.layers[len(backbones.backbone_layers(cut)) :] if layer.weights]
+    head = [
+        layer.name for layer in cut.layers[len(backbones.backbone_layers(cut)) :] if layer.weights
+    ]
     assert [layer.name for layer in cut.layers if layer.trainable_weights] == [*trained, *head]
     assert any(name.startswith("batch_normalization") for name in head)
     assert backbones.cut(cut, first)[0].layers[-1].name == below
@@ -157,15 +202,21 @@ def test_weights_of_a_file_arrive(pretrained: tuple[keras.Model, Path]) -> None:
     model = build(transfer())
     before = model.get_weights()
     backbones.load_weights(model, transfer(), SIZE)
-    assert all(np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True))
+    assert all(
+        np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True)
+    )
     backbones.load_weights(model, transfer(weights=str(file)), SIZE)
     for layer in source.layers:
         if layer.weights:
-            for mine, theirs in zip(model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
+            for mine, theirs in zip(
+                model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True
+            ):
                 np.testing.assert_array_equal(mine, theirs)
 
 
-def test_the_old_format_of_keras_is_read_too(pretrained: tuple[keras.Model, Path], tmp_path: Path) -> None:
+def test_the_old_format_of_keras_is_read_too(
+    pretrained: tuple[keras.Model, Path], tmp_path: Path
+) -> None:
     """The files that Keras downloads are of it."""
     source, file = pretrained[0], tmp_path / "mobilenet_2_5_32_tf_no_top.h5"
     with h5py.File(file, "w") as target:
@@ -173,7 +224,9 @@ def test_the_old_format_of_keras_is_read_too(pretrained: tuple[keras.Model, Path
     structure = transfer(weights=str(file))
     model = build(structure)
     backbones.load_weights(model, structure, SIZE)
-    np.testing.assert_array_equal(model.get_layer("conv1").get_weights()[0], source.get_layer("conv1").get_weights()[0])
+    np.testing.assert_array_equal(
+        model.get_layer("conv1").get_weights()[0], source.get_layer("conv1").get_weights()[0]
+    )
 
 
 def test_a_missing_file_is_named(model: keras.Model) -> None:
@@ -187,10 +240,18 @@ def test_weights_of_another_width_or_backbone_are_refused(
     wide = tmp_path / "wide.weights.h5"
     applied(alpha=0.5).save_weights(wide)
     message = complaint(model, transfer(weights=str(wide)))
-    assert message.startswith(f"weights: {wide} does not fit MobileNet {{'alpha': 0.25}} without its top")
+    assert message.startswith(
+        f"weights: {wide} does not fit MobileNet {{'alpha': 0.25}} without its top"
+    )
     assert "shape" in message
-    message = complaint(model, transfer(backbone="MobileNetV2", options={"alpha": 0.35}, weights=str(pretrained[1])))
-    assert "does not fit MobileNetV2" in message and "it holds 135 arrays" in message and "expected 260" in message
+    message = complaint(
+        model, transfer(backbone="MobileNetV2", options={"alpha": 0.35}, weights=str(pretrained[1]))
+    )
+    assert (
+        "does not fit MobileNetV2" in message
+        and "it holds 135 arrays" in message
+        and "expected 260" in message
+    )
 
 
 @pytest.mark.parametrize("content", [b"no weights", None], ids=["text", "truncated"])
@@ -210,7 +271,9 @@ def test_no_network_says_what_to_fetch_and_where_to_put_it(
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     message = complaint(model, transfer(weights="imagenet", options={"alpha": 0.5}))
     assert "weights: the ImageNet weights of MobileNet could not be downloaded" in message
-    assert "mobilenet_5_0_224_tf_no_top.h5" in message and f"put it into {tmp_path}/models" in message
+    assert (
+        "mobilenet_5_0_224_tf_no_top.h5" in message and f"put it into {tmp_path}/models" in message
+    )
     assert "weights: null" in message
 
 

@@ -31,14 +31,20 @@ pytestmark = pytest.mark.slow
 def digits(classes: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Features and targets of 8x8 digits to train on, then of a third held out."""
     features, targets = load_digits(n_class=classes, return_X_y=True)
-    parts = train_test_split(features.astype(np.float32) / 16, targets, test_size=1 / 3, random_state=0, stratify=targets)
+    parts = train_test_split(
+        features.astype(np.float32) / 16, targets, test_size=1 / 3, random_state=0, stratify=targets
+    )
     return parts[0], parts[2], parts[1], parts[3]
 
 
-def fit(classifier: str, classes: int = 10, seed: int = 0, threads: int = 2, **changes: object) -> Pipeline:
+def fit(
+    classifier: str, classes: int = 10, seed: int = 0, threads: int = 2, **changes: object
+) -> Pipeline:
     features, targets, _, _ = digits(classes)
     structure = Classical(classifier=classifier, **{"trees": 60, **changes})
-    return classical.fit(structure, features, targets, np.ones(len(targets), np.float32), seed, threads)
+    return classical.fit(
+        structure, features, targets, np.ones(len(targets), np.float32), seed, threads
+    )
 
 
 @cache
@@ -71,7 +77,9 @@ def test_a_classifier_comes_back_from_disk_as_it_was(classifier: str, tmp_path: 
     features = digits()[2]
     classical.save(fitted(classifier), tmp_path / "model.skops")
     loaded = classical.load(tmp_path / "model.skops")
-    before, after = (classical.probabilities(estimator, features) for estimator in (fitted(classifier), loaded))
+    before, after = (
+        classical.probabilities(estimator, features) for estimator in (fitted(classifier), loaded)
+    )
     assert np.array_equal(before, after)
     assert classical.parameters(loaded) == classical.parameters(fitted(classifier))
 
@@ -82,10 +90,14 @@ def test_training_again_gives_the_same_files(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from tests.modeling import test_classical as t\n"
         "for name in t.CLASSIFIERS: t.classical.save(t.fit(name, 3), Path(sys.argv[1], name))"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", code, tmp_path], cwd=ROOT, check=True, capture_output=True
+    )
     for classifier in CLASSIFIERS:
         classical.save(fit(classifier, 3), tmp_path / "model.skops")
-        assert (tmp_path / "model.skops").read_bytes() == (tmp_path / classifier).read_bytes(), classifier
+        assert (tmp_path / "model.skops").read_bytes() == (tmp_path / classifier).read_bytes(), (
+            classifier
+        )
 
 
 def test_the_file_knows_no_time_and_no_address(tmp_path: Path) -> None:
@@ -102,7 +114,10 @@ def test_settings_reach_the_classifier() -> None:
     assert [len(forest[-1].estimators_) for forest in forests] == [7, 7]
     one, other = (classical.probabilities(forest, digits()[2]) for forest in forests)
     assert not np.array_equal(one, other)
-    weak, strong = (np.abs(fit("logistic_regression", 3, regularization=c)[-1].coef_).sum() for c in (1.0, 0.001))
+    weak, strong = (
+        np.abs(fit("logistic_regression", 3, regularization=c)[-1].coef_).sum()
+        for c in (1.0, 0.001)
+    )
     assert strong < weak / 2
 
 
@@ -125,16 +140,25 @@ def test_parameters_are_counted_fairly() -> None:
     vectors = len(fitted("rbf_svm")[-1].calibrated_classifiers_[0].estimator.support_)
     assert classical.parameters(fitted("rbf_svm")) == vectors * 64 + 9 * vectors + 45 + 10 * 2
     forest = fitted("random_forest")[-1]
-    assert classical.parameters(fitted("random_forest")) == sum(2 * tree.get_n_leaves() - 1 for tree in forest.estimators_)
+    assert classical.parameters(fitted("random_forest")) == sum(
+        2 * tree.get_n_leaves() - 1 for tree in forest.estimators_
+    )
 
 
 def test_copies_stay_in_one_fold_of_the_calibration() -> None:
     """Of noise nothing can be learnt, but copies of every image in other folds would look as if."""
     rng = np.random.default_rng(0)
-    features, targets = np.tile(rng.normal(size=(60, 5)), (4, 1)).astype(np.float32), np.tile(np.arange(60) % 2, 4)
+    features, targets = (
+        np.tile(rng.normal(size=(60, 5)), (4, 1)).astype(np.float32),
+        np.tile(np.arange(60) % 2, 4),
+    )
     structure, ones = Classical(classifier="rbf_svm", regularization=100), np.ones(240)
     apart, together = (
-        classical.probabilities(classical.fit(structure, features, targets, ones, 0, 1, groups), features).max(axis=1).mean()
+        classical.probabilities(
+            classical.fit(structure, features, targets, ones, 0, 1, groups), features
+        )
+        .max(axis=1)
+        .mean()
         for groups in (None, np.tile(np.arange(60), 4))
     )
     assert together < 0.75 < apart
@@ -142,13 +166,32 @@ def test_copies_stay_in_one_fold_of_the_calibration() -> None:
 
 @pytest.mark.parametrize("targets", [[0, 0, 2, 2], [1, 1, 1, 1]])
 def test_a_class_without_training_images_is_named(targets: list[int]) -> None:
-    with pytest.raises(UserError, match="training images of every class, at least two, received those of the class indices"):
-        classical.fit(Classical(classifier="random_forest"), np.eye(4, dtype=np.float32), np.array(targets), np.ones(4), 0, 1)
+    with pytest.raises(
+        UserError,
+        match="training images of every class, at least two, received those of the class indices",
+    ):
+        classical.fit(
+            Classical(classifier="random_forest"),
+            np.eye(4, dtype=np.float32),
+            np.array(targets),
+            np.ones(4),
+            0,
+            1,
+        )
 
 
 def test_an_svm_says_that_a_class_is_too_small() -> None:
-    with pytest.raises(UserError, match="at least two training images of each class that are no copies"):
-        classical.fit(Classical(classifier="rbf_svm"), np.eye(4, dtype=np.float32), np.array([0, 0, 0, 1]), np.ones(4), 0, 1)
+    with pytest.raises(
+        UserError, match="at least two training images of each class that are no copies"
+    ):
+        classical.fit(
+            Classical(classifier="rbf_svm"),
+            np.eye(4, dtype=np.float32),
+            np.array([0, 0, 0, 1]),
+            np.ones(4),
+            0,
+            1,
+        )
 
 
 def test_pixels_become_features_from_0_to_1() -> None:
@@ -173,7 +216,10 @@ def test_a_type_that_is_not_trusted_is_refused(tmp_path: Path) -> None:
     schema = json.loads(zipfile.ZipFile(file).read("schema.json"))
     schema |= {"__class__": "system", "__module__": "os", "__loader__": "ObjectNode"}
     rewrite(file, "schema.json", json.dumps(schema).encode())
-    with pytest.raises(UserError, match=r"model\.skops is refused: Untrusted types found in the file: \['os\.system'\]"):
+    with pytest.raises(
+        UserError,
+        match=r"model\.skops is refused: Untrusted types found in the file: \['os\.system'\]",
+    ):
         classical.load(file)
 
 
@@ -201,13 +247,20 @@ def test_another_estimator_is_refused(tmp_path: Path) -> None:
         classical.load(tmp_path / "model.skops")
 
 
-@pytest.mark.parametrize(("field", "value"), [("left_child", 10**6), ("left_child", 0), ("right_child", -7), ("feature", 64)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("left_child", 10**6), ("left_child", 0), ("right_child", -7), ("feature", 64)],
+)
 def test_a_tree_that_points_nowhere_is_refused(field: str, value: int, tmp_path: Path) -> None:
     """scikit-learn would follow it, out of the memory of the tree or round and round."""
     file = tmp_path / "model.skops"
     classical.save(fit("random_forest", trees=2), file)
     with zipfile.ZipFile(file) as archive:
-        arrays = {name: np.lib.format.read_array(archive.open(name)) for name in archive.namelist() if name.endswith(".npy")}
+        arrays = {
+            name: np.lib.format.read_array(archive.open(name))
+            for name in archive.namelist()
+            if name.endswith(".npy")
+        }
     name, nodes = next((name, array.copy()) for name, array in arrays.items() if array.dtype.names)
     nodes[field][0] = value
     with (tmp_path / "nodes.npy").open("wb") as target:

@@ -17,7 +17,9 @@ def blobs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     images = []
     for target in targets:
         middle, radii = rng.uniform((21, 17), (27, 23)), rng.uniform((16, 9), (19, 12))
-        inside = ((y - middle[0]) / radii[target]) ** 2 + ((x - middle[1]) / radii[1 - target]) ** 2 < 1
+        inside = ((y - middle[0]) / radii[target]) ** 2 + (
+            (x - middle[1]) / radii[1 - target]
+        ) ** 2 < 1
         images.append(np.clip(inside * rng.uniform(120, 180) + rng.normal(0, 12, SIZE), 0, 255))
     return np.repeat(np.array(images, np.uint8)[..., None], 3, axis=-1), targets
 
@@ -29,7 +31,9 @@ def strange(seed: int = 3) -> dict[str, np.ndarray]:
         "black": np.zeros(shape, np.uint8),
         "white": np.full(shape, 255, np.uint8),
         "noise": rng.integers(0, 256, shape, dtype=np.uint8),
-        "page": np.where(rng.random(shape[:3])[..., None] < 0.1, 0, 255).repeat(3, axis=-1).astype(np.uint8),
+        "page": np.where(rng.random(shape[:3])[..., None] < 0.1, 0, 255)
+        .repeat(3, axis=-1)
+        .astype(np.uint8),
         "inverted": 255 - blobs(10, seed)[0],
     }
 
@@ -39,14 +43,18 @@ def reading() -> keras.Model:
     """A small network at random."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((*SIZE, 3), dtype="uint8")
-    x = keras.layers.MaxPooling2D()(keras.layers.Conv2D(8, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs)))
+    x = keras.layers.MaxPooling2D()(
+        keras.layers.Conv2D(8, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
+    )
     outputs = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(x))
     return ood.reading(keras.Model(inputs, outputs))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", [True, False])
-def test_strange_images_are_farther_away_than_new_ones_of_the_kind(network: bool, reading: keras.Model) -> None:
+def test_strange_images_are_farther_away_than_new_ones_of_the_kind(
+    network: bool, reading: keras.Model
+) -> None:
     def describe(pixels: np.ndarray) -> np.ndarray:
         return ood.describe(pixels, reading.predict_on_batch(pixels) if network else None)
 
@@ -59,7 +67,9 @@ def test_strange_images_are_farther_away_than_new_ones_of_the_kind(network: bool
 
 def test_the_nearest_class_counts() -> None:
     descriptions = np.array([[0, 0], [2, 0], [10, 0], [12, 0]], np.float32)
-    usual = ood.centres(descriptions, np.array([3, 3, 7, 7]))  # a class without training images has no centre
+    usual = ood.centres(
+        descriptions, np.array([3, 3, 7, 7])
+    )  # a class without training images has no centre
     assert usual.tolist() == [[1, 0], [11, 0]] and usual.dtype == np.float32
     assert ood.distances(np.array([[1, 3], [9, 0]], np.float32), usual).tolist() == [3, 2]
 
@@ -85,7 +95,9 @@ def test_any_size_has_a_description(size: tuple[int, int]) -> None:
 def test_the_names_of_a_networks_own_layers_do_not_matter() -> None:
     """InceptionV3 read from a file has a layer `concatenate`, as the next one made in that process would be called."""
     pixels = keras.Input((8, 6, 3))
-    maps = keras.layers.Concatenate(name="concatenate")([pixels, keras.layers.Conv2D(2, 3, padding="same", name="std")(pixels)])
+    maps = keras.layers.Concatenate(name="concatenate")(
+        [pixels, keras.layers.Conv2D(2, 3, padding="same", name="std")(pixels)]
+    )
     answer = keras.layers.Dense(2, name="mean")(keras.layers.Flatten()(maps))
     keras.backend.clear_session()  # the next layers are numbered as in a new process
     answering = ood.answering(keras.Model(pixels, answer))

@@ -47,23 +47,33 @@ def write_keras(folder: Path) -> np.ndarray:
 
 def write_forest(folder: Path) -> np.ndarray:
     features = PIXELS.reshape(len(PIXELS), -1).astype(np.float32) / 255
-    estimator = classical.fit(Classical(classifier="random_forest", trees=5), features, TARGETS, ONES, 0, 1)
+    estimator = classical.fit(
+        Classical(classifier="random_forest", trees=5), features, TARGETS, ONES, 0, 1
+    )
     classical.save(estimator, folder / "model.skops")
     return classical.probabilities(estimator, features)
 
 
 def write_features(folder: Path) -> np.ndarray:
     inputs = keras.Input((*SIZE, CHANNELS), dtype="uint8")
-    outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(7, 3)(keras.layers.Rescaling(1 / 255)(inputs)))
+    outputs = keras.layers.GlobalAveragePooling2D()(
+        keras.layers.Conv2D(7, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+    )
     extractor = keras.Model(inputs, outputs)
     extractor.save(folder / "features.keras")
     features = extractor.predict(PIXELS, verbose=0)
-    estimator = classical.fit(Classical(classifier="logistic_regression"), features, TARGETS, ONES, 0, 1)
+    estimator = classical.fit(
+        Classical(classifier="logistic_regression"), features, TARGETS, ONES, 0, 1
+    )
     classical.save(estimator, folder / "model.skops")
     return classical.probabilities(estimator, features)
 
 
-WIDTHS = {write_keras: 8, write_forest: 0, write_features: 14}  # statistics of the last feature map: twice its channels
+WIDTHS = {
+    write_keras: 8,
+    write_forest: 0,
+    write_features: 14,
+}  # statistics of the last feature map: twice its channels
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,9 @@ def forest(kinds: dict[Callable, Kind], tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("writer", WIDTHS)
-def test_a_folder_answers_as_its_model_did(writer: Callable, kinds: dict[Callable, Kind], tmp_path: Path) -> None:
+def test_a_folder_answers_as_its_model_did(
+    writer: Callable, kinds: dict[Callable, Kind], tmp_path: Path
+) -> None:
     """Alone and in company; the temperature and what is usual are applied."""
     raw = kinds[writer].expected
     model = saved.load(kinds[writer].folder)
@@ -116,8 +128,13 @@ def test_a_folder_answers_as_its_model_did(writer: Callable, kinds: dict[Callabl
     assert distances == pytest.approx(np.sqrt(parts), abs=1e-5)
 
 
-def test_views_are_averaged_before_the_temperature(kinds: dict[Callable, Kind], tmp_path: Path) -> None:
-    plain, folder = saved.load(kinds[write_features].folder), kinds[write_features].copy(tmp_path, degrees=3.0)
+def test_views_are_averaged_before_the_temperature(
+    kinds: dict[Callable, Kind], tmp_path: Path
+) -> None:
+    plain, folder = (
+        saved.load(kinds[write_features].folder),
+        kinds[write_features].copy(tmp_path, degrees=3.0),
+    )
     saved.describe(folder, CLASSES, FORM, ["mirrored"])
     probabilities, distances = saved.load(folder).answer(PIXELS)
     mean = (plain.predict(PIXELS) + plain.predict(PIXELS[:, :, ::-1])) / 2
@@ -125,17 +142,27 @@ def test_views_are_averaged_before_the_temperature(kinds: dict[Callable, Kind], 
     assert np.abs(distances - plain.answer(PIXELS)[1]).max() < 1e-6
 
 
-@pytest.mark.parametrize("form", [{"test_views": ["upside"]}, {"dark_border": "none"}, {}], ids=["views", "border", "older"])
+@pytest.mark.parametrize(
+    "form",
+    [{"test_views": ["upside"]}, {"dark_border": "none"}, {}],
+    ids=["views", "border", "older"],
+)
 def test_a_form_without_views_is_read_and_a_wrong_one_refused(form: dict, forest: Path) -> None:
-    (forest / "input.json").write_text(json.dumps({"image_size": SIZE, "channels": CHANNELS} | form))
+    (forest / "input.json").write_text(
+        json.dumps({"image_size": SIZE, "channels": CHANNELS} | form)
+    )
     if not form:
         assert saved.load(forest).forms == (FORM,)
     else:
-        with pytest.raises(UserError, match=r"input\.json: expected image_size and channels, .* train it again"):
+        with pytest.raises(
+            UserError, match=r"input\.json: expected image_size and channels, .* train it again"
+        ):
             saved.load(forest)
 
 
-def test_the_distance_is_that_of_the_description(kinds: dict[Callable, Kind], tmp_path: Path) -> None:
+def test_the_distance_is_that_of_the_description(
+    kinds: dict[Callable, Kind], tmp_path: Path
+) -> None:
     """Usual is the first image: it is no distance away, in whatever company, and all others are."""
     folder = kinds[write_keras].copy(tmp_path)
     model = keras.saving.load_model(folder / "model.keras")
@@ -148,10 +175,14 @@ def test_the_distance_is_that_of_the_description(kinds: dict[Callable, Kind], tm
     distances = answer(PIXELS)[1]
     assert distances[0] < 1e-3 < 0.05 < distances[1:].min()
     assert np.abs(answer(PIXELS[:5])[1] - distances[:5]).max() < 1e-3
-    assert distances[1:] == pytest.approx(np.linalg.norm(descriptions[1:] - descriptions[0], axis=1), abs=1e-4)
+    assert distances[1:] == pytest.approx(
+        np.linalg.norm(descriptions[1:] - descriptions[0], axis=1), abs=1e-4
+    )
 
 
-def test_mlflow_loads_it_from_code(kinds: dict[Callable, Kind], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_loads_it_from_code(
+    kinds: dict[Callable, Kind], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Image files in, as they are registered; PNG keeps the pixels, and the size is the model's. Of a classifier on features."""
     folder, expected = kinds[write_features].folder, kinds[write_features].expected
     monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model adds its code
@@ -163,7 +194,9 @@ def test_mlflow_loads_it_from_code(kinds: dict[Callable, Kind], tmp_path: Path, 
         model_config={versions.SHA256: folder_sha256(folder)},
         pip_requirements=[],
     )
-    answers = mlflow.pyfunc.load_model(str(tmp_path / "pyfunc")).predict(pd.DataFrame({"image": [png(p) for p in PIXELS]}))
+    answers = mlflow.pyfunc.load_model(str(tmp_path / "pyfunc")).predict(
+        pd.DataFrame({"image": [png(p) for p in PIXELS]})
+    )
     columns = [f"p_{label}" for label in CLASSES]
     assert np.abs(answers[columns].to_numpy(float) - expected).max() < 1e-5
     assert answers.predicted.tolist() == [CLASSES[index] for index in expected.argmax(axis=1)]
@@ -229,7 +262,9 @@ def test_classes_or_a_size_that_are_not_the_models_are_refused(
 def test_pixels_of_another_shape_or_type_are_refused(forest: Path) -> None:
     model = saved.load(forest)
     for pixels in (PIXELS[:, :, :4], PIXELS.astype(np.float32) / 255):
-        with pytest.raises(UserError, match=r"expected uint8 pixels of shape \(images, 6, 5, 3\), received"):
+        with pytest.raises(
+            UserError, match=r"expected uint8 pixels of shape \(images, 6, 5, 3\), received"
+        ):
             model.predict(pixels)
 
 

@@ -10,7 +10,9 @@ def answers(images: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.nd
     """Honest probabilities and classes drawn by them."""
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.full(classes, 0.5), images)
-    return probabilities, (probabilities.cumsum(axis=1) < rng.random((images, 1))).sum(axis=1).clip(max=classes - 1)
+    return probabilities, (probabilities.cumsum(axis=1) < rng.random((images, 1))).sum(axis=1).clip(
+        max=classes - 1
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -57,5 +59,7 @@ def test_no_prediction_changes_not_even_by_the_last_bit(degrees: float) -> None:
 
 def test_the_same_answers_give_the_same_number() -> None:
     probabilities, targets = answers(300, 3)
-    assert temperature.fit(probabilities, targets) == temperature.fit(probabilities.copy(), targets.copy())
+    assert temperature.fit(probabilities, targets) == temperature.fit(
+        probabilities.copy(), targets.copy()
+    )
     assert len(f"{temperature.fit(probabilities, targets):.10g}".replace(".", "").lstrip("0")) <= 6

@@ -48,7 +48,12 @@ def images(count: int, seed: int, weights: np.ndarray | None = None) -> Images:
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (2 * count, *SIZE, CHANNELS), dtype=np.uint8)
     targets = rng.integers(0, CLASSES, count).astype(np.int32)
-    return Images(pixels, np.arange(1, 2 * count, 2), targets, np.ones(count, np.float32) if weights is None else weights)
+    return Images(
+        pixels,
+        np.arange(1, 2 * count, 2),
+        targets,
+        np.ones(count, np.float32) if weights is None else weights,
+    )
 
 
 TRAINING, VALIDATION = images(30, seed=1), images(20, seed=2)
@@ -59,7 +64,13 @@ def new_model(params: Train) -> keras.Model:
     return build_model(STRUCTURE, SIZE, CHANNELS, CLASSES, fused=True)
 
 
-def train(params: Train, checkpoint: Path, kill_after: int = 0, key: str = "key", training: Images = TRAINING):
+def train(
+    params: Train,
+    checkpoint: Path,
+    kill_after: int = 0,
+    key: str = "key",
+    training: Images = TRAINING,
+):
     """Return the model, the history without its times, and the epochs that this call trained."""
     model, told = new_model(params), []
 
@@ -69,11 +80,17 @@ def train(params: Train, checkpoint: Path, kill_after: int = 0, key: str = "key"
             raise KilledError(row)
 
     history = fit(model, training, VALIDATION, params, checkpoint, key, on_epoch)
-    return model, [{name: value for name, value in row.items() if name != "seconds"} for row in history], told
+    return (
+        model,
+        [{name: value for name, value in row.items() if name != "seconds"} for row in history],
+        told,
+    )
 
 
 def equal_weights(one: keras.Model, other: keras.Model) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+    return all(
+        np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True)
+    )
 
 
 Trained = tuple[keras.Model, list[dict[str, float]]]
@@ -126,7 +143,12 @@ def test_neither_the_checkpoint_of_another_training_nor_tensorboard_changes_the_
     model, history = plain
     for change in ({"augmentation": CHANGES}, {"seed": 7}):
         with pytest.raises(KilledError) as killed:
-            train(PLAIN.model_copy(update=change), tmp_path / "b.npz", kill_after=1, key=f"another {change}")
+            train(
+                PLAIN.model_copy(update=change),
+                tmp_path / "b.npz",
+                kill_after=1,
+                key=f"another {change}",
+            )
         assert killed.value.args[0]["loss"] != history[0]["loss"]
     with pytest.raises(KilledError):
         train(PLAIN, tmp_path / "b.npz", kill_after=2)
@@ -138,7 +160,9 @@ def test_neither_the_checkpoint_of_another_training_nor_tensorboard_changes_the_
     assert list((tmp_path / "logs/b").rglob("events.out.tfevents.*"))
 
 
-def test_the_best_epoch_is_kept_or_the_last_where_params_say_so(plain: Trained, tmp_path: Path) -> None:
+def test_the_best_epoch_is_kept_or_the_last_where_params_say_so(
+    plain: Trained, tmp_path: Path
+) -> None:
     """Also after a kill, and where nothing stops early."""
     model, history = plain
     losses = [row["val_loss"] for row in history]
@@ -154,7 +178,9 @@ def test_the_best_epoch_is_kept_or_the_last_where_params_say_so(plain: Trained, 
 
 def cross_entropy(model: keras.Model, chosen: Images, weights: np.ndarray | float = 1.0) -> float:
     probabilities = predict(model, chosen)
-    return float(np.mean(-np.log(probabilities[np.arange(len(chosen.targets)), chosen.targets]) * weights))
+    return float(
+        np.mean(-np.log(probabilities[np.arange(len(chosen.targets)), chosen.targets]) * weights)
+    )
 
 
 def test_the_training_loss_is_weighted_and_the_validation_loss_is_not(tmp_path: Path) -> None:
@@ -178,7 +204,9 @@ def test_the_training_loss_is_weighted_and_the_validation_loss_is_not(tmp_path: 
 def test_the_cosine_goes_down_step_by_step_and_ends_at_its_minimum(plain: Trained) -> None:
     """An epoch has as many steps as it has batches, the last and smaller one included."""
     model, history = plain
-    expected = [0.01 + 0.01 * (1 + np.cos(np.pi * share)) / 2 for share in (0, 1 / 4, 1 / 2, 3 / 4, 1)]
+    expected = [
+        0.01 + 0.01 * (1 + np.cos(np.pi * share)) / 2 for share in (0, 1 / 4, 1 / 2, 3 / 4, 1)
+    ]
     rates = [row["learning_rate"] for row in history] + [float(model.optimizer.learning_rate)]
     assert rates == pytest.approx(expected, rel=1e-5)
     assert int(model.optimizer.iterations) == 4 * 4  # 30 images
@@ -186,13 +214,22 @@ def test_the_cosine_goes_down_step_by_step_and_ends_at_its_minimum(plain: Traine
 
 def test_a_training_that_diverges_says_what_to_do(tmp_path: Path) -> None:
     params = Train(epochs=3, batch_size=8, optimizer="sgd", learning_rate=1e30)
-    with pytest.raises(UserError, match=r"epoch \d: the loss is .*diverged. Lower learning_rate \(1e\+30\) in params.yaml"):
+    with pytest.raises(
+        UserError,
+        match=r"epoch \d: the loss is .*diverged. Lower learning_rate \(1e\+30\) in params.yaml",
+    ):
         train(params, tmp_path / "a.npz")
 
 
 def test_a_small_set_can_be_learnt_by_heart(tmp_path: Path) -> None:
     structure = Cnn(filters=(8,), dense=())
-    params = Train(epochs=8, batch_size=3, learning_rate=0.01, schedule=Schedule(kind="constant"), early_stopping=None)
+    params = Train(
+        epochs=8,
+        batch_size=3,
+        learning_rate=0.01,
+        schedule=Schedule(kind="constant"),
+        early_stopping=None,
+    )
     keras.utils.set_random_seed(0)
     model = build_model(structure, SIZE, CHANNELS, CLASSES, fused=True)
     fit(model, TRAINING, TRAINING, params, tmp_path / "a.npz", "key", lambda row: None)
@@ -204,7 +241,9 @@ def test_predictions_come_in_the_order_of_the_rows() -> None:
     many = images(150, seed=3)  # more than one batch
     probabilities = predict(model, many)
     assert probabilities.shape == (150, CLASSES)
-    chosen = Images(many.pixels, many.rows[[140, 2]], many.targets[[140, 2]], many.weights[[140, 2]])
+    chosen = Images(
+        many.pixels, many.rows[[140, 2]], many.targets[[140, 2]], many.weights[[140, 2]]
+    )
     assert np.allclose(predict(model, chosen), probabilities[[140, 2]], atol=1e-6)
     assert np.allclose(model.predict(many.pixels[many.rows], verbose=0), probabilities, atol=1e-6)
 

@@ -21,8 +21,12 @@ pytestmark = pytest.mark.slow
 
 SIZE, CLASSES = (32, 32), 3
 HEAD = Head(dropout=0.2, dense=(Dense(units=8, batch_norm=True, dropout=0.3),))
-FROZEN = Transfer(backbone="MobileNet", options={"alpha": 0.5}, weights="small.weights.h5", views=2, head=HEAD)
-PHASED = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_3", epochs=2, learning_rate=0.0005),)})
+FROZEN = Transfer(
+    backbone="MobileNet", options={"alpha": 0.5}, weights="small.weights.h5", views=2, head=HEAD
+)
+PHASED = FROZEN.model_copy(
+    update={"phases": (Phase(trainable_from="conv_3", epochs=2, learning_rate=0.0005),)}
+)
 CHANGES = Augmentation(rotation=10, horizontal_flip=True, brightness=0.1)
 PARAMS = Train(
     image_size=SIZE, channels=1, batch_size=8, epochs=3, learning_rate=0.01, augmentation=CHANGES, early_stopping=None,
@@ -45,7 +49,9 @@ def toy() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A backbone whose batch normalisation has seen noise: at random its activations would die out from layer to layer."""
-    return toy_backbone.write_weights(tmp_path_factory.mktemp("pretrained") / "small.weights.h5", SIZE)
+    return toy_backbone.write_weights(
+        tmp_path_factory.mktemp("pretrained") / "small.weights.h5", SIZE
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +75,9 @@ def phased(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Traine
     return elsewhere(PHASED, pretrained, tmp_path_factory.mktemp("phased"), LAST)[0]
 
 
-def elsewhere(structure: Transfer, pretrained: Path, root: Path, params: Train = PARAMS) -> tuple[Trained, Path]:
+def elsewhere(
+    structure: Transfer, pretrained: Path, root: Path, params: Train = PARAMS
+) -> tuple[Trained, Path]:
     shutil.copy(pretrained, root / FROZEN.weights)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(root)
@@ -85,7 +93,9 @@ def sets(count: int = 36) -> Sets:
         image[10 * target : 10 * target + 10, :16] = 250
     rows = np.arange(count)
     chosen = (rows, rows[rows % 3 > 0], rows[rows % 3 == 0])
-    return Sets(*(Images(pixels, part, targets[part], np.ones(len(part), np.float32)) for part in chosen))
+    return Sets(
+        *(Images(pixels, part, targets[part], np.ones(len(part), np.float32)) for part in chosen)
+    )
 
 
 def train(structure: Transfer, params: Train = PARAMS, kill_after: int = 0) -> Trained:
@@ -98,8 +108,14 @@ def train(structure: Transfer, params: Train = PARAMS, kill_after: int = 0) -> T
             raise KilledError
 
     keras.utils.set_random_seed(params.seed)
-    model, rows, _ = fit_transfer(structure, params, sets(), (CLASSES, False), Path("checkpoints/a.npz"), "key", on_epoch)
-    return model, [{name: value for name, value in row.items() if name != "seconds"} for row in rows], told
+    model, rows, _ = fit_transfer(
+        structure, params, sets(), (CLASSES, False), Path("checkpoints/a.npz"), "key", on_epoch
+    )
+    return (
+        model,
+        [{name: value for name, value in row.items() if name != "seconds"} for row in rows],
+        told,
+    )
 
 
 def cross_entropy(model: keras.Model) -> float:
@@ -110,7 +126,9 @@ def cross_entropy(model: keras.Model) -> float:
 
 
 def equal(one: keras.Model, other: keras.Model) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+    return all(
+        np.array_equal(a, b) for a, b in zip(one.get_weights(), other.get_weights(), strict=True)
+    )
 
 
 def cached() -> list[Path]:
@@ -125,9 +143,19 @@ def test_without_augmentation_cached_features_train_as_the_whole_network_does() 
     whole = backbones.build_transfer(structure, SIZE, 1, CLASSES)
     backbones.load_weights(whole, structure, SIZE)
     backbones.freeze(whole, backbones.position(whole, None))
-    whole_rows = fit(whole, sets().training, sets().validation, params, Path("whole.npz"), "key", lambda row: None)
+    whole_rows = fit(
+        whole,
+        sets().training,
+        sets().validation,
+        params,
+        Path("whole.npz"),
+        "key",
+        lambda row: None,
+    )
     for name in ("loss", "val_loss"):
-        np.testing.assert_allclose([row[name] for row in rows], [row[name] for row in whole_rows], rtol=1e-4)
+        np.testing.assert_allclose(
+            [row[name] for row in rows], [row[name] for row in whole_rows], rtol=1e-4
+        )
 
 
 def test_a_killed_training_ends_as_one_that_was_never_killed(phased: Trained) -> None:
@@ -141,18 +169,30 @@ def test_a_killed_training_ends_as_one_that_was_never_killed(phased: Trained) ->
     assert equal(whole, resumed)
 
 
-def test_phases_are_numbered_and_their_epochs_go_on(frozen: tuple[Trained, Path], phased: Trained) -> None:
+def test_phases_are_numbered_and_their_epochs_go_on(
+    frozen: tuple[Trained, Path], phased: Trained
+) -> None:
     """And the last epoch is kept, where params say so."""
     model, rows, _ = phased
-    assert [(row["phase"], row["epoch"]) for row in rows] == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5)]
+    assert [(row["phase"], row["epoch"]) for row in rows] == [
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (2, 4),
+        (2, 5),
+    ]
     assert [row["learning_rate"] for row in rows[3:]] == pytest.approx([0.0005, 0.0005])
     assert "phase" not in frozen[0][1][0]
     assert rows[-1]["val_loss"] > min(row["val_loss"] for row in rows)
     np.testing.assert_allclose(cross_entropy(model), rows[-1]["val_loss"], rtol=1e-4)
 
 
-def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given(frozen: tuple[Trained, Path]) -> None:
-    wild = FROZEN.model_copy(update={"phases": (Phase(trainable_from="conv_4", epochs=2, learning_rate=3.0, views=1),)})
+def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given(
+    frozen: tuple[Trained, Path],
+) -> None:
+    wild = FROZEN.model_copy(
+        update={"phases": (Phase(trainable_from="conv_4", epochs=2, learning_rate=3.0, views=1),)}
+    )
     (before, rows, _), cache = frozen
     shutil.copytree(cache, features.CACHE)
     after, wild_rows, _ = train(wild)
@@ -167,18 +207,28 @@ def test_what_is_frozen_stays_as_it_was_and_what_is_unfrozen_moves(phased: Train
     end, _, _ = phased
     moved = [
         layer.name
-        for layer, other in zip(backbones.backbone_layers(start), backbones.backbone_layers(end), strict=True)
-        if not all(np.array_equal(a, b) for a, b in zip(layer.get_weights(), other.get_weights(), strict=True))
+        for layer, other in zip(
+            backbones.backbone_layers(start), backbones.backbone_layers(end), strict=True
+        )
+        if not all(
+            np.array_equal(a, b)
+            for a, b in zip(layer.get_weights(), other.get_weights(), strict=True)
+        )
     ]
     assert moved == ["conv_3", "conv_4"]
 
 
-def test_a_second_head_computes_no_features(frozen: tuple[Trained, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_head_computes_no_features(
+    frozen: tuple[Trained, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(frozen[1], features.CACHE)
     before = cached()
     assert len(before) == 1 + FROZEN.views
     monkeypatch.setattr(features, "_compute", None)
-    train(FROZEN.model_copy(update={"head": Head(dense=(Dense(units=5),))}), PARAMS.model_copy(update={"learning_rate": 0.02}))
+    train(
+        FROZEN.model_copy(update={"head": Head(dense=(Dense(units=5),))}),
+        PARAMS.model_copy(update={"learning_rate": 0.02}),
+    )
     assert cached() == before
 
 
@@ -194,7 +244,12 @@ def test_other_features_are_computed() -> None:
     for below, images in ((network, sets().training), (first, every), (half, every)):
         features.plain(below, FROZEN, images)
     assert len(cached()) == 4
-    for changes, number in ((CHANGES, 0), (CHANGES, 0), (CHANGES, 1), (CHANGES.model_copy(update={"rotation": 20.0}), 0)):
+    for changes, number in (
+        (CHANGES, 0),
+        (CHANGES, 0),
+        (CHANGES, 1),
+        (CHANGES.model_copy(update={"rotation": 20.0}), 0),
+    ):
         features.view(network, FROZEN, every, changes, seed=1, number=number)
     assert len(cached()) == 7
     network.layers[-1].set_weights([array + 1 for array in network.layers[-1].get_weights()])
@@ -210,7 +265,9 @@ def tiny(precision: str) -> tuple[keras.Model, keras.Model]:
         return keras.Model(inputs, first), keras.Model(inputs, keras.layers.Conv2D(2, 3)(first))
 
 
-def test_the_saved_model_predicts_as_its_upper_part_does_on_cached_features(frozen: tuple[Trained, Path]) -> None:
+def test_the_saved_model_predicts_as_its_upper_part_does_on_cached_features(
+    frozen: tuple[Trained, Path],
+) -> None:
     (model, _, _), cache = frozen
     shutil.copytree(cache, features.CACHE)
     model.save("model.keras")
@@ -218,7 +275,9 @@ def test_the_saved_model_predicts_as_its_upper_part_does_on_cached_features(froz
     below, above = transfer.cut_where_cached(loaded, FROZEN)
     every, count = sets().every, len(cached())
     plain = features.plain(below, FROZEN, every)
-    assert len(cached()) == count  # the saved weights are those that the cached features were made with
+    assert (
+        len(cached()) == count
+    )  # the saved weights are those that the cached features were made with
     np.testing.assert_allclose(above.predict(plain, verbose=0), predict(loaded, every), atol=1e-5)
 
 
@@ -237,10 +296,18 @@ def test_a_phase_may_not_freeze_again() -> None:
 def test_mixup_asks_for_images() -> None:
     changes = Augmentation.model_validate({"mixup": {"alpha": 0.2}})
     with pytest.raises(UserError, match="say views: null"):
-        train(FROZEN.model_copy(update={"weights": None}), PARAMS.model_copy(update={"augmentation": changes}))
+        train(
+            FROZEN.model_copy(update={"weights": None}),
+            PARAMS.model_copy(update={"augmentation": changes}),
+        )
 
 
-def test_half_precision_trains_close_to_full_and_keeps_float32_weights(frozen: tuple[Trained, Path]) -> None:
-    half, rows, _ = train(FROZEN.model_copy(update={"precision": "bfloat16", "views": 1}), PARAMS.model_copy(update={"epochs": 1}))
+def test_half_precision_trains_close_to_full_and_keeps_float32_weights(
+    frozen: tuple[Trained, Path],
+) -> None:
+    half, rows, _ = train(
+        FROZEN.model_copy(update={"precision": "bfloat16", "views": 1}),
+        PARAMS.model_copy(update={"epochs": 1}),
+    )
     assert {weight.dtype for weight in half.weights} == {"float32"}
     assert rows[0]["loss"] == pytest.approx(frozen[0][1][0]["loss"], rel=0.2)

@@ -14,17 +14,31 @@ def test_a_name_stands_for_its_row() -> None:
 
 def test_the_reference_comparison_has_seven_kinds() -> None:
     kinds = Augmentation.model_validate("comparison").model_dump(exclude_defaults=True)
-    assert sorted(kinds) == ["brightness", "height_shift", "horizontal_flip", "rotation", "shear", "width_shift", "zoom"]
+    assert sorted(kinds) == [
+        "brightness",
+        "height_shift",
+        "horizontal_flip",
+        "rotation",
+        "shear",
+        "width_shift",
+        "zoom",
+    ]
 
 
 def test_keys_differ_from_the_name() -> None:
-    changed = Augmentation.model_validate({"like": "light", "rotation": 20, "elastic": {}, "mixup": {"alpha": 1}})
+    changed = Augmentation.model_validate(
+        {"like": "light", "rotation": 20, "elastic": {}, "mixup": {"alpha": 1}}
+    )
     assert (changed.rotation, changed.zoom) == (20, AUGMENTATIONS["light"]["zoom"])
     assert (changed.elastic, changed.mixup) == (Elastic(scale=0.02, grid=3), Mixup(alpha=1))
 
 
 def test_what_is_spelled_out_names_every_key() -> None:
-    assert set(spelled_out("light")) == set(spelled_out({"like": "light", "zoom": 0})) == set(Augmentation.model_fields)
+    assert (
+        set(spelled_out("light"))
+        == set(spelled_out({"like": "light", "zoom": 0}))
+        == set(Augmentation.model_fields)
+    )
 
 
 def test_what_names_nothing_known_stays() -> None:
@@ -34,5 +48,7 @@ def test_what_names_nothing_known_stays() -> None:
 
 @pytest.mark.parametrize("given", ["lite", {"like": ["light"]}])
 def test_an_unknown_name_lists_the_known_ones(given: object) -> None:
-    with pytest.raises(ValidationError, match="unknown augmentation; known are comparison, photo_filter, light"):
+    with pytest.raises(
+        ValidationError, match="unknown augmentation; known are comparison, photo_filter, light"
+    ):
         Augmentation.model_validate(given)

@@ -25,13 +25,21 @@ def write(folder: Path, ensemble: str) -> Path:
 
 
 def test_the_shortest_one_is_a_soft_vote_with_weights_from_validation(tmp_path: Path) -> None:
-    (committee,) = load_params(write(tmp_path, "committee: {members: [cnn_a, cnn_b]}")).ensembles.values()
-    assert (committee.members, committee.vote, committee.weights) == (("cnn_a", "cnn_b"), "soft", "validation")
+    (committee,) = load_params(
+        write(tmp_path, "committee: {members: [cnn_a, cnn_b]}")
+    ).ensembles.values()
+    assert (committee.members, committee.vote, committee.weights) == (
+        ("cnn_a", "cnn_b"),
+        "soft",
+        "validation",
+    )
 
 
 def test_weights_may_be_said(tmp_path: Path) -> None:
     two = "members: [cnn_a, cnn_b], vote: majority"
-    said = f"even: {{{two}, weights: equal}}\n  uneven: {{{two}, weights: {{cnn_a: 0, cnn_b: 1.5}}}}"
+    said = (
+        f"even: {{{two}, weights: equal}}\n  uneven: {{{two}, weights: {{cnn_a: 0, cnn_b: 1.5}}}}"
+    )
     ensembles = load_params(write(tmp_path, said)).ensembles
     assert ensembles["even"].weights == "equal" and ensembles["even"].vote == "majority"
     assert ensembles["uneven"].weights == {"cnn_a": 0, "cnn_b": 1.5}

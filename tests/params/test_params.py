@@ -58,7 +58,11 @@ def test_an_architecture_overrides_the_defaults_and_the_table(tmp_path: Path) ->
         """,
     )
     changed, untouched, bare = params.architectures.values()
-    assert (changed.train.epochs, changed.train.batch_size, changed.structure.dropout) == (7, 64, 0.25)
+    assert (changed.train.epochs, changed.train.batch_size, changed.structure.dropout) == (
+        7,
+        64,
+        0.25,
+    )
     assert (changed.train.schedule.kind, changed.train.schedule.patience) == ("plateau", 2)
     assert (changed.train.augmentation.rotation, changed.train.augmentation.zoom) == (20, 0.1)
     assert (untouched.train.batch_size, untouched.train.schedule.patience) == (8, 9)
@@ -67,7 +71,10 @@ def test_an_architecture_overrides_the_defaults_and_the_table(tmp_path: Path) ->
 
 
 def test_image_size_is_one_number_or_height_and_width(tmp_path: Path) -> None:
-    params = load(tmp_path, "train: {image_size: [48, 64]}\narchitectures: {cnn_a: {}, cnn_b: {image_size: 32}}")
+    params = load(
+        tmp_path,
+        "train: {image_size: [48, 64]}\narchitectures: {cnn_a: {}, cnn_b: {image_size: 32}}",
+    )
     assert params.architectures["cnn_a"].train.image_size == (48, 64)
     assert params.architectures["cnn_b"].train.image_size == (32, 32)
 
@@ -76,26 +83,47 @@ def test_image_size_is_one_number_or_height_and_width(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("trian: {}", "trian: unknown key; did you mean train?"),
-        ("train: {learnin_rate: 1}", "train.learnin_rate: unknown key; did you mean learning_rate? known here are seed"),
-        ("validate: {expectations: {sides: {}}}", "validate.expectations.sides: unknown key; did you mean side?"),
+        (
+            "train: {learnin_rate: 1}",
+            "train.learnin_rate: unknown key; did you mean learning_rate? known here are seed",
+        ),
+        (
+            "validate: {expectations: {sides: {}}}",
+            "validate.expectations.sides: unknown key; did you mean side?",
+        ),
         ("train: {epochs: 0}", "train.epochs: received 0, expected greater than or equal to 1"),
         ("train: {epochs: many}", "train.epochs: received 'many', expected a valid integer"),
-        ("train: {optimizer: adams}", "train.optimizer: received 'adams', expected 'adam', 'adamw', 'rmsprop' or 'sgd'"),
+        (
+            "train: {optimizer: adams}",
+            "train.optimizer: received 'adams', expected 'adam', 'adamw', 'rmsprop' or 'sgd'",
+        ),
         ("train: {image_size: [1, 2, 3]}", "train.image_size: received [1, 2, 3]"),
         (
             "train: {augmentation: lite}",
             "train.augmentation: received 'lite', unknown augmentation; known are comparison, photo_filter",
         ),
-        ("train: {augmentation: {like: light, rotate: 1}}", "train.augmentation.rotate: unknown key; did you mean rotation?"),
+        (
+            "train: {augmentation: {like: light, rotate: 1}}",
+            "train.augmentation.rotate: unknown key; did you mean rotation?",
+        ),
         ("train: 3", "train: received 3, expected a valid dictionary"),
         ("split: {patients: {pattern: a, table: b}}", "give a pattern or a table, not both"),
-        ("split: {validation: 0.5, test: 0.5}", "split: received {'validation': 0.5, 'test': 0.5}, validation and test together"),
-        ("register: {model: a b}", "register.model: received 'a b', expected 1 to 200 letters, digits, hyphens and underscores"),
+        (
+            "split: {validation: 0.5, test: 0.5}",
+            "split: received {'validation': 0.5, 'test': 0.5}, validation and test together",
+        ),
+        (
+            "register: {model: a b}",
+            "register.model: received 'a b', expected 1 to 200 letters, digits, hyphens and underscores",
+        ),
         ("register: {model: a/b}", "register.model: received 'a/b'"),
         ("register: {model: 'a:1'}", "register.model: received 'a:1'"),
         (f"register: {{model: {'m' * 201}}}", "register.model: received"),
         ("validate: {max_pixels: 200_000_000}", "validate.max_pixels: received 200000000"),
-        ("compare: {rank_by: test_accuracy}", "compare.rank_by: received 'test_accuracy', expected 'val_macro_f1'"),
+        (
+            "compare: {rank_by: test_accuracy}",
+            "compare.rank_by: received 'test_accuracy', expected 'val_macro_f1'",
+        ),
     ],
 )
 def test_a_mistake_in_a_section_is_named(tmp_path: Path, text: str, expected: str) -> None:
@@ -114,26 +142,56 @@ def test_a_mistake_in_a_section_is_named(tmp_path: Path, text: str, expected: st
             "architectures.cnn_x: unknown architecture 'cnn_x'; did you mean cnn_c? known are plain_cnn",
         ),
         ("{new: {like: [cnn_a]}}", "architectures.new: unknown architecture ['cnn_a']"),
-        ("{cnn-a: {like: cnn_a}}", "architectures.cnn-a: received 'cnn-a', expected a text of 1 to 200 letters"),
+        (
+            "{cnn-a: {like: cnn_a}}",
+            "architectures.cnn-a: received 'cnn-a', expected a text of 1 to 200 letters",
+        ),
         ("{1: {like: cnn_a}}", "architectures.1: received 1, expected a text of 1 to 200 letters"),
         ("{cnn_a: 3}", "architectures.cnn_a: received 3, expected a mapping such as"),
-        ("{cnn_a: {filter: [1]}}", "architectures.cnn_a.filter: unknown key; did you mean filters? known here are like, filters"),
-        ("{cnn_a: {filters: [0]}}", "architectures.cnn_a.filters.0: received 0, expected greater than or equal to 1"),
-        ("{cnn_a: {pool: [true]}}", "architectures.cnn_a: pool: expected 3 entries, one for each of filters, received 1"),
-        ("{cnn_a: {positive: a, labels: {b: [c], d: [e]}}}", "architectures.cnn_a: give positive or labels, not both"),
-        ("{cnn_a: {labels: {b: [c]}}}", "architectures.cnn_a.labels: received {'b': ['c']}, expected at least two classes"),
-        ("{cnn_a: {labels: {b: [c], d: []}}}", "architectures.cnn_a.labels: received {'b': ['c'], 'd': []}, expected at least one"),
-        ("{EfficentNetB0: {}}", "architectures.EfficentNetB0: unknown architecture 'EfficentNetB0'; did you mean EfficientNetB0?"),
+        (
+            "{cnn_a: {filter: [1]}}",
+            "architectures.cnn_a.filter: unknown key; did you mean filters? known here are like, filters",
+        ),
+        (
+            "{cnn_a: {filters: [0]}}",
+            "architectures.cnn_a.filters.0: received 0, expected greater than or equal to 1",
+        ),
+        (
+            "{cnn_a: {pool: [true]}}",
+            "architectures.cnn_a: pool: expected 3 entries, one for each of filters, received 1",
+        ),
+        (
+            "{cnn_a: {positive: a, labels: {b: [c], d: [e]}}}",
+            "architectures.cnn_a: give positive or labels, not both",
+        ),
+        (
+            "{cnn_a: {labels: {b: [c]}}}",
+            "architectures.cnn_a.labels: received {'b': ['c']}, expected at least two classes",
+        ),
+        (
+            "{cnn_a: {labels: {b: [c], d: []}}}",
+            "architectures.cnn_a.labels: received {'b': ['c'], 'd': []}, expected at least one",
+        ),
+        (
+            "{EfficentNetB0: {}}",
+            "architectures.EfficentNetB0: unknown architecture 'EfficentNetB0'; did you mean EfficientNetB0?",
+        ),
         (
             "{transfer: {backbone: MobilNet}}",
             "architectures.transfer.backbone: received 'MobilNet', expected an image model",
         ),
-        ("{transfer: {head: {dropuot: 0}}}", "architectures.transfer.head.dropuot: unknown key; did you mean dropout?"),
+        (
+            "{transfer: {head: {dropuot: 0}}}",
+            "architectures.transfer.head.dropuot: unknown key; did you mean dropout?",
+        ),
         (
             "{InceptionV3: {image_size: 64}}",
             "architectures.InceptionV3: image_size: received [64, 64], expected at least 75",
         ),
-        ("{cnn_a: {augmentation: lite}}", "architectures.cnn_a.augmentation: received 'lite', unknown augmentation; known are"),
+        (
+            "{cnn_a: {augmentation: lite}}",
+            "architectures.cnn_a.augmentation: received 'lite', unknown augmentation; known are",
+        ),
     ],
 )
 def test_a_mistake_in_an_architecture_is_named(tmp_path: Path, text: str, expected: str) -> None:
@@ -152,7 +210,9 @@ def test_a_main_question_that_nobody_asks_is_a_mistake(tmp_path: Path) -> None:
     text = "compare: {question: b or not}\narchitectures: {cnn_a: {}, binary: {like: cnn_a, positive: a}, cnn_b: {}}"
     expected = "compare.question: received 'b or not', expected 'all classes' or 'a or not'"
     assert complaint(tmp_path, text).endswith(f"has 1 mistake:\n  {expected}")
-    assert "compare.question" not in complaint(tmp_path, text.replace("positive: a", "positives: b"))
+    assert "compare.question" not in complaint(
+        tmp_path, text.replace("positive: a", "positives: b")
+    )
 
 
 def spoil(model: type[Section], path: str) -> tuple[dict[str, Any], list[str]]:
@@ -163,8 +223,12 @@ def spoil(model: type[Section], path: str) -> tuple[dict[str, Any], list[str]]:
         key = field.alias or name
         optional = get_args(field.annotation) if get_origin(field.annotation) is UnionType else ()
         kinds = [field.annotation, *optional]
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
-        values[key], below = spoil(inner, f"{path}.{key}") if inner else ({"zzz": []}, [f"{path}.{key}"])
+        inner = next(
+            (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None
+        )
+        values[key], below = (
+            spoil(inner, f"{path}.{key}") if inner else ({"zzz": []}, [f"{path}.{key}"])
+        )
         wrong += below
     return values, wrong
 
@@ -172,22 +236,44 @@ def spoil(model: type[Section], path: str) -> tuple[dict[str, Any], list[str]]:
 def test_every_key_of_every_section_is_closed_and_typed(tmp_path: Path) -> None:
     """All of them are wrong in one file, and each of them is named."""
     sections = {"validate": Validate, "register": Register, "tune": Tune}
-    sections |= {key: type(field.default) for key, field in Params.model_fields.items() if isinstance(field.default, Section)}
+    sections |= {
+        key: type(field.default)
+        for key, field in Params.model_fields.items()
+        if isinstance(field.default, Section)
+    }
     raw: dict[str, Any] = {"architectures": {}}
     wrong = []
-    for key in ("validate", "split", "weigh", "train", "tune", "evaluate", "explain", "compare", "register", "report"):
+    for key in (
+        "validate",
+        "split",
+        "weigh",
+        "train",
+        "tune",
+        "evaluate",
+        "explain",
+        "compare",
+        "register",
+        "report",
+    ):
         raw[key], below = spoil(sections[key], key)
         wrong += below
     for name in ("cnn_a", "transfer", "random_forest"):
-        raw["architectures"][name], below = spoil(type(ARCHITECTURES[name]), f"architectures.{name}")
+        raw["architectures"][name], below = spoil(
+            type(ARCHITECTURES[name]), f"architectures.{name}"
+        )
         wrong += below
     lines = [line.strip() for line in complaint(tmp_path, json.dumps(raw)).splitlines()]
     assert len(wrong) > 120
-    assert [key for key in wrong if not any(re.match(rf"{re.escape(key)}[.:]", line) for line in lines)] == []
+    assert [
+        key for key in wrong if not any(re.match(rf"{re.escape(key)}[.:]", line) for line in lines)
+    ] == []
 
 
 def test_all_mistakes_are_told_at_once_and_each_one_once(tmp_path: Path) -> None:
-    message = complaint(tmp_path, "train: {epochs: 0}\nsplit: {test: 2}\narchitectures: {cnn_a: {}, cnn_b: {dropout: 3}, x: {}}")
+    message = complaint(
+        tmp_path,
+        "train: {epochs: 0}\nsplit: {test: 2}\narchitectures: {cnn_a: {}, cnn_b: {dropout: 3}, x: {}}",
+    )
     assert "has 4 mistakes:" in message
     for key in ("train.epochs", "split.test", "architectures.cnn_b.dropout", "architectures.x"):
         assert message.count(key) == 1
@@ -211,10 +297,16 @@ def test_a_missing_file_says_where_to_get_one(tmp_path: Path) -> None:
 
 
 def test_a_gate_may_be_null_and_a_name_as_long_as_a_folder_takes(tmp_path: Path) -> None:
-    assert load(tmp_path, "architectures: {cnn_a: {}}\nregister: {gate: null}").register_.gate is None
+    assert (
+        load(tmp_path, "architectures: {cnn_a: {}}\nregister: {gate: null}").register_.gate is None
+    )
     longest = "a" * 200
-    assert list(load(tmp_path, f"architectures: {{{longest}: {{like: cnn_a}}}}").architectures) == [longest]
-    assert "expected a text of 1 to 200 letters" in complaint(tmp_path, f"architectures: {{{longest}a: {{like: cnn_a}}}}")
+    assert list(load(tmp_path, f"architectures: {{{longest}: {{like: cnn_a}}}}").architectures) == [
+        longest
+    ]
+    assert "expected a text of 1 to 200 letters" in complaint(
+        tmp_path, f"architectures: {{{longest}a: {{like: cnn_a}}}}"
+    )
 
 
 def test_a_stage_reads_its_own_section_alone(tmp_path: Path) -> None:
@@ -222,7 +314,9 @@ def test_a_stage_reads_its_own_section_alone(tmp_path: Path) -> None:
     path.write_text("train: {epochs: 0}\nsplit: {test: 0.3}")
     assert read_section("split", Split, path) == Split(test=0.3)
     path.write_text("split: {tests: 0.3}")
-    with pytest.raises(UserError, match=r"has 1 mistake:\n  split.tests: unknown key; did you mean test\?"):
+    with pytest.raises(
+        UserError, match=r"has 1 mistake:\n  split.tests: unknown key; did you mean test\?"
+    ):
         read_section("split", Split, path)
 
 
@@ -244,7 +338,9 @@ def test_an_augmentation_by_name_is_replaced_by_another_and_changed_by_keys(tmp_
           none: {like: cnn_a, augmentation: null}
         """,
     )
-    default, named, keys, started, none = (one.train.augmentation for one in params.architectures.values())
+    default, named, keys, started, none = (
+        one.train.augmentation for one in params.architectures.values()
+    )
     assert params.train.augmentation == default == Augmentation.model_validate("comparison")
     assert named == Augmentation.model_validate("photo_filter")
     assert keys == default.model_copy(update={"rotation": 5, "elastic": Elastic(grid=4)})

@@ -20,21 +20,35 @@ def test_all_classes() -> None:
 
 def test_one_against_the_rest_has_the_rest_first() -> None:
     assert PHOTO.name == "photos or not"
-    assert PHOTO.answers(PHOTOS) == {"paintings": "not_photos", "photos": "photos", "sketches": "not_photos"}
+    assert PHOTO.answers(PHOTOS) == {
+        "paintings": "not_photos",
+        "photos": "photos",
+        "sketches": "not_photos",
+    }
     assert PHOTO.classes(PHOTOS) == ["not_photos", "photos"]
     assert Question(positive="a").classes(["a", "b"]) == ["not_a", "a"]
 
 
 def test_groups_are_in_alphabetical_order() -> None:
     assert TUMOR.name == "no_tumor, tumor"
-    assert TUMOR.answers(TUMORS) == {"glioma": "tumor", "meningioma": "tumor", "no_tumor": "no_tumor", "pituitary": "tumor"}
+    assert TUMOR.answers(TUMORS) == {
+        "glioma": "tumor",
+        "meningioma": "tumor",
+        "no_tumor": "no_tumor",
+        "pituitary": "tumor",
+    }
     assert TUMOR.classes(TUMORS) == ["no_tumor", "tumor"]
 
 
 @pytest.mark.parametrize(
     ("question", "expected"),
     [
-        ({"positive": "photo"}, ["positive: received 'photo', expected one of not_a, paintings, photos; did you mean photos?"]),
+        (
+            {"positive": "photo"},
+            [
+                "positive: received 'photo', expected one of not_a, paintings, photos; did you mean photos?"
+            ],
+        ),
         (
             {"labels": {"real": ["photos"], "drawn": ["painting", "photos"]}},
             [

@@ -130,8 +130,14 @@ def test_the_questions_of_a_recipe_fit_its_folders(name: str) -> None:
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_recipe_has_every_section_and_changes_what_it_says_and_nothing_else(name: str) -> None:
-    base, changes, written = YAML(typ="rt").load(RECIPES / "base.yaml"), read(RECIPES / f"{name}.yaml"), read(render(name))
-    assert set(written) == {field.alias or key for key, field in Params.model_fields.items()}  # DVC asks for them
+    base, changes, written = (
+        YAML(typ="rt").load(RECIPES / "base.yaml"),
+        read(RECIPES / f"{name}.yaml"),
+        read(render(name)),
+    )
+    assert set(written) == {
+        field.alias or key for key, field in Params.model_fields.items()
+    }  # DVC asks for them
     assert written == lay(base, changes)
     whole = [section for section in ("architectures", "ensembles", "tune") if section in changes]
     assert all(written[section] == changes[section] for section in whole)
@@ -139,7 +145,11 @@ def test_a_recipe_has_every_section_and_changes_what_it_says_and_nothing_else(na
 
 def lay(base: CommentedMap, changes: dict[str, Any]) -> dict[str, Any]:
     """What the recipe shall give, by the data alone: what the base has in braces is one value."""
-    spread = [key for key in changes if isinstance(base.get(key), CommentedMap) and not base[key].fa.flow_style()]
+    spread = [
+        key
+        for key in changes
+        if isinstance(base.get(key), CommentedMap) and not base[key].fa.flow_style()
+    ]
     return dict(base) | changes | {key: lay(base[key], changes[key]) for key in spread}
 
 
@@ -147,11 +157,15 @@ def test_what_the_base_gains_is_in_every_recipe(tmp_path: Path) -> None:
     """A new key with a default, or a new section, is written once."""
     folder = shutil.copytree(RECIPES, tmp_path / "recipes")
     text = (folder / "base.yaml").read_text()
-    text = text.replace("\ntrain:", "\nnew: {key: 1}\n\ntrain:").replace("\n  epochs:", "\n  more: 2  # why\n  epochs:")
+    text = text.replace("\ntrain:", "\nnew: {key: 1}\n\ntrain:").replace(
+        "\n  epochs:", "\n  more: 2  # why\n  epochs:"
+    )
     (folder / "base.yaml").write_text(text)
     for name in FOLDERS:
         written = recipe.render(name, folder)
-        assert "\n\nnew: {key: 1}\n\ntrain:" in written and "\n  more: 2  # why\n  epochs:" in written
+        assert (
+            "\n\nnew: {key: 1}\n\ntrain:" in written and "\n  more: 2  # why\n  epochs:" in written
+        )
         gained = read(written)
         assert gained.pop("new") == {"key": 1} and gained["train"].pop("more") == 2
         assert gained == read(render(name))
@@ -169,16 +183,24 @@ def test_comments_stay_with_their_keys(tmp_path: Path) -> None:
 
 def test_braces_over_keys_of_the_base_are_refused(tmp_path: Path) -> None:
     """They would take the place of all keys of the base, which nobody means."""
-    with pytest.raises(UserError, match=r"toy.yaml: first.deep: expected one key a line.* received deep: \{new: 1\}"):
+    with pytest.raises(
+        UserError,
+        match=r"toy.yaml: first.deep: expected one key a line.* received deep: \{new: 1\}",
+    ):
         render_toy(tmp_path, "first:\n  deep: {new: 1}  # why\n")
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"unknown recipe 'digit'; did you mean digits\? known are brain_mri, .*, photo_filter"):
+    with pytest.raises(
+        UserError,
+        match=r"unknown recipe 'digit'; did you mean digits\? known are brain_mri, .*, photo_filter",
+    ):
         recipe.render("digit", RECIPES)
 
 
-def test_edits_are_overwritten_on_request_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edits_are_overwritten_on_request_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("base", "demo", "digits"):
         (tmp_path / "recipes").mkdir(exist_ok=True)
         shutil.copy(RECIPES / f"{name}.yaml", tmp_path / "recipes")
@@ -194,7 +216,10 @@ def test_edits_are_overwritten_on_request_alone(tmp_path: Path, monkeypatch: pyt
     assert write("demo") == render("demo")  # nobody's edits were lost
     for edit in ("one", "another"):
         params.write_text(f"# my {edit}\n")
-        with pytest.raises(SystemExit, match="params.yaml has edits that are not committed.* make recipe NAME=digits ARGS=--force"):
+        with pytest.raises(
+            SystemExit,
+            match="params.yaml has edits that are not committed.* make recipe NAME=digits ARGS=--force",
+        ):
             write("digits")
         assert params.read_text() == f"# my {edit}\n"
         git("init", "--quiet")  # it changes nothing that there is a repository
@@ -211,23 +236,42 @@ def git(*words: str) -> None:
 
 def test_every_architecture_of_the_table_has_a_recipe() -> None:
     """But for those that no original has: a backbone of one's own choice, and classifiers on its features."""
-    used = [architecture.structure for name in FOLDERS for architecture in load_recipe(name).architectures.values()]
+    used = [
+        architecture.structure
+        for name in FOLDERS
+        for architecture in load_recipe(name).architectures.values()
+    ]
     without = {name for name, row in ARCHITECTURES.items() if row not in used}
     assert without == {"transfer", "linear_features", "svm_features"}
 
 
 def test_the_ablation_changes_one_thing_at_a_time() -> None:
-    sections = {key: one.model_dump() for key, one in load_recipe("photo_ablation").architectures.items()}
+    sections = {
+        key: one.model_dump() for key, one in load_recipe("photo_ablation").architectures.items()
+    }
     base = sections.pop("base")
     changed = {
-        key: {name for part in ("structure", "train") for name, value in one[part].items() if value != base[part][name]}
+        key: {
+            name
+            for part in ("structure", "train")
+            for name, value in one[part].items()
+            if value != base[part][name]
+        }
         for key, one in sections.items()
     }
     assert changed == {
         "augmentation_alone": {"augmentation"},
         "dropout_alone": {"block_dropout", "dropout"},
         "early_stopping_alone": {"early_stopping", "epochs"},
-        "all_together": {"augmentation", "block_dropout", "dropout", "early_stopping", "epochs", "dense", "learning_rate"},
+        "all_together": {
+            "augmentation",
+            "block_dropout",
+            "dropout",
+            "early_stopping",
+            "epochs",
+            "dense",
+            "learning_rate",
+        },
     }
 
 
@@ -245,10 +289,20 @@ def test_the_recipes_train_as_the_originals_say() -> None:
     }
     for (name, key), (optimizer, rate, epochs, batch, side) in stated.items():
         train = load_recipe(name).architectures[key].train
-        settings = (train.optimizer, train.learning_rate, train.epochs, train.batch_size, train.image_size)
+        settings = (
+            train.optimizer,
+            train.learning_rate,
+            train.epochs,
+            train.batch_size,
+            train.image_size,
+        )
         assert settings == (optimizer, rate, epochs, batch, (side, side)), key
 
 
 def test_every_named_augmentation_has_a_recipe() -> None:
-    used = [architecture.train.augmentation for name in FOLDERS for architecture in load_recipe(name).architectures.values()]
+    used = [
+        architecture.train.augmentation
+        for name in FOLDERS
+        for architecture in load_recipe(name).architectures.values()
+    ]
     assert all(Augmentation.model_validate(name) in used for name in AUGMENTATIONS)

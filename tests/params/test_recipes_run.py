@@ -70,7 +70,12 @@ def test_the_networks_of_recipes_fit_their_images() -> None:
         for key, section in load_recipe(name).architectures.items():
             if isinstance(section.structure, Cnn):
                 thin = vary(section, {"dense": [1]}).structure
-                arguments = (thin, section.train.image_size, section.train.channels, len(section.question.classes(folders)))
+                arguments = (
+                    thin,
+                    section.train.image_size,
+                    section.train.channels,
+                    len(section.question.classes(folders)),
+                )
                 if arguments not in built:
                     model = build_model(*arguments, binary=section.question.positive is not None)
                     assert model.output_shape == (None, arguments[-1]), (name, key)
@@ -85,16 +90,29 @@ def test_the_backbones_of_recipes_have_the_layers_that_are_trained() -> None:
             if isinstance(section.structure, Transfer):
                 size = 75 if section.structure.backbone == "InceptionV3" else 32
                 structure = vary(section, {"weights": None, "image_size": size}).structure
-                shared = structure.model_copy(update={"trainable_from": None, "phases": ()}).model_dump_json()
+                shared = structure.model_copy(
+                    update={"trainable_from": None, "phases": ()}
+                ).model_dump_json()
                 if shared not in built:
-                    built[shared] = build_transfer(structure, (size, size), 3, len(section.question.classes(folders)))
-                for layer in (structure.trainable_from, *(phase.trainable_from for phase in structure.phases)):
+                    built[shared] = build_transfer(
+                        structure, (size, size), 3, len(section.question.classes(folders))
+                    )
+                for layer in (
+                    structure.trainable_from,
+                    *(phase.trainable_from for phase in structure.phases),
+                ):
                     assert backbones.position(built[shared], layer) >= 0, (name, key)
 
 
-def test_every_kind_and_question_goes_through_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_kind_and_question_goes_through_all_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts = {"Training": 6, "Validate": 3, "Testing": 3}
-    draw.draw_set(tmp_path / "data/raw", {part: dict.fromkeys(TUMOURS, count) for part, count in counts.items()}, size=40)
+    draw.draw_set(
+        tmp_path / "data/raw",
+        {part: dict.fromkeys(TUMOURS, count) for part, count in counts.items()},
+        size=40,
+    )
     (tmp_path / "params.yaml").write_text(ALL_KINDS)
     for package in ("tasks", "serving"):
         (tmp_path / package).symlink_to(ROOT / package)
@@ -120,7 +138,14 @@ def check_predictions(key: str, classes: list[str]) -> None:
     predictions = read_table(Path(f"data/results/{key}/predictions.csv"))
     probabilities = predictions[[f"p_{label}" for label in classes]]
     assert json.loads(Path(f"data/models/{key}/classes.json").read_text()) == classes
-    assert list(predictions.columns) == ["path", "label", "split", "predicted", "distance", *probabilities.columns]
+    assert list(predictions.columns) == [
+        "path",
+        "label",
+        "split",
+        "predicted",
+        "distance",
+        *probabilities.columns,
+    ]
     assert probabilities.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-5)
     assert set(predictions.label) == set(classes)
 
@@ -131,6 +156,8 @@ def check_registered() -> None:
     results = find_folder(receipt["architecture"], Path("data/results"), Path("data/ensembles"))
     row = read_table(results / "predictions.csv").iloc[0]
     model = mlflow.pyfunc.load_model(f"models:/{receipt['model']}/{receipt['version']}")
-    answer = model.predict(pd.DataFrame({"image": [Path("data/clean", row.path).read_bytes()]})).iloc[0]
+    answer = model.predict(
+        pd.DataFrame({"image": [Path("data/clean", row.path).read_bytes()]})
+    ).iloc[0]
     for column in [column for column in row.index if column.startswith("p_")]:
         assert answer[column] == pytest.approx(row[column], abs=1e-5), column

@@ -32,39 +32,87 @@ def test_ranges_and_choices(tmp_path: Path) -> None:
     space = load(tmp_path, f"{{space: {{cnn_a: {text}}}}}").tune.space["cnn_a"]
     assert (space["dense.0"].ends, space["dense.0"].whole) == ((32, 512), True)
     assert space["activation"].ends == ("relu", "tanh")
-    assert space["learning_rate"] == Range(low=0.0001, high=0.01, log=True) and not space["learning_rate"].whole
+    assert (
+        space["learning_rate"] == Range(low=0.0001, high=0.01, log=True)
+        and not space["learning_rate"].whole
+    )
 
 
 @pytest.mark.parametrize(
     ("space", "expected"),
     [
-        ("{cnn_x: {dropout: [0]}}", "tune.space.cnn_x: unknown architecture; did you mean cnn_a? known here are cnn_a, deep"),
+        (
+            "{cnn_x: {dropout: [0]}}",
+            "tune.space.cnn_x: unknown architecture; did you mean cnn_a? known here are cnn_a, deep",
+        ),
         ("{cnn_a: {}}", "tune.space.cnn_a: received {}, Dictionary should have at least 1 item"),
-        ("{cnn_a: {dropuot: [0]}}", "tune.space.cnn_a.dropuot: unknown key dropuot; did you mean dropout? known here are filters"),
-        ("{cnn_a: {schedule.patiense: [1]}}", "tune.space.cnn_a.schedule.patiense: unknown key patiense; did you mean patience?"),
-        ("{cnn_a: {dense.1: [8]}}", "tune.space.cnn_a.dense.1: received the place 1, expected one of 0"),
-        ("{cnn_a: {dropout.x: [8]}}", "tune.space.cnn_a.dropout.x: expected nothing after a plain value, received x"),
-        ("{cnn_a: {dropout: 0.5}}", "tune.space.cnn_a.dropout: received 0.5, expected a list of choices such as [relu, tanh], or"),
+        (
+            "{cnn_a: {dropuot: [0]}}",
+            "tune.space.cnn_a.dropuot: unknown key dropuot; did you mean dropout? known here are filters",
+        ),
+        (
+            "{cnn_a: {schedule.patiense: [1]}}",
+            "tune.space.cnn_a.schedule.patiense: unknown key patiense; did you mean patience?",
+        ),
+        (
+            "{cnn_a: {dense.1: [8]}}",
+            "tune.space.cnn_a.dense.1: received the place 1, expected one of 0",
+        ),
+        (
+            "{cnn_a: {dropout.x: [8]}}",
+            "tune.space.cnn_a.dropout.x: expected nothing after a plain value, received x",
+        ),
+        (
+            "{cnn_a: {dropout: 0.5}}",
+            "tune.space.cnn_a.dropout: received 0.5, expected a list of choices such as [relu, tanh], or",
+        ),
         ("{cnn_a: {dropout: [0, 0.0]}}", "expected at least one choice, each of them once"),
-        ("{cnn_a: {dropout: {low: 0, hihg: 0.5}}}", "unknown key hihg; did you mean high? known here are low, high, step, log"),
+        (
+            "{cnn_a: {dropout: {low: 0, hihg: 0.5}}}",
+            "unknown key hihg; did you mean high? known here are low, high, step, log",
+        ),
         ("{cnn_a: {dropout: {low: 0}}}", "expected numbers low and high, received high: None"),
         (
             "{cnn_a: {dropout: {low: 0.5, high: 0.1}}}",
             "tune.space.cnn_a.dropout: received {'low': 0.5, 'high': 0.1}, expected low below",
         ),
-        ("{cnn_a: {dropout: {low: 0, high: 0.5, log: true}}}", "log: expected low above 0, and no step"),
-        ("{cnn_a: {dense.0: {low: 32, high: 500, step: 32}}}", "expected a high that steps of 32 from 32 reach, such as 480"),
-        ("{cnn_a: {dense.0: {low: 32, high: 64, step: 0}}}", "step: expected a number above 0, received 0"),
-        ("{cnn_a: {dropout: {low: 0.5, high: 1.5}}}", "tune.space.cnn_a.dropout: received 1.5, expected less than 1"),
-        ("{cnn_a: {activation: [relu, gelu]}}", "tune.space.cnn_a.activation: received 'gelu', expected 'relu' or 'tanh'"),
-        ("{cnn_a: {epochs: [5, 10]}}", "tune.space.cnn_a.epochs: is not searched: the search finds their number by itself"),
+        (
+            "{cnn_a: {dropout: {low: 0, high: 0.5, log: true}}}",
+            "log: expected low above 0, and no step",
+        ),
+        (
+            "{cnn_a: {dense.0: {low: 32, high: 500, step: 32}}}",
+            "expected a high that steps of 32 from 32 reach, such as 480",
+        ),
+        (
+            "{cnn_a: {dense.0: {low: 32, high: 64, step: 0}}}",
+            "step: expected a number above 0, received 0",
+        ),
+        (
+            "{cnn_a: {dropout: {low: 0.5, high: 1.5}}}",
+            "tune.space.cnn_a.dropout: received 1.5, expected less than 1",
+        ),
+        (
+            "{cnn_a: {activation: [relu, gelu]}}",
+            "tune.space.cnn_a.activation: received 'gelu', expected 'relu' or 'tanh'",
+        ),
+        (
+            "{cnn_a: {epochs: [5, 10]}}",
+            "tune.space.cnn_a.epochs: is not searched: the search finds their number by itself",
+        ),
         ("{deep: {phases.0.epochs: [5, 10]}}", "tune.space.deep.phases.0.epochs: is not searched"),
-        ("{cnn_a: {seed: [1, 2]}}", "tune.space.cnn_a.seed: is not searched: a lucky seed is no better model"),
+        (
+            "{cnn_a: {seed: [1, 2]}}",
+            "tune.space.cnn_a.seed: is not searched: a lucky seed is no better model",
+        ),
         (
             "{deep: {image_size: [16, 64]}}",
             "tune.space.deep.image_size: image_size: received [16, 16], expected at least 32 pixels",
         ),
-        ("{random_forest: {learning_rate: [1]}}", "tune.space.random_forest.learning_rate: means nothing to a scikit-learn model"),
+        (
+            "{random_forest: {learning_rate: [1]}}",
+            "tune.space.random_forest.learning_rate: means nothing to a scikit-learn model",
+        ),
     ],
 )
 def test_a_mistake_in_a_space_is_named(tmp_path: Path, space: str, expected: str) -> None:
@@ -77,9 +125,18 @@ def test_a_mistake_in_a_space_is_named(tmp_path: Path, space: str, expected: str
 @pytest.mark.parametrize(
     ("tune", "expected"),
     [
-        ("{epoch: 3, space: {cnn_a: {dropout: [0]}}}", "tune.epoch: unknown key; did you mean epochs?"),
-        ("{objective: test_accuracy, space: {cnn_a: {dropout: [0]}}}", "tune.objective: received 'test_accuracy', expected"),
-        ("{folds: 1, space: {cnn_a: {dropout: [0]}}}", "tune.folds: received 1, expected greater than or equal to 2"),
+        (
+            "{epoch: 3, space: {cnn_a: {dropout: [0]}}}",
+            "tune.epoch: unknown key; did you mean epochs?",
+        ),
+        (
+            "{objective: test_accuracy, space: {cnn_a: {dropout: [0]}}}",
+            "tune.objective: received 'test_accuracy', expected",
+        ),
+        (
+            "{folds: 1, space: {cnn_a: {dropout: [0]}}}",
+            "tune.folds: received 1, expected greater than or equal to 2",
+        ),
     ],
 )
 def test_a_mistake_beside_the_space_is_named(tmp_path: Path, tune: str, expected: str) -> None:
@@ -92,9 +149,17 @@ def test_values_at_dotted_paths(tmp_path: Path) -> None:
     keys = "head.dense.1.units: [8], phases.0.learning_rate: [0.5], augmentation.rotation: [3], early_stopping: [null]"
     params = load(tmp_path, f"{{space: {{deep: {{{keys}}}}}}}")
     deep = params.architectures["deep"]
-    values = {"head.dense.1.units": 8, "phases.0.learning_rate": 0.5, "augmentation.rotation": 3, "early_stopping": None}
+    values = {
+        "head.dense.1.units": 8,
+        "phases.0.learning_rate": 0.5,
+        "augmentation.rotation": 3,
+        "early_stopping": None,
+    }
     changed = vary(deep, values)
     assert [dense.units for dense in changed.structure.head.dense] == [64, 8]
-    assert changed.structure.phases[0].learning_rate == 0.5 and changed.structure.phases[0].trainable_from == "a"
+    assert (
+        changed.structure.phases[0].learning_rate == 0.5
+        and changed.structure.phases[0].trainable_from == "a"
+    )
     assert changed.train.augmentation.rotation == 3 and changed.train.early_stopping is None
     assert vary(deep, {}) == deep and deep.structure.head.dense[1].units == 32

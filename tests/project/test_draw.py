@@ -18,7 +18,11 @@ COPIES = {
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
 
 
 def pixels(path: Path, mirror: bool = False) -> np.ndarray:
@@ -46,12 +50,19 @@ def test_folders_of_any_name_get_the_labels_in_turn(tmp_path: Path) -> None:
     draw.draw_folders(tmp_path, {"": dict.fromkeys(folders, 1)}, seed=3, size=48)
     assert {path.name for path in tmp_path.iterdir()} == set(folders)
     rng = draw._generator(3, "", "text", 0)
-    assert (tmp_path / "text/text_0000.jpg").read_bytes() == draw._jpeg(draw.draw_head(draw.LABELS[0], rng, 48))
+    assert (tmp_path / "text/text_0000.jpg").read_bytes() == draw._jpeg(
+        draw.draw_head(draw.LABELS[0], rng, 48)
+    )
 
 
 def test_drawing_more_changes_nothing_drawn_before(tmp_path: Path) -> None:
     draw.draw_set(tmp_path / "few", {"Training": {"no_tumor": 2}}, seed=3, size=48)
-    draw.draw_set(tmp_path / "many", {"Testing": {"no_tumor": 1}, "Training": dict.fromkeys(draw.LABELS, 4)}, 3, 48)
+    draw.draw_set(
+        tmp_path / "many",
+        {"Testing": {"no_tumor": 1}, "Training": dict.fromkeys(draw.LABELS, 4)},
+        3,
+        48,
+    )
     few, many = contents(tmp_path / "few"), contents(tmp_path / "many")
     assert len(few) == 2 and few.items() <= many.items()
 
@@ -68,9 +79,14 @@ def test_seed_subset_label_and_index_all_matter(tmp_path: Path) -> None:
 def test_lesions_show(tmp_path: Path) -> None:
     """The mean picture of a class with a tumour differs from the mean picture without one where the tumour sits."""
     draw.draw_set(tmp_path, {"": dict.fromkeys(draw.LABELS, 40)}, size=64)
-    mean = {label: np.mean([pixels(path) for path in (tmp_path / label).iterdir()], axis=0) for label in draw.LABELS}
+    mean = {
+        label: np.mean([pixels(path) for path in (tmp_path / label).iterdir()], axis=0)
+        for label in draw.LABELS
+    }
     sella = (slice(44, 54), slice(28, 36))
-    gain = {label: mean[label][sella].mean() - mean["no_tumor"][sella].mean() for label in draw.LABELS}
+    gain = {
+        label: mean[label][sella].mean() - mean["no_tumor"][sella].mean() for label in draw.LABELS
+    }
     assert gain["pituitary_tumor"] == max(gain.values()) > 20
     for label in set(draw.LABELS) - {"no_tumor"}:
         assert np.abs(mean[label] - mean["no_tumor"]).max() > 15
@@ -91,7 +107,9 @@ def test_demo_is_small_and_has_its_counts_and_shapes() -> None:
             assert len(list((COMMITTED / subset / label).glob(f"{label}_*.jpg"))) == count
     sizes = [Image.open(path).size for path in COMMITTED.rglob("*_tumor_0*.jpg")]
     assert min(map(min, sizes)) < 125 and max(map(max, sizes)) > 185
-    assert any(width < height for width, height in sizes) and any(width > height for width, height in sizes)
+    assert any(width < height for width, height in sizes) and any(
+        width > height for width, height in sizes
+    )
 
 
 def test_demo_holds_unusable_files() -> None:
@@ -108,7 +126,10 @@ def test_demo_holds_misleading_names() -> None:
     with Image.open(training / "pituitary_tumor/png_named_jpg.jpg") as image:
         image.load()
         assert image.format == "PNG"
-    twins = [training / label / "same_name_in_two_classes.jpg" for label in ("glioma_tumor", "meningioma_tumor")]
+    twins = [
+        training / label / "same_name_in_two_classes.jpg"
+        for label in ("glioma_tumor", "meningioma_tumor")
+    ]
     assert likeness(pixels(twins[0]), pixels(twins[1])) < 0.97
 
 

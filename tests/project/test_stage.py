@@ -26,7 +26,9 @@ run(main)
 """
 
 
-def call(tmp_path: Path, body: str, *arguments: str, level: str = "INFO") -> subprocess.CompletedProcess[str]:
+def call(
+    tmp_path: Path, body: str, *arguments: str, level: str = "INFO"
+) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "stage.py"
     script.write_text(STAGE.replace("{body}", body))
     params = tmp_path / "params.yaml"
@@ -34,7 +36,12 @@ def call(tmp_path: Path, body: str, *arguments: str, level: str = "INFO") -> sub
         params.write_text("architectures: {plain_cnn: {}}\n")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "LOG_LEVEL": level}
     return subprocess.run(
-        [sys.executable, script, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, script, *arguments],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -48,11 +55,16 @@ def test_options_arrive_as_annotated(tmp_path: Path) -> None:
     ("words", "told"),
     [
         (["--name", "01"], "the following arguments are required: --raw, --files-csv"),
-        (["--name", "01", *PATHS, "--clean", "data/clean"], "unrecognized arguments: --clean data/clean"),
+        (
+            ["--name", "01", *PATHS, "--clean", "data/clean"],
+            "unrecognized arguments: --clean data/clean",
+        ),
         (["01", "data/raw", "data/files.csv"], "required: --name, --raw, --files-csv"),
     ],
 )
-def test_wrong_options_are_told_with_those_that_are_known(tmp_path: Path, words: list[str], told: str) -> None:
+def test_wrong_options_are_told_with_those_that_are_known(
+    tmp_path: Path, words: list[str], told: str
+) -> None:
     result = call(tmp_path, "print('ran')", *words)
     assert result.returncode == 1 and result.stderr == ""
     assert told in result.stdout and "the options are --name --raw --files-csv" in result.stdout
@@ -73,7 +85,11 @@ def test_options_with_a_default_may_be_left_out() -> None:
     def stage(count: int = 3, name: str | None = None, seconds: float | None = None) -> None: ...
 
     assert read_arguments(stage, []) == {"count": 3, "name": None, "seconds": None}
-    assert read_arguments(stage, ["--count", "4", "--seconds", "0.5"]) == {"count": 4, "name": None, "seconds": 0.5}
+    assert read_arguments(stage, ["--count", "4", "--seconds", "0.5"]) == {
+        "count": 4,
+        "name": None,
+        "seconds": 0.5,
+    }
 
 
 def test_a_mistake_of_the_user_is_one_message(tmp_path: Path) -> None:
@@ -93,27 +109,40 @@ def test_a_missing_input_is_one_message(tmp_path: Path) -> None:
 
 
 def test_what_a_person_may_not_read_is_one_message() -> None:
-    assert describe_error(PermissionError(errno.EACCES, "Permission denied", "data/raw")).startswith("data/raw: Permission denied")
+    assert describe_error(
+        PermissionError(errno.EACCES, "Permission denied", "data/raw")
+    ).startswith("data/raw: Permission denied")
 
 
 def test_a_wrong_key_of_another_section_stops_a_stage_before_it_begins(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text("architectures: {plain_cnn: {}}\nreport: {titel: Heads}\n")
+    (tmp_path / "params.yaml").write_text(
+        "architectures: {plain_cnn: {}}\nreport: {titel: Heads}\n"
+    )
     result = call(tmp_path, "print('ran')", "--name", "a", *PATHS)
     assert (
-        result.returncode == 1 and "report.titel: unknown key; did you mean title?" in result.stdout and "ran" not in result.stdout
+        result.returncode == 1
+        and "report.titel: unknown key; did you mean title?" in result.stdout
+        and "ran" not in result.stdout
     )
 
 
-def test_what_a_later_stage_lacks_stops_a_stage_before_it_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_a_later_stage_lacks_stops_a_stage_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text("architectures: {plain_cnn: {}}\n")
     check_ahead()
     monkeypatch.setattr(requirements, "PACKAGES", ("numpy", "no-such-package", "nor-this"))
-    with pytest.raises(UserError, match="not installed: no-such-package, nor-this. Install them from requirements.txt"):
+    with pytest.raises(
+        UserError,
+        match="not installed: no-such-package, nor-this. Install them from requirements.txt",
+    ):
         check_ahead()
 
 
-@pytest.mark.parametrize("raised", ["ValueError('broadcast')", "OSError('socket')", "FileNotFoundError(2, 'no', 'ours')"])
+@pytest.mark.parametrize(
+    "raised", ["ValueError('broadcast')", "OSError('socket')", "FileNotFoundError(2, 'no', 'ours')"]
+)
 def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path, raised: str) -> None:
     result = call(tmp_path, f"raise {raised}", "--name", "a", *PATHS)
     assert result.returncode == 1
@@ -123,12 +152,17 @@ def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path, raised: str) -> N
 def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     result = call(tmp_path, "Path('/dev/full').write_text('x')", "--name", "a", *PATHS)
     assert result.returncode == 1
-    assert "no space left on the device while writing an output: free some and run again" in result.stdout
+    assert (
+        "no space left on the device while writing an output: free some and run again"
+        in result.stdout
+    )
     error = OSError(errno.ENOSPC, "No space left on device", "data/files.csv")
     assert "while writing data/files.csv" in describe_error(error)
 
 
 def test_libraries_are_told_not_to_report_home() -> None:
     code = "import os, tasks; print([os.environ[n] for n in ('DO_NOT_TRACK', 'GX_ANALYTICS_ENABLED', 'MLFLOW_DISABLE_TELEMETRY')])"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=True
+    )
     assert result.stdout == "['1', 'false', 'true']\n"

@@ -12,7 +12,20 @@ from tasks.errors import UserError
 from tasks.tables import printable, read_foreign_table, read_table, write_table
 from tests.support.names import names, quick
 
-NAMES = ["01", "1e3", "NA", "nan", "None", "true", "", " spaced ", "tumeur née", "肿瘤", 'a "quoted", name', "two\nlines"]
+NAMES = [
+    "01",
+    "1e3",
+    "NA",
+    "nan",
+    "None",
+    "true",
+    "",
+    " spaced ",
+    "tumeur née",
+    "肿瘤",
+    'a "quoted", name',
+    "two\nlines",
+]
 
 
 def test_text_survives(tmp_path: Path) -> None:
@@ -23,13 +36,21 @@ def test_text_survives(tmp_path: Path) -> None:
 
 
 @quick
-@given(st.lists(st.tuples(names(), names()), max_size=5), st.lists(names(), max_size=3, unique=True))
-def test_every_name_is_read_back_as_it_was_written(rows: list[tuple[str, str]], classes: list[str]) -> None:
-    table = pd.DataFrame(rows, columns=["path", "label"], dtype=str).assign(**{f"p_{name}": 0.25 for name in classes})
+@given(
+    st.lists(st.tuples(names(), names()), max_size=5), st.lists(names(), max_size=3, unique=True)
+)
+def test_every_name_is_read_back_as_it_was_written(
+    rows: list[tuple[str, str]], classes: list[str]
+) -> None:
+    table = pd.DataFrame(rows, columns=["path", "label"], dtype=str).assign(
+        **{f"p_{name}": 0.25 for name in classes}
+    )
     with TemporaryDirectory() as folder:
         write_table(table, Path(folder, "table.csv"))
         read = read_table(Path(folder, "table.csv"))
-    assert read.columns.tolist() == table.columns.tolist() and read[["path", "label"]].equals(table[["path", "label"]])
+    assert read.columns.tolist() == table.columns.tolist() and read[["path", "label"]].equals(
+        table[["path", "label"]]
+    )
 
 
 @quick
@@ -41,7 +62,15 @@ def test_a_name_is_printed_on_one_line_of_its_own(one: str, other: str) -> None:
 
 
 def test_numbers_are_numbers(tmp_path: Path) -> None:
-    table = pd.DataFrame({"path": ["1", "2"], "bytes": [10, 20], "mean": [0.5, 1.25], "p_01": [0.1, 0.9], "p_NA": [0.9, 0.1]})
+    table = pd.DataFrame(
+        {
+            "path": ["1", "2"],
+            "bytes": [10, 20],
+            "mean": [0.5, 1.25],
+            "p_01": [0.1, 0.9],
+            "p_NA": [0.9, 0.1],
+        }
+    )
     write_table(table, tmp_path / "table.csv")
     pd.testing.assert_frame_equal(read_table(tmp_path / "table.csv"), table)
 
@@ -59,8 +88,12 @@ def test_text_among_the_numbers_is_an_error(tmp_path: Path) -> None:
 
 
 def test_seven_digits_unix_lines_and_new_folders(tmp_path: Path) -> None:
-    write_table(pd.DataFrame({"share": [1 / 3, 1.0, 12345678.9]}), tmp_path / "new/folder/table.csv")
-    assert (tmp_path / "new/folder/table.csv").read_bytes() == b"share\n0.3333333\n1\n1.234568e+07\n"
+    write_table(
+        pd.DataFrame({"share": [1 / 3, 1.0, 12345678.9]}), tmp_path / "new/folder/table.csv"
+    )
+    assert (
+        tmp_path / "new/folder/table.csv"
+    ).read_bytes() == b"share\n0.3333333\n1\n1.234568e+07\n"
 
 
 def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:
@@ -71,24 +104,43 @@ def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "encoding"),
-    [("path,patient\na,Mü\n", "utf-8-sig"), ("patient\tPath\nMü\ta\n", "utf-16"), ('"path";more;"patient"\r\n"a";";";Mü', "utf-8")],
+    [
+        ("path,patient\na,Mü\n", "utf-8-sig"),
+        ("patient\tPath\nMü\ta\n", "utf-16"),
+        ('"path";more;"patient"\r\n"a";";";Mü', "utf-8"),
+    ],
 )
-def test_a_table_that_a_person_brings_is_read_as_spreadsheets_write_it(tmp_path: Path, text: str, encoding: str) -> None:
+def test_a_table_that_a_person_brings_is_read_as_spreadsheets_write_it(
+    tmp_path: Path, text: str, encoding: str
+) -> None:
     (tmp_path / "table.csv").write_bytes(text.encode(encoding))
-    assert read_foreign_table(tmp_path / "table.csv", ("path", "patient")).values.tolist() == [["a", "Mü"]]
+    assert read_foreign_table(tmp_path / "table.csv", ("path", "patient")).values.tolist() == [
+        ["a", "Mü"]
+    ]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"path,patient\na,b\nc,M\xfc\n", "table.csv, line 3: byte 0xfc is not UTF-8; save the table as UTF-8"),
-        (b"path,patient\na,b\n\nc\n", "table.csv, line 4: expected 2 cells as in the first line, received 1"),
-        (b"path,patient,Path\n", "line 1: expected the columns path, patient, each once; received path, patient, path"),
+        (
+            b"path,patient\na,b\nc,M\xfc\n",
+            "table.csv, line 3: byte 0xfc is not UTF-8; save the table as UTF-8",
+        ),
+        (
+            b"path,patient\na,b\n\nc\n",
+            "table.csv, line 4: expected 2 cells as in the first line, received 1",
+        ),
+        (
+            b"path,patient,Path\n",
+            "line 1: expected the columns path, patient, each once; received path, patient, path",
+        ),
         (b"", "expected the columns path, patient, each once; received an empty file"),
         (b'path,patient\n"a,b\n', "is no CSV (unexpected end of data)"),
     ],
 )
-def test_what_is_wrong_with_it_is_told_by_line_and_encoding(tmp_path: Path, content: bytes, message: str) -> None:
+def test_what_is_wrong_with_it_is_told_by_line_and_encoding(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     (tmp_path / "table.csv").write_bytes(content)
     with pytest.raises(UserError) as caught:
         read_foreign_table(tmp_path / "table.csv", ("path", "patient"))

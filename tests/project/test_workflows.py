@@ -27,7 +27,12 @@ def load(path: Path) -> dict:
 
 def steps(workflow: Path) -> list[str]:
     """Return what the steps of a workflow run."""
-    return [step["run"] for job in load(workflow)["jobs"].values() for step in job["steps"] if "run" in step]
+    return [
+        step["run"]
+        for job in load(workflow)["jobs"].values()
+        for step in job["steps"]
+        if "run" in step
+    ]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
@@ -47,15 +52,27 @@ def test_secrets_come_from_the_store_alone() -> None:
 
 def test_the_deployments_name_the_flow_its_parameters_and_the_pool() -> None:
     deployments = load(ROOT / "prefect.yaml")["deployments"]
-    flows = {"flows/retrain.py:retrain": retrain, "flows/predict.py:predict": predict, "flows/assess.py:assess": assess}
-    assert [deployment["name"] for deployment in deployments] == ["nightly", "on-change", "by-hand", "folder", "labelled"]
+    flows = {
+        "flows/retrain.py:retrain": retrain,
+        "flows/predict.py:predict": predict,
+        "flows/assess.py:assess": assess,
+    }
+    assert [deployment["name"] for deployment in deployments] == [
+        "nightly",
+        "on-change",
+        "by-hand",
+        "folder",
+        "labelled",
+    ]
     for deployment in deployments:
         flow = flows[deployment["entrypoint"]]
         assert deployment["work_pool"]["name"] == serve.POOL
         given = dict(deployment.get("parameters") or {})
         for trigger in deployment.get("triggers", []):
             given |= trigger["parameters"]
-        flow.validate_parameters(given | {predict: {"images": []}, assess: {"images": "/scans"}}.get(flow, {}))
+        flow.validate_parameters(
+            given | {predict: {"images": []}, assess: {"images": "/scans"}}.get(flow, {})
+        )
         assert set(given) <= set(inspect.signature(flow.fn).parameters)
 
 
@@ -91,9 +108,22 @@ def make(root: Path, *arguments: str, path: str = "") -> str:
     variables = {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "PATH": os.pathsep.join([path, str(Path(sys.executable).parent), os.environ["PATH"]]),
-    } | {f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    command = ["make", "--file", str(ROOT / "Makefile"), "--old-file", ".venv/installed", *arguments]
-    done = subprocess.run(command, cwd=root, env=os.environ | variables, capture_output=True, text=True, check=False)
+    } | {
+        f"GIT_{who}_{what}": "test@example.org"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
+    command = [
+        "make",
+        "--file",
+        str(ROOT / "Makefile"),
+        "--old-file",
+        ".venv/installed",
+        *arguments,
+    ]
+    done = subprocess.run(
+        command, cwd=root, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -103,22 +133,36 @@ def test_push_hands_on_objects_and_pointers_and_pull_brings_them_back(
     team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(team, "push")
-    assert toy.git(team, "show", "--name-only", "--format=%s", "origin/change").split() == ["Retrain", "dvc.lock"]
-    assert "params.yaml" in toy.git(team, "status", "--porcelain")  # only the pointers are committed
+    assert toy.git(team, "show", "--name-only", "--format=%s", "origin/change").split() == [
+        "Retrain",
+        "dvc.lock",
+    ]
+    assert "params.yaml" in toy.git(
+        team, "status", "--porcelain"
+    )  # only the pointers are committed
     monkeypatch.chdir(team)
-    assert not [command for command in publish.commands() if "commit" in command]  # again there is nothing to commit
+    assert not [
+        command for command in publish.commands() if "commit" in command
+    ]  # again there is nothing to commit
     clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "--quiet", "--branch", "change", str(team.parent / "origin"), str(clone)], check=True)
+    subprocess.run(
+        ["git", "clone", "--quiet", "--branch", "change", str(team.parent / "origin"), str(clone)],
+        check=True,
+    )
     make(clone, "pull")
     assert (clone / "out/join").read_text() == (team / "out/join").read_text()
 
 
 @pytest.mark.slow
-def test_the_comment_on_a_pull_request_has_report_metrics_and_parameters(team: Path, tmp_path: Path) -> None:
+def test_the_comment_on_a_pull_request_has_report_metrics_and_parameters(
+    team: Path, tmp_path: Path
+) -> None:
     (tmp_path / "gh").write_text('#!/bin/sh\necho "$@" > posted\n')
     (tmp_path / "gh").chmod(0o755)
     make(team, "post", "PR=12", "BASE=main", path=str(tmp_path))
-    assert (team / "posted").read_text() == "pr comment 12 --edit-last --create-if-none --body-file comment.md\n"
+    assert (
+        team / "posted"
+    ).read_text() == "pr comment 12 --edit-last --create-if-none --body-file comment.md\n"
     comment = (team / "comment.md").read_text()
     assert comment.startswith("### a wins\n")
     assert "#### Metrics against main" in comment

@@ -15,11 +15,17 @@ from tasks.quality.duplicates import ODD, closest_copies, find_copies, group, pe
 HASH_DISTANCE, CORRELATION = 32, 0.965
 
 
-def draw(seed: int, width: int = 160, height: int = 120, cells: tuple[int, ...] = (4, 9, 20)) -> Image.Image:
+def draw(
+    seed: int, width: int = 160, height: int = 120, cells: tuple[int, ...] = (4, 9, 20)
+) -> Image.Image:
     """Smooth random shapes, so many of each size across the picture; no two seeds alike."""
     rng = np.random.default_rng(seed)
-    layers = [Image.fromarray(rng.normal(size=(number, number)).astype(np.float32)) for number in cells]
-    surface = sum(np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC)) for layer in layers)
+    layers = [
+        Image.fromarray(rng.normal(size=(number, number)).astype(np.float32)) for number in cells
+    ]
+    surface = sum(
+        np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC)) for layer in layers
+    )
     return Image.fromarray(np.uint8(np.clip(128 + 30 * surface, 0, 255)))
 
 
@@ -39,7 +45,13 @@ def write(root: Path, contents: dict[str, bytes]) -> pd.DataFrame:
     for path, content in contents.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(content)
-        rows.append((path, hashlib.sha256(content).hexdigest(), perceptual_hash(decode_bytes(content).picture)))
+        rows.append(
+            (
+                path,
+                hashlib.sha256(content).hexdigest(),
+                perceptual_hash(decode_bytes(content).picture),
+            )
+        )
     return pd.DataFrame(rows, columns=["path", "sha256", "hash"])
 
 
@@ -73,28 +85,44 @@ CHANGES = {
 def test_changed_copies_are_found_straight_and_mirrored(change, tmp_path):
     turns = ("near", Image.Image.copy), ("mirrored", ImageOps.mirror), ("near", Image.Image.copy)
     contents = {f"{n}.jpg": encode(draw(n)) for n in range(3)}
-    contents |= {f"{n}_copy.jpg": encode(turn(change(draw(n))), quality=60) for n, (_, turn) in enumerate(turns)}
+    contents |= {
+        f"{n}_copy.jpg": encode(turn(change(draw(n))), quality=60)
+        for n, (_, turn) in enumerate(turns)
+    }
     found = find(write(tmp_path, contents), tmp_path)
-    assert pairs(found) == [(f"{n}.jpg", f"{n}_copy.jpg", kind) for n, (kind, _) in enumerate(turns)]
+    assert pairs(found) == [
+        (f"{n}.jpg", f"{n}_copy.jpg", kind) for n, (kind, _) in enumerate(turns)
+    ]
     assert found.correlation.between(CORRELATION, 1).all()
 
 
 def test_exact_copies_are_found(tmp_path):
     content = encode(draw(1))
-    found = find(write(tmp_path, {"train/b.jpg": content, "test/a.jpg": content, "train/c.jpg": encode(draw(2))}), tmp_path)
+    found = find(
+        write(
+            tmp_path,
+            {"train/b.jpg": content, "test/a.jpg": content, "train/c.jpg": encode(draw(2))},
+        ),
+        tmp_path,
+    )
     assert found.values.tolist() == [["test/a.jpg", "train/b.jpg", "exact", 1.0]]
 
 
 def test_only_the_first_of_equal_files_is_compared_with_others(tmp_path):
     original, again = encode(draw(1)), encode(draw(1), quality=60)
-    found = find(write(tmp_path, {"a.jpg": original, "b.jpg": original, "c.jpg": again, "d.jpg": again}), tmp_path)
+    found = find(
+        write(tmp_path, {"a.jpg": original, "b.jpg": original, "c.jpg": again, "d.jpg": again}),
+        tmp_path,
+    )
     assert pairs(found) == [
         ("a.jpg", "b.jpg", "exact"), ("a.jpg", "c.jpg", "near"), ("c.jpg", "d.jpg", "exact"),
     ]  # fmt: skip
 
 
 def test_different_pictures_are_not_joined(tmp_path):
-    found = find(write(tmp_path, {f"{seed}.jpg": encode(draw(seed)) for seed in range(40)}), tmp_path)
+    found = find(
+        write(tmp_path, {f"{seed}.jpg": encode(draw(seed)) for seed in range(40)}), tmp_path
+    )
     assert found.empty
     assert list(found.columns) == ["path_a", "path_b", "kind", "correlation"]
     assert group(["7.jpg", "3.jpg"], found) == ["7.jpg", "3.jpg"]
@@ -127,9 +155,24 @@ def test_brightness_and_contrast_leave_the_hash():
 
 def test_flat_images_have_no_hash_and_are_exact_copies_at_most(tmp_path):
     black, grey = Image.new("RGB", (50, 40), "black"), Image.new("L", (70, 70), "grey")
-    assert perceptual_hash(black) == perceptual_hash(grey) == perceptual_hash(Image.new("L", (1, 1))) == ""
-    files = write(tmp_path, {"a.jpg": encode(black), "b.jpg": encode(black), "c.jpg": encode(grey), "d.jpg": encode(black, 60)})
-    files["hash"] = files["hash"].replace("", None)  # an empty field comes back from a CSV file as a missing one
+    assert (
+        perceptual_hash(black)
+        == perceptual_hash(grey)
+        == perceptual_hash(Image.new("L", (1, 1)))
+        == ""
+    )
+    files = write(
+        tmp_path,
+        {
+            "a.jpg": encode(black),
+            "b.jpg": encode(black),
+            "c.jpg": encode(grey),
+            "d.jpg": encode(black, 60),
+        },
+    )
+    files["hash"] = files["hash"].replace(
+        "", None
+    )  # an empty field comes back from a CSV file as a missing one
     found = find(files, tmp_path)
     assert found.kind.tolist() == ["exact"]
 
@@ -154,12 +197,16 @@ def test_the_order_of_the_rows_does_not_matter(tmp_path):
     assert len(found) == 6
     assert (found.path_a < found.path_b).all()
     for seed in range(3):
-        pd.testing.assert_frame_equal(find(files.sample(frac=1, random_state=seed), tmp_path), found)
+        pd.testing.assert_frame_equal(
+            find(files.sample(frac=1, random_state=seed), tmp_path), found
+        )
 
 
 def test_a_thousand_equal_files_give_rows_in_line(tmp_path):
     (tmp_path / "000.jpg").write_bytes(encode(draw(1)))
-    files = pd.DataFrame({"path": [f"{number:03d}.jpg" for number in range(1000)], "sha256": "same"})
+    files = pd.DataFrame(
+        {"path": [f"{number:03d}.jpg" for number in range(1000)], "sha256": "same"}
+    )
     files["hash"] = perceptual_hash(draw(1))
     found = find(files, tmp_path)
     assert len(found) == 999
@@ -179,9 +226,13 @@ def test_no_files_give_no_copies_and_no_groups(tmp_path):
     assert group([], found) == []
 
 
-def closest(files: pd.DataFrame, known: pd.DataFrame, root: Path, gone: str = "") -> list[tuple[str, str, str]]:
+def closest(
+    files: pd.DataFrame, known: pd.DataFrame, root: Path, gone: str = ""
+) -> list[tuple[str, str, str]]:
     """What of `files` copies which of `known`, and how; the picture `gone` is not there any more."""
-    places = [table.assign(file=[str(root / path) for path in table.path]) for table in (files, known)]
+    places = [
+        table.assign(file=[str(root / path) for path in table.path]) for table in (files, known)
+    ]
     places[1].loc[places[1].path == gone, "file"] = ""
     found = closest_copies(*places, HASH_DISTANCE, CORRELATION)
     assert found.correlation.isna().tolist() == [known.path[row] == gone for row in found.known]
@@ -190,7 +241,9 @@ def closest(files: pd.DataFrame, known: pd.DataFrame, root: Path, gone: str = ""
 
 def test_the_closest_of_other_pictures_is_found(tmp_path):
     known = write(
-        tmp_path, {f"known{seed}.jpg": encode(draw(seed)) for seed in range(4)} | {"flat.png": encode(Image.new("L", (9, 9)))}
+        tmp_path,
+        {f"known{seed}.jpg": encode(draw(seed)) for seed in range(4)}
+        | {"flat.png": encode(Image.new("L", (9, 9)))},
     )
     files = write(
         tmp_path,
@@ -210,15 +263,26 @@ def test_the_closest_of_other_pictures_is_found(tmp_path):
     assert closest(files, known, tmp_path) == expected
     assert closest(files, known, tmp_path, gone="known2.jpg") == expected
     assert closest(files, known, tmp_path, gone="known1.jpg") == expected
-    assert closest(files, known[4:].reset_index(drop=True), tmp_path) == closest(files[:0], known, tmp_path) == []
+    assert (
+        closest(files, known[4:].reset_index(drop=True), tmp_path)
+        == closest(files[:0], known, tmp_path)
+        == []
+    )
 
 
 def test_of_several_copies_the_closest_counts(tmp_path):
-    rough = write(tmp_path, {"a_rough.jpg": encode(scale(draw(0), 0.5), 30), "b_fine.jpg": encode(draw(0), 95)})
+    rough = write(
+        tmp_path,
+        {"a_rough.jpg": encode(scale(draw(0), 0.5), 30), "b_fine.jpg": encode(draw(0), 95)},
+    )
     files = write(tmp_path, {"copy.png": encode(draw(0), 90)})
     assert closest(files, rough, tmp_path) == [("copy.png", "b_fine.jpg", "near")]
     again = write(
         tmp_path,
-        {"a_rough.jpg": encode(scale(draw(0), 0.5), 30), "b_same.jpg": encode(draw(0), 90), "c_same.jpg": encode(draw(0), 90)},
+        {
+            "a_rough.jpg": encode(scale(draw(0), 0.5), 30),
+            "b_same.jpg": encode(draw(0), 90),
+            "c_same.jpg": encode(draw(0), 90),
+        },
     )
     assert closest(files, again, tmp_path) == [("copy.png", "b_same.jpg", "exact")]

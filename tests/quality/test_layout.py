@@ -7,7 +7,13 @@ import pytest
 
 from tasks.errors import UserError
 from tasks.params.validate import Validate
-from tasks.quality.layout import Layout, label_of_name, part_of_name, read_foreign_layout, read_layout
+from tasks.quality.layout import (
+    Layout,
+    label_of_name,
+    part_of_name,
+    read_foreign_layout,
+    read_layout,
+)
 
 AS_FOUND = Validate()
 BY_NAME = Validate(label_from="name")
@@ -32,7 +38,9 @@ def layout(**settings: object) -> Validate:
 def places(root: Path, settings: Validate = AS_FOUND) -> dict[str, str]:
     """Return {part/class: number of images}, with the part training where there is none."""
     found = read_layout(root, settings)
-    return {f"{part or 'training'}/{label}": number for (part, label), number in found.counts.items()}
+    return {
+        f"{part or 'training'}/{label}": number for (part, label), number in found.counts.items()
+    }
 
 
 def both(*parts: str) -> dict[str, int]:
@@ -60,7 +68,9 @@ def both(*parts: str) -> dict[str, int]:
         (["cat", "dog", "notes/{}.txt", ".ipynb_checkpoints", "__MACOSX/cat", "dog/.git", "$RECYCLE.BIN"], both("training")),
     ],
 )  # fmt: skip
-def test_a_clear_layout_is_read(tmp_path: Path, folders: list[str], expected: dict[str, int]) -> None:
+def test_a_clear_layout_is_read(
+    tmp_path: Path, folders: list[str], expected: dict[str, int]
+) -> None:
     assert places(make(tmp_path, *folders)) == expected
 
 
@@ -91,7 +101,9 @@ def test_a_clear_layout_is_read(tmp_path: Path, folders: list[str], expected: di
         ([unicodedata.normalize("NFC", "Bär"), unicodedata.normalize("NFD", "Bär")], "coding of letters"),
     ],
 )  # fmt: skip
-def test_an_unclear_layout_is_refused_with_what_to_do(tmp_path: Path, folders: list[str], words: str) -> None:
+def test_an_unclear_layout_is_refused_with_what_to_do(
+    tmp_path: Path, folders: list[str], words: str
+) -> None:
     with pytest.raises(UserError, match=words):
         places(make(tmp_path, *folders))
 
@@ -118,7 +130,9 @@ def test_an_unclear_layout_is_refused_with_what_to_do(tmp_path: Path, folders: l
         (["cat.{}.jpg", "dog ({}).png"], BY_NAME, both("training")),
     ],
 )  # fmt: skip
-def test_a_setting_chooses(tmp_path: Path, folders: list[str], settings: Validate, expected: dict[str, int]) -> None:
+def test_a_setting_chooses(
+    tmp_path: Path, folders: list[str], settings: Validate, expected: dict[str, int]
+) -> None:
     assert places(make(tmp_path, *folders), settings) == expected
 
 
@@ -129,7 +143,10 @@ def test_images_without_any_class_are_refused(tmp_path: Path, settings: Validate
 
 
 def test_a_foreign_folder_is_never_refused(tmp_path: Path) -> None:
-    assert read_foreign_layout(make(tmp_path, "val/cat", "test/cat")).parts == {"test": "test", "val": "validation"}
+    assert read_foreign_layout(make(tmp_path, "val/cat", "test/cat")).parts == {
+        "test": "test",
+        "val": "validation",
+    }
     assert read_foreign_layout(make(tmp_path / "sites", "a/cat", "b/cat")).parts == {"": ""}
 
 
@@ -141,7 +158,9 @@ def test_a_part_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_class_of_copies_is_refused(tmp_path: Path) -> None:
     make(tmp_path, "cat", "dog")
     make(tmp_path, "mixed", same="cat")
-    with pytest.raises(UserError, match=r"every file of cat \(6\), mixed \(6\) is also a file of another class"):
+    with pytest.raises(
+        UserError, match=r"every file of cat \(6\), mixed \(6\) is also a file of another class"
+    ):
         places(tmp_path)
 
 

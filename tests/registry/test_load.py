@@ -47,7 +47,10 @@ def winner() -> str:
 
 
 def answers(predictor: Predictor) -> np.ndarray:
-    files = [Path("data/clean") / path for path in read_table(Path("data/results") / winner() / "predictions.csv").path]
+    files = [
+        Path("data/clean") / path
+        for path in read_table(Path("data/results") / winner() / "predictions.csv").path
+    ]
     return np.array([list(answer.probabilities.values()) for answer in predictor.predict(files)])
 
 
@@ -65,8 +68,15 @@ def test_every_way_loads_the_same_answers(project: Path) -> None:
     champion, folder = load.load_predictor(), load.load_predictor(f"data/models/{winner()}")
     for predictor in (champion, folder):
         assert np.abs(answers(predictor) - expected).max() < 1e-5
-    assert (champion.name, champion.facts["architecture"], champion.sha256) == ("tiny version 1", winner(), folder.sha256)
-    assert {load.find(model, name).version for model, name in (("challenger", None), ("1", None), ("champion", "tiny"))} == {1}
+    assert (champion.name, champion.facts["architecture"], champion.sha256) == (
+        "tiny version 1",
+        winner(),
+        folder.sha256,
+    )
+    assert {
+        load.find(model, name).version
+        for model, name in (("challenger", None), ("1", None), ("champion", "tiny"))
+    } == {1}
 
 
 def test_a_folder_has_the_thresholds_of_its_results(folder: Path) -> None:
@@ -77,7 +87,10 @@ def test_a_folder_has_the_thresholds_of_its_results(folder: Path) -> None:
 
 def test_no_champion_tells_the_versions(client: MlflowClient) -> None:
     client.delete_registered_model_alias("tiny", "champion")
-    with pytest.raises(UserError, match=rf"(?s)no champion.*1  {winner()}, challenger, promoted: .*flows.promote --version N"):
+    with pytest.raises(
+        UserError,
+        match=rf"(?s)no champion.*1  {winner()}, challenger, promoted: .*flows.promote --version N",
+    ):
         load.load_predictor()
 
 
@@ -90,7 +103,9 @@ def test_no_champion_tells_the_versions(client: MlflowClient) -> None:
         ("data/models/none", None, "data/models/none is no folder: expected what training wrote"),
     ],
 )
-def test_an_unknown_model_tells_the_known_ones(project: Path, model: str, name: str | None, message: str) -> None:
+def test_an_unknown_model_tells_the_known_ones(
+    project: Path, model: str, name: str | None, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         load.load_predictor(model, name)
 
@@ -98,7 +113,9 @@ def test_an_unknown_model_tells_the_known_ones(project: Path, model: str, name: 
 def test_a_missing_registry_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    with pytest.raises(UserError, match="sqlite:///mlflow.db is missing, so there is no registry here"):
+    with pytest.raises(
+        UserError, match="sqlite:///mlflow.db is missing, so there is no registry here"
+    ):
         load.load_predictor("champion", "tiny")
     assert not list(tmp_path.iterdir())
 
@@ -116,11 +133,17 @@ def test_a_registered_model_that_is_not_to_be_trusted_is_refused(client: MlflowC
     assert load.load_predictor("2").classes == CLASSES
     spoil(file)
     digest, told = "[0-9a-f]{64}", "is not what was registered"
-    with pytest.raises(UserError, match=rf"version 2 of tiny {told}: .*SHA-256 {digest}, its tag .* says {digest}"):
+    with pytest.raises(
+        UserError, match=rf"version 2 of tiny {told}: .*SHA-256 {digest}, its tag .* says {digest}"
+    ):
         load.load_predictor("2")
-    with pytest.raises(UserError, match=rf"{told}: expected files of the SHA-256 {digest}, received {digest}"):
+    with pytest.raises(
+        UserError, match=rf"{told}: expected files of the SHA-256 {digest}, received {digest}"
+    ):
         mlflow.pyfunc.load_model("models:/tiny/2")
-    with pytest.raises(UserError, match="tiny version 3: .*Lambda layer, which runs code of its own"):
+    with pytest.raises(
+        UserError, match="tiny version 3: .*Lambda layer, which runs code of its own"
+    ):
         load.load_predictor("3")
     with pytest.raises(UserError, match="Lambda layer, which runs code of its own"):
         mlflow.pyfunc.load_model("models:/tiny/3")
@@ -129,7 +152,9 @@ def test_a_registered_model_that_is_not_to_be_trusted_is_refused(client: MlflowC
 def register_again(folder: Path) -> None:
     """Register a folder as another version, as the stage does."""
     seen = pd.DataFrame({"sha256": [], "hash": []})
-    register.create_version("tiny", winner(), folder, Path("data/results") / winner(), seen, folder_sha256(folder))
+    register.create_version(
+        "tiny", winner(), folder, Path("data/results") / winner(), seen, folder_sha256(folder)
+    )
 
 
 def spoil(file: Path) -> None:
@@ -158,7 +183,9 @@ def with_foreign_layer(folder: Path) -> None:
             return inputs
 
     inputs = keras.Input((16, 20, 1), dtype="uint8")
-    keras.Model(inputs, keras.layers.Dense(4)(Foreign()(keras.layers.Flatten()(inputs)))).save(folder / "model.keras")
+    keras.Model(inputs, keras.layers.Dense(4)(Foreign()(keras.layers.Flatten()(inputs)))).save(
+        folder / "model.keras"
+    )
     keras.saving.get_custom_objects().pop("tests>Foreign")
 
 
@@ -178,18 +205,38 @@ def pickled_scikit(folder: Path) -> None:
             pickled,
             r"model.keras is refused: .*received \d+ bytes that begin with b'\\x80.* and are no such archive; train it again",
         ),
-        (with_lambda, "model.keras is refused: .*received one with a Lambda layer, which runs code of its own"),
+        (
+            with_lambda,
+            "model.keras is refused: .*received one with a Lambda layer, which runs code of its own",
+        ),
         (with_foreign_layer, "model.keras is refused: .*Could not locate class 'Foreign'"),
         (pickled_scikit, "model.skops is no whole skops file"),
-        (lambda folder: (folder / "classes.json").write_text('["a", "b"]'), "the model has 4 outputs, classes.json has 2 classes"),
-        (lambda folder: (folder / "classes.json").write_text('["a"'), "classes.json is damaged: expected JSON"),
-        (lambda folder: (folder / "input.json").write_text("{}"), "input.json: expected image_size and channels"),
-        (lambda folder: (folder / "calibration.json").write_text("{}"), "calibration.json: expected a temperature"),
+        (
+            lambda folder: (folder / "classes.json").write_text('["a", "b"]'),
+            "the model has 4 outputs, classes.json has 2 classes",
+        ),
+        (
+            lambda folder: (folder / "classes.json").write_text('["a"'),
+            "classes.json is damaged: expected JSON",
+        ),
+        (
+            lambda folder: (folder / "input.json").write_text("{}"),
+            "input.json: expected image_size and channels",
+        ),
+        (
+            lambda folder: (folder / "calibration.json").write_text("{}"),
+            "calibration.json: expected a temperature",
+        ),
         (lambda folder: (folder / "familiar.npz").write_bytes(b"PK"), "familiar.npz is damaged"),
-        (lambda folder: (folder / "model.keras").unlink(), "holds no model: expected model.keras or model.skops"),
+        (
+            lambda folder: (folder / "model.keras").unlink(),
+            "holds no model: expected model.keras or model.skops",
+        ),
     ],
 )
-def test_a_folder_that_is_not_what_training_wrote_is_refused(folder: Path, change: Callable[[Path], None], message: str) -> None:
+def test_a_folder_that_is_not_what_training_wrote_is_refused(
+    folder: Path, change: Callable[[Path], None], message: str
+) -> None:
     change(folder)
     with pytest.raises(UserError, match=rf"(?s)copy/models/copy.*{message}"):
         load.load_predictor(str(folder))
@@ -197,6 +244,8 @@ def test_a_folder_that_is_not_what_training_wrote_is_refused(folder: Path, chang
 
 def test_where_there_are_no_feature_maps_nothing_is_explained(folder: Path) -> None:
     inputs = keras.Input((16, 20, 1), dtype="uint8")
-    keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(inputs))).save(folder / "model.keras")
+    keras.Model(
+        inputs, keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(inputs))
+    ).save(folder / "model.keras")
     with pytest.raises(UserError, match="a network without convolutions has none"):
         load.load_predictor(str(folder), explain=True)

@@ -36,7 +36,12 @@ def model(tmp_path: Path) -> Path:
     (root / "tasks/decoding.py").write_text(DECODING)
     (root / "model.py").write_text(SOURCE)
     code = [str(root / "tasks")]
-    mlflow.pyfunc.save_model(root / "saved", python_model=str(root / "model.py"), code_paths=code, pip_requirements=["mlflow"])
+    mlflow.pyfunc.save_model(
+        root / "saved",
+        python_model=str(root / "model.py"),
+        code_paths=code,
+        pip_requirements=["mlflow"],
+    )
     return root / "saved"
 
 

@@ -20,7 +20,9 @@ from tasks.registry.promotions import (
 )
 
 
-def line(event: str, model: str, before: str | None, after: str | None, when: int = 0, **facts: object) -> Line:
+def line(
+    event: str, model: str, before: str | None, after: str | None, when: int = 0, **facts: object
+) -> Line:
     return {
         "when": f"2026-01-{when + 1:02}T00:00:00.000000Z", "event": event, "model": "m", "model_sha256": model,
         "champion_before_sha256": before, "champion_sha256": after, **facts,
@@ -36,7 +38,10 @@ FIRST, SECOND = (LOOK, "a", None, "a"), (LOOK, "b", "a", "b")
 
 def test_lines_come_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "data/promotions.jsonl"
-    lines = [line(LOOK, "a", None, "a", reason='a "wörd"\nand another'), line(ROLLBACK, "b", "a", "b")]
+    lines = [
+        line(LOOK, "a", None, "a", reason='a "wörd"\nand another'),
+        line(ROLLBACK, "b", "a", "b"),
+    ]
     assert read(path) == []
     for one in lines:
         append(path, one)
@@ -61,7 +66,9 @@ def test_a_half_written_line_is_told_kept_and_spoils_no_other(
     assert torn in path.read_bytes()
 
 
-def test_a_whole_line_that_lacks_its_end_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_whole_line_that_lacks_its_end_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "promotions.jsonl"
     lines = [line(LOOK, "a", None, "a"), line(LOOK, "b", "a", "b")]
     path.write_text(json.dumps(lines[0]))
@@ -99,14 +106,47 @@ def test_a_rollback_leads_to_the_champion_before(lines: list[tuple], before: str
         ([FIRST, SECOND], "a", "b", False),  # the gate's own word
         ([FIRST, SECOND, (ROLLBACK, "a", "b", "a")], "b", "a", True),  # rolled back
         ([FIRST, SECOND, (ROLLBACK, "a", "b", "a")], "c", "a", False),  # a new one
-        ([FIRST, (LOOK, "c", "a", "a"), (PROMOTION, "b", "a", "b")], "c", "b", True),  # known when a person chose b
-        ([FIRST, (LOOK, "c", "a", "a"), (PROMOTION, "b", "a", "b")], "a", "b", True),  # the one that a person replaced
-        ([FIRST, (PROMOTION, "b", "a", "b"), (LOOK, "c", "b", "b")], "c", "b", False),  # known only since
-        ([FIRST, SECOND, (ROLLBACK, "a", "b", "a"), (LOOK, "c", "a", "c")], "b", "c", True),  # rolled back for good
-        ([FIRST, SECOND, (ROLLBACK, "a", "b", "a"), (PROMOTION, "b", "a", "b"), (LOOK, "c", "b", "c")], "b", "c", False),
+        (
+            [FIRST, (LOOK, "c", "a", "a"), (PROMOTION, "b", "a", "b")],
+            "c",
+            "b",
+            True,
+        ),  # known when a person chose b
+        (
+            [FIRST, (LOOK, "c", "a", "a"), (PROMOTION, "b", "a", "b")],
+            "a",
+            "b",
+            True,
+        ),  # the one that a person replaced
+        (
+            [FIRST, (PROMOTION, "b", "a", "b"), (LOOK, "c", "b", "b")],
+            "c",
+            "b",
+            False,
+        ),  # known only since
+        (
+            [FIRST, SECOND, (ROLLBACK, "a", "b", "a"), (LOOK, "c", "a", "c")],
+            "b",
+            "c",
+            True,
+        ),  # rolled back for good
+        (
+            [
+                FIRST,
+                SECOND,
+                (ROLLBACK, "a", "b", "a"),
+                (PROMOTION, "b", "a", "b"),
+                (LOOK, "c", "b", "c"),
+            ],
+            "b",
+            "c",
+            False,
+        ),
     ],
 )
-def test_what_a_person_decided_holds_back_what_was_known(lines: list[tuple], candidate: str, champion: str, held: bool) -> None:
+def test_what_a_person_decided_holds_back_what_was_known(
+    lines: list[tuple], candidate: str, champion: str, held: bool
+) -> None:
     assert (decision_against(story(*lines), candidate, champion) is not None) == held
 
 

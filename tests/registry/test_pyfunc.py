@@ -43,5 +43,7 @@ def test_mlflow_serves_it(images: list[bytes]) -> None:
     packed = [{"image": base64.b64encode(image).decode()} for image in images]
     with TestClient(scoring_server.init(model)) as client:
         for body in ({"dataframe_records": packed}, {"inputs": packed}):
-            received = client.post("/invocations", json=body).raise_for_status().json()["predictions"]
+            received = (
+                client.post("/invocations", json=body).raise_for_status().json()["predictions"]
+            )
             assert received == model.predict(pd.DataFrame({"image": images})).to_dict("records")

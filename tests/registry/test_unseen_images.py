@@ -15,7 +15,9 @@ SPLITS = pd.DataFrame(
     ],
     columns=["path", "label", "split", "group", "sha256"],
 )  # fmt: skip
-PREDICTIONS = SPLITS[SPLITS.split != "withheld"][["path", "split"]].assign(label="of the model", predicted="said")
+PREDICTIONS = SPLITS[SPLITS.split != "withheld"][["path", "split"]].assign(
+    label="of the model", predicted="said"
+)
 
 
 def picture(seed: int, size: int = 96) -> Image.Image:
@@ -24,7 +26,12 @@ def picture(seed: int, size: int = 96) -> Image.Image:
     return Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)
 
 
-FILES = pd.DataFrame({"sha256": SPLITS.sha256, "hash": [perceptual_hash(picture(seed)) for seed in range(len(SPLITS))]})
+FILES = pd.DataFrame(
+    {
+        "sha256": SPLITS.sha256,
+        "hash": [perceptual_hash(picture(seed)) for seed in range(len(SPLITS))],
+    }
+)
 TEST = judging_images(PREDICTIONS, SPLITS, FILES)
 
 
@@ -44,18 +51,29 @@ def test_what_chose_the_epoch_or_was_withheld_was_given_too() -> None:
     assert dict(zip(given.sha256, given.split, strict=True)) == {
         "r1": "training", "r2": "training", "v1": "validation", "sha9": "withheld",
     }  # fmt: skip
-    assert given.hash.tolist() == [FILES.hash[FILES.sha256 == sha256].item() for sha256 in given.sha256]
+    assert given.hash.tolist() == [
+        FILES.hash[FILES.sha256 == sha256].item() for sha256 in given.sha256
+    ]
 
 
 def test_an_image_of_several_parts_counts_in_the_first() -> None:
-    rows = pd.DataFrame({"sha256": ["a", "a", "b", "b"], "split": ["validation", "training", "withheld", "validation"]})
+    rows = pd.DataFrame(
+        {
+            "sha256": ["a", "a", "b", "b"],
+            "split": ["validation", "training", "withheld", "validation"],
+        }
+    )
     given = images_given(rows, FILES)
     assert given.split.tolist() == ["training", "validation"]
 
 
 def test_todays_own_split_leaves_all_test_images() -> None:
     """Of t/2 a copy was withheld, so that no model has seen it."""
-    assert new(*images_given(SPLITS, FILES).itertuples(index=False, name=None)) == ["t/1", "t/2", "t/3"]
+    assert new(*images_given(SPLITS, FILES).itertuples(index=False, name=None)) == [
+        "t/1",
+        "t/2",
+        "t/3",
+    ]
     assert new(("sha9", "")) == ["t/1", "t/3"]  # which a version that kept no split was trained on
 
 
@@ -64,7 +82,9 @@ def test_an_image_that_was_seen_is_out() -> None:
 
 
 def test_a_copy_of_an_image_that_is_gone_is_told_by_its_hash() -> None:
-    mirrored = picture(2, size=200).transpose(Image.Transpose.FLIP_LEFT_RIGHT)  # of t/3, of another size
+    mirrored = picture(2, size=200).transpose(
+        Image.Transpose.FLIP_LEFT_RIGHT
+    )  # of t/3, of another size
     assert new(("gone", perceptual_hash(mirrored))) == ["t/1", "t/2"]
     assert new(("gone", perceptual_hash(picture(99)))) == ["t/1", "t/2", "t/3"]
     assert new(("gone", "")) == ["t/1", "t/2", "t/3"]
@@ -73,7 +93,9 @@ def test_a_copy_of_an_image_that_is_gone_is_told_by_its_hash() -> None:
 def test_hashes_alike() -> None:
     hashes = [perceptual_hash(picture(seed)) for seed in (0, 1)]
     assert alike([hashes[0], "", hashes[1]], [hashes[1], ""], 0).tolist() == [False, False, True]
-    assert alike(hashes, [], 240).tolist() == [False, False] and alike([], hashes, 240).tolist() == []
+    assert (
+        alike(hashes, [], 240).tolist() == [False, False] and alike([], hashes, 240).tolist() == []
+    )
 
 
 def test_the_images_name_is_no_matter_but_its_label_is() -> None:

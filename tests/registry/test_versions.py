@@ -50,7 +50,9 @@ def version(client: MlflowClient, number: int) -> ModelVersion:
 
 def change(client: MlflowClient, number: int, before: int | None) -> promotions.Line:
     """Return the line that makes a version champion."""
-    sha256 = [version(client, one).tags[versions.SHA256] if one else None for one in (number, before)]
+    sha256 = [
+        version(client, one).tags[versions.SHA256] if one else None for one in (number, before)
+    ]
     return promotions.new_line(
         promotions.PROMOTION, NAME, "why", {}, version=number, model_sha256=sha256[0], champion=number, champion_sha256=sha256[0],
         champion_before=before, champion_before_sha256=sha256[1],
@@ -84,7 +86,11 @@ def test_a_line_is_in_the_file_and_in_the_registry(client: MlflowClient) -> None
     versions.record(client, version(client, 1), line, PROMOTIONS)
     assert champion(client) == 1
     assert promotions.read(PROMOTIONS)[-1] == line
-    assert versions.history(client, NAME, PROMOTIONS) == versions.history(client, NAME, Path("data/none.jsonl")) == [line]
+    assert (
+        versions.history(client, NAME, PROMOTIONS)
+        == versions.history(client, NAME, Path("data/none.jsonl"))
+        == [line]
+    )
 
 
 def test_scores_are_read_by_the_names_of_their_classes(client: MlflowClient) -> None:
@@ -98,7 +104,11 @@ def test_scores_are_read_by_the_names_of_their_classes(client: MlflowClient) -> 
 def test_a_line_of_very_many_classes_fits_a_tag(client: MlflowClient) -> None:
     line = change(client, 1, None) | {"numbers": {"macro_f1": 0.5, "recalls": ["x" * 250] * 1000}}
     versions.record(client, version(client, 1), line, PROMOTIONS)
-    (kept,) = [json.loads(value) for name, value in version(client, 1).tags.items() if name.startswith(versions.LINE)]
+    (kept,) = [
+        json.loads(value)
+        for name, value in version(client, 1).tags.items()
+        if name.startswith(versions.LINE)
+    ]
     assert kept == line | {"numbers": {"macro_f1": 0.5}} and promotions.read(PROMOTIONS) == [line]
 
 
@@ -129,16 +139,26 @@ def test_an_alias_that_was_moved_by_hand_stays(client: MlflowClient) -> None:
 def test_files_are_those_that_were_registered_or_refused(client: MlflowClient) -> None:
     first = version(client, 1)
     with versions.fetched(first) as fetched:
-        assert versions.artifact(fetched, "model").joinpath("answers.json").read_text() == '{"image": "1"}'
+        assert (
+            versions.artifact(fetched, "model").joinpath("answers.json").read_text()
+            == '{"image": "1"}'
+        )
     assert not fetched.exists()
     folder = toy_registry.files(first)
-    for name, content in (("answers.json", b'{"image": "2"}'), ("more.bin", b""), ("classes.json", None)):
+    for name, content in (
+        ("answers.json", b'{"image": "2"}'),
+        ("more.bin", b""),
+        ("classes.json", None),
+    ):
         with spoilt(folder / name, content):
             words = r"version 1 of toy is not what was registered: .* says [0-9a-f]{64}\. .*flows.promote"
             with pytest.raises(UserError, match=words), versions.fetched(first):
                 pass
     folder.rename(folder.with_name("elsewhere"))
-    with pytest.raises(UserError, match="version 1 of toy cannot be read: .*is missing"), versions.fetched(first):
+    with (
+        pytest.raises(UserError, match="version 1 of toy cannot be read: .*is missing"),
+        versions.fetched(first),
+    ):
         pass
     folder.with_name("elsewhere").rename(folder)
     with versions.fetched(first):

@@ -35,19 +35,33 @@ def test_a_number_as_text() -> None:
 
 def test_a_number_says_what_it_is_and_escapes_it() -> None:
     marked = number(2 / 3, "recall", model="a", label='"<b>')
-    assert marked == '<data value="0.6666667" data-metric="recall" data-model="a" data-label="&#34;&lt;b&gt;">0.667</data>'
+    assert (
+        marked
+        == '<data value="0.6666667" data-metric="recall" data-model="a" data-label="&#34;&lt;b&gt;">0.667</data>'
+    )
     assert number(None, "recall") == setting("", "filters") == "–"
     assert breakable("a_b/<c>") == "a_<wbr>b/<wbr>&lt;c&gt;"
-    assert setting("16 32", "filters", model="a") == '<data value="16 32" data-metric="filters" data-model="a">16 32</data>'
+    assert (
+        setting("16 32", "filters", model="a")
+        == '<data value="16 32" data-metric="filters" data-model="a">16 32</data>'
+    )
 
 
 def test_an_interval_has_two_marked_ends_or_is_left_out() -> None:
-    assert interval({"value": 0.5, "low": 0.4, "high": 0.6}, "test_accuracy").count('data-metric="test_accuracy_') == 2
+    assert (
+        interval({"value": 0.5, "low": 0.4, "high": 0.6}, "test_accuracy").count(
+            'data-metric="test_accuracy_'
+        )
+        == 2
+    )
     assert interval({"value": None, "low": None, "high": None}, "test_accuracy") == ""
 
 
 def test_a_paired_test_in_words() -> None:
-    rows = [{"p_holm": p, "winner_alone": alone, "other_alone": 5} for p, alone in ((0.2, 9), (0.01, 9), (0.01, 1))]
+    rows = [
+        {"p_holm": p, "winner_alone": alone, "other_alone": 5}
+        for p, alone in ((0.2, 9), (0.01, 9), (0.01, 1))
+    ]
     assert [say_test(row).split()[0].strip(",") for row in rows] == ["no", "better", "worse"]
 
 
@@ -59,34 +73,59 @@ def test_of_weights_only_what_is_known_is_said() -> None:
         "forest": Classical(classifier="random_forest", features=Backbone(backbone="ResNet50")),
         "fresh": Transfer(backbone="VGG16", weights=None),
     }
-    asked = {name: Architecture(structure=structure, train=Train()) for name, structure in structures.items()}
+    asked = {
+        name: Architecture(structure=structure, train=Train())
+        for name, structure in structures.items()
+    }
     rows = {row["models"]: row for row in card.weights_of(asked, Report())}
     assert set(rows) == {"net, forest", "own", "fresh"}
     assert "keras.io" in rows["net, forest"]["licence"] and "not stated" in rows["own"]["licence"]
     assert rows["own"]["weights"] == "vgg.h5"  # no folder of the user's
     assert rows["fresh"]["licence"] == "none is needed"
     stated = card.weights_of(asked, Report(weights="CC BY 4.0"))
-    assert [row["licence"] for row in stated if row["models"] == "own"] == ["as the user states it: CC BY 4.0"]
+    assert [row["licence"] for row in stated if row["models"] == "own"] == [
+        "as the user states it: CC BY 4.0"
+    ]
 
 
 def test_a_gallery_shows_one_image_of_each_group_of_copies() -> None:
-    errors = pd.DataFrame({"path": [f"{number}.jpg" for number in range(40)], "kind": "worst", "label": "a", "predicted": "b"})
+    errors = pd.DataFrame(
+        {
+            "path": [f"{number}.jpg" for number in range(40)],
+            "kind": "worst",
+            "label": "a",
+            "predicted": "b",
+        }
+    )
     groups = {path: path if index > 1 else "0.jpg" for index, path in enumerate(errors.path)}
     worst, uncertain = choose_images(errors, Path(), groups, pictures=False)
-    assert [row["path"] for row in worst.rows] == ["0.jpg", *(f"{number}.jpg" for number in range(2, SHOWN + 1))]
+    assert [row["path"] for row in worst.rows] == [
+        "0.jpg",
+        *(f"{number}.jpg" for number in range(2, SHOWN + 1)),
+    ]
     assert uncertain.rows == [] and not worst.rows[0]["pictures"]
 
 
 def test_samples_take_the_classes_in_turn(tmp_path: Path) -> None:
-    rows = [(f"{label}{index}", label, "training", f"{index}{label}") for label in "ab" for index in range(20)]
-    splits = pd.DataFrame([*rows, ("c", "c", "test", "0")], columns=["path", "label", "split", "sha256"])
+    rows = [
+        (f"{label}{index}", label, "training", f"{index}{label}")
+        for label in "ab"
+        for index in range(20)
+    ]
+    splits = pd.DataFrame(
+        [*rows, ("c", "c", "test", "0")], columns=["path", "label", "split", "sha256"]
+    )
     chosen = data.choose_samples(splits, tmp_path, pictures=True)
     assert [row["label"] for row in chosen] == ["a", "b"] * 8
     assert chosen[0]["path"] == "a0" and data.choose_samples(splits, tmp_path, pictures=False) == []
 
 
 def test_imbalance_is_that_of_training() -> None:
-    images = {"training": {"a": 30, "b": 10}, "validation": {"a": 0, "b": 0}, "test": {"a": 1, "b": 5}}
+    images = {
+        "training": {"a": 30, "b": 10},
+        "validation": {"a": 0, "b": 0},
+        "test": {"a": 1, "b": 5},
+    }
     counts = data.count_images({"images": images})
     assert (counts["imbalance"], counts["largest"], counts["smallest"]) == (3.0, "a", "b")
     assert list(counts["parts"]) == ["training", "test"] and counts["totals"] == {"a": 31, "b": 15}
@@ -94,8 +133,18 @@ def test_imbalance_is_that_of_training() -> None:
 
 def test_the_report_knows_whether_copies_trained() -> None:
     """Of one test image a copy trained, of another it was withheld, the third has none."""
-    rows = [("a", "test", "1"), ("b", "training", "1"), ("c", "test", "2"), ("d", "withheld", "2"), ("e", "test", "3")]
+    rows = [
+        ("a", "test", "1"),
+        ("b", "training", "1"),
+        ("c", "test", "2"),
+        ("d", "withheld", "2"),
+        ("e", "test", "3"),
+    ]
     splits = pd.DataFrame(rows, columns=["path", "split", "group"]).assign(label="x")
     split = {"pairs": {}, "groups": 2, "withheld": ["d"], "label_conflicts": []}
     copies = data.describe_copies(split, splits, Path(), pictures=False)
-    assert (copies["test"], copies["test_with_copies"], copies["test_with_trained_copies"]) == (3, 2, 1)
+    assert (copies["test"], copies["test_with_copies"], copies["test_with_trained_copies"]) == (
+        3,
+        2,
+        1,
+    )

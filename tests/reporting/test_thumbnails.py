@@ -36,7 +36,9 @@ def test_sixteen_bits_and_turned_cameras_are_as_in_training(tmp_path: Path) -> N
 def test_nothing_of_the_file_but_its_pixels_goes_along(tmp_path: Path) -> None:
     marks = Image.Exif()
     marks[0x010E] = "name of a patient"
-    Image.new("L", (40, 20), 99).save(tmp_path / "one.jpg", exif=marks, comment=b"name of a patient")
+    Image.new("L", (40, 20), 99).save(
+        tmp_path / "one.jpg", exif=marks, comment=b"name of a patient"
+    )
     assert b"patient" not in base64.b64decode(thumbnail(tmp_path / "one.jpg").split(",")[1])
 
 

@@ -7,7 +7,9 @@ import pytest
 from tasks.scoring.calibration import STEPS, before_scaling, brier, calibration, coverage
 
 SURE = np.array([[0.9, 0.1], [0.2, 0.8], [0.8, 0.2], [0.4, 0.6], [0.5, 0.5]])
-TRUTH = np.array([0, 0, 0, 1, 1])  # right, wrong, right, right, and a tie that goes to the first class: wrong
+TRUTH = np.array(
+    [0, 0, 0, 1, 1]
+)  # right, wrong, right, right, and a tie that goes to the first class: wrong
 
 
 def test_calibration_by_hand() -> None:
@@ -16,14 +18,18 @@ def test_calibration_by_hand() -> None:
     right = [True, False, False, True, True]
     probabilities = np.stack([confidence, (1 - confidence) / 2, (1 - confidence) / 2], axis=1)
     error, rows = calibration(np.where(right, 0, 1), probabilities, 5)
-    expected = pd.DataFrame({"confidence": [0.5, 0.75, 0.95], "accuracy": [0.5, 0, 1], "count": [2, 1, 2]})
+    expected = pd.DataFrame(
+        {"confidence": [0.5, 0.75, 0.95], "accuracy": [0.5, 0, 1], "count": [2, 1, 2]}
+    )
     pd.testing.assert_frame_equal(rows, expected)
     assert error == pytest.approx((2 * 0 + 1 * 0.75 + 2 * 0.05) / 5)
 
 
 def test_calibration_of_two_classes_and_of_one_image() -> None:
     error, rows = calibration(TRUTH, SURE, 5)  # confidences 0.5 | 0.6 | 0.9, 0.8, 0.8
-    assert rows.confidence.tolist() == pytest.approx([0.5, 0.6, 2.5 / 3]) and rows["count"].tolist() == [1, 1, 3]
+    assert rows.confidence.tolist() == pytest.approx([0.5, 0.6, 2.5 / 3]) and rows[
+        "count"
+    ].tolist() == [1, 1, 3]
     assert error == pytest.approx((0.5 + 0.4 + 3 * (2.5 / 3 - 2 / 3)) / 5)
     assert calibration(np.array([0]), SURE[:1], 10)[0] == pytest.approx(0.1)
 
@@ -50,7 +56,10 @@ def test_scaling_is_undone() -> None:
         undone = before_scaling(softmax(logits / temperature), temperature)
         assert undone == pytest.approx(softmax(logits))
     # and a probability of nothing stays nothing
-    assert before_scaling(np.array([[1.0, 1e-300, 0.0], [0.5, 0.5, 0.0]]), 4.0).tolist() == [[1, 0, 0], [0.5, 0.5, 0]]
+    assert before_scaling(np.array([[1.0, 1e-300, 0.0], [0.5, 0.5, 0.0]]), 4.0).tolist() == [
+        [1, 0, 0],
+        [0.5, 0.5, 0],
+    ]
 
 
 def test_coverage_by_hand() -> None:
@@ -68,6 +77,10 @@ def test_coverage_by_hand() -> None:
 def test_coverage_of_many_images_is_short_and_ends_with_all() -> None:
     top = np.random.default_rng(0).uniform(0.5, 1, 10_000)
     table = coverage(np.zeros(10_000, int), np.stack([top, 1 - top], axis=1))
-    assert len(table) == STEPS and table.images.iloc[-1] == 10_000 and table.images.is_monotonic_increasing
+    assert (
+        len(table) == STEPS
+        and table.images.iloc[-1] == 10_000
+        and table.images.is_monotonic_increasing
+    )
     for row in table.itertuples():
         assert row.images == (top >= row.confidence).sum()

@@ -34,7 +34,11 @@ def test_accuracy_loss_and_learning_rate() -> None:
     figure = figures.history(EPOCHS.assign(phase=["head", "head", "block5"]), 3)
     assert titles(figure) == ["accuracy", "loss", "learning rate"]
     training, validation, kept = figure.axes[0].lines
-    assert training.get_ydata().tolist() == [0.5, 0.6, 0.7] and validation.get_ydata().tolist() == [0.4, 0.6, 0.5]
+    assert training.get_ydata().tolist() == [0.5, 0.6, 0.7] and validation.get_ydata().tolist() == [
+        0.4,
+        0.6,
+        0.5,
+    ]
     assert set(kept.get_xdata()) == {3} and kept.get_label() == "epoch kept: 3"
 
 
@@ -47,7 +51,10 @@ def test_a_model_without_epochs_has_points_and_no_learning_rate() -> None:
 
 def test_a_class_keeps_its_colour_where_another_has_no_curve() -> None:
     legend = figures.roc(CURVE, ["a", "b", "c"]).legends[0]
-    colours = {text.get_text(): line.get_color() for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    colours = {
+        text.get_text(): line.get_color()
+        for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+    }
     assert colours == {"a": figures.PALETTE[0], "c": figures.PALETTE[2]}
     assert figures.roc(CURVE.head(0), ["a"]).legends == []  # no class has a curve
 
@@ -61,7 +68,10 @@ def test_where_colours_begin_again_dashes_differ() -> None:
 
 def test_a_score_without_an_interval_is_left_out() -> None:
     axes = figures.intervals(SCORES).axes[0]
-    assert len(axes.containers) == 2 and [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
+    assert len(axes.containers) == 2 and [label.get_text() for label in axes.get_yticklabels()] == [
+        "x",
+        "y",
+    ]
 
 
 @pytest.mark.parametrize("costs", [[20.0, 58.0], [0.003, 12.9]])
@@ -75,7 +85,10 @@ def test_costs_have_ticks_on_whatever_scale(costs: list[float]) -> None:
 
 def texts_of(svg: str) -> list[str]:
     """Return the texts of an SVG document, which must be well formed."""
-    return [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    return [
+        element.text or ""
+        for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # a stage tells none of them
@@ -83,9 +96,18 @@ def texts_of(svg: str) -> list[str]:
 @given(classes())
 def test_every_name_stands_in_the_figures_as_it_is(labels: list[str]) -> None:
     curve = pd.concat([CURVE[CURVE.label == "a"].assign(label=label) for label in labels])
-    scores = pd.DataFrame({"model": labels, "part": "test", "value": 0.5, "low": 0.4, "high": 0.6, "cost": 1.0})
-    square = pd.DataFrame([(one, other, 1, 0.5) for one in labels for other in labels], columns=MATRIX)
-    drawn = [figures.roc(curve, labels), figures.confusion(square), figures.intervals(scores), figures.cost(scores, "seconds")]
+    scores = pd.DataFrame(
+        {"model": labels, "part": "test", "value": 0.5, "low": 0.4, "high": 0.6, "cost": 1.0}
+    )
+    square = pd.DataFrame(
+        [(one, other, 1, 0.5) for one in labels for other in labels], columns=MATRIX
+    )
+    drawn = [
+        figures.roc(curve, labels),
+        figures.confusion(square),
+        figures.intervals(scores),
+        figures.cost(scores, "seconds"),
+    ]
     for figure in drawn:
         told = [text.strip() for text in texts_of(figures.svg(figure))]
         assert all(name.strip() in told for name in figures.shorten(labels))
@@ -101,9 +123,14 @@ def test_shortened_names_stay_different_and_plain_ones_as_they_are(labels: list[
     assert figures.shorten(["no_tumor", "tumeur née"]) == ["no_tumor", "tumeur née"]
 
 
-@pytest.mark.parametrize("name", ["#0072b2", ' id="x"', 'href="#x"', "url(#x)", "font: 9px x", "<!-- x -->", "xlink:href"])
+@pytest.mark.parametrize(
+    "name",
+    ["#0072b2", ' id="x"', 'href="#x"', "url(#x)", "font: 9px x", "<!-- x -->", "xlink:href"],
+)
 def test_a_name_that_reads_like_a_part_of_the_drawing_stays_a_name(name: str) -> None:
-    page = figures.inline(figures.svg(figures.roc(CURVE.replace("a", name), [name, "c"])), "key", "words")
+    page = figures.inline(
+        figures.svg(figures.roc(CURVE.replace("a", name), [name, "c"])), "key", "words"
+    )
     assert f">{html.escape(name, quote=False)}</text>" in page
 
 
@@ -115,15 +142,29 @@ def test_equal_figures_are_equal_text() -> None:
 def test_a_background_lies_behind_all_that_is_drawn() -> None:
     text = figures.on_white(figures.svg(figures.curve(EPOCHS, "loss", 3)))
     before, _, after = text.partition('<rect width="100%" height="100%" fill="#ffffff"/>')
-    assert "</style>" in before and "<path" not in before.partition("</defs>")[2] and "<path" in after
+    assert (
+        "</style>" in before and "<path" not in before.partition("</defs>")[2] and "<path" in after
+    )
 
 
 def test_in_a_page_colours_are_the_pages_and_ids_its_own() -> None:
-    calibration = pd.DataFrame({"when": ["before", "after"], "confidence": [0.5, 0.9], "accuracy": [0.4, 0.9], "count": [3, 9]})
-    one, other = (figures.inline(figures.svg(figures.reliability(calibration)), key, 'words & "more"') for key in ("one", "other"))
+    calibration = pd.DataFrame(
+        {
+            "when": ["before", "after"],
+            "confidence": [0.5, 0.9],
+            "accuracy": [0.4, 0.9],
+            "count": [3, 9],
+        }
+    )
+    one, other = (
+        figures.inline(figures.svg(figures.reliability(calibration)), key, 'words & "more"')
+        for key in ("one", "other")
+    )
     assert one.startswith('<svg role="img" aria-label="words &amp; &quot;more&quot;"')
     assert not re.search(r"#[0-9a-f]{6}\b(?!-)", one.replace("#ffffff", ""))
     ids = [set(re.findall(r' id="([^"]*)"', text)) for text in (one, other)]
     assert ids[0] and not ids[0] & ids[1]
-    used = {first or second for first, second in re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', one)}
+    used = {
+        first or second for first, second in re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', one)
+    }
     assert used == ids[0]

@@ -7,7 +7,13 @@ from bench.gate import CLASSES, Scenario, judge, simulate
 from tasks.params.register import Gate
 from tasks.scoring.gate import check_scores, compare
 
-SCORES = {"test_macro_f1": 0.8, "test_recall_a": 0.9, "test_recall_b": 0.5, "test_calibration_error": 0.1, "val_macro_f1": 0.2}
+SCORES = {
+    "test_macro_f1": 0.8,
+    "test_recall_a": 0.9,
+    "test_recall_b": 0.5,
+    "test_calibration_error": 0.1,
+    "val_macro_f1": 0.2,
+}
 
 
 def judged(scenario: Scenario, draws: int, gate: Gate) -> np.ndarray:
@@ -42,13 +48,19 @@ def test_its_own_scores(gate: Gate, failed: list[str]) -> None:
 
 def test_the_same_answers_are_refused() -> None:
     labels, challenger, _, _ = simulate(Scenario("", 400), np.random.default_rng(0))
-    assert judge(labels, challenger, challenger, None, Gate(recall_margin=0.5)) == [False, False, True]
+    assert judge(labels, challenger, challenger, None, Gate(recall_margin=0.5)) == [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_one_class_lost_is_refused_however_much_the_others_gain() -> None:
     labels = np.repeat(CLASSES, 100)
     champion = np.where(np.arange(400) % 100 < 60, labels, np.roll(labels, 100))
-    challenger = np.where((np.arange(400) % 100 < 40) | (np.arange(400) >= 100), labels, np.roll(labels, 100))
+    challenger = np.where(
+        (np.arange(400) % 100 < 40) | (np.arange(400) >= 100), labels, np.roll(labels, 100)
+    )
     checks, numbers = compare(labels, challenger, champion, CLASSES, None, Gate())
     assert [check.met for check in checks] == [True, True, False]
     assert "recall of glioma 0.400 against 0.600 on 100 images" in checks[2].text

@@ -7,7 +7,9 @@ from tasks.scoring.metrics import areas, confusion, curves, per_class, score, ve
 
 CLASSES = ["a", "b", "c"]
 LABELS = np.array([0, 0, 1, 1, 2])
-PROBABILITIES = np.array([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4], [0.5, 0.2, 0.3]])
+PROBABILITIES = np.array(
+    [[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4], [0.5, 0.2, 0.3]]
+)
 # predicted a b b b a: of a one of two is right, of b both, of c none; c is never predicted
 
 
@@ -36,14 +38,18 @@ def test_areas_by_hand() -> None:
     """
     table = areas(LABELS, PROBABILITIES)
     assert table.roc_auc.tolist() == pytest.approx([5 / 6, 5 / 6, 3 / 4])
-    assert table.pr_auc.tolist() == pytest.approx([1 / 2 * 1 + 1 / 2 * 2 / 3, 1 / 2 * 1 + 1 / 2 * 2 / 3, 1 / 2])
+    assert table.pr_auc.tolist() == pytest.approx(
+        [1 / 2 * 1 + 1 / 2 * 2 / 3, 1 / 2 * 1 + 1 / 2 * 2 / 3, 1 / 2]
+    )
 
 
 def test_equal_probabilities_count_half() -> None:
     probabilities = np.array([[0.5, 0.5], [0.5, 0.5], [0.9, 0.1], [0.1, 0.9]])
     table = areas(np.array([0, 1, 0, 1]), probabilities)
     assert table.roc_auc.tolist() == pytest.approx([(0.5 + 1 + 1 + 1) / 4] * 2)
-    assert table.pr_auc.tolist() == pytest.approx([1 / 2 * 1 + 1 / 2 * 2 / 3] * 2)  # the tied pair comes in one step
+    assert table.pr_auc.tolist() == pytest.approx(
+        [1 / 2 * 1 + 1 / 2 * 2 / 3] * 2
+    )  # the tied pair comes in one step
 
 
 def test_a_tie_goes_to_the_first_class() -> None:
@@ -54,16 +60,27 @@ def test_a_tie_goes_to_the_first_class() -> None:
 
 def test_per_class_by_hand() -> None:
     table = per_class(LABELS, PROBABILITIES, CLASSES).set_index("label")
-    assert table.loc["a", ["precision", "recall", "f1", "support"]].tolist() == [1 / 2, 1 / 2, 1 / 2, 2]
-    assert table.loc["b", ["precision", "recall", "f1", "support"]].tolist() == pytest.approx([2 / 3, 1, 4 / 5, 2])
+    assert table.loc["a", ["precision", "recall", "f1", "support"]].tolist() == [
+        1 / 2,
+        1 / 2,
+        1 / 2,
+        2,
+    ]
+    assert table.loc["b", ["precision", "recall", "f1", "support"]].tolist() == pytest.approx(
+        [2 / 3, 1, 4 / 5, 2]
+    )
     assert table.loc["c", ["recall", "f1", "support"]].tolist() == [0, 0, 1]
     assert np.isnan(table.precision["c"])  # it is never predicted
-    assert table[["roc_auc", "pr_auc"]].values.tolist() == areas(LABELS, PROBABILITIES).values.tolist()
+    assert (
+        table[["roc_auc", "pr_auc"]].values.tolist() == areas(LABELS, PROBABILITIES).values.tolist()
+    )
 
 
 def test_confusion_by_hand() -> None:
     table = confusion(LABELS, PROBABILITIES, CLASSES)
-    assert list(zip(table.actual, table.predicted, strict=True)) == [(one, other) for one in CLASSES for other in CLASSES]
+    assert list(zip(table.actual, table.predicted, strict=True)) == [
+        (one, other) for one in CLASSES for other in CLASSES
+    ]
     assert table["count"].tolist() == [1, 1, 0, 0, 2, 0, 1, 0, 0]
     assert table.share.tolist() == [0.5, 0.5, 0, 0, 1, 0, 1, 0, 0]
 
@@ -79,7 +96,9 @@ def test_a_class_without_images() -> None:
     for name in ("roc_auc", "pr_auc"):
         assert scores[name] == pytest.approx(np.mean(areas(labels, probabilities)[name][:2]))
     assert confusion(labels, probabilities, CLASSES).share.tolist()[-3:] == [0, 0, 0]
-    assert [set(curve.label) for curve in curves(labels, probabilities, CLASSES)] == [{"a", "b"}] * 2
+    assert [set(curve.label) for curve in curves(labels, probabilities, CLASSES)] == [
+        {"a", "b"}
+    ] * 2
 
 
 def test_a_class_without_images_that_is_predicted() -> None:
@@ -102,15 +121,33 @@ def test_one_image() -> None:
 
 def test_rounded_probabilities_are_taken_as_they_are() -> None:
     """Seven digits in a table do not sum to one exactly."""
-    assert score(LABELS, PROBABILITIES.round(7) * (1 + 1e-7)) == pytest.approx(score(LABELS, PROBABILITIES))
+    assert score(LABELS, PROBABILITIES.round(7) * (1 + 1e-7)) == pytest.approx(
+        score(LABELS, PROBABILITIES)
+    )
 
 
 def test_curves_by_hand() -> None:
-    roc, pr = curves(np.array([0, 0, 1, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]]), ["a", "b"])
+    roc, pr = curves(
+        np.array([0, 0, 1, 1]),
+        np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]]),
+        ["a", "b"],
+    )
     first = roc[roc.label == "a"]
-    assert list(zip(first.fpr, first.tpr, strict=True)) == [(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)]
+    assert list(zip(first.fpr, first.tpr, strict=True)) == [
+        (0, 0),
+        (0, 0.5),
+        (0.5, 0.5),
+        (0.5, 1),
+        (1, 1),
+    ]
     first = pr[pr.label == "a"]
-    assert list(zip(first.recall, first.precision, strict=True)) == [(1, 1 / 2), (1, 2 / 3), (0.5, 1 / 2), (0.5, 1), (0, 1)]
+    assert list(zip(first.recall, first.precision, strict=True)) == [
+        (1, 1 / 2),
+        (1, 2 / 3),
+        (0.5, 1 / 2),
+        (0.5, 1),
+        (0, 1),
+    ]
 
 
 def test_two_classes_have_one_area_though_the_surer_probability_is_rounded() -> None:
@@ -128,17 +165,40 @@ def test_two_classes_by_hand() -> None:
     p_photo = np.array([0.1, 0.2, 0.7, 0.4, 0.9])
     probabilities = np.stack([1 - p_photo, p_photo], axis=1)
     table = per_class(labels, probabilities, ["not_photo", "photo"]).set_index("label")
-    assert table.loc["photo"].tolist() == pytest.approx([1 / 2, 1 / 2, 1 / 2, 2, 5 / 6, (1 + 2 / 3) / 2])
-    assert table.loc["not_photo"].tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 3, 5 / 6, (1 + 1 + 3 / 4) / 3])
+    assert table.loc["photo"].tolist() == pytest.approx(
+        [1 / 2, 1 / 2, 1 / 2, 2, 5 / 6, (1 + 2 / 3) / 2]
+    )
+    assert table.loc["not_photo"].tolist() == pytest.approx(
+        [2 / 3, 2 / 3, 2 / 3, 3, 5 / 6, (1 + 1 + 3 / 4) / 3]
+    )
     assert score(labels, probabilities)["macro_f1"] == pytest.approx((1 / 2 + 2 / 3) / 2)
-    assert score(labels, probabilities)["log_loss"] == pytest.approx(-np.log([0.9, 0.8, 0.3, 0.4, 0.9]).mean())
+    assert score(labels, probabilities)["log_loss"] == pytest.approx(
+        -np.log([0.9, 0.8, 0.3, 0.4, 0.9]).mean()
+    )
     roc, pr = curves(labels, probabilities, ["not_photo", "photo"])
     photo = roc[roc.label == "photo"]
-    assert photo.fpr.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 3, 1]) and photo.tpr.tolist() == [0, 0.5, 0.5, 1, 1]
+    assert photo.fpr.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 3, 1]) and photo.tpr.tolist() == [
+        0,
+        0.5,
+        0.5,
+        1,
+        1,
+    ]
     photo = pr[pr.label == "photo"]
-    assert photo.recall.tolist() == [1, 1, 0.5, 0.5, 0]  # of the three points of recall 1 the one within is left out
+    assert photo.recall.tolist() == [
+        1,
+        1,
+        0.5,
+        0.5,
+        0,
+    ]  # of the three points of recall 1 the one within is left out
     assert photo.precision.tolist() == pytest.approx([2 / 5, 2 / 3, 1 / 2, 1, 1])
-    assert confusion(labels, probabilities, ["not_photo", "photo"])["count"].tolist() == [2, 1, 1, 1]
+    assert confusion(labels, probabilities, ["not_photo", "photo"])["count"].tolist() == [
+        2,
+        1,
+        1,
+        1,
+    ]
 
 
 def test_the_verdict_on_overfitting() -> None:

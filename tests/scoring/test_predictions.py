@@ -9,16 +9,28 @@ from tasks.scoring.metrics import score
 from tasks.scoring.predictions import arrays, class_names, collapse, with_groups
 
 ROWS = [
-    ("1", "test", "a", "a", 0.5, 0.3, 0.2),  # right alone; b and c together have as much, and come first
+    (
+        "1",
+        "test",
+        "a",
+        "a",
+        0.5,
+        0.3,
+        0.2,
+    ),  # right alone; b and c together have as much, and come first
     ("2", "test", "b", "a", 0.4, 0.35, 0.25),  # wrong alone, right as "not a": 0.6
     ("3", "test", "c", "b", 0.1, 0.6, 0.3),  # wrong alone, right as "not a": 0.9
     ("4", "test", "a", "c", 0.3, 0.3, 0.4),  # wrong both ways
 ]
-PREDICTIONS = pd.DataFrame(ROWS, columns=["path", "split", "label", "predicted", "p_a", "p_b", "p_c"])
+PREDICTIONS = pd.DataFrame(
+    ROWS, columns=["path", "split", "label", "predicted", "p_a", "p_b", "p_c"]
+)
 
 
 def test_classes_are_in_the_order_of_the_outputs() -> None:
-    rows = pd.DataFrame({"label": ["10", "9", "NA"], "p_9": [0.1] * 3, "p_NA": [0.2] * 3, "p_10": [0.7] * 3})
+    rows = pd.DataFrame(
+        {"label": ["10", "9", "NA"], "p_9": [0.1] * 3, "p_NA": [0.2] * 3, "p_10": [0.7] * 3}
+    )
     labels, probabilities = arrays(rows)
     assert class_names(rows) == ["9", "NA", "10"]
     assert labels.tolist() == [2, 0, 1] and probabilities.tolist() == [[0.1, 0.2, 0.7]] * 3
@@ -38,7 +50,9 @@ def test_probabilities_are_added_up() -> None:
 
 def test_the_scores_of_the_answers_by_hand() -> None:
     """Of two images of a one is right, of two others both; of the four pairs the image 4 lies behind image 2 alone."""
-    scores = score(*arrays(collapse(PREDICTIONS, {"a": "a", "b": "rest", "c": "rest"}, ["a", "rest"])))
+    scores = score(
+        *arrays(collapse(PREDICTIONS, {"a": "a", "b": "rest", "c": "rest"}, ["a", "rest"]))
+    )
     assert scores["accuracy"] == 3 / 4 and scores["balanced_accuracy"] == (1 / 2 + 1) / 2
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert scores["roc_auc"] == pytest.approx(3 / 4)

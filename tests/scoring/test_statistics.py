@@ -8,14 +8,26 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import beta, norm
 from sklearn.metrics import f1_score
 
-from tasks.scoring.statistics import bootstrap_macro_f1, holm, intervals, mcnemar, paired_low, recall_differences
+from tasks.scoring.statistics import (
+    bootstrap_macro_f1,
+    holm,
+    intervals,
+    mcnemar,
+    paired_low,
+    recall_differences,
+)
 
 
-def answers(images: int, classes: int, accuracies: tuple[float, float], seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def answers(
+    images: int, classes: int, accuracies: tuple[float, float], seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw labels and what two models say of them, each right with its own probability."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, images)
-    said = [np.where(generator.random(images) < right, labels, generator.integers(0, classes, images)) for right in accuracies]
+    said = [
+        np.where(generator.random(images) < right, labels, generator.integers(0, classes, images))
+        for right in accuracies
+    ]
     return labels, *said
 
 
@@ -42,7 +54,9 @@ def covered(sizes: list[int], accuracy: float, sets: int) -> np.ndarray:
         said = np.where(wrong, (truth + generator.integers(1, 3, len(sizes))) % 3, truth)
         for row, together in enumerate(ways):
             ends = intervals(truth[groups], said[groups], 3, together, draws=800)
-            for column, name in enumerate(("accuracy", "macro_f1")):  # classes are alike, so both have the same truth
+            for column, name in enumerate(
+                ("accuracy", "macro_f1")
+            ):  # classes are alike, so both have the same truth
                 hits[row, column] += ends[f"{name}_low"] <= accuracy <= ends[f"{name}_high"]
     return hits / sets
 
@@ -71,18 +85,29 @@ def test_the_accuracys_interval_is_that_of_jeffreys() -> None:
 def test_no_model_is_certain() -> None:
     """All right, all wrong, one image: the interval reaches the score, and not only that."""
     labels = np.arange(10) % 2
-    best, worst, single = intervals(labels, labels, 2), intervals(labels, 1 - labels, 2), intervals(labels[:1], labels[:1], 2)
+    best, worst, single = (
+        intervals(labels, labels, 2),
+        intervals(labels, 1 - labels, 2),
+        intervals(labels[:1], labels[:1], 2),
+    )
     assert best["accuracy_high"] == best["macro_f1_high"] == 1
     assert 0.7 < best["accuracy_low"] < 0.85 and 0.7 < best["macro_f1_low"] < 0.85
-    assert worst["accuracy_low"] == worst["macro_f1_low"] == 0 and 0.15 < worst["accuracy_high"] < 0.3
-    assert 0.1 < single["accuracy_low"] < 0.2 and single["accuracy_high"] == single["macro_f1_high"] == 1
+    assert (
+        worst["accuracy_low"] == worst["macro_f1_low"] == 0 and 0.15 < worst["accuracy_high"] < 0.3
+    )
+    assert (
+        0.1 < single["accuracy_low"] < 0.2
+        and single["accuracy_high"] == single["macro_f1_high"] == 1
+    )
     assert intervals(labels[:0], labels[:0], 2) == {}
 
 
 def test_a_class_without_images_leaves_the_interval() -> None:
     """Nothing of it, or other images taken for it: the macro F1 is that of the two classes that are there."""
     labels = np.arange(100) % 2
-    said = np.where(np.arange(100) < 20, 2, labels)  # each of the two has recall 0.8 and precision 1
+    said = np.where(
+        np.arange(100) < 20, 2, labels
+    )  # each of the two has recall 0.8 and precision 1
     ends = intervals(labels, said, 3)
     assert ends["macro_f1_low"] < 8 / 9 < ends["macro_f1_high"] and ends["macro_f1_low"] > 0.8
 
@@ -96,12 +121,18 @@ def test_groups_of_equal_size_tell_as_much_as_their_number() -> None:
 def test_the_intervals_are_the_same_each_time_and_for_any_order_of_images() -> None:
     labels, said, _ = answers(150, 4, (0.8, 0.7))
     groups = np.array([f"g{number // 2}" for number in range(150)])
-    assert intervals(labels, said, 4, groups) == intervals(labels[::-1], said[::-1], 4, groups[::-1])
+    assert intervals(labels, said, 4, groups) == intervals(
+        labels[::-1], said[::-1], 4, groups[::-1]
+    )
 
 
 def test_the_difference_is_that_of_scikit_learns_scores() -> None:
     labels, first, second = answers(200, 5, (0.8, 0.6))
-    labels[labels == 4], first[first == 4], second[second == 4] = 0, 0, 0  # a class that nothing has
+    labels[labels == 4], first[first == 4], second[second == 4] = (
+        0,
+        0,
+        0,
+    )  # a class that nothing has
     interval = bootstrap_macro_f1(labels, first, second, 5, draws=10)
     options = {"labels": np.arange(5), "average": "macro", "zero_division": 0}
     scores = [f1_score(labels, said, **options) for said in (first, second)]
@@ -113,7 +144,10 @@ def test_the_interval_is_that_of_drawing_images_one_by_one() -> None:
     labels, first, second = answers(80, 3, (0.8, 0.6))
     generator = np.random.default_rng(7)
     drawn = [generator.integers(0, 80, 80) for _ in range(600)]
-    slow = [macro_f1(labels[rows], first[rows], 3) - macro_f1(labels[rows], second[rows], 3) for rows in drawn]
+    slow = [
+        macro_f1(labels[rows], first[rows], 3) - macro_f1(labels[rows], second[rows], 3)
+        for rows in drawn
+    ]
     fast = bootstrap_macro_f1(labels, first, second, 3)
     assert [fast.low, fast.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.03)
 
@@ -138,7 +172,11 @@ def test_repeated_images_add_nothing_when_they_are_grouped() -> None:
     once = answers(120, 3, (0.8, 0.65))
     often = [np.repeat(column, 5) for column in once]
     groups = np.repeat([f"p{number}" for number in range(120)], 5)
-    single, grouped, naive = (bootstrap_macro_f1(*once, 3), bootstrap_macro_f1(*often, 3, groups), bootstrap_macro_f1(*often, 3))
+    single, grouped, naive = (
+        bootstrap_macro_f1(*once, 3),
+        bootstrap_macro_f1(*often, 3, groups),
+        bootstrap_macro_f1(*often, 3),
+    )
     assert [grouped.low, grouped.high] == pytest.approx([single.low, single.high], abs=0.01)
     assert naive.high - naive.low < 0.6 * (single.high - single.low)
     rights = [said == once[0] for said in once[1:]]
@@ -158,7 +196,12 @@ def test_100_000_images_take_seconds() -> None:
     started = time.monotonic()
     ends = intervals(labels, first, 4)
     assert time.monotonic() - started < 5  # 0.1 s when nothing else runs
-    assert ends["accuracy_low"] < (first == labels).mean() < ends["accuracy_high"] < ends["accuracy_low"] + 0.01
+    assert (
+        ends["accuracy_low"]
+        < (first == labels).mean()
+        < ends["accuracy_high"]
+        < ends["accuracy_low"] + 0.01
+    )
 
 
 def test_mcnemar_is_a_coin_tossed() -> None:
@@ -171,7 +214,9 @@ def test_mcnemar_is_a_coin_tossed() -> None:
 
 
 def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])  # the example of R's p.adjust
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx(
+        [0.03, 0.06, 0.06, 0.02]
+    )  # the example of R's p.adjust
     assert holm([0.9, 0.8]).tolist() == [1, 1]
 
 
@@ -182,9 +227,19 @@ def test_the_lower_limit_is_where_the_likelihood_puts_it(counts: tuple[int, int,
 
     def unlikelihood(share: float) -> float:
         shares = np.array([share + low, share, 1 - 2 * share - low])
-        return -float(np.sum(np.array([gains, losses, images - gains - losses]) * np.log(np.maximum(shares, 1e-300))))
+        return -float(
+            np.sum(
+                np.array([gains, losses, images - gains - losses])
+                * np.log(np.maximum(shares, 1e-300))
+            )
+        )
 
-    share = minimize_scalar(unlikelihood, bounds=(max(0, -low), (1 - low) / 2), method="bounded", options={"xatol": 1e-10}).x
+    share = minimize_scalar(
+        unlikelihood,
+        bounds=(max(0, -low), (1 - low) / 2),
+        method="bounded",
+        options={"xatol": 1e-10},
+    ).x
     deviation = np.sqrt((2 * share + low - low**2) / images)
     assert ((gains - losses) / images - low) / deviation == pytest.approx(norm.ppf(0.95), abs=1e-3)
 
@@ -201,7 +256,10 @@ def test_the_lower_limit_holds_as_often_as_it_says() -> None:
 def test_recalls_class_by_class() -> None:
     labels = np.array([0] * 40 + [1] * 40)
     first, second = labels.copy(), labels.copy()
-    first[:20], second[40:44] = 1, 0  # the first loses half of class 0, the second a tenth of class 1
+    first[:20], second[40:44] = (
+        1,
+        0,
+    )  # the first loses half of class 0, the second a tenth of class 1
     table = recall_differences(labels, first, second, ["a", "b", "none of it"])
     assert table.images.tolist() == [40, 40, 0]
     assert table["first"].tolist() == [0.5, 1, 0] and table.second.tolist() == [1, 0.9, 0]

@@ -11,7 +11,9 @@ from tasks.scoring.thresholds import alarms, choose, in_words, largest_distance,
 from tasks.tables import read_table
 
 
-def table(confidence: list[float], right: list[bool], distances: list[float], split: str) -> pd.DataFrame:
+def table(
+    confidence: list[float], right: list[bool], distances: list[float], split: str
+) -> pd.DataFrame:
     """Images of class a, with this probability for a where that is right, and for b where it is not."""
     top, hit = np.array(confidence), np.array(right, bool)
     columns = {"p_a": np.where(hit, top, 1 - top), "p_b": np.where(hit, 1 - top, top)}
@@ -34,7 +36,9 @@ def test_the_lowest_confidence_that_is_right_often_enough() -> None:
     validation = chosen["abstain"]["validation"]
     assert (validation["images"], validation["answered"], validation["coverage"]) == (20, 16, 0.8)
     assert validation["accuracy"] == 15 / 16
-    assert (validation["accuracy_low"], validation["accuracy_high"]) == pytest.approx((0.7167, 0.9889), abs=1e-4)
+    assert (validation["accuracy_low"], validation["accuracy_high"]) == pytest.approx(
+        (0.7167, 0.9889), abs=1e-4
+    )
     test = chosen["abstain"]["test"]
     assert (test["answered"], test["coverage"], test["accuracy"]) == (2, 0.5, 1)
 
@@ -49,7 +53,9 @@ def test_the_distance_leaves_room_for_the_image_to_come() -> None:
 
 def test_no_more_false_alarms_than_promised_on_new_images() -> None:
     rng = np.random.default_rng(0)
-    shares = [(rng.random(2000) > largest_distance(rng.random(60), 0.05)[0]).mean() for _ in range(400)]
+    shares = [
+        (rng.random(2000) > largest_distance(rng.random(60), 0.05)[0]).mean() for _ in range(400)
+    ]
     assert 0.035 < np.mean(shares) < 0.052
 
 
@@ -68,7 +74,10 @@ def test_all_right_answers_everything_and_all_wrong_nothing() -> None:
 
 
 def test_equal_confidences_are_answered_together() -> None:
-    confidence, right = np.array([0.9] * 12 + [0.8] * 4), np.array([True] * 12 + [True, True, True, False])
+    confidence, right = (
+        np.array([0.9] * 12 + [0.8] * 4),
+        np.array([True] * 12 + [True, True, True, False]),
+    )
     assert lowest_confidence(confidence, right, 0.95) == (pytest.approx(0.85), True)
     assert lowest_confidence(confidence, right, 0.9) == (0.0, True)
 
@@ -77,7 +86,10 @@ def test_a_lucky_few_do_not_count() -> None:
     """The nine surest are right; that they are fewer than ten tells nothing of the next."""
     confidence, right = np.linspace(0.99, 0.6, 40), np.array([True] * 9 + [False] * 31)
     assert lowest_confidence(confidence, right, 0.95) == (1.0, False)
-    assert lowest_confidence(confidence, right, 0.9) == (pytest.approx((confidence[9] + confidence[10]) / 2), True)
+    assert lowest_confidence(confidence, right, 0.9) == (
+        pytest.approx((confidence[9] + confidence[10]) / 2),
+        True,
+    )
 
 
 @pytest.mark.parametrize("images", [0, 5])
@@ -85,13 +97,18 @@ def test_too_few_validation_images_are_told(images: int) -> None:
     few = table([0.9] * images, [True] * images, list(np.arange(images) + 0.5), "validation")
     chosen = choose(pd.concat([few, known().query("split == 'test'")]), 0.95, 0.02)
     assert chosen["confidence"] == 1.0 and not chosen["abstain"]["reached"]
-    assert chosen["distance"] == (images - 0.5 if images else None) and not chosen["unfamiliar"]["reached"]
+    assert (
+        chosen["distance"] == (images - 0.5 if images else None)
+        and not chosen["unfamiliar"]["reached"]
+    )
     assert sum(line.startswith("warn: ") for line in in_words(chosen)) == 2
     json.loads(json.dumps(chosen, allow_nan=False))
 
 
 def test_one_class_and_no_test_images() -> None:
-    validation = known().query("split == 'validation'")[["label", "split", "distance"]].assign(p_a=1.0)
+    validation = (
+        known().query("split == 'validation'")[["label", "split", "distance"]].assign(p_a=1.0)
+    )
     chosen = choose(validation, 0.95, 0.1)
     assert chosen["confidence"] == 0.0 and chosen["abstain"]["test"]["accuracy"] is None
     assert chosen["unfamiliar"]["test"] == {"images": 0, "alarms": 0, "false_alarms": None}
@@ -99,8 +116,13 @@ def test_one_class_and_no_test_images() -> None:
 
 
 def test_either_is_switched_off_by_itself() -> None:
-    assert choose(known(), None, None) == dict.fromkeys(["confidence", "distance", "abstain", "unfamiliar"])
-    assert choose(known(), None, 0.1)["confidence"] is None and choose(known(), 0.9, None)["distance"] is None
+    assert choose(known(), None, None) == dict.fromkeys(
+        ["confidence", "distance", "abstain", "unfamiliar"]
+    )
+    assert (
+        choose(known(), None, 0.1)["confidence"] is None
+        and choose(known(), 0.9, None)["distance"] is None
+    )
     assert in_words(choose(known(), None, None)) == []
 
 

@@ -59,7 +59,9 @@ def register(label: str) -> ModelVersion:
     maps = keras.layers.Conv2D(2, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
     answer = keras.layers.Dense(2, activation="softmax")
     model = keras.Model(inputs, answer(keras.layers.GlobalAveragePooling2D()(maps)))
-    answer.set_weights([np.zeros((2, 2), np.float32), np.array([3, 0] if label == "left" else [0, 3], np.float32)])
+    answer.set_weights(
+        [np.zeros((2, 2), np.float32), np.array([3, 0] if label == "left" else [0, 3], np.float32)]
+    )
     saved.save(model, None, CLASSES, Form(SIZE, 1), (), folder)
     saved.complete(folder, 1.0, np.zeros((1, 4 + 2 * 16 + 1), np.float32))
     return toy_registry.register_folder(folder, NAME)
@@ -70,7 +72,9 @@ def follow(**settings: float) -> tuple[Settings, Current]:
     return chosen, Current("champion", NAME, chosen.limits, chosen.poll_seconds)
 
 
-def test_while_the_alias_moves_under_load_no_answer_is_lost_and_each_is_one_versions(client: MlflowClient) -> None:
+def test_while_the_alias_moves_under_load_no_answer_is_lost_and_each_is_one_versions(
+    client: MlflowClient,
+) -> None:
     chosen, served = follow(poll_seconds=0.1)
     answers, done = [], threading.Event()
     with toy_server.running(chosen, served) as (_, port), ThreadPoolExecutor(4) as threads:
@@ -78,14 +82,21 @@ def test_while_the_alias_moves_under_load_no_answer_is_lost_and_each_is_one_vers
         def ask() -> None:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as connection:
                 while not done.is_set():
-                    files = [("files", (f"{number}.png", picture(80 * number), "image/png")) for number in range(3)]
+                    files = [
+                        ("files", (f"{number}.png", picture(80 * number), "image/png"))
+                        for number in range(3)
+                    ]
                     answers.append(connection.post("/predict", files=files))
 
         asking = [threads.submit(ask) for _ in range(4)]
         try:
             for version in ("2", "1"):
                 client.set_registered_model_alias(NAME, versions.CHAMPION, version)
-                wait_for(lambda version=version: served.model.predictor.name == f"{NAME} version {version}")
+                wait_for(
+                    lambda version=version: (
+                        served.model.predictor.name == f"{NAME} version {version}"
+                    )
+                )
                 seen = len(answers)
                 wait_for(lambda seen=seen: len(answers) > seen + 20)
         finally:
@@ -94,38 +105,55 @@ def test_while_the_alias_moves_under_load_no_answer_is_lost_and_each_is_one_vers
             one.result()
     assert {answer.status_code for answer in answers} == {200}
     said = [answer.json() for answer in answers]
-    assert {(one["model"], *(answer["predicted"] for answer in one["answers"])) for one in said} == {
+    assert {
+        (one["model"], *(answer["predicted"] for answer in one["answers"])) for one in said
+    } == {
         (f"{NAME} version 1", "left", "left", "left"),
         (f"{NAME} version 2", "right", "right", "right"),
     }
 
 
-def test_a_version_that_was_altered_is_told_and_not_used(client: MlflowClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_version_that_was_altered_is_told_and_not_used(
+    client: MlflowClient, caplog: pytest.LogCaptureFixture
+) -> None:
     chosen, served = follow(poll_seconds=0.05)
     classes = toy_registry.files(client.get_model_version(NAME, "2")) / "classes.json"
     before = classes.read_text()
     classes.write_text(json.dumps(["right", "left"]))
-    with toy_server.running(chosen, served) as (_, port), httpx.Client(base_url=f"http://127.0.0.1:{port}") as connection:
+    with (
+        toy_server.running(chosen, served) as (_, port),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as connection,
+    ):
         client.set_registered_model_alias(NAME, versions.CHAMPION, "2")
         wait_for(lambda: served.problem)
         time.sleep(0.3)
         said = connection.get("/model").json()
-        assert said["model"] == "small version 1" and "version 2 of small is not what was registered" in said["problem"]
+        assert (
+            said["model"] == "small version 1"
+            and "version 2 of small is not what was registered" in said["problem"]
+        )
         assert connection.get("/ready").status_code == 200
         answered = connection.post("/predict", files={"files": ("a", picture(1))}).json()
-        assert answered["model"] == "small version 1" and answered["answers"][0]["predicted"] == "left"
+        assert (
+            answered["model"] == "small version 1" and answered["answers"][0]["predicted"] == "left"
+        )
         assert caplog.text.count("small version 1 goes on answering") == 1
         client.set_registered_model_alias(NAME, versions.CHAMPION, "1")
         wait_for(lambda: connection.get("/model").json()["problem"] is None)
     classes.write_text(before)
 
 
-def test_a_registry_that_is_gone_is_told_until_it_is_back(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_is_gone_is_told_until_it_is_back(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever asks looks, where there is no thread that does."""
     _, served = follow(poll_seconds=1e-9)
     with monkeypatch.context() as gone:
         gone.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere/mlflow.db")
-        assert served.get().predictor.name == "small version 1" and "elsewhere/mlflow.db is missing" in served.problem
+        assert (
+            served.get().predictor.name == "small version 1"
+            and "elsewhere/mlflow.db is missing" in served.problem
+        )
     client.set_registered_model_alias(NAME, versions.CHAMPION, "2")
     assert served.get().predictor.name == "small version 2" and served.problem is None
 
@@ -144,7 +172,9 @@ def test_a_fault_of_ours_reaches_no_asker_and_is_told(
     assert "Traceback" in caplog.text
 
 
-def test_a_refused_version_is_not_fetched_at_every_look(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_version_is_not_fetched_at_every_look(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, served = follow()
     fetched = []
 
@@ -166,11 +196,19 @@ def test_a_refused_version_is_not_fetched_at_every_look(client: MlflowClient, mo
 
 def test_an_explanation_is_a_picture_of_the_class_that_was_asked_for(client: MlflowClient) -> None:
     chosen, served = follow()
-    with toy_server.running(chosen, served) as (_, port), httpx.Client(base_url=f"http://127.0.0.1:{port}") as connection:
+    with (
+        toy_server.running(chosen, served) as (_, port),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as connection,
+    ):
         for query, label in (("", "left"), ("?class=right", "right")):
-            response = connection.post(f"/explain{query}", files={"file": ("a", picture(99, "JPEG", 50))})
+            response = connection.post(
+                f"/explain{query}", files={"file": ("a", picture(99, "JPEG", 50))}
+            )
             assert response.status_code == 200 and response.headers["content-type"] == "image/png"
-            assert (response.headers["x-class"], response.headers["x-model"]) == (label, "small%20version%201")
+            assert (response.headers["x-class"], response.headers["x-model"]) == (
+                label,
+                "small%20version%201",
+            )
             Path("picture.png").write_bytes(response.content)
             with Image.open("picture.png") as drawn:
                 assert drawn.size == (50, 50) and drawn.mode == "RGB"
@@ -180,7 +218,10 @@ def test_a_folder_is_answered_with_and_never_left(client: MlflowClient) -> None:
     shutil.copytree("data/models/right", "data/models/other")
     chosen = Settings(model="data/models/other")
     served = Current(chosen.model, None, chosen.limits, chosen.poll_seconds)
-    assert not served.model.registered and served.get().predictor.predict([picture(1)])[0].predicted == "right"
+    assert (
+        not served.model.registered
+        and served.get().predictor.predict([picture(1)])[0].predicted == "right"
+    )
     shutil.rmtree("data/models/other")
     assert served.get().predictor.name == "data/models/other"
 

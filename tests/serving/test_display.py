@@ -15,18 +15,33 @@ from tasks.inference.predictor import Answer, Predictor, Thresholds
 from tasks.params.model_input import Form
 
 CLASSES = ["01", "no_tumor", "<b>", "tumeur née"]
-ANSWER = Answer("ab" * 32, "01", 0.7, dict(zip(CLASSES, (0.7, 0.05, 0.05, 0.2), strict=True)), 3.0, False, False)
-UNSURE = Answer("cd" * 32, "01", 0.4, dict(zip(CLASSES, (0.4, 0.1, 0.2, 0.3), strict=True)), 9.0, True, True)
+ANSWER = Answer(
+    "ab" * 32, "01", 0.7, dict(zip(CLASSES, (0.7, 0.05, 0.05, 0.2), strict=True)), 3.0, False, False
+)
+UNSURE = Answer(
+    "cd" * 32, "01", 0.4, dict(zip(CLASSES, (0.4, 0.1, 0.2, 0.3), strict=True)), 9.0, True, True
+)
 BROKEN = Answer("ef" * 32, error="truncated: 12 bytes are missing")
 PICTURE = Image.new("L", (30, 20), 100)
 
 
 @pytest.fixture
 def predictor() -> Predictor:
-    facts = {"architecture": "cnn_a", "test_accuracy": "0.75", "test_accuracy_low": "0.61", "test_accuracy_high": "0.86"}
+    facts = {
+        "architecture": "cnn_a",
+        "test_accuracy": "0.75",
+        "test_accuracy_low": "0.61",
+        "test_accuracy_high": "0.86",
+    }
     thresholds = Thresholds(confidence=0.5, distance=5.0)
     return Predictor(
-        "heads version 7", "12" * 32, CLASSES, (Form((8, 8), 1),), lambda pixels: (pixels, pixels), thresholds, facts=facts
+        "heads version 7",
+        "12" * 32,
+        CLASSES,
+        (Form((8, 8), 1),),
+        lambda pixels: (pixels, pixels),
+        thresholds,
+        facts=facts,
     )
 
 
@@ -47,7 +62,11 @@ def test_bars_are_the_labelled_probabilities(predictor: Predictor) -> None:
 
 def test_doubts_come_before_the_class(predictor: Predictor) -> None:
     shown = display.one(predictor, "scan.jpg", UNSURE, PICTURE, "nothing convolves")
-    assert re.search(r"Unlike the training images.*distance 9, limit 5.*below 50\.0 % the model abstains.*No answer\.", shown, re.S)
+    assert re.search(
+        r"Unlike the training images.*distance 9, limit 5.*below 50\.0 % the model abstains.*No answer\.",
+        shown,
+        re.S,
+    )
     assert "No heat map: nothing convolves." in shown
     assert 'type="range"' not in shown
 
@@ -57,7 +76,12 @@ def test_the_heat_map_over_the_picture_is_the_overlay_of_grad_cam() -> None:
     pixels = np.full((8, 8, 3), 90, np.uint8)
     layer = np.asarray(Image.open(io.BytesIO(contents(display._layer(heat)))), np.float32)
     share = 0.6 * layer[..., 3:] / 255
-    assert np.abs((1 - share) * pixels + share * layer[..., :3] - gradcam.overlay(pixels, heat, 0.6)).max() < 2
+    assert (
+        np.abs(
+            (1 - share) * pixels + share * layer[..., :3] - gradcam.overlay(pixels, heat, 0.6)
+        ).max()
+        < 2
+    )
 
 
 def test_a_table_tells_of_every_file_and_has_its_csv(predictor: Predictor) -> None:
@@ -85,7 +109,14 @@ def test_the_card_tells_limits_and_intervals(predictor: Predictor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("probability", "shown"), [(0.5, "50.0 %"), (0.9991, "99.9 %"), (0.99999, "> 99.9 %"), (1.0, "> 99.9 %"), (1e-7, "< 0.1 %")]
+    ("probability", "shown"),
+    [
+        (0.5, "50.0 %"),
+        (0.9991, "99.9 %"),
+        (0.99999, "> 99.9 %"),
+        (1.0, "> 99.9 %"),
+        (1e-7, "< 0.1 %"),
+    ],
 )
 def test_no_probability_is_rounded_to_certainty(probability: float, shown: str) -> None:
     assert display.percent(probability) == shown

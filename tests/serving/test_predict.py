@@ -78,19 +78,30 @@ def command(*words: str) -> int:
 
 def test_every_file_has_a_row(predictor: Predictor, drawn: Path, whole: bytes) -> None:
     rows = table(whole)
-    assert [row["path"] for row in rows] == sorted(path.as_posix() for path in drawn.rglob("*") if path.is_file())
+    assert [row["path"] for row in rows] == sorted(
+        path.as_posix() for path in drawn.rglob("*") if path.is_file()
+    )
     assert list(rows[0]) == ["path", "sha256", *predictor.columns, "model"]
-    assert {row["path"].removeprefix(f"{drawn}/"): row["error"].partition(":")[0] for row in rows if row["error"]} == {
+    assert {
+        row["path"].removeprefix(f"{drawn}/"): row["error"].partition(":")[0]
+        for row in rows
+        if row["error"]
+    } == {
         "b/text.txt": "not_an_image",
         "empty.jpg": "empty",
     }
     for row in [row for row in rows if not row["error"]]:
         probabilities = [float(row[f"p_{label}"]) for label in CLASSES]
-        assert float(row["confidence"]) == max(probabilities) and row["predicted"] == CLASSES[np.argmax(probabilities)]
+        assert (
+            float(row["confidence"]) == max(probabilities)
+            and row["predicted"] == CLASSES[np.argmax(probabilities)]
+        )
         assert sum(probabilities) == pytest.approx(1, abs=1e-5) and float(row["distance"]) > 0
 
 
-def test_an_interrupted_run_goes_on(predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on(
+    predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path
+) -> None:
     output, asked = tmp_path / "predictions.csv", []
     with pytest.raises(KeyboardInterrupt):
         predict.write(counting(predictor, [], until=1), predict.listed([drawn]), output)
@@ -100,14 +111,18 @@ def test_an_interrupted_run_goes_on(predictor: Predictor, drawn: Path, whole: by
 
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
-def test_a_half_written_line_is_made_again(share: float, predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path) -> None:
+def test_a_half_written_line_is_made_again(
+    share: float, predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path
+) -> None:
     output, asked = tmp_path / "predictions.csv", []
     output.write_bytes(whole[: int(share * len(whole))])
     predict.write(counting(predictor, asked), predict.listed([drawn]), output)
     assert output.read_bytes() == whole and len(asked) == 3 - int(share * 3)
 
 
-def test_what_is_done_is_not_done_again(predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path) -> None:
+def test_what_is_done_is_not_done_again(
+    predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path
+) -> None:
     output, asked = tmp_path / "predictions.csv", []
     output.write_bytes(whole)
     predict.write(counting(predictor, asked), predict.listed([drawn]), output)
@@ -130,20 +145,30 @@ predict.main()
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(model: Path, drawn: Path, whole: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_run_goes_on(
+    model: Path, drawn: Path, whole: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`kill -9` once the first batch is written."""
     output = tmp_path / "predictions.csv"
     words = [str(drawn), "--model", str(model), "--output", str(output)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *words], cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *words], cwd=ROOT, stderr=subprocess.DEVNULL, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     assert 0 < len(table(output.read_bytes())) < len(table(whole))
     assert command(*words) == predict.UNANSWERED
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f"186 files, 184 answered by {model}, 2 without an answer")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith(f"186 files, 184 answered by {model}, 2 without an answer")
+    )
     strip = [{**row, "model": ""} for row in table(whole)]
     assert [{**row, "model": ""} for row in table(output.read_bytes())] == strip
 
 
-def test_another_model_answers_anew(predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path) -> None:
+def test_another_model_answers_anew(
+    predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path
+) -> None:
     output, asked = tmp_path / "predictions.csv", []
     output.write_bytes(whole)
     other = replace(counting(predictor, asked), thresholds=Thresholds(confidence=2.0))
@@ -153,10 +178,14 @@ def test_another_model_answers_anew(predictor: Predictor, drawn: Path, whole: by
     assert counts["abstained"] == 184 == [row["abstained"] for row in rows].count("true")
 
 
-def test_a_changed_file_is_answered_anew_and_other_rows_stay(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
+def test_a_changed_file_is_answered_anew_and_other_rows_stay(
+    predictor: Predictor, drawn: Path, tmp_path: Path
+) -> None:
     files = [tmp_path / name for name in ("a.png", "b.png")]
     for seed, file in enumerate(files):
-        Image.fromarray(np.random.default_rng(seed).integers(0, 255, (30, 30, 3), np.uint8)).save(file)
+        Image.fromarray(np.random.default_rng(seed).integers(0, 255, (30, 30, 3), np.uint8)).save(
+            file
+        )
     output, asked = tmp_path / "predictions.csv", []
     predict.write(predictor, files, output)
     files[1].write_bytes(files[0].read_bytes())
@@ -165,18 +194,27 @@ def test_a_changed_file_is_answered_anew_and_other_rows_stay(predictor: Predicto
     assert asked == [1] and first["sha256"] == second["sha256"] and first["path"] != second["path"]
 
 
-def test_what_could_not_be_read_is_tried_again(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
+def test_what_could_not_be_read_is_tried_again(
+    predictor: Predictor, drawn: Path, tmp_path: Path
+) -> None:
     file, output = tmp_path / "image.jpg", tmp_path / "predictions.csv"
     predict.write(predictor, [file], output)
     assert table(output.read_bytes())[0]["error"] == "unreadable: No such file or directory"
     file.write_bytes(next(drawn.rglob("*_0000.jpg")).read_bytes())
-    assert not predict.write(predictor, [file], output) and not table(output.read_bytes())[0]["error"]
+    assert (
+        not predict.write(predictor, [file], output) and not table(output.read_bytes())[0]["error"]
+    )
 
 
-def test_a_file_of_something_else_is_refused_untouched(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
+def test_a_file_of_something_else_is_refused_untouched(
+    predictor: Predictor, drawn: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "notes.csv"
     output.write_text("my notes\n1,2,3\n")
-    with pytest.raises(UserError, match=r"(?s)notes.csv is no output of this model: expected the columns path,sha256.*'my notes'"):
+    with pytest.raises(
+        UserError,
+        match=r"(?s)notes.csv is no output of this model: expected the columns path,sha256.*'my notes'",
+    ):
         predict.write(predictor, predict.listed([drawn]), output)
     assert output.read_text() == "my notes\n1,2,3\n"
 
@@ -194,14 +232,23 @@ def test_a_folder_gives_every_file_once(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / name).touch()
     (tmp_path / "b/loop").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path)
-    files = predict.listed([Path("b/2.jpg"), tmp_path, Path("b/2.jpg"), Path("nowhere.jpg")], [Path("out.csv"), Path("seen")])
-    assert files == [Path("b/2.jpg"), *(tmp_path / name for name in ("a.txt", "b/1.jpg", "b/2.jpg")), Path("nowhere.jpg")]
+    files = predict.listed(
+        [Path("b/2.jpg"), tmp_path, Path("b/2.jpg"), Path("nowhere.jpg")],
+        [Path("out.csv"), Path("seen")],
+    )
+    assert files == [
+        Path("b/2.jpg"),
+        *(tmp_path / name for name in ("a.txt", "b/1.jpg", "b/2.jpg")),
+        Path("nowhere.jpg"),
+    ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: expected image files, found none"):
         predict.listed([tmp_path / "empty"])
 
 
-def test_a_name_that_is_no_text_stays_one_line(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_no_text_stays_one_line(
+    predictor: Predictor, drawn: Path, tmp_path: Path
+) -> None:
     strange = Path(os.fsdecode(os.fsencode(tmp_path) + b'/na\xffme\n,".jpg'))
     strange.write_bytes(next(drawn.rglob("*_0000.jpg")).read_bytes())
     output = tmp_path / "predictions.csv"
@@ -211,19 +258,27 @@ def test_a_name_that_is_no_text_stays_one_line(predictor: Predictor, drawn: Path
     assert row["path"] == f'{tmp_path}/na\\udcffme\\n,".jpg' and row["predicted"] in CLASSES
 
 
-def test_a_table_on_the_terminal(model: Path, drawn: Path, whole: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_on_the_terminal(
+    model: Path, drawn: Path, whole: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     image, text = next(drawn.rglob("glioma*_0000.jpg")), drawn / "b/text.txt"
     assert command(str(image), str(text), "--model", str(model)) == predict.UNANSWERED
     printed = capsys.readouterr()
     head, first, second = printed.out.splitlines()
     assert head.split() == ["path", "predicted", "confidence", "p_zebra", "p_NA", "p_tumeur", "née"]
     row = next(row for row in table(whole) if row["path"] == str(image))
-    assert first.split()[0] == str(image) and f"{row['predicted']}  " in first and f"{float(row['confidence']):.3f}" in first
+    assert (
+        first.split()[0] == str(image)
+        and f"{row['predicted']}  " in first
+        and f"{float(row['confidence']):.3f}" in first
+    )
     assert second.split(maxsplit=1) == [str(text), "not_an_image: a text file"]
     assert printed.err == f"2 files, 1 answered by {model}, 1 without an answer\n"
 
 
-def test_the_table_tells_what_not_to_believe(predictor: Predictor, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_tells_what_not_to_believe(
+    predictor: Predictor, drawn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return predictor.answer(pixels)[0], np.zeros(len(pixels))
 
@@ -231,19 +286,29 @@ def test_the_table_tells_what_not_to_believe(predictor: Predictor, drawn: Path, 
     counts = predict.show(strict, [next(drawn.rglob("*_0000.jpg"))])
     assert capsys.readouterr().out.splitlines()[1].endswith("  abstained, unfamiliar")
     told = predict.told(counts, 1, strict)
-    assert told == "1 file, 1 answered by random, 1 too unsure to be believed, 1 unlike the training images"
+    assert (
+        told
+        == "1 file, 1 answered by random, 1 too unsure to be believed, 1 unlike the training images"
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["image.jpg", "--model", "data/nowhere"], "data/nowhere is no folder: expected what training wrote"),
+        (
+            ["image.jpg", "--model", "data/nowhere"],
+            "data/nowhere is no folder: expected what training wrote",
+        ),
         (["image.jpg", "--name", "heads"], "is missing, so there is no registry here"),
         (["image.jpg", "--model", "imagenet:VGG"], "did you mean VGG19 or VGG16?"),
     ],
 )
 def test_a_mistake_is_told_in_words(
-    words: Sequence[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: Sequence[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -255,7 +320,9 @@ def test_a_mistake_is_told_in_words(
     assert told.startswith("error: ") and message in told and not list(tmp_path.iterdir())
 
 
-def test_pictures_show_where_it_looked(model: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_show_where_it_looked(
+    model: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for path in [*sorted(drawn.glob("*/*.jpg"))[:2], drawn / "b/text.txt"]:
         (tmp_path / "scans" / path.parent.name).mkdir(parents=True, exist_ok=True)
@@ -268,7 +335,9 @@ def test_pictures_show_where_it_looked(model: Path, drawn: Path, tmp_path: Path,
     content = pictures[0].read_bytes()
     row = next(row for row in table(Path("out.csv").read_bytes()) if row["path"] == str(images[0]))
     explainer = gradcam.load(model)
-    heat = explainer.heatmaps(decode(images[0], 1, SIZE)[np.newaxis], [CLASSES.index(row["predicted"])])[0]
+    heat = explainer.heatmaps(
+        decode(images[0], 1, SIZE)[np.newaxis], [CLASSES.index(row["predicted"])]
+    )[0]
     expected = gradcam.overlay(np.asarray(Image.open(images[0]).convert("RGB")), heat)
     assert np.abs(np.asarray(Image.open(pictures[0]), int) - expected).mean() < 8  # JPEG
     pictures[0].unlink()

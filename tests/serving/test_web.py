@@ -41,11 +41,15 @@ def current(root: Path) -> Current:
 
 
 @pytest.fixture(scope="module")
-def address(root: Path, current: Current, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(
+    root: Path, current: Current, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
         app = web.serve(current, web.examples(web.SPLITS, web.CLEAN))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -71,7 +75,13 @@ def named(file: Path) -> tuple[str, bytes]:
 def huge_png() -> bytes:
     """The beginning of a picture of 30,000 by 30,000 pixels."""
     head = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + b"\0\0\0\x09IDAT"
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + head
+        + struct.pack(">I", zlib.crc32(head))
+        + b"\0\0\0\x09IDAT"
+    )
 
 
 def bars(shown: str) -> dict[str, float]:
@@ -84,7 +94,10 @@ def test_one_image_gets_the_predictors_answer(address: str, root: Path, current:
         shown = ask(address, named(file))
         expected = current.model.predictor.predict([file])[0]
         assert bars(shown) == pytest.approx(dict(expected.probabilities), abs=1e-5)
-        assert html.unescape(re.search(r'class="verdict">.*?<strong>(.*?)</strong>', shown)[1]) == expected.predicted
+        assert (
+            html.unescape(re.search(r'class="verdict">.*?<strong>(.*?)</strong>', shown)[1])
+            == expected.predicted
+        )
         assert current.model.predictor.name in shown
         assert 'class="heat"' in shown
 
@@ -94,20 +107,28 @@ def test_many_images_get_a_table(address: str, root: Path, current: Current) -> 
     shown = ask(address, *files)
     written = base64.b64decode(re.search(r'href="data:text/csv[^,]*,(.*?)"', shown)[1]).decode()
     expected = current.model.predictor.predict([content for _, content in files])
-    for row, (name, _), answer in zip(csv.DictReader(io.StringIO(written)), files, expected, strict=True):
+    for row, (name, _), answer in zip(
+        csv.DictReader(io.StringIO(written)), files, expected, strict=True
+    ):
         assert row["path"] == name
         assert row["predicted"] == printable(answer.predicted or "")
-        received = {label: float(row[printable(f"p_{label}")]) for label in CLASSES if not row["error"]}
+        received = {
+            label: float(row[printable(f"p_{label}")]) for label in CLASSES if not row["error"]
+        }
         assert received == pytest.approx(dict(answer.probabilities), abs=1e-5)
     assert re.search("6 files: .*1 without an answer", shown)
 
 
-def test_people_who_ask_at_once_get_their_own_answers(address: str, root: Path, current: Current) -> None:
+def test_people_who_ask_at_once_get_their_own_answers(
+    address: str, root: Path, current: Current
+) -> None:
     files = [*images(root)[:8], *images(root)[:8]]
     with ThreadPoolExecutor(8) as pool:
         shown = list(pool.map(lambda file: ask(address, named(file)), files))
     for file, page in zip(files, shown, strict=True):
-        assert bars(page) == pytest.approx(dict(current.model.predictor.predict([file])[0].probabilities), abs=1e-5)
+        assert bars(page) == pytest.approx(
+            dict(current.model.predictor.predict([file])[0].probabilities), abs=1e-5
+        )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +140,9 @@ def test_people_who_ask_at_once_get_their_own_answers(address: str, root: Path, 
         ("<img src=x>", b"No picture.", "&lt;img src=x&gt;: no answer"),
     ],
 )
-def test_what_is_no_picture_is_told_in_words(address: str, name: str, content: bytes, told: str) -> None:
+def test_what_is_no_picture_is_told_in_words(
+    address: str, name: str, content: bytes, told: str
+) -> None:
     shown = ask(address, (name, content))
     assert told in shown
     assert 'role="alert"' in shown
@@ -146,13 +169,19 @@ def test_gradio_takes_serves_and_fetches_no_file(address: str, root: Path) -> No
 def test_the_page_names_no_other_machine(address: str) -> None:
     page = httpx.get(address).text
     style = httpx.get(f"{address}/theme.css").text
-    found = re.findall(r"""(?:src|href)=["'](.*?)["']""", page) + re.findall(r"""url\(["']?(.*?)["']?\)""", page + style)
+    found = re.findall(r"""(?:src|href)=["'](.*?)["']""", page) + re.findall(
+        r"""url\(["']?(.*?)["']?\)""", page + style
+    )
     assert found
-    assert [name for name in found if "//" in name and not name.startswith((address, "data:"))] == []
+    assert [
+        name for name in found if "//" in name and not name.startswith((address, "data:"))
+    ] == []
     assert "A &lt;tiny&gt; set" in page
 
 
-def test_examples_are_test_images_and_always_the_same(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_are_test_images_and_always_the_same(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = web.examples(web.SPLITS, web.CLEAN)
     assert [label for _, label in shown] == [label for label in sorted(CLASSES) for _ in range(2)]
     assert all(file.is_relative_to(TEST) and file.parent.name == label for file, label in shown)
@@ -165,5 +194,7 @@ def test_examples_are_test_images_and_always_the_same(root: Path, tmp_path: Path
 
 def test_an_example_is_answered_like_an_upload(address: str, root: Path, current: Current) -> None:
     file, _ = web.examples(web.SPLITS, web.CLEAN)[3]
-    assert httpx.post(f"{address}/ask/3", timeout=60).text == web.answer(current, [File(*named(root / file))])
+    assert httpx.post(f"{address}/ask/3", timeout=60).text == web.answer(
+        current, [File(*named(root / file))]
+    )
     assert httpx.post(f"{address}/ask/99").status_code == 404

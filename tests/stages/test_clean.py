@@ -37,7 +37,11 @@ def clean() -> None:
 
 
 def texts(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_every_file_goes_to_one_place_under_its_own_path(root: Path) -> None:
@@ -52,7 +56,11 @@ def test_the_rejected_are_listed_with_their_reasons(root: Path) -> None:
     clean()
     listed = read_table(root / "quarantine.csv")
     assert listed.columns.tolist() == ["path", "reason", "detail", "bytes"]
-    expected = [(path, reason, detail, len(path)) for path, status, reason, detail in ROWS if status == "rejected"]
+    expected = [
+        (path, reason, detail, len(path))
+        for path, status, reason, detail in ROWS
+        if status == "rejected"
+    ]
     assert list(listed.itertuples(index=False, name=None)) == expected
 
 
@@ -62,7 +70,12 @@ def test_raw_is_left_as_it_was(root: Path) -> None:
     assert {path: path.stat() for path in (root / "raw").rglob("*")}.keys() == before.keys()
     for path, was in before.items():
         now = path.stat()
-        assert (now.st_mtime_ns, now.st_ino, now.st_size, now.st_mode) == (was.st_mtime_ns, was.st_ino, was.st_size, was.st_mode)
+        assert (now.st_mtime_ns, now.st_ino, now.st_size, now.st_mode) == (
+            was.st_mtime_ns,
+            was.st_ino,
+            was.st_size,
+            was.st_mode,
+        )
 
 
 def test_copies_are_files_of_their_own(root: Path) -> None:
@@ -87,7 +100,8 @@ def test_a_broken_file_more_changes_nothing_under_clean(root: Path) -> None:
         shutil.rmtree(root / folder)  # as DVC does
     (root / "raw/Training/cat/new.jpg").write_text("broken")
     row = pd.DataFrame(
-        [("Training/cat/new.jpg", "rejected", "not_an_image", "", 6)], columns=[*read_table(root / "files.csv").columns]
+        [("Training/cat/new.jpg", "rejected", "not_an_image", "", 6)],
+        columns=[*read_table(root / "files.csv").columns],
     )
     write_table(pd.concat([read_table(root / "files.csv"), row]), root / "files.csv")
     clean()
@@ -107,14 +121,21 @@ def test_a_rejected_file_of_unknown_size(root: Path) -> None:
 
 def test_a_listed_file_that_is_gone(root: Path) -> None:
     (root / "raw/Training/dog/same.jpg").unlink()
-    with pytest.raises(UserError, match="raw/Training/dog/same.jpg is listed but gone: run the validate stage again"):
+    with pytest.raises(
+        UserError,
+        match="raw/Training/dog/same.jpg is listed but gone: run the validate stage again",
+    ):
         clean()
 
 
 def test_the_pipeline_kept_every_byte(pipeline: Path) -> None:
     def contents(folder: str) -> dict[str, bytes]:
         root = pipeline / "data" / folder
-        return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        return {
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in root.rglob("*")
+            if path.is_file()
+        }
 
     assert contents("clean") | contents("quarantine") == contents("raw")
     assert set(contents("quarantine")) == set(read_table(pipeline / "data/quarantine.csv").path)

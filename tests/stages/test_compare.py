@@ -19,7 +19,11 @@ from tasks.tables import read_table, write_table
 
 pytestmark = pytest.mark.slow
 
-ARCHITECTURES = {"first": 0.5, "second": 0.8, "third": 0.65}  # share of validation images that are right
+ARCHITECTURES = {
+    "first": 0.5,
+    "second": 0.8,
+    "third": 0.65,
+}  # share of validation images that are right
 SIZES = {"first": 100, "second": 300, "third": 200}
 TIMES = {"train_seconds": 1.5, "epoch_seconds": [0.5, 1.0]}
 
@@ -34,7 +38,16 @@ def predictions(right: float, test_right: float, seed: int) -> pd.DataFrame:
             label, hit = number % 2, number < share * 40
             top = rng.uniform(0.5, 1)
             p_a = top if (label == 0) == hit else 1 - top
-            rows.append((f"{part}{number}.png", "ab"[label], part, "ab"[label] if hit else "ba"[label], p_a, 1 - p_a))
+            rows.append(
+                (
+                    f"{part}{number}.png",
+                    "ab"[label],
+                    part,
+                    "ab"[label] if hit else "ba"[label],
+                    p_a,
+                    1 - p_a,
+                )
+            )
     return pd.DataFrame(rows, columns=["path", "label", "split", "predicted", "p_a", "p_b"])
 
 
@@ -55,7 +68,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(root)
         listed = "\n".join(f"  {name}: {{like: cnn_a, filters: [4]}}" for name in ARCHITECTURES)
-        Path("params.yaml").write_text(f"compare: {{rank_by: val_macro_f1}}\narchitectures:\n{listed}\n")
+        Path("params.yaml").write_text(
+            f"compare: {{rank_by: val_macro_f1}}\narchitectures:\n{listed}\n"
+        )
         splits = predictions(1, 1, seed=0)[["path", "label", "split"]]
         write_table(splits.assign(group=splits.path), Path("splits.csv"))
         Path("ensembles").mkdir()
@@ -66,7 +81,9 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def compared(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], dict]:
+def compared(
+    evaluated: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str], dict]:
     """The same compared, and what `compare` returned. Only for reading."""
     root = tmp_path_factory.mktemp("compared")
     shutil.copytree(evaluated, root, dirs_exist_ok=True)
@@ -85,10 +102,14 @@ def results(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def compare() -> tuple[list[str], dict]:
     written = ["comparison.csv", "comparison.json", "shared.csv", "paired.csv", "suspects.csv"]
     main(Path("splits.csv"), Path("results"), Path("ensembles"), *map(Path, written))
-    return pd.read_csv("comparison.csv").architecture.tolist(), json.loads(Path("comparison.json").read_text())
+    return pd.read_csv("comparison.csv").architecture.tolist(), json.loads(
+        Path("comparison.json").read_text()
+    )
 
 
-def test_the_best_on_validation_wins_though_it_is_the_worst_on_test(compared: tuple[Path, list[str], dict]) -> None:
+def test_the_best_on_validation_wins_though_it_is_the_worst_on_test(
+    compared: tuple[Path, list[str], dict],
+) -> None:
     _, order, comparison = compared
     assert order == comparison["architectures"] == ["second", "third", "first"]
     assert (comparison["winner"], comparison["ranked_by"]) == ("second", "val_macro_f1")
@@ -120,9 +141,20 @@ def test_what_params_do_not_list_is_ignored() -> None:
 
 
 def test_between_equals_the_smaller_wins_and_then_the_name() -> None:
-    table = pd.DataFrame({"architecture": ["c", "b", "a", "d"], "val_accuracy": [0.5] * 4, "parameters": [10, 20, 20, 5]})
+    table = pd.DataFrame(
+        {
+            "architecture": ["c", "b", "a", "d"],
+            "val_accuracy": [0.5] * 4,
+            "parameters": [10, 20, 20, 5],
+        }
+    )
     ranked = rank(table.assign(question="all classes"), "val_accuracy", None)
-    assert ranked.architecture.tolist() == ["d", "c", "a", "b"] and ranked["rank"].tolist() == [1, 2, 3, 4]
+    assert ranked.architecture.tolist() == ["d", "c", "a", "b"] and ranked["rank"].tolist() == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 @pytest.mark.parametrize("by", ["val_accuracy", "val_balanced_accuracy"])
@@ -132,7 +164,10 @@ def test_params_say_which_score_ranks(by: str) -> None:
     )
     for name, best in (("first", by), ("second", "")):
         scores = json.loads(Path(f"results/{name}/metrics.json").read_text())
-        scores |= {key: 0.9 if key == best else 0.5 for key in ("val_macro_f1", "val_accuracy", "val_balanced_accuracy")}
+        scores |= {
+            key: 0.9 if key == best else 0.5
+            for key in ("val_macro_f1", "val_accuracy", "val_balanced_accuracy")
+        }
         Path(f"results/{name}/metrics.json").write_text(json.dumps(scores))
     Path("results/first/size.json").write_text('{"parameters": 999}')
     assert compare()[1]["winner"] == "first"
@@ -146,24 +181,51 @@ def test_a_row_says_what_was_compared(compared: tuple[Path, list[str], dict]) ->
     assert (row["rank"], row.question, row.kind) == (2, "all classes", "cnn")
     assert (row.filters, row.kernel, row.dropout, row.batch_size) == (4, 3, 0.3, 32)
     assert (row.parameters, row.epochs, row.seconds) == (200, 2, 1.5)
-    assert (row.train_accuracy, row.val_accuracy, row.test_accuracy, row.overfitting) == (0.9, 0.65, 0.35, "strong")
-    for name in ("val_accuracy", "val_macro_f1", "test_accuracy", "test_macro_f1", "test_without_copies_accuracy"):
+    assert (row.train_accuracy, row.val_accuracy, row.test_accuracy, row.overfitting) == (
+        0.9,
+        0.65,
+        0.35,
+        "strong",
+    )
+    for name in (
+        "val_accuracy",
+        "val_macro_f1",
+        "test_accuracy",
+        "test_macro_f1",
+        "test_without_copies_accuracy",
+    ):
         assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
     scores = json.loads(Path("results/third/metrics.json").read_text())
-    for name in ("test_pr_auc", "test_brier_before", "test_calibration_error", "test_without_copies_images", "best_epoch"):
+    for name in (
+        "test_pr_auc",
+        "test_brier_before",
+        "test_calibration_error",
+        "test_without_copies_images",
+        "best_epoch",
+    ):
         assert row[name] == pytest.approx(scores[name], rel=1e-6)
 
 
 def test_times_are_blank_where_another_machine_trained_the_model() -> None:
     """Then the predictions are not those that the times were taken with."""
-    write_timing({"train_seconds": 2.5, "epoch_seconds": [2.5], "predict_seconds_per_image": 0.0125}, Path("results/first"))
+    write_timing(
+        {"train_seconds": 2.5, "epoch_seconds": [2.5], "predict_seconds_per_image": 0.0125},
+        Path("results/first"),
+    )
     with Path("results/second/predictions.csv").open("a") as file:
         file.write("\n")
     compare()
     table = read_table(Path("comparison.csv")).set_index("architecture")
-    assert table.predict_seconds_per_image.to_dict() == {"first": "0.0125", "second": "", "third": ""}
+    assert table.predict_seconds_per_image.to_dict() == {
+        "first": "0.0125",
+        "second": "",
+        "third": "",
+    }
     assert table.seconds.to_dict() == {"first": "2.5", "second": "", "third": "1.5"}
-    assert table.epochs.to_dict() == dict.fromkeys(ARCHITECTURES, "2") and table.parameters["second"] == "300"
+    assert (
+        table.epochs.to_dict() == dict.fromkeys(ARCHITECTURES, "2")
+        and table.parameters["second"] == "300"
+    )
     assert "seconds" not in Path("comparison.json").read_text()  # it would differ from run to run
 
 
@@ -175,8 +237,15 @@ def test_where_every_test_image_has_a_copy_the_cells_are_blank() -> None:
         write_results(name, predictions(right, test_right=0.5, seed=0))
     comparison = compare()[1]
     row = read_table(Path("comparison.csv")).iloc[0]
-    assert (row.test_without_copies_images, row.test_without_copies_accuracy, row.test_without_copies_macro_f1_low) == ("0", "", "")
-    assert comparison["test_without_copies_images"] == 0 and "test_without_copies_accuracy" not in comparison
+    assert (
+        row.test_without_copies_images,
+        row.test_without_copies_accuracy,
+        row.test_without_copies_macro_f1_low,
+    ) == ("0", "", "")
+    assert (
+        comparison["test_without_copies_images"] == 0
+        and "test_without_copies_accuracy" not in comparison
+    )
 
 
 def test_the_winner_against_the_others(compared: tuple[Path, list[str], dict]) -> None:
@@ -195,11 +264,17 @@ def test_the_suspects_are_those_of_the_main_question() -> None:
     Path("params.yaml").write_text(
         "architectures: {first: {like: cnn_a}, second: {like: cnn_b}, third: {like: cnn_a, positive: b}}\n"
     )
-    write_results("third", predictions(0.8, 0.2, seed=0).replace("a", "not_b").rename(columns={"p_a": "p_not_b"}))
+    write_results(
+        "third",
+        predictions(0.8, 0.2, seed=0).replace("a", "not_b").rename(columns={"p_a": "p_not_b"}),
+    )
     compare()
     found = read_table(Path("suspects.csv"))
     assert len(found) and set(found.split) <= {"validation", "test"} and set(found.models) == {"2"}
-    tables = [read_table(Path(f"results/{name}/predictions.csv")).set_index("path") for name in ("first", "second")]
+    tables = [
+        read_table(Path(f"results/{name}/predictions.csv")).set_index("path")
+        for name in ("first", "second")
+    ]
     wrong = sum((table.predicted != table.label).astype(int) for table in tables)
     assert found.disagree.astype(int).tolist() == wrong[found.path].tolist()
     mean = sum(table.p_a.where(table.label == "a", table.p_b) for table in tables) / 2
@@ -210,7 +285,10 @@ def test_the_suspects_are_those_of_the_main_question() -> None:
 def test_predictions_of_other_images_are_refused() -> None:
     table = read_table(Path("results/third/predictions.csv"))
     write_table(table[1:], Path("results/third/predictions.csv"))
-    with pytest.raises(UserError, match="results/third/predictions.csv has 119 images, expected the 120 of splits.csv"):
+    with pytest.raises(
+        UserError,
+        match="results/third/predictions.csv has 119 images, expected the 120 of splits.csv",
+    ):
         compare()
 
 
@@ -237,11 +315,18 @@ def test_again_gives_the_same_bytes(compared: tuple[Path, list[str], dict]) -> N
 )
 def test_the_columns_of_every_structure(name: str, expected: tuple) -> None:
     columns = columns_of(TABLE[name])
-    assert list(columns) == ["kind", "backbone", "filters", "kernel", "dropout"] and tuple(columns.values()) == expected
+    assert (
+        list(columns) == ["kind", "backbone", "filters", "kernel", "dropout"]
+        and tuple(columns.values()) == expected
+    )
 
 
 def test_every_row_of_the_table_can_be_compared() -> None:
-    assert {columns_of(structure)["kind"] for structure in TABLE.values()} == {"cnn", "transfer", "classical"}
+    assert {columns_of(structure)["kind"] for structure in TABLE.values()} == {
+        "cnn",
+        "transfer",
+        "classical",
+    }
 
 
 def test_what_does_not_apply_is_blank(caplog: pytest.LogCaptureFixture) -> None:
@@ -251,7 +336,9 @@ def test_what_does_not_apply_is_blank(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         compare()
     columns = ["kind", "backbone", "filters", "kernel", "dropout", "batch_size"]
-    assert read_table(Path("comparison.csv")).set_index("architecture")[columns].T.to_dict("list") == {
+    assert read_table(Path("comparison.csv")).set_index("architecture")[columns].T.to_dict(
+        "list"
+    ) == {
         "second": ["transfer", "ResNet50", "", "", "0.5 0.3", "8"],
         "third": ["classical", "", "", "", "", ""],
         "first": ["cnn", "", "32 64 128", "3", "0.3", "32"],
@@ -260,8 +347,13 @@ def test_what_does_not_apply_is_blank(caplog: pytest.LogCaptureFixture) -> None:
     write_table(again, Path("again.csv"))
     assert Path("again.csv").read_bytes() == Path("comparison.csv").read_bytes()
     header, *lines = caplog.messages[0].splitlines()[1:-1]
-    assert header.split()[:3] == ["architecture", "kind", "backbone"] and len({len(line) for line in (header, *lines)}) == 1
-    assert lines[1].split()[:3] == ["third", "classical", "0.900"] and "nan" not in caplog.text.lower()
+    assert (
+        header.split()[:3] == ["architecture", "kind", "backbone"]
+        and len({len(line) for line in (header, *lines)}) == 1
+    )
+    assert (
+        lines[1].split()[:3] == ["third", "classical", "0.900"] and "nan" not in caplog.text.lower()
+    )
 
 
 def test_the_best_cnn_against_the_best_transfer_model() -> None:
@@ -274,9 +366,19 @@ def test_the_best_cnn_against_the_best_transfer_model() -> None:
     order, comparison = compare()
     assert order == ["forest", "second", "third", "first"] and comparison["winner"] == "forest"
     kinds = comparison["best_by_kind"]
-    assert (kinds["winner"], kinds["cnn"]["architecture"], kinds["transfer"]["architecture"]) == ("second", "second", "third")
-    losses = {name: json.loads(Path(f"results/{name}/metrics.json").read_text())["val_log_loss"] for name in ("second", "third")}
-    assert kinds["transfer"]["val_log_loss"] == losses["third"] and kinds["cnn"]["val_log_loss"] == losses["second"]
+    assert (kinds["winner"], kinds["cnn"]["architecture"], kinds["transfer"]["architecture"]) == (
+        "second",
+        "second",
+        "third",
+    )
+    losses = {
+        name: json.loads(Path(f"results/{name}/metrics.json").read_text())["val_log_loss"]
+        for name in ("second", "third")
+    }
+    assert (
+        kinds["transfer"]["val_log_loss"] == losses["third"]
+        and kinds["cnn"]["val_log_loss"] == losses["second"]
+    )
     shown = ("val_accuracy", "test_accuracy", "parameters", "overfitting")
     assert [kinds["transfer"][name] for name in shown] == [0.65, pytest.approx(0.35), 200, "strong"]
     assert [kinds["cnn"][name] for name in shown] == [0.8, pytest.approx(0.2), 300, "none"]
@@ -284,10 +386,18 @@ def test_the_best_cnn_against_the_best_transfer_model() -> None:
 
 def test_one_kind_alone_is_not_compared(compared: tuple[Path, list[str], dict]) -> None:
     assert "best_by_kind" not in compared[2]
-    Path("params.yaml").write_text("architectures: {first: {like: cnn_a}, second: {like: resnet50, positive: b}}\n")
-    write_results("second", predictions(0.8, 0.2, seed=0).replace("a", "not_b").rename(columns={"p_a": "p_not_b"}))
+    Path("params.yaml").write_text(
+        "architectures: {first: {like: cnn_a}, second: {like: resnet50, positive: b}}\n"
+    )
+    write_results(
+        "second",
+        predictions(0.8, 0.2, seed=0).replace("a", "not_b").rename(columns={"p_a": "p_not_b"}),
+    )
     comparison = compare()[1]
-    assert "best_by_kind" not in comparison and comparison["winners"] == {"all classes": "first", "b or not": "second"}
+    assert "best_by_kind" not in comparison and comparison["winners"] == {
+        "all classes": "first",
+        "b or not": "second",
+    }
 
 
 QUESTIONS = """
@@ -301,7 +411,12 @@ architectures:
   fine: {like: cnn_a, labels: {a: [a], b: [b], others: [d, c]}}
 """
 FOLDERS = "abcd"
-CLASSES = {"pairs": ["ab", "rest"], "fine": ["a", "b", "others"], "sure": ["not_c", "c"], "unsure": ["not_c", "c"]}
+CLASSES = {
+    "pairs": ["ab", "rest"],
+    "fine": ["a", "b", "others"],
+    "sure": ["not_c", "c"],
+    "unsure": ["not_c", "c"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -312,8 +427,18 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     it takes it for d; together with d it is right. `third` is right but for the image of b, which it takes for a.
     """
     answers = {
-        "first": [[0.7, 0.1, 0.1, 0.1], [0.2, 0.5, 0.2, 0.1], [0.2, 0.1, 0.3, 0.4], [0.4, 0.1, 0.2, 0.3]],
-        "third": [[0.6, 0.2, 0.1, 0.1], [0.5, 0.3, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1], [0.1, 0.1, 0.1, 0.7]],
+        "first": [
+            [0.7, 0.1, 0.1, 0.1],
+            [0.2, 0.5, 0.2, 0.1],
+            [0.2, 0.1, 0.3, 0.4],
+            [0.4, 0.1, 0.2, 0.3],
+        ],
+        "third": [
+            [0.6, 0.2, 0.1, 0.1],
+            [0.5, 0.3, 0.1, 0.1],
+            [0.1, 0.1, 0.7, 0.1],
+            [0.1, 0.1, 0.1, 0.7],
+        ],
         "sure": [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.7, 0.3]],
         "unsure": [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7]],
         "pairs": [[0.6, 0.4], [0.7, 0.3], [0.6, 0.4], [0.4, 0.6]],
@@ -323,7 +448,11 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "pairs": ["ab", "ab", "rest", "rest"], "fine": ["a", "b", "others", "others"],
         "sure": ["not_c", "not_c", "c", "not_c"], "unsure": ["not_c", "not_c", "c", "not_c"],
     }  # fmt: skip
-    splits = [(f"{part}/{path}", path, part) for part in ("training", "validation", "test") for path in "dacb"]
+    splits = [
+        (f"{part}/{path}", path, part)
+        for part in ("training", "validation", "test")
+        for path in "dacb"
+    ]
     table = pd.DataFrame(splits, columns=["path", "label", "split"])
     root = tmp_path_factory.mktemp("asked")
     write_table(table.assign(group=table.path), root / "splits.csv")
@@ -333,7 +462,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.insert(0, "predicted", [classes[index] for index in np.argmax(probabilities, axis=1)])
         rows.insert(0, "label", truth.get(name, list(FOLDERS)))
         parts = [
-            rows.assign(path=[f"{part}/{path}" for path in FOLDERS], split=part) for part in ("training", "validation", "test")
+            rows.assign(path=[f"{part}/{path}" for path in FOLDERS], split=part)
+            for part in ("training", "validation", "test")
         ]
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.chdir(root)
@@ -348,12 +478,20 @@ def questions(asked: Path) -> None:
     shutil.copytree(asked, Path(), dirs_exist_ok=True)
 
 
-def test_each_question_has_its_ranking_and_its_winner(questions: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_question_has_its_ranking_and_its_winner(
+    questions: None, caplog: pytest.LogCaptureFixture
+) -> None:
     """And those that several models can answer are told."""
     with caplog.at_level("INFO"):
         comparison = compare()[1]
-    told = [message for message in caplog.messages if message.startswith("all models that can answer")]
-    assert [message.splitlines()[0].partition(": ")[2] for message in told] == ["c or not", "ab, rest", "a, b, others"]
+    told = [
+        message for message in caplog.messages if message.startswith("all models that can answer")
+    ]
+    assert [message.splitlines()[0].partition(": ")[2] for message in told] == [
+        "c or not",
+        "ab, rest",
+        "a, b, others",
+    ]
     assert told[0].splitlines()[2].split()[:2] == ["sure", "c"]
     table = pd.read_csv("comparison.csv")
     assert list(zip(table.question, table["rank"], table.architecture, strict=True)) == [
@@ -362,14 +500,23 @@ def test_each_question_has_its_ranking_and_its_winner(questions: None, caplog: p
     ]  # fmt: skip
     assert (comparison["winner"], comparison["question"]) == ("third", "all classes")
     assert comparison["architectures"] == ["third", "first"] and comparison["val_accuracy"] == 0.75
-    assert comparison["winners"] == {"all classes": "third", "c or not": "sure", "ab, rest": "pairs", "a, b, others": "fine"}
+    assert comparison["winners"] == {
+        "all classes": "third",
+        "c or not": "sure",
+        "ab, rest": "pairs",
+        "a, b, others": "fine",
+    }
 
 
 def test_params_say_which_question_is_the_main_one(questions: None) -> None:
     Path("params.yaml").write_text(QUESTIONS.replace("MAIN", "c or not"))
     order, comparison = compare()
     assert order == ["sure", "unsure", "third", "first", "pairs", "fine"]
-    assert (comparison["winner"], comparison["question"], comparison["val_accuracy"]) == ("sure", "c or not", 1)
+    assert (comparison["winner"], comparison["question"], comparison["val_accuracy"]) == (
+        "sure",
+        "c or not",
+        1,
+    )
     assert comparison["architectures"] == ["sure", "unsure"]
 
 
@@ -400,19 +547,36 @@ def test_models_are_compared_on_the_questions_they_share(questions: None) -> Non
     ]  # fmt: skip
     row = shared.set_index(["question", "architecture"])
     for prefix in ("val", "test"):
-        scores = row[[f"{prefix}_accuracy", f"{prefix}_balanced_accuracy", f"{prefix}_macro_f1", f"{prefix}_roc_auc"]]
-        assert scores.loc[("c or not", "first")].tolist() == pytest.approx([0.75, 0.5, (6 / 7) / 2, 1])
+        scores = row[
+            [
+                f"{prefix}_accuracy",
+                f"{prefix}_balanced_accuracy",
+                f"{prefix}_macro_f1",
+                f"{prefix}_roc_auc",
+            ]
+        ]
+        assert scores.loc[("c or not", "first")].tolist() == pytest.approx(
+            [0.75, 0.5, (6 / 7) / 2, 1]
+        )
         assert scores.loc[("c or not", "third")].tolist() == [1, 1, 1, 1]
-        assert scores.loc[("a, b, others", "fine")].tolist()[:3] == pytest.approx([0.75, 2 / 3, (1 + 0 + 4 / 5) / 3])
-        assert scores.loc[("a, b, others", "third")].tolist()[:3] == pytest.approx([0.75, 2 / 3, (2 / 3 + 0 + 1) / 3])
-        assert scores.loc[("ab, rest", "pairs")].tolist() == pytest.approx([0.75, 0.75, (4 / 5 + 2 / 3) / 2, 3.5 / 4])
+        assert scores.loc[("a, b, others", "fine")].tolist()[:3] == pytest.approx(
+            [0.75, 2 / 3, (1 + 0 + 4 / 5) / 3]
+        )
+        assert scores.loc[("a, b, others", "third")].tolist()[:3] == pytest.approx(
+            [0.75, 2 / 3, (2 / 3 + 0 + 1) / 3]
+        )
+        assert scores.loc[("ab, rest", "pairs")].tolist() == pytest.approx(
+            [0.75, 0.75, (4 / 5 + 2 / 3) / 2, 3.5 / 4]
+        )
     low, high = shared.test_accuracy_low[3], shared.test_accuracy_high[3]
     assert (low, high) == pytest.approx(beta.ppf([0.025, 0.975], 3.5, 1.5), abs=0.01)
 
 
 def test_models_of_one_question_share_no_other(compared: tuple[Path, list[str], dict]) -> None:
     assert (compared[0] / "shared.csv").read_text() == ",".join(SHARED) + "\n"
-    Path("params.yaml").write_text("architectures: {first: {like: cnn_a, positive: b}, second: {like: cnn_a, positive: b}}\n")
+    Path("params.yaml").write_text(
+        "architectures: {first: {like: cnn_a, positive: b}, second: {like: cnn_a, positive: b}}\n"
+    )
     compare()
     assert Path("shared.csv").read_text() == ",".join(SHARED) + "\n"
 

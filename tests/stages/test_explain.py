@@ -23,7 +23,9 @@ def table(pipeline: Path) -> pd.DataFrame:
     return read_table(pipeline / FOLDER / "explanations.csv")
 
 
-def test_each_row_is_a_prediction_with_its_kind_and_two_pictures(pipeline: Path, table: pd.DataFrame) -> None:
+def test_each_row_is_a_prediction_with_its_kind_and_two_pictures(
+    pipeline: Path, table: pd.DataFrame
+) -> None:
     predictions = read_table(pipeline / "data/results/tiny/predictions.csv").set_index("path")
     assert list(table) == [*COLUMNS, "picture", "overlay"]
     assert set(table.label) == set(CLASSES)
@@ -32,14 +34,18 @@ def test_each_row_is_a_prediction_with_its_kind_and_two_pictures(pipeline: Path,
         assert (row.label, row.predicted, row.split) == (known.label, known.predicted, known.split)
         assert float(row.confidence) == known[f"p_{row.predicted}"]
         assert row.kind == ("right" if row.label == row.predicted else "wrong")
-        picture, overlay = (Image.open(pipeline / FOLDER / name) for name in (row.picture, row.overlay))
+        picture, overlay = (
+            Image.open(pipeline / FOLDER / name) for name in (row.picture, row.overlay)
+        )
         assert picture.format == overlay.format == "JPEG"
         assert max(picture.size) == SIDE
         assert overlay.size == picture.size
         assert np.ptp(np.asarray(overlay), axis=2).max() > 50  # colours over a grey picture
 
 
-def test_the_sanity_check_tells_that_random_weights_change_the_maps(pipeline: Path, table: pd.DataFrame) -> None:
+def test_the_sanity_check_tells_that_random_weights_change_the_maps(
+    pipeline: Path, table: pd.DataFrame
+) -> None:
     sanity = json.loads((pipeline / FOLDER / "sanity.json").read_text())
     assert sanity["reason"] is None
     assert sanity["images"] == len(table)
@@ -53,7 +59,9 @@ def test_the_surest_are_chosen_once_of_each_group() -> None:
         ("d", "cat", "cat", "training", 1.0), ("e", "cat", "dog", "test", 0.2), ("f", "cat", "dog", "test", 0.1),
         ("g", "dog", "dog", "test", 0.4), ("h", "dog", "dog", "test", 0.4),
     ]  # fmt: skip
-    predictions = pd.DataFrame(rows, columns=["path", "label", "predicted", "split", "p_cat"]).assign(p_dog=lambda t: 1 - t.p_cat)
+    predictions = pd.DataFrame(
+        rows, columns=["path", "label", "predicted", "split", "p_cat"]
+    ).assign(p_dog=lambda t: 1 - t.p_cat)
     splits = pd.DataFrame({"path": list("abcdefgh"), "group": list("aacdaffh")})
     chosen = choose(predictions, splits, Explain(right=2, wrong=1))
     assert chosen.path.tolist() == ["b", "c", "f", "g", "h"]

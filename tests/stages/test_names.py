@@ -30,7 +30,11 @@ from tests.support.page import parse
 from tests.support.pipeline import enter, run_stage
 
 EACH = 8  # images of a class
-MODEL, RESULTS, EXPLANATIONS = Path("data/models/tiny"), Path("data/results/tiny"), Path("data/explanations/tiny")
+MODEL, RESULTS, EXPLANATIONS = (
+    Path("data/models/tiny"),
+    Path("data/results/tiny"),
+    Path("data/explanations/tiny"),
+)
 PARAMS = """
 split: {validation: 0.3, test: 0.3}
 architectures: {tiny: {like: plain_cnn}}
@@ -40,9 +44,14 @@ register: {model: tiny, gate: null}
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Glyph")
-@settings(quick, max_examples=EXAMPLES or 1, phases=[Phase.explicit, *[Phase.generate] * bool(EXAMPLES)])
+@settings(
+    quick, max_examples=EXAMPLES or 1, phases=[Phase.explicit, *[Phase.generate] * bool(EXAMPLES)]
+)
 @given(classes(2, 4), st.lists(names(), min_size=EACH, max_size=EACH, unique=True))
-@example(["$5_$10", "Corn_(maize)", "_a\rb|<i>", "é" * 127], ["\r", "x" * 251, "a\nb", " lead", "-rf", "a\\nb", "#a?", "NA"])
+@example(
+    ["$5_$10", "Corn_(maize)", "_a\rb|<i>", "é" * 127],
+    ["\r", "x" * 251, "a\nb", " lead", "-rf", "a\\nb", "#a?", "NA"],
+)
 def test_any_names_go_through_all_stages(labels: list[str], files: list[str]) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
         enter(Path(folder), monkeypatch)
@@ -50,7 +59,9 @@ def test_any_names_go_through_all_stages(labels: list[str], files: list[str]) ->
         Path("tasks").symlink_to(ROOT / "tasks")
         paths = draw(labels, files)
         write_table(scan(Path("data/raw"), Limits(10**6, 10**6)), Path("data/files.csv"), "%.3f")
-        Path("data/validation.json").write_text("[]")  # Great Expectations costs seconds, and `pipeline` has such names too
+        Path("data/validation.json").write_text(
+            "[]"
+        )  # Great Expectations costs seconds, and `pipeline` has such names too
         run_stage("clean")
         run_stage("split")
         train()
@@ -77,7 +88,9 @@ def train() -> None:
     splits = read_table(Path("data/splits.csv"))
     labels, rng = sorted(set(splits.label)), np.random.default_rng(1)
     shares = rng.dirichlet(np.ones(len(labels)), len(splits))
-    told = splits[["path", "label", "split"]].assign(predicted=[labels[index] for index in shares.argmax(axis=1)], distance=0.5)
+    told = splits[["path", "label", "split"]].assign(
+        predicted=[labels[index] for index in shares.argmax(axis=1)], distance=0.5
+    )
     columns = pd.DataFrame(shares, columns=[f"p_{label}" for label in labels])
     write_table(told.join(columns), RESULTS / "predictions.csv")
     history = {"epoch": [1, 2], "accuracy": 0.5, "loss": 1.0, "val_accuracy": 0.5, "val_loss": 1.0}
@@ -85,9 +98,17 @@ def train() -> None:
     (RESULTS / "size.json").write_text('{"parameters": 9}')
     Image.new("L", (8, 8)).save(RESULTS / "samples.jpg")
     MODEL.mkdir(parents=True)
-    for name, content in {"classes.json": labels, "calibration.json": {"temperature": 1.0}, "summary.txt": 0}.items():
+    for name, content in {
+        "classes.json": labels,
+        "calibration.json": {"temperature": 1.0},
+        "summary.txt": 0,
+    }.items():
         (MODEL / name).write_text(json.dumps(content))
-    explained = told.drop(columns="distance").head(2).assign(confidence=0.5, kind="right", picture="", overlay="")
+    explained = (
+        told.drop(columns="distance")
+        .head(2)
+        .assign(confidence=0.5, kind="right", picture="", overlay="")
+    )
     write_table(explained, EXPLANATIONS / "explanations.csv")
     (EXPLANATIONS / "sanity.json").write_text(json.dumps({"reason": "it guesses", "images": 0}))
 
@@ -100,10 +121,18 @@ def check(labels: list[str], paths: list[str]) -> None:
     version = MlflowClient().get_model_version("tiny", "1")
     tags, recalls = versions.read_tags(version), [f"test_recall_{label}" for label in labels]
     assert [float(tags[name]) for name in recalls] == [scores[name] for name in recalls]
-    assert len([name for name in mlflow.get_run(version.run_id).data.metrics if name.startswith("test_recall_")]) == len(labels)
+    assert len(
+        [
+            name
+            for name in mlflow.get_run(version.run_id).data.metrics
+            if name.startswith("test_recall_")
+        ]
+    ) == len(labels)
     assert json.loads(Path("data/registration.json").read_text(encoding="utf-8"))["champion"] == 1
     page = parse(Path("data/report/report.html").read_text(encoding="utf-8"))
-    assert {attributes["data-label"] for _, attributes in page.tags if "data-label" in attributes} == set(labels)
+    assert {
+        attributes["data-label"] for _, attributes in page.tags if "data-label" in attributes
+    } == set(labels)
     header = rows.make_header([f"p_{label}" for label in labels])
     assert len(set(header)) == len(header) and "".join(header).isprintable()
 
@@ -114,7 +143,14 @@ def test_markdown_shows_a_name_as_it_is(name: str) -> None:
     rendered = MarkdownIt("gfm-like", {"linkify": False}).render(
         f"- {escape_markdown(name)}: 3\n\n| {escape_markdown(name)} |\n|---|\n"
     )
-    shown = printable(name).strip(" ").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    shown = (
+        printable(name)
+        .strip(" ")
+        .replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace(">", "&gt;")
+        .replace('"', "&quot;")
+    )
     plain = rendered.replace("<!-- -->", "").replace("&lt;!-- --&gt;", "")
     assert plain.startswith(f"<ul>\n<li>{shown}") and "<th>" in plain and "<a " not in plain
 

@@ -51,7 +51,9 @@ def challenge(predicted: str, name: str = "other", **scores: float) -> dict:
     shutil.copytree(Path("data/results") / winner(), Path("data/results") / name)
     (Path("data/models") / name / "summary.txt").write_text(name)
     table = read_table(Path("data/results") / name / "predictions.csv")
-    write_table(table.assign(predicted=table[predicted]), Path("data/results") / name / "predictions.csv")
+    write_table(
+        table.assign(predicted=table[predicted]), Path("data/results") / name / "predictions.csv"
+    )
     metrics = Path("data/results") / name / "metrics.json"
     metrics.write_text(json.dumps(json.loads(metrics.read_text()) | scores))
     Path("data/comparison.json").write_text(json.dumps({"winner": name}))
@@ -67,7 +69,13 @@ def toy_champion(first: str) -> int:
     """Make a champion that says of every test image what `first` says, without a look, and return its version."""
     table = read_table(Path("data/results") / first / "predictions.csv").query("split == 'test'")
     hashes = [file_sha256(Path("data/clean") / path) for path in table.path]
-    toy = toy_registry.register(Path("toy").resolve(), dict(zip(hashes, table.predicted, strict=True)), CLASSES, [], name="tiny")
+    toy = toy_registry.register(
+        Path("toy").resolve(),
+        dict(zip(hashes, table.predicted, strict=True)),
+        CLASSES,
+        [],
+        name="tiny",
+    )
     MlflowClient().set_registered_model_alias("tiny", "champion", toy.version)
     return int(toy.version)
 
@@ -81,7 +89,10 @@ def numbers(client: MlflowClient) -> list[int]:
 
 
 def aliases(client: MlflowClient) -> dict[str, int]:
-    return {alias: int(version) for alias, version in client.get_registered_model("tiny").aliases.items()}
+    return {
+        alias: int(version)
+        for alias, version in client.get_registered_model("tiny").aliases.items()
+    }
 
 
 def packed() -> str:
@@ -94,38 +105,67 @@ def test_the_first_version_is_the_champion_and_says_what_it_is(registered: Mlflo
     assert numbers(registered) == [1]
     assert aliases(registered) == {"champion": 1, "challenger": 1}
     assert (receipt["version"], receipt["champion"], receipt["champion_before"]) == (1, 1, None)
-    assert receipt["verdict"] == "promoted" and receipt["reason"].startswith("the first champion; macro F1")
+    assert receipt["verdict"] == "promoted" and receipt["reason"].startswith(
+        "the first champion; macro F1"
+    )
     assert receipt["architecture"] == winner() and receipt["looks"] == 1
     assert receipt["model_sha256"] == folder_sha256(Path("data/models") / winner())
     scores = json.loads((Path("data/results") / winner() / "metrics.json").read_text())
-    assert version.tags["architecture"] == winner() and json.loads(version.tags["classes"]) == CLASSES
+    assert (
+        version.tags["architecture"] == winner() and json.loads(version.tags["classes"]) == CLASSES
+    )
     told = {name: value for name, value in scores.items() if name.startswith(("val_", "test_"))}
-    assert {name: float(value) for name, value in versions.read_tags(version).items() if name in told} == told
-    assert registered.get_run(version.run_id).data.params["architecture"] == winner()  # of its training
+    assert {
+        name: float(value) for name, value in versions.read_tags(version).items() if name in told
+    } == told
+    assert (
+        registered.get_run(version.run_id).data.params["architecture"] == winner()
+    )  # of its training
 
 
-def test_a_look_is_told_in_the_receipt_the_registry_and_the_history(registered: MlflowClient) -> None:
+def test_a_look_is_told_in_the_receipt_the_registry_and_the_history(
+    registered: MlflowClient,
+) -> None:
     receipt, line = json.loads(RECEIPT.read_text()), lines()[-1]
-    assert len(lines()) == 1 and line["event"] == "look" and line["who"] and line["when"].startswith("20")
+    assert (
+        len(lines()) == 1
+        and line["event"] == "look"
+        and line["who"]
+        and line["when"].startswith("20")
+    )
     tags = registered.get_model_version("tiny", "1").tags
-    assert json.loads(tags[f"line {line['when']}"]) == line and tags["gate"] == f"promoted: {line['reason']}"
+    assert (
+        json.loads(tags[f"line {line['when']}"]) == line
+        and tags["gate"] == f"promoted: {line['reason']}"
+    )
     assert receipt["numbers"] == line["numbers"] and receipt["checks"] == line["checks"]
     scores = json.loads((Path("data/results") / winner() / "metrics.json").read_text())
     assert line["numbers"]["macro_f1"] == scores["test_macro_f1"]
     assert line["hashes"]["params"] == file_sha256(Path("params.yaml"))
-    assert line["hashes"]["splits"] == file_sha256(Path("data/splits.csv")) and len(line["hashes"]["test"]) == 64
+    assert (
+        line["hashes"]["splits"] == file_sha256(Path("data/splits.csv"))
+        and len(line["hashes"]["test"]) == 64
+    )
 
 
 def test_a_version_keeps_the_images_it_was_given(registered: MlflowClient) -> None:
     splits = read_table(Path("data/splits.csv"))
     with versions.fetched(registered.get_model_version("tiny", "1")) as folder:
         seen = read_table(versions.artifact(folder, "seen"))
-    assert set(seen.sha256) == set(splits.sha256[splits.split.isin(["training", "validation", "withheld"])])
-    assert set(seen.sha256[seen.split == "withheld"]) == set(splits.sha256[splits.split == "withheld"]) != set()
+    assert set(seen.sha256) == set(
+        splits.sha256[splits.split.isin(["training", "validation", "withheld"])]
+    )
+    assert (
+        set(seen.sha256[seen.split == "withheld"])
+        == set(splits.sha256[splits.split == "withheld"])
+        != set()
+    )
     assert seen.hash.str.len().isin([0, 60]).all() and (seen.hash.str.len() == 60).any()
 
 
-def test_links_into_the_cache_of_dvc_are_registered_as_files(client: MlflowClient, tmp_path: Path) -> None:
+def test_links_into_the_cache_of_dvc_are_registered_as_files(
+    client: MlflowClient, tmp_path: Path
+) -> None:
     """As `dvc config cache.type symlink` leaves them."""
     shutil.copytree(Path("data/models") / winner(), Path("data/models/linked"))
     shutil.copytree(Path("data/results") / winner(), Path("data/results/linked"))
@@ -135,7 +175,9 @@ def test_links_into_the_cache_of_dvc_are_registered_as_files(client: MlflowClien
     Path("data/comparison.json").write_text(json.dumps({"winner": "linked"}))
     receipt = register()
     with versions.fetched(client.get_model_version(receipt["model"], receipt["version"])) as folder:
-        assert (folder / "artifacts/thresholds.json").read_bytes() == Path("data/results/linked/thresholds.json").read_bytes()
+        assert (folder / "artifacts/thresholds.json").read_bytes() == Path(
+            "data/results/linked/thresholds.json"
+        ).read_bytes()
         assert not any(path.is_symlink() for path in folder.rglob("*"))
 
 
@@ -145,7 +187,10 @@ def test_a_second_time_changes_nothing_but_the_thresholds(client: MlflowClient) 
     evaluated = file.read_text()
     assert packed() == evaluated
     receipts = []
-    for text in (json.dumps(json.loads(evaluated) | {"confidence": 0.123}), evaluated):  # the store is all tests': set it back
+    for text in (
+        json.dumps(json.loads(evaluated) | {"confidence": 0.123}),
+        evaluated,
+    ):  # the store is all tests': set it back
         file.write_text(text)
         receipts.append(register())
         assert packed() == text
@@ -155,7 +200,9 @@ def test_a_second_time_changes_nothing_but_the_thresholds(client: MlflowClient) 
     assert receipts[0] == receipts[1] and PROMOTIONS.read_bytes() == history
 
 
-def test_a_better_one_is_promoted_and_a_rollback_outlasts_the_next_run_but_not_a_new_model(client: MlflowClient) -> None:
+def test_a_better_one_is_promoted_and_a_rollback_outlasts_the_next_run_but_not_a_new_model(
+    client: MlflowClient,
+) -> None:
     """The first champion is a Keras model that predicts anew; the challengers know the truth."""
     first = winner()
     table = read_table(Path("data/results") / first / "predictions.csv").query("split == 'test'")
@@ -166,7 +213,11 @@ def test_a_better_one_is_promoted_and_a_rollback_outlasts_the_next_run_but_not_a
     assert receipt["numbers"]["challenger_macro_f1"] == 1
     promote.roll_back(client, "tiny", "not on bright scans")
     receipt = register()
-    assert aliases(client)["champion"] == 1 and receipt["champion"] == 1 and receipt["verdict"] == "stands"
+    assert (
+        aliases(client)["champion"] == 1
+        and receipt["champion"] == 1
+        and receipt["verdict"] == "stands"
+    )
     assert receipt["reason"].startswith("version 1 stays champion: the rollback of ")
     assert "(not on bright scans) took this one back" in receipt["reason"]
     assert [line["event"] for line in lines()] == ["look", "look", "rollback"]
@@ -174,7 +225,9 @@ def test_a_better_one_is_promoted_and_a_rollback_outlasts_the_next_run_but_not_a
     assert challenge("label", "newer")["champion"] == 4
 
 
-def test_an_equal_one_is_refused_once_and_an_altered_champion_stops_the_stage(client: MlflowClient) -> None:
+def test_an_equal_one_is_refused_once_and_an_altered_champion_stops_the_stage(
+    client: MlflowClient,
+) -> None:
     """Though its score on validation, and the one it claims on test, are higher."""
     toy = toy_champion(winner())
     receipt = challenge("predicted", val_macro_f1=1.0, test_macro_f1=1.0)
@@ -183,7 +236,9 @@ def test_an_equal_one_is_refused_once_and_an_altered_champion_stops_the_stage(cl
     again = register()
     assert again["verdict"] == "refused" and "and not again: refused: macro F1" in again["reason"]
     assert len(lines()) == 2 and again["numbers"] == receipt["numbers"]
-    (toy_registry.files(client.get_model_version("tiny", str(toy))) / "answers.json").write_text("{}")
+    (toy_registry.files(client.get_model_version("tiny", str(toy))) / "answers.json").write_text(
+        "{}"
+    )
     with pytest.raises(UserError, match="version 2 of tiny is not what was registered"):
         register()
 
@@ -199,23 +254,42 @@ def test_an_empty_registry_gets_the_champion_that_the_history_names_and_no_other
     assert receipt["reason"].startswith("it is the champion already, since the look of")
     assert PROMOTIONS.read_bytes() == history  # nothing was looked at again
     fresh.delete_registered_model_alias("tiny", "champion")
-    change = {"when": "2999-01-01T00:00:00.000000Z", "event": "promotion", "champion": 7, "champion_sha256": "f" * 64}
-    promotions.append(PROMOTIONS, lines()[0] | {"champion_before_sha256": lines()[0]["champion_sha256"]} | change)
+    change = {
+        "when": "2999-01-01T00:00:00.000000Z",
+        "event": "promotion",
+        "champion": 7,
+        "champion_sha256": "f" * 64,
+    }
+    promotions.append(
+        PROMOTIONS, lines()[0] | {"champion_before_sha256": lines()[0]["champion_sha256"]} | change
+    )
     receipt = register()
     assert receipt["champion"] is None and receipt["verdict"] == "undecided"
     assert "names the champion: version 7 there, model ffffffff" in receipt["reason"]
 
 
-def test_what_is_registered_answers_like_the_training_in_the_order_of_its_own_classes(client: MlflowClient) -> None:
+def test_what_is_registered_answers_like_the_training_in_the_order_of_its_own_classes(
+    client: MlflowClient,
+) -> None:
     """Bytes of image files in; the class and the probabilities of predictions.csv out.
 
     The same model file for renamed classes is another version, and names them in its own order.
     """
     predictions = read_table(Path("data/results") / winner() / "predictions.csv")
-    images = pd.DataFrame({"image": [(Path("data/clean") / path).read_bytes() for path in predictions.path]})
+    images = pd.DataFrame(
+        {"image": [(Path("data/clean") / path).read_bytes() for path in predictions.path]}
+    )
     answers = mlflow.pyfunc.load_model("models:/tiny@champion").predict(images)
     columns = [f"p_{label}" for label in CLASSES]
-    assert list(answers.columns) == ["predicted", "confidence", "abstained", "unfamiliar", "distance", *columns, "error"]
+    assert list(answers.columns) == [
+        "predicted",
+        "confidence",
+        "abstained",
+        "unfamiliar",
+        "distance",
+        *columns,
+        "error",
+    ]
     assert answers.predicted.tolist() == predictions.predicted.tolist()
     assert np.abs(answers[columns].to_numpy(float) - predictions[columns].to_numpy()).max() < 1e-5
     assert np.abs(answers.confidence - predictions[columns].max(axis=1)).max() < 1e-5
@@ -224,6 +298,10 @@ def test_what_is_registered_answers_like_the_training_in_the_order_of_its_own_cl
     register()
     assert numbers(client) == [1, 2]
     after = mlflow.pyfunc.load_model("models:/tiny/2").predict(images[:1])
-    assert [column for column in after if column.startswith("p_")] == [f"p_{label}" for label in renamed]
-    assert [after[f"p_{label}"][0] for label in renamed] == pytest.approx([answers[column][0] for column in columns])
+    assert [column for column in after if column.startswith("p_")] == [
+        f"p_{label}" for label in renamed
+    ]
+    assert [after[f"p_{label}"][0] for label in renamed] == pytest.approx(
+        [answers[column][0] for column in columns]
+    )
     assert renamed.index(after.predicted[0]) == CLASSES.index(answers.predicted[0])

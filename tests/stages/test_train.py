@@ -47,7 +47,9 @@ def runs(root: Path) -> list:
     return client.search_runs([experiment.experiment_id], "params.architecture = 'tiny'")
 
 
-def test_a_killed_stage_resumes_with_the_same_bytes_in_the_same_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_stage_resumes_with_the_same_bytes_in_the_same_run(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, told = contents(workspace), []
     for name in OUTPUTS:
         (workspace / "data" / name).unlink()
@@ -65,10 +67,14 @@ def test_a_killed_stage_resumes_with_the_same_bytes_in_the_same_run(workspace: P
     assert told == [1, 2, 3]
     assert contents(workspace) == before
     assert not (workspace / ".cache/checkpoints/tiny.npz").exists()
-    assert len(runs(workspace)) == 2  # the one of the pipeline, and one for both parts of this training
+    assert (
+        len(runs(workspace)) == 2
+    )  # the one of the pipeline, and one for both parts of this training
 
 
-def test_a_store_that_is_away_costs_no_training(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_away_costs_no_training(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = contents(workspace)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     run_stage("train@tiny")
@@ -78,27 +84,51 @@ def test_a_store_that_is_away_costs_no_training(workspace: Path, monkeypatch: py
 def test_predictions_are_those_of_the_saved_model(pipeline: Path) -> None:
     predictions = read_table(pipeline / "data/results/tiny/predictions.csv")
     classes = json.loads((pipeline / "data/models/tiny/classes.json").read_text())
-    assert predictions.columns.tolist() == ["path", "label", "split", "predicted", "distance", *[f"p_{label}" for label in classes]]
-    pixels = np.stack([decode(pipeline / "data/clean" / path, 1, (16, 20)) for path in predictions.path])
+    assert predictions.columns.tolist() == [
+        "path",
+        "label",
+        "split",
+        "predicted",
+        "distance",
+        *[f"p_{label}" for label in classes],
+    ]
+    pixels = np.stack(
+        [decode(pipeline / "data/clean" / path, 1, (16, 20)) for path in predictions.path]
+    )
     probabilities, distances = saved.load(pipeline / "data/models/tiny").answer(pixels)
     assert classes == CLASSES
-    assert np.abs(predictions[[f"p_{label}" for label in classes]].to_numpy() - probabilities).max() < 1e-5
+    assert (
+        np.abs(predictions[[f"p_{label}" for label in classes]].to_numpy() - probabilities).max()
+        < 1e-5
+    )
     assert np.abs(predictions.distance - distances).max() < 1e-5
-    assert predictions.predicted.tolist() == [classes[index] for index in probabilities.argmax(axis=1)]
+    assert predictions.predicted.tolist() == [
+        classes[index] for index in probabilities.argmax(axis=1)
+    ]
 
 
-def test_the_temperature_is_the_best_for_validation_and_changes_no_prediction(pipeline: Path) -> None:
+def test_the_temperature_is_the_best_for_validation_and_changes_no_prediction(
+    pipeline: Path,
+) -> None:
     """The plain Keras model answers first; what the table holds is its answer at that temperature."""
     predictions = read_table(pipeline / "data/results/tiny/predictions.csv")
-    model = keras.saving.load_model(pipeline / "data/models/tiny/model.keras", safe_mode=True, compile=False)
-    pixels = np.stack([decode(pipeline / "data/clean" / path, 1, (16, 20)) for path in predictions.path])
+    model = keras.saving.load_model(
+        pipeline / "data/models/tiny/model.keras", safe_mode=True, compile=False
+    )
+    pixels = np.stack(
+        [decode(pipeline / "data/clean" / path, 1, (16, 20)) for path in predictions.path]
+    )
     raw = model.predict(pixels, verbose=0)
-    degrees = json.loads((pipeline / "data/models/tiny/calibration.json").read_text())["temperature"]
+    degrees = json.loads((pipeline / "data/models/tiny/calibration.json").read_text())[
+        "temperature"
+    ]
     validation = (predictions.split == "validation").to_numpy()
     targets = predictions.label.map(CLASSES.index).to_numpy(int)
     assert degrees == pytest.approx(temperature.fit(raw[validation], targets[validation]), rel=1e-3)
     expected = temperature.apply(raw, degrees)
-    assert np.abs(predictions[[f"p_{label}" for label in CLASSES]].to_numpy() - expected).max() < 1e-5
+    assert (
+        np.abs(predictions[[f"p_{label}" for label in CLASSES]].to_numpy() - expected).max() < 1e-5
+    )
     assert predictions.predicted.tolist() == [CLASSES[index] for index in raw.argmax(axis=1)]
 
 
@@ -110,7 +140,9 @@ KINDS = {
     "frozen": FROZEN,
     "cut_below_the_map": FROZEN.model_copy(update={"phases": (PHASE,)}),
     "pixels": FOREST,
-    "features": FOREST.model_copy(update={"features": Backbone(backbone="MobileNet", options={"alpha": 0.5}, weights=None)}),
+    "features": FOREST.model_copy(
+        update={"features": Backbone(backbone="MobileNet", options={"alpha": 0.5}, weights=None)}
+    ),
 }
 
 
@@ -123,36 +155,62 @@ def toy() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_of_a_model_is_what_its_folder_answers(
-    kind: str, toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kind: str,
+    toy: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Cached features, cut networks and classifiers on features: the same probabilities and distances, by another way."""
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO")
     structure, size, classes = KINDS[kind], (32, 32), ["a", "b", "c"]
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (70, *size, 1), dtype=np.uint8) // rng.integers(1, 9, (70, 1, 1, 1), dtype=np.uint8)
-    images = Images(pixels, np.arange(70), np.arange(70, dtype=np.int32) % 3, np.ones(70, np.float32))
-    splits = pd.DataFrame({"path": "x", "label": "a", "split": ["training", "training", "validation", "test"] * 17 + ["test"] * 2})
+    pixels = rng.integers(0, 256, (70, *size, 1), dtype=np.uint8) // rng.integers(
+        1, 9, (70, 1, 1, 1), dtype=np.uint8
+    )
+    images = Images(
+        pixels, np.arange(70), np.arange(70, dtype=np.int32) % 3, np.ones(70, np.float32)
+    )
+    splits = pd.DataFrame(
+        {
+            "path": "x",
+            "label": "a",
+            "split": ["training", "training", "validation", "test"] * 17 + ["test"] * 2,
+        }
+    )
     model, network = untrained(structure, size, images)
-    section = Architecture(structure=structure, train=Train(image_size=size, channels=1, test_views=("mirrored",)))
+    section = Architecture(
+        structure=structure, train=Train(image_size=size, channels=1, test_views=("mirrored",))
+    )
     saved.save(model, network, classes, section.train.form, section.train.test_views, Path("model"))
     for _ in range(2):
         table = stage.predict_all(Path("model"), section, images, splits, classes)
-    assert "is damaged" not in caplog.text  # pooled features and statistics of one network lie apart in the cache
+    assert (
+        "is damaged" not in caplog.text
+    )  # pooled features and statistics of one network lie apart in the cache
     probabilities, distances = saved.load(Path("model")).answer(pixels)
-    assert np.abs(table[[f"p_{label}" for label in classes]].to_numpy() - probabilities).max() < 1e-5
+    assert (
+        np.abs(table[[f"p_{label}" for label in classes]].to_numpy() - probabilities).max() < 1e-5
+    )
     assert np.abs(table.distance - distances).max() < 1e-5 and table.distance.std() > 1e-3
     assert table.predicted.tolist() == [classes[index] for index in probabilities.argmax(axis=1)]
 
 
-def untrained(structure: Cnn | Transfer | Classical, size: tuple[int, int], images: Images) -> tuple:
+def untrained(
+    structure: Cnn | Transfer | Classical, size: tuple[int, int], images: Images
+) -> tuple:
     """Return a model at random and its network of features, or a classifier fitted to what that makes of the images."""
     keras.utils.set_random_seed(0)
     if isinstance(structure, Cnn):
         return build_model(structure, size, 1, 3), None
     if isinstance(structure, Transfer):
         return backbones.build_transfer(structure, size, 1, 3), None
-    network = backbones.build_features(structure.features, structure.pooling, size, 1) if structure.features else None
+    network = (
+        backbones.build_features(structure.features, structure.pooling, size, 1)
+        if structure.features
+        else None
+    )
     inputs = fitting.classical_inputs(network, structure, images)[0]
     return classical.fit(structure, inputs, images.targets, images.weights, 0, 1), network
 
@@ -160,15 +218,28 @@ def untrained(structure: Cnn | Transfer | Classical, size: tuple[int, int], imag
 def test_every_image_that_is_used_is_predicted_once(pipeline: Path) -> None:
     splits = read_table(pipeline / "data/splits.csv").query("split != 'withheld'")
     predictions = read_table(pipeline / "data/results/plain/predictions.csv")
-    assert predictions[["path", "label", "split"]].values.tolist() == splits[["path", "label", "split"]].values.tolist()
+    assert (
+        predictions[["path", "label", "split"]].values.tolist()
+        == splits[["path", "label", "split"]].values.tolist()
+    )
 
 
 def test_history_and_timing(pipeline: Path) -> None:
     history = read_table(pipeline / "data/results/tiny/history.csv")
-    assert history.columns.tolist() == ["epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate"]
+    assert history.columns.tolist() == [
+        "epoch",
+        "accuracy",
+        "loss",
+        "val_accuracy",
+        "val_loss",
+        "learning_rate",
+    ]
     assert history.epoch.tolist() == ["1", "2", "3"]
     (kept,) = (pipeline / "data/timing").glob("tiny_*.json")
-    timing, size = json.loads(kept.read_text()), json.loads((pipeline / "data/results/tiny/size.json").read_text())
+    timing, size = (
+        json.loads(kept.read_text()),
+        json.loads((pipeline / "data/results/tiny/size.json").read_text()),
+    )
     model = keras.saving.load_model(pipeline / "data/models/tiny/model.keras", compile=False)
     assert size == {"parameters": model.count_params()}
     assert len(timing["epoch_seconds"]) == 3
@@ -178,13 +249,21 @@ def test_history_and_timing(pipeline: Path) -> None:
 
 def test_the_run_says_what_decided_the_result(pipeline: Path) -> None:
     (run,) = runs(pipeline)
-    assert run.data.params["train.epochs"] == "3" and run.data.params["structure.filters"] == "(4, 8)"
+    assert (
+        run.data.params["train.epochs"] == "3" and run.data.params["structure.filters"] == "(4, 8)"
+    )
     assert run.data.params["train.augmentation.rotation"] == "5.0"
     assert run.data.tags["data_sha256"] == file_sha256(pipeline / "data/splits.csv")
     assert run.data.tags[PREDICTIONS] == file_sha256(pipeline / "data/results/tiny/predictions.csv")
     client = MlflowClient(f"sqlite:///{pipeline}/mlflow.db")
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")] == [1, 2, 3]
-    assert run.data.metrics["train_seconds"] > 0 and run.data.metrics["predict_seconds_per_image"] > 0
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")] == [
+        1,
+        2,
+        3,
+    ]
+    assert (
+        run.data.metrics["train_seconds"] > 0 and run.data.metrics["predict_seconds_per_image"] > 0
+    )
 
 
 def test_equal_models_are_equal_files(tmp_path: Path) -> None:
@@ -202,7 +281,10 @@ def test_equal_models_are_equal_files(tmp_path: Path) -> None:
     assert files[0] == files[1]
     assert zipfile.ZipFile(tmp_path / "a.keras").testzip() is None
     loaded = keras.saving.load_model(tmp_path / "a.keras", safe_mode=True)
-    assert all(np.array_equal(one, other) for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True))
+    assert all(
+        np.array_equal(one, other)
+        for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True)
+    )
 
 
 def test_a_checkpoint_is_keyed_by_all_that_decides_the_result(workspace: Path) -> None:

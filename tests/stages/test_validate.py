@@ -24,7 +24,9 @@ NO_LIMITS = Limits()
 
 def save(path: Path, size: tuple[int, int] = (40, 36), seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, size[::-1], dtype=np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, size[::-1], dtype=np.uint8)).save(
+        path
+    )
     return path
 
 
@@ -35,7 +37,13 @@ def row(raw: Path, path: str, limits: Limits = NO_LIMITS) -> pd.Series:
 def test_a_usable_image(tmp_path: Path) -> None:
     path = save(tmp_path / "Training/cat/a.png")
     found = row(tmp_path, "Training/cat/a.png")
-    assert found[["subset", "label", "status", "format", "mode"]].tolist() == ["training", "cat", "usable", "PNG", "L"]
+    assert found[["subset", "label", "status", "format", "mode"]].tolist() == [
+        "training",
+        "cat",
+        "usable",
+        "PNG",
+        "L",
+    ]
     assert (found.width, found.height, found.bytes) == (40, 36, path.stat().st_size)
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     values = np.asarray(Image.open(path))
@@ -54,9 +62,17 @@ def test_width_and_height_are_those_of_the_upright_picture(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "empty"), (b"text", "not_an_image"), (None, "truncated"), (b"x" * 5000, "too_many_bytes")]
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"text", "not_an_image"),
+        (None, "truncated"),
+        (b"x" * 5000, "too_many_bytes"),
+    ],
 )
-def test_a_rejected_file_keeps_its_row_with_a_reason(tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_a_rejected_file_keeps_its_row_with_a_reason(
+    tmp_path: Path, content: bytes | None, reason: str
+) -> None:
     whole = save(tmp_path / "cat/whole.png").read_bytes()
     (tmp_path / "cat/bad.png").write_bytes(whole[:-400] if content is None else content)
     files = scan(tmp_path, Limits(max_bytes=4000))
@@ -90,7 +106,13 @@ def test_class_folders_without_subsets(tmp_path: Path) -> None:
 
 
 def test_litter_has_no_row_and_what_has_no_class_is_left_aside(tmp_path: Path) -> None:
-    for path in ("train/cat/a.png", "train/cat/.b.png", "__MACOSX/cat/._a.png", "train/dog/c.png", "test/d.png"):
+    for path in (
+        "train/cat/a.png",
+        "train/cat/.b.png",
+        "__MACOSX/cat/._a.png",
+        "train/dog/c.png",
+        "test/d.png",
+    ):
         save(tmp_path / path)
     files = scan(tmp_path, Limits())
     assert files.path.tolist() == ["test/d.png", "train/cat/a.png", "train/dog/c.png"]
@@ -116,21 +138,34 @@ def test_an_empty_folder_says_how_to_get_images(tmp_path: Path, exists: bool) ->
     raw = tmp_path / "raw"
     if exists:
         (raw / "cat").mkdir(parents=True)
-    with pytest.raises(UserError, match="expected images in class folders, found no file; `make data FROM=<folder>`"):
+    with pytest.raises(
+        UserError,
+        match="expected images in class folders, found no file; `make data FROM=<folder>`",
+    ):
         scan(raw, Limits())
 
 
 def write_params(root: Path, expectations: str) -> None:
-    (root / "params.yaml").write_text(f"validate: {{expectations: {expectations}}}\narchitectures: {{cnn_a: {{}}}}\n")
+    (root / "params.yaml").write_text(
+        f"validate: {{expectations: {expectations}}}\narchitectures: {{cnn_a: {{}}}}\n"
+    )
 
 
 def validate() -> list[dict]:
-    main(Path("raw"), Path("data/files.csv"), Path("data/validation.json"), Path("data/decoding.json"), Path("data/data_docs"))
+    main(
+        Path("raw"),
+        Path("data/files.csv"),
+        Path("data/validation.json"),
+        Path("data/decoding.json"),
+        Path("data/data_docs"),
+    )
     return json.loads(Path("data/validation.json").read_text())
 
 
 @pytest.mark.slow
-def test_an_error_stops_with_names_after_everything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_stops_with_names_after_everything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for number in range(3):
         save(Path(f"raw/cat/{number}.png"), seed=number)
@@ -139,18 +174,36 @@ def test_an_error_stops_with_names_after_everything_is_written(tmp_path: Path, m
     with pytest.raises(UserError) as caught:
         validate()
     message = str(caught.value)
-    assert "usable_share: expected at least 90% of the files to be usable images; 1 of 4 files do not: cat/notes.txt" in message
+    assert (
+        "usable_share: expected at least 90% of the files to be usable images; 1 of 4 files do not: cat/notes.txt"
+        in message
+    )
     assert "classes: expected at least 2 classes; found 1: cat" in message
-    assert "images_per_class: expected at least 10 usable images in each class; 1 of 1 classes do not: cat" in message
+    assert (
+        "images_per_class: expected at least 10 usable images in each class; 1 of 1 classes do not: cat"
+        in message
+    )
     assert message.count("error:") == 3 and "Mend the files" in message
-    results = {result["expectation"]: result for result in json.loads(Path("data/validation.json").read_text())}
-    assert not results["usable_share"]["met"] and results["usable_share"]["offenders"] == ["cat/notes.txt"]
-    assert read_table(Path("data/files.csv")).path.tolist() == ["cat/0.png", "cat/1.png", "cat/2.png", "cat/notes.txt"]
+    results = {
+        result["expectation"]: result
+        for result in json.loads(Path("data/validation.json").read_text())
+    }
+    assert not results["usable_share"]["met"] and results["usable_share"]["offenders"] == [
+        "cat/notes.txt"
+    ]
+    assert read_table(Path("data/files.csv")).path.tolist() == [
+        "cat/0.png",
+        "cat/1.png",
+        "cat/2.png",
+        "cat/notes.txt",
+    ]
     assert Path("data/data_docs/index.html").is_file()
 
 
 @pytest.mark.slow
-def test_the_same_as_a_warning_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_same_as_a_warning_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     save(Path("raw/cat/a.png"), size=(30, 8))
     write_params(
@@ -162,15 +215,28 @@ def test_the_same_as_a_warning_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
         results = {result["expectation"]: result for result in validate()}
     assert "contrast" not in results
     assert [name for name, result in results.items() if not result["met"]] == ["classes", "side"]
-    assert "warn: side: expected images of at least 9 pixels on the shorter side; 1 of 1 images do not: cat/a.png" in caplog.text
+    assert (
+        "warn: side: expected images of at least 9 pixels on the shorter side; 1 of 1 images do not: cat/a.png"
+        in caplog.text
+    )
 
 
 def usable(**columns: list) -> pd.DataFrame:
     """Rows of usable images that meet every expectation, but for the given columns."""
     count = len(next(iter(columns.values())))
     numbers = [str(number) for number in range(count)]
-    rows = {"path": [f"{number}.png" for number in numbers], "label": ["cat", "dog"] * (count // 2), "status": ["usable"] * count}
-    rows |= {"width": [64] * count, "height": [64] * count, "std": [9.0] * count, "sha256": numbers, "format": ["PNG"] * count}
+    rows = {
+        "path": [f"{number}.png" for number in numbers],
+        "label": ["cat", "dog"] * (count // 2),
+        "status": ["usable"] * count,
+    }
+    rows |= {
+        "width": [64] * count,
+        "height": [64] * count,
+        "std": [9.0] * count,
+        "sha256": numbers,
+        "format": ["PNG"] * count,
+    }
     rows["levels"] = [99] * count
     return pd.DataFrame(rows | columns)
 
@@ -179,7 +245,18 @@ TABLES = {
     "fine": usable(std=[1.0] * 4),
     "one class": usable(label=["cat"] * 4),
     "the rest": usable(
-        path=["0.png", "1.png", "2.png", "a.jpg", "b.png", "c.jpeg", "d.tif", "e.dcm", "f.dcm", "g.png"],
+        path=[
+            "0.png",
+            "1.png",
+            "2.png",
+            "a.jpg",
+            "b.png",
+            "c.jpeg",
+            "d.tif",
+            "e.dcm",
+            "f.dcm",
+            "g.png",
+        ],
         label=["cat"] * 9 + ["dog"],
         status=["rejected"] * 3 + ["usable"] * 7,
         format=[*["PNG"] * 5, "MPO", "TIFF", "PNG", "DICOM", "PNG"],
@@ -206,7 +283,10 @@ BROKEN = {
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict]]:
     """The results of each of `TABLES` by expectation."""
-    small = {"images_per_class": {"minimum": 2, "level": "warn"}, "imbalance": {"maximum": 5, "level": "warn"}}
+    small = {
+        "images_per_class": {"minimum": 2, "level": "warn"},
+        "imbalance": {"maximum": 5, "level": "warn"},
+    }
     expectations = Expectations.model_validate(small)
     docs = tmp_path_factory.mktemp("docs")
     return {
@@ -235,10 +315,14 @@ def test_a_broken_expectation_names_its_offenders(name: str, verdicts: dict) -> 
 
 
 @pytest.mark.slow
-def test_a_class_of_unusable_files_counts_as_empty_and_ten_of_many_offenders_are_named(tmp_path: Path) -> None:
+def test_a_class_of_unusable_files_counts_as_empty_and_ten_of_many_offenders_are_named(
+    tmp_path: Path,
+) -> None:
     """All of them are kept."""
     files = usable(label=["cat", "dog"] * 14, status=["usable", "rejected"] * 14, std=[0.0] * 28)
-    results = {result["expectation"]: result for result in judge(files, Expectations(), tmp_path / "docs")}
+    results = {
+        result["expectation"]: result for result in judge(files, Expectations(), tmp_path / "docs")
+    }
     assert results["classes"]["met"]
     assert results["images_per_class"]["offenders"] == ["dog"]
     contrast = results["contrast"]
@@ -247,10 +331,14 @@ def test_a_class_of_unusable_files_counts_as_empty_and_ten_of_many_offenders_are
 
 
 @pytest.mark.slow
-def test_offenders_of_any_name_are_named_as_they_are_and_no_markup_of_the_pages(tmp_path: Path) -> None:
+def test_offenders_of_any_name_are_named_as_they_are_and_no_markup_of_the_pages(
+    tmp_path: Path,
+) -> None:
     names = list(dict.fromkeys(["<b>&amp;", "&lt;", *ODD]))[: len(ODD) // 2 * 2]
     files = usable(path=[f"{name}.png" for name in names], std=[0.0] * len(names))
-    results = {result["expectation"]: result for result in judge(files, Expectations(), tmp_path / "docs")}
+    results = {
+        result["expectation"]: result for result in judge(files, Expectations(), tmp_path / "docs")
+    }
     assert results["contrast"]["offenders"] == sorted(files.path)
     pages = "".join(page.read_text() for page in (tmp_path / "docs").rglob("*.html"))
     assert "&lt;b&gt;&amp;amp;" in pages and "<b>&amp;" not in pages
@@ -259,11 +347,18 @@ def test_offenders_of_any_name_are_named_as_they_are_and_no_markup_of_the_pages(
 def test_the_table_of_the_pipeline(pipeline: Path) -> None:
     files = read_table(pipeline / "data/files.csv")
     assert list(files.columns) == list(COLUMNS)
-    on_disk = [path.relative_to(pipeline / "data/raw").as_posix() for path in (pipeline / "data/raw").rglob("*") if path.is_file()]
+    on_disk = [
+        path.relative_to(pipeline / "data/raw").as_posix()
+        for path in (pipeline / "data/raw").rglob("*")
+        if path.is_file()
+    ]
     assert files.path.tolist() == sorted(on_disk)
     assert sorted(set(files.label)) == CLASSES
     rejected = files[files.status == "rejected"].set_index("path").reason.to_dict()
-    assert rejected == {"Training/01/notes.txt": "not_an_image", "Training/NA/truncated.jpg": "truncated"}
+    assert rejected == {
+        "Training/01/notes.txt": "not_an_image",
+        "Training/NA/truncated.jpg": "truncated",
+    }
 
 
 def test_a_second_look_writes_the_same_bytes(workspace: Path, pipeline: Path) -> None:

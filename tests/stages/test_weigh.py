@@ -27,7 +27,9 @@ def test_the_weights_of_the_brain_tumour_set() -> None:
 
 def test_weighted_counts_are_equal() -> None:
     weights = weigh(labels(a=10, b=30, c=5), ["a", "b", "c"], "balanced")
-    assert [weights["a"] * 10, weights["b"] * 30, weights["c"] * 5] == pytest.approx([15, 15, 15], abs=1e-4)
+    assert [weights["a"] * 10, weights["b"] * 30, weights["c"] * 5] == pytest.approx(
+        [15, 15, 15], abs=1e-4
+    )
 
 
 def test_the_classes_keep_their_order() -> None:
@@ -39,8 +41,13 @@ def test_without_a_method_all_weigh_one() -> None:
     assert weigh(labels(a=10, b=30), ["a", "b"], "none") == {"a": 1.0, "b": 1.0}
 
 
-@pytest.mark.parametrize(("method", "expected"), [("balanced", {"01": 2.0, "NA": 0.666667}), ("none", {"01": 1.0, "NA": 1.0})])
-def test_only_training_rows_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, expected: dict) -> None:
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [("balanced", {"01": 2.0, "NA": 0.666667}), ("none", {"01": 1.0, "NA": 1.0})],
+)
+def test_only_training_rows_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, expected: dict
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(f"weigh: {{method: {method}}}\narchitectures: {{cnn_a: {{}}}}\n")
     rows = (
@@ -57,13 +64,23 @@ def test_only_training_rows_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def ask_of(folders: str, architectures: str) -> dict[str, list[tuple[str, float]]]:
     """The weights of each architecture, in order, of a set whose training images are named by their folders, one letter each."""
-    Path("params.yaml").write_text(f"architectures:\n{textwrap.indent(textwrap.dedent(architectures), '  ')}\n")
-    write_table(pd.DataFrame([(folder, "training") for folder in folders], columns=["label", "split"]), Path("splits.csv"))
+    Path("params.yaml").write_text(
+        f"architectures:\n{textwrap.indent(textwrap.dedent(architectures), '  ')}\n"
+    )
+    write_table(
+        pd.DataFrame([(folder, "training") for folder in folders], columns=["label", "split"]),
+        Path("splits.csv"),
+    )
     main(Path("splits.csv"), Path("weights"))
-    return {file.stem: list(json.loads(file.read_text()).items()) for file in sorted(Path("weights").iterdir())}
+    return {
+        file.stem: list(json.loads(file.read_text()).items())
+        for file in sorted(Path("weights").iterdir())
+    }
 
 
-def test_every_architecture_has_weights_in_the_order_of_its_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_architecture_has_weights_in_the_order_of_its_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of 12 images 6 are of a, 3 of b, 2 of c and 1 of d. The two ways to write the groups are one question."""
     monkeypatch.chdir(tmp_path)
     weights = ask_of(
@@ -83,7 +100,9 @@ def test_every_architecture_has_weights_in_the_order_of_its_outputs(tmp_path: Pa
     }
 
 
-def test_all_questions_that_do_not_fit_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_questions_that_do_not_fit_are_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         ask_of(
@@ -110,5 +129,7 @@ def test_the_weights_of_the_pipeline(pipeline: Path) -> None:
     weights = json.loads((pipeline / "data/class_weights/tiny.json").read_text())
     splits = read_table(pipeline / "data/splits.csv").query("split == 'training'")
     assert list(weights) == CLASSES
-    expected = {label: len(splits) / (4 * count) for label, count in splits.label.value_counts().items()}
+    expected = {
+        label: len(splits) / (4 * count) for label, count in splits.label.value_counts().items()
+    }
     assert weights == pytest.approx(expected, abs=1e-6)

@@ -15,7 +15,10 @@ NO_DEPENDENCY = {
         Path("tasks/registry/requirements.py"),
     }
 }
-FLAT = (Path("tasks"), Path("tasks/params"))  # where files are depended on one by one; other rooms as folders
+FLAT = (
+    Path("tasks"),
+    Path("tasks/params"),
+)  # where files are depended on one by one; other rooms as folders
 
 
 @cache
@@ -40,7 +43,9 @@ def imports(path: Path) -> frozenset[str]:
 def local_imports(path: Path) -> set[Path]:
     """Return the files of this project that a file imports; packages are only folders here."""
     candidates = {Path(*name.split(".")).with_suffix(".py") for name in imports(path)}
-    return {candidate for candidate in candidates if (ROOT / candidate).is_file()} - NO_DEPENDENCY.get(path, set())
+    return {
+        candidate for candidate in candidates if (ROOT / candidate).is_file()
+    } - NO_DEPENDENCY.get(path, set())
 
 
 def needs(*paths: Path) -> set[Path]:

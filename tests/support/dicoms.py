@@ -19,7 +19,9 @@ IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (
 JPEG, JPEG2000, RLE = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"
 
 
-def describe(pixels: np.ndarray, photometric: str = "", bits_stored: int = 0, **header: object) -> Dataset:
+def describe(
+    pixels: np.ndarray, photometric: str = "", bits_stored: int = 0, **header: object
+) -> Dataset:
     """A data set around (rows, columns), (rows, columns, 3) or (frames, rows, columns) values of 8 or 16 bits."""
     colours = pixels.ndim == 3 and pixels.shape[2] == 3
     frames = len(pixels) if pixels.ndim == 3 and not colours else 1
@@ -63,7 +65,9 @@ def dicom(pixels: np.ndarray, syntax: str = EXPLICIT, **header: object) -> bytes
         data.compress(RLE, generate_instance_uid=False)
     if syntax in (JPEG, JPEG2000):
         frames = pixels if pixels.ndim == 3 and data.SamplesPerPixel == 1 else [pixels]
-        data.PixelData = encapsulate([_packed(frame, "JPEG" if syntax == JPEG else "JPEG2000") for frame in frames])
+        data.PixelData = encapsulate(
+            [_packed(frame, "JPEG" if syntax == JPEG else "JPEG2000") for frame in frames]
+        )
         data["PixelData"].is_undefined_length = True
     if syntax == BIG_ENDIAN and pixels.itemsize == 2:
         data.PixelData = pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
@@ -77,10 +81,14 @@ def _packed(frame: np.ndarray, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def grey(seed: int = 0, bits: int = 12, shape: tuple[int, ...] = (24, 32), dtype: str = "u2") -> np.ndarray:
+def grey(
+    seed: int = 0, bits: int = 12, shape: tuple[int, ...] = (24, 32), dtype: str = "u2"
+) -> np.ndarray:
     """Smooth random values that use all `bits`."""
     coarse = np.random.default_rng(seed).integers(0, 256, (3, 4), dtype=np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC), dtype=float)
+    smooth = np.asarray(
+        Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC), dtype=float
+    )
     smooth = (smooth - smooth.min()) / np.ptp(smooth) * (2**bits - 1)
     return (np.rint(smooth) - (2 ** (bits - 1) if dtype.startswith("i") else 0)).astype(dtype)
 
@@ -116,7 +124,11 @@ def palette() -> dict[str, object]:
 
 def samples() -> dict[str, bytes]:
     """Small whole files of every kind."""
-    eight, twelve, stack = grey(0, 8, dtype="u1"), grey(), np.stack([grey(seed) for seed in range(3)])
+    eight, twelve, stack = (
+        grey(0, 8, dtype="u1"),
+        grey(),
+        np.stack([grey(seed) for seed in range(3)]),
+    )
     enhanced = describe(stack, bits_stored=12)
     group = Dataset()
     group.FrameVOILUTSequence = [window(2000, 1000)]
@@ -127,7 +139,14 @@ def samples() -> dict[str, bytes]:
         "implicit": dicom(twelve, IMPLICIT, bits_stored=12),
         "big endian": dicom(twelve, BIG_ENDIAN, bits_stored=12),
         "deflated": dicom(twelve, DEFLATED, bits_stored=12),
-        "signed": dicom(grey(dtype="i2"), bits_stored=12, RescaleSlope=2, RescaleIntercept=-10, WindowCenter=40, WindowWidth=400),
+        "signed": dicom(
+            grey(dtype="i2"),
+            bits_stored=12,
+            RescaleSlope=2,
+            RescaleIntercept=-10,
+            WindowCenter=40,
+            WindowWidth=400,
+        ),
         "tables": dicom(
             twelve,
             ModalityLUTSequence=[table(list(range(4096)), 0, 16)],
@@ -168,7 +187,9 @@ def mutations(content: bytes, rng: np.random.Generator) -> Iterator[bytes]:
 
 def nest(depth: int) -> bytes:
     """Sequences of undefined length, each in an item of the one before; they are never closed."""
-    return struct.pack("<HH2s2xLHHL", 0x0008, 0x1140, b"SQ", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF) * int(depth)
+    return struct.pack(
+        "<HH2s2xLHHL", 0x0008, 0x1140, b"SQ", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF
+    ) * int(depth)
 
 
 def _flip(content: bytes, start: int, stop: int, rng: np.random.Generator) -> bytes:

@@ -43,7 +43,9 @@ def draw_head(label: str, rng: np.random.Generator, size: int = 128) -> Image.Im
     return _scan(_shells(r, rng) + _inside(r, BRAIN_EDGE) * brain, rng)
 
 
-def draw_set(root: Path, counts: Mapping[str, Mapping[str, int]], seed: int = 0, size: int = 128) -> None:
+def draw_set(
+    root: Path, counts: Mapping[str, Mapping[str, int]], seed: int = 0, size: int = 128
+) -> None:
     """Write `root/<subset>/<label>/<label>_<index>.jpg` for `counts[subset][label]` images each.
 
     An empty subset name puts the class folders directly under `root`. Every image is a function of seed, size, subset,
@@ -53,7 +55,9 @@ def draw_set(root: Path, counts: Mapping[str, Mapping[str, int]], seed: int = 0,
         path.write_bytes(_jpeg(draw_head(label, _generator(seed, subset, label, index), size)))
 
 
-def draw_folders(root: Path, counts: Mapping[str, Mapping[str, int]], seed: int = 0, size: int = 128) -> None:
+def draw_folders(
+    root: Path, counts: Mapping[str, Mapping[str, int]], seed: int = 0, size: int = 128
+) -> None:
     """As `draw_set`, for class folders of any name: they get the heads of LABELS in turn."""
     for path, subset, folder, index in _places(root, counts):
         label = LABELS[list(counts[subset]).index(folder) % len(LABELS)]
@@ -73,7 +77,9 @@ def draw_demo(root: Path) -> None:
     _add_copies(root / "Training", root / "Testing")
 
 
-def _places(root: Path, counts: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[Path, str, str, int]]:
+def _places(
+    root: Path, counts: Mapping[str, Mapping[str, int]]
+) -> Iterator[tuple[Path, str, str, int]]:
     """Path, subset, label and index of every image to draw, its folder made."""
     for subset, labels in counts.items():
         for label, count in labels.items():
@@ -83,7 +89,9 @@ def _places(root: Path, counts: Mapping[str, Mapping[str, int]]) -> Iterator[tup
 
 
 def _generator(seed: int, subset: str, label: str, index: int) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32(subset.encode()), zlib.crc32(label.encode()), index])
+    return np.random.default_rng(
+        [seed, zlib.crc32(subset.encode()), zlib.crc32(label.encode()), index]
+    )
 
 
 # Anatomy: every function works on arrays of shape (size, size), tissue brightness runs from 0 to 1. Doubles throughout,
@@ -117,22 +125,35 @@ def _brain(u: np.ndarray, v: np.ndarray, r: np.ndarray, rng: np.random.Generator
     folds = np.abs(_noise(size, 17, rng) + 0.4 * _noise(size, 30, rng))
     furrows = np.clip(1 - folds / 0.45, 0, 1) * cortex
     matter = 0.5 + 0.04 * _noise(size, 5, rng) + 0.02 * _noise(size, 28, rng) - 0.1 * cortex
-    fissure = np.exp(-(((u + 0.008 * _noise(size, 5, rng)) / 0.022) ** 2)) * _ramp(np.abs(v), 0.2, 0.4)
+    fissure = np.exp(-(((u + 0.008 * _noise(size, 5, rng)) / 0.022) ** 2)) * _ramp(
+        np.abs(v), 0.2, 0.4
+    )
     return matter - rng.uniform(0.12, 0.26) * furrows - 0.22 * fissure + _ventricles(u, v, rng)
 
 
 def _ventricles(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Two curved horns mirrored at the mid-line, darker than the tissue around them."""
-    centre, length, width = rng.uniform(-0.12, 0.08), rng.uniform(0.2, 0.34), rng.uniform(0.04, 0.085)
+    centre, length, width = (
+        rng.uniform(-0.12, 0.08),
+        rng.uniform(0.2, 0.34),
+        rng.uniform(0.04, 0.085),
+    )
     along = (v - centre) / length
-    across = (np.abs(u + 0.01 * _noise(len(u), 4, rng)) - 0.07 - rng.uniform(0.04, 0.12) * along**2) / width
+    across = (
+        np.abs(u + 0.01 * _noise(len(u), 4, rng)) - 0.07 - rng.uniform(0.04, 0.12) * along**2
+    ) / width
     return -rng.uniform(0.2, 0.36) * _inside(np.hypot(along, across), 1, 0.3)
 
 
-def _glioma(brain: np.ndarray, u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _glioma(
+    brain: np.ndarray, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Large and ragged inside one hemisphere: dark core, bright rim, a faint halo that fades into the tissue."""
     side = rng.choice([-1, 1])
-    centre, radius = (side * rng.uniform(0.32, 0.44), rng.uniform(-0.36, 0.36)), rng.uniform(0.22, 0.38)
+    centre, radius = (
+        (side * rng.uniform(0.32, 0.44), rng.uniform(-0.36, 0.36)),
+        rng.uniform(0.22, 0.38),
+    )
     ragged = 0.25 * _noise(len(u), 7, rng) + 0.12 * _noise(len(u), 16, rng)
     d = _distance(u, v, centre, radius) + ragged
     halo, core = _inside(d, 1.45, 0.9), _inside(d, 0.7, 0.35)
@@ -141,18 +162,26 @@ def _glioma(brain: np.ndarray, u: np.ndarray, v: np.ndarray, rng: np.random.Gene
     return brain + strength * (0.12 * halo + 0.32 * rim - 0.4 * core)
 
 
-def _meningioma(brain: np.ndarray, u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _meningioma(
+    brain: np.ndarray, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Round, bright and even, seated broadly on the inner edge of the skull, anywhere but at the base."""
     angle, radius = rng.uniform(-0.8, 0.8) * np.pi - np.pi / 2, rng.uniform(0.14, 0.29)
     reach = BRAIN_EDGE - rng.uniform(0.55, 0.85) * radius
-    d = _distance(u, v, (reach * np.cos(angle), reach * np.sin(angle)), radius) + 0.06 * _noise(len(u), 10, rng)
+    d = _distance(u, v, (reach * np.cos(angle), reach * np.sin(angle)), radius) + 0.06 * _noise(
+        len(u), 10, rng
+    )
     return _fill(brain, _inside(d, 1, 0.2), rng)
 
 
-def _pituitary(brain: np.ndarray, u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _pituitary(
+    brain: np.ndarray, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """A small bright oval on the mid-line, low in the head."""
     centre, radius = (rng.normal(0, 0.02), rng.uniform(0.5, 0.6)), rng.uniform(0.085, 0.14)
-    return _fill(brain, _inside(_distance(u, v * rng.uniform(0.85, 1.1), centre, radius), 1, 0.35), rng)
+    return _fill(
+        brain, _inside(_distance(u, v * rng.uniform(0.85, 1.1), centre, radius), 1, 0.35), rng
+    )
 
 
 _LESIONS = {"glioma_tumor": _glioma, "meningioma_tumor": _meningioma, "pituitary_tumor": _pituitary}
@@ -183,7 +212,9 @@ def _noise(size: int, cells: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float64)
 
 
-def _distance(u: np.ndarray, v: np.ndarray, centre: tuple[float, float], radius: float) -> np.ndarray:
+def _distance(
+    u: np.ndarray, v: np.ndarray, centre: tuple[float, float], radius: float
+) -> np.ndarray:
     """Distance from `centre` in multiples of `radius`."""
     return np.hypot(u - centre[0], v - centre[1]) / radius
 
@@ -225,14 +256,18 @@ def _jpeg(image: Image.Image, quality: int = JPEG_QUALITY) -> bytes:
 
 
 def _add_unusable(training: Path) -> None:
-    (training / "glioma_tumor/notes.txt").write_text("A text file that somebody left among the images.\n")
+    (training / "glioma_tumor/notes.txt").write_text(
+        "A text file that somebody left among the images.\n"
+    )
     whole = _jpeg(_demo_head("Training", "meningioma_tumor", SPARE_INDEX))
     (training / "meningioma_tumor/truncated.jpg").write_bytes(whole[: len(whole) * 3 // 5])
     (training / "no_tumor/empty.jpg").write_bytes(b"")
 
 
 def _add_misleading(training: Path) -> None:
-    _demo_head("Training", "pituitary_tumor", SPARE_INDEX).save(training / "pituitary_tumor/png_named_jpg.jpg", "PNG")
+    _demo_head("Training", "pituitary_tumor", SPARE_INDEX).save(
+        training / "pituitary_tumor/png_named_jpg.jpg", "PNG"
+    )
     for label in ("glioma_tumor", "meningioma_tumor"):
         head = _demo_head("Training", label, SPARE_INDEX + 1)
         (training / label / "same_name_in_two_classes.jpg").write_bytes(_jpeg(head))
@@ -247,17 +282,28 @@ def _add_copies(training: Path, testing: Path) -> None:
     (training / "meningioma_tumor/mirrored_copy_of_testing_0005.jpg").write_bytes(mirrored)
     with Image.open(testing / "pituitary_tumor/pituitary_tumor_0007.jpg") as image:
         brighter = ImageEnhance.Brightness(ImageOps.scale(image, 0.94)).enhance(1.08)
-    (training / "pituitary_tumor/reencoded_copy_of_testing_0007.jpg").write_bytes(_jpeg(brighter, quality=70))
+    (training / "pituitary_tumor/reencoded_copy_of_testing_0007.jpg").write_bytes(
+        _jpeg(brighter, quality=70)
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the demo set, or a plain set for benchmarks.")
+    parser = argparse.ArgumentParser(
+        description="Draw the demo set, or a plain set for benchmarks."
+    )
     parser.add_argument("root", type=Path, help="an empty or missing folder")
-    parser.add_argument("--per-class", type=int, metavar="N", help="draw N plain images per class instead of the demo")
+    parser.add_argument(
+        "--per-class",
+        type=int,
+        metavar="N",
+        help="draw N plain images per class instead of the demo",
+    )
     arguments = parser.parse_args()
     root = arguments.root
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        parser.error(f"expected an empty or missing folder, received {root}, which holds something: remove it first")
+        parser.error(
+            f"expected an empty or missing folder, received {root}, which holds something: remove it first"
+        )
     if arguments.per_class is None:
         draw_demo(root)
     else:

@@ -14,18 +14,30 @@ ODD = [
     "#0072b2", ' id="x"', "url(#x)", "label", "path", "...", "~", "*?[a]",
 ]  # fmt: skip
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "0"))  # `EXAMPLES=2000 pytest …` tries more names than the suite has time for
+EXAMPLES = int(
+    os.environ.get("EXAMPLES", "0")
+)  # `EXAMPLES=2000 pytest …` tries more names than the suite has time for
 
 quick = settings(
-    max_examples=EXAMPLES or 60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES or 60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 
 def names() -> st.SearchStrategy[str]:
     """Draw a name of any signs but `/`, NUL and surrogates, of 255 bytes at most, often a variation of an odd one."""
     signs = st.characters(exclude_categories=["Cs"], exclude_characters="/\0")
-    joined = st.lists(st.sampled_from(ODD) | st.text(signs, min_size=1, max_size=4), min_size=1, max_size=3).map("".join)
-    return (st.sampled_from(ODD) | st.text(signs, min_size=1, max_size=255) | joined).map(fit).filter(lambda name: name.strip("."))
+    joined = st.lists(
+        st.sampled_from(ODD) | st.text(signs, min_size=1, max_size=4), min_size=1, max_size=3
+    ).map("".join)
+    return (
+        (st.sampled_from(ODD) | st.text(signs, min_size=1, max_size=255) | joined)
+        .map(fit)
+        .filter(lambda name: name.strip("."))
+    )
 
 
 def fit(name: str) -> str:

@@ -22,23 +22,39 @@ from tests.support.page import Page
 
 PARTS = {"train": "training", "val": "validation", "test": "test", "test_without_copies": "test"}
 OF_PART = re.compile(r"(train|val|test_without_copies|test)_(.*?)(_before)?(_low|_high)?")
-OF_TABLES = ("epochs", "parameters", "seconds", "predict_seconds_per_image", "macro_f1_difference_low", "macro_f1_difference_high")
+OF_TABLES = (
+    "epochs",
+    "parameters",
+    "seconds",
+    "predict_seconds_per_image",
+    "macro_f1_difference_low",
+    "macro_f1_difference_high",
+)
 
 
 def check(root: Path, page: Page, bins: int) -> None:
     """Compare every marked number of the page with what comes out here, and with what is shown."""
     for attributes, text in page.numbers:
-        about = {name.removeprefix("data-"): value for name, value in attributes.items() if name.startswith("data-")}
+        about = {
+            name.removeprefix("data-"): value
+            for name, value in attributes.items()
+            if name.startswith("data-")
+        }
         metric = about.pop("metric")
         expected = recount(root, metric, about, bins)
         if isinstance(expected, str):
             assert attributes["value"] == text == expected, (metric, about)
             continue
-        assert float(attributes["value"]) == pytest.approx(float(expected), rel=2e-6, abs=1e-6), (metric, about)
+        assert float(attributes["value"]) == pytest.approx(float(expected), rel=2e-6, abs=1e-6), (
+            metric,
+            about,
+        )
         plain = re.fullmatch(r"[+-]?[\d,]+(\.\d+)?", text)
         if plain and plain[0].replace(",", "") != attributes["value"]:
             decimals = len(plain[1] or ".") - 1
-            assert float(text.replace(",", "")) == pytest.approx(float(expected), abs=0.51 * 10**-decimals), (metric, about)
+            assert float(text.replace(",", "")) == pytest.approx(
+                float(expected), abs=0.51 * 10**-decimals
+            ), (metric, about)
 
 
 @cache
@@ -79,7 +95,12 @@ def ensemble(root: Path, model: str) -> dict[str, float]:
         return -np.log(np.maximum(weights, 0) @ said).mean()
 
     together = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
-    best = minimize(loss, np.full(len(members), 1 / len(members)), bounds=[(0, 1)] * len(members), constraints=together)
+    best = minimize(
+        loss,
+        np.full(len(members), 1 / len(members)),
+        bounds=[(0, 1)] * len(members),
+        constraints=together,
+    )
     assert loss(np.array(list(chosen.values()))) <= best.fun + 1e-6
     return chosen
 
@@ -95,7 +116,9 @@ def predictions(root: Path, model: str) -> pd.DataFrame:
     )
     shares = rows.filter(regex="^p_").astype(float)
     given = set(splits.group[splits.split.isin(["training", "withheld"])])
-    return rows.assign(**shares, confidence=shares.max(axis=1), copied=rows.group.isin(given)).set_index("path")
+    return rows.assign(
+        **shares, confidence=shares.max(axis=1), copied=rows.group.isin(given)
+    ).set_index("path")
 
 
 def collapsed(root: Path, model: str, question: str) -> pd.DataFrame:
@@ -103,11 +126,22 @@ def collapsed(root: Path, model: str, question: str) -> pd.DataFrame:
     asked = table(root, "comparison.csv").set_index("architecture").question
     if asked[model] == question:
         return predictions(root, model)
-    rows, truth = predictions(root, model), predictions(root, asked.index[asked == question][0]).label
+    rows, truth = (
+        predictions(root, model),
+        predictions(root, asked.index[asked == question][0]).label,
+    )
     coarse = dict(zip(rows.label, truth[rows.index], strict=True))
-    sums = {label: sum(rows[f"p_{fine}"] for fine in coarse if coarse[fine] == label) for label in sorted(set(truth))}
+    sums = {
+        label: sum(rows[f"p_{fine}"] for fine in coarse if coarse[fine] == label)
+        for label in sorted(set(truth))
+    }
     return pd.DataFrame(
-        {"split": rows.split, "label": truth[rows.index], "predicted": pd.DataFrame(sums).idxmax(axis=1), "copied": rows.copied}
+        {
+            "split": rows.split,
+            "label": truth[rows.index],
+            "predicted": pd.DataFrame(sums).idxmax(axis=1),
+            "copied": rows.copied,
+        }
         | {f"p_{label}": share for label, share in sums.items()}
     )
 
@@ -127,7 +161,11 @@ def recount(root: Path, metric: str, about: dict[str, str], bins: int) -> float:
 
 def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
     """Numbers on the images."""
-    files, splits, split = table(root, "files.csv"), table(root, "splits.csv"), document(root, "split.json")
+    files, splits, split = (
+        table(root, "files.csv"),
+        table(root, "splits.csv"),
+        document(root, "split.json"),
+    )
     usable = files[files.status == "usable"]
     if metric == "images":
         chosen = splits[splits.split.isin([about["part"]] if "part" in about else splits.split)]
@@ -135,16 +173,24 @@ def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
     if metric in ("format", "mode"):
         return (usable[metric] == about["name"]).sum()
     if metric == "quarantined":
-        return sum(reason == about.get("reason", reason) for reason in files.reason[files.status != "usable"])
+        return sum(
+            reason == about.get("reason", reason)
+            for reason in files.reason[files.status != "usable"]
+        )
     if metric == "pairs":
         return split["pairs"][about["kind"]]
     if metric in ("disagree", "models", "suspect_confidence") and "path" in about:
-        said = [predictions(root, name).loc[about["path"]] for name in document(root, "comparison.json")["architectures"]]
+        said = [
+            predictions(root, name).loc[about["path"]]
+            for name in document(root, "comparison.json")["architectures"]
+        ]
         suggested = table(root, "suspects.csv").set_index("path").suggested[about["path"]]
         mean = np.mean([row[f"p_{suggested}"] for row in said])
-        return {"models": len(said), "disagree": sum(row.predicted != row.label for row in said), "suspect_confidence": mean}[
-            metric
-        ]
+        return {
+            "models": len(said),
+            "disagree": sum(row.predicted != row.label for row in said),
+            "suspect_confidence": mean,
+        }[metric]
     training = splits[splits.split == "training"].label.value_counts()
     common = usable.groupby(["width", "height"]).size().sort_values(ascending=False, kind="stable")
     test = splits[splits.split == "test"]
@@ -162,10 +208,14 @@ def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
         "groups": lambda: (splits.group.value_counts() > 1).sum(),
         "withheld": lambda: (splits.split == "withheld").sum(),
         "test_with_copies": lambda: test.group.isin(given).sum(),
-        "test_with_trained_copies": lambda: len(test[test.group.isin(splits.group[splits.split == "training"])]),
+        "test_with_trained_copies": lambda: len(
+            test[test.group.isin(splits.group[splits.split == "training"])]
+        ),
         "label_conflicts": lambda: len(split["label_conflicts"]),
         "suspects": lambda: len(table(root, "suspects.csv")),
-        "suspects_shown": lambda: min(24, table(root, "suspects.csv").path.map(splits.set_index("path").group).nunique()),
+        "suspects_shown": lambda: min(
+            24, table(root, "suspects.csv").path.map(splits.set_index("path").group).nunique()
+        ),
         "models": lambda: len(document(root, "comparison.json")["architectures"]),
         **{
             name: lambda: document(root, "registration.json")[metric]
@@ -174,7 +224,9 @@ def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
     }[metric]()
 
 
-def of_part(root: Path, model: str, found: re.Match, bins: int, question: str | None = None) -> float:
+def of_part(
+    root: Path, model: str, found: re.Match, bins: int, question: str | None = None
+) -> float:
     """Scores of one part of the images."""
     prefix, name, before, end = found.groups()
     rows = predictions(root, model) if question is None else collapsed(root, model, question)
@@ -187,20 +239,36 @@ def of_part(root: Path, model: str, found: re.Match, bins: int, question: str | 
     names = [column[2:] for column in rows if column.startswith("p_")]
     shares = rows[[f"p_{label}" for label in names]].to_numpy()
     if before:
-        shares = shares ** document(root, f"{place(root, 'models', model)}/calibration.json")["temperature"]
+        shares = (
+            shares
+            ** document(root, f"{place(root, 'models', model)}/calibration.json")["temperature"]
+        )
         shares = shares / shares.sum(axis=1, keepdims=True)
     right, sure = (rows.label == rows.predicted).to_numpy(), shares.max(axis=1)
     truth = (rows.label.to_numpy()[:, None] == np.array(names)).astype(float)
     bin_of = np.minimum((sure * bins).astype(int), bins - 1)
     return {
         "accuracy": lambda: right.mean(),
-        "macro_f1": lambda: metrics.f1_score(rows.label, rows.predicted, labels=sorted(set(rows.label)), average="macro"),
-        "roc_auc": lambda: np.mean([metrics.roc_auc_score(truth[:, index], shares[:, index]) for index in range(len(names))]),
-        "log_loss": lambda: -np.log(np.maximum((shares * truth).sum(axis=1) / shares.sum(axis=1), np.finfo(float).eps)).mean(),
+        "macro_f1": lambda: metrics.f1_score(
+            rows.label, rows.predicted, labels=sorted(set(rows.label)), average="macro"
+        ),
+        "roc_auc": lambda: np.mean(
+            [
+                metrics.roc_auc_score(truth[:, index], shares[:, index])
+                for index in range(len(names))
+            ]
+        ),
+        "log_loss": lambda: (
+            -np.log(
+                np.maximum((shares * truth).sum(axis=1) / shares.sum(axis=1), np.finfo(float).eps)
+            ).mean()
+        ),
         "images": lambda: len(rows),
         "classes": lambda: rows.label.nunique(),
         "brier": lambda: ((shares - truth) ** 2).sum(axis=1).mean(),
-        "calibration_error": lambda: sum(abs((sure - right)[bin_of == index].sum()) for index in range(bins)) / len(rows),
+        "calibration_error": lambda: (
+            sum(abs((sure - right)[bin_of == index].sum()) for index in range(bins)) / len(rows)
+        ),
     }[name]()
 
 
@@ -212,11 +280,17 @@ def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
     of_class = test[test.label == label]
     if metric == "weight":
         return float(f"{ensemble(root, model)[about['member']]:.4g}")  # as comparison.csv says it
-    history = None if model in ensembles(root) else table(root, f"results/{model}/history.csv").set_index("epoch")
+    history = (
+        None
+        if model in ensembles(root)
+        else table(root, f"results/{model}/history.csv").set_index("epoch")
+    )
     if "part" in about:
         return of_threshold(root, metric, model, rows[rows.split == about["part"]])
     if "epoch" in about:
-        return float(about["epoch"]) if metric == "epoch" else float(history[metric][about["epoch"]])
+        return (
+            float(about["epoch"]) if metric == "epoch" else float(history[metric][about["epoch"]])
+        )
     if metric in ("filters", "kernel", "dropout", "batch_size"):
         return table(root, "comparison.csv").set_index("architecture")[metric][model]
     if metric.startswith("correlation_"):
@@ -238,11 +312,17 @@ def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
         "pr_auc": lambda: metrics.average_precision_score(one, rank),
         "confidence": lambda: rows.confidence[about["path"]],
         "classes": lambda: len(rows.filter(regex="^p_").columns),
-        "temperature": lambda: document(root, f"{place(root, 'models', model)}/calibration.json")["temperature"],
+        "temperature": lambda: document(root, f"{place(root, 'models', model)}/calibration.json")[
+            "temperature"
+        ],
         "confidence_threshold": lambda: document(root, f"{results}/thresholds.json")["confidence"],
         "distance_threshold": lambda: document(root, f"{results}/thresholds.json")["distance"],
-        "abstain_accuracy": lambda: document(root, f"{results}/thresholds.json")["abstain"]["accuracy"],
-        "unfamiliar_share": lambda: document(root, f"{results}/thresholds.json")["unfamiliar"]["false_alarms"],
+        "abstain_accuracy": lambda: document(root, f"{results}/thresholds.json")["abstain"][
+            "accuracy"
+        ],
+        "unfamiliar_share": lambda: document(root, f"{results}/thresholds.json")["unfamiliar"][
+            "false_alarms"
+        ],
         "best_epoch": lambda: float(kept_epoch(root, model, history)),
     }[metric]()
 
@@ -267,7 +347,9 @@ def of_threshold(root: Path, metric: str, model: str, rows: pd.DataFrame) -> flo
     answered = rows[rows.confidence >= (thresholds["confidence"] or 0)]
     right = int((answered.label == answered.predicted).sum())
     strange = rows.distance.astype(float) > (thresholds["distance"] or np.inf)
-    interval = binomtest(right, len(answered)).proportion_ci(0.95, "wilson") if len(answered) else None
+    interval = (
+        binomtest(right, len(answered)).proportion_ci(0.95, "wilson") if len(answered) else None
+    )
     return {
         "images": lambda: len(rows),
         "answered": lambda: len(answered),
@@ -283,27 +365,48 @@ def of_threshold(root: Path, metric: str, model: str, rows: pd.DataFrame) -> flo
 def paired(root: Path, metric: str, model: str, other: str) -> float:
     """The winner against another model: one toss for each group of copies on which one is right more often."""
     one, two = (predictions(root, name).query("split == 'test'") for name in (model, other))
-    edge = ((one.label == one.predicted).astype(int) - (two.label == two.predicted)).groupby(one.group).sum()
+    edge = (
+        ((one.label == one.predicted).astype(int) - (two.label == two.predicted))
+        .groupby(one.group)
+        .sum()
+    )
     gains, losses = int((edge > 0).sum()), int((edge < 0).sum())
     p = binomtest(gains, gains + losses).pvalue if gains + losses else 1.0
     scores = [metrics.f1_score(rows.label, rows.predicted, average="macro") for rows in (one, two)]
     if metric == "p_holm":
         rows = table(root, "paired_tests.csv").query("winner == @model")
         own = sorted(paired(root, "p", model, name) for name in rows.other)
-        return max(min(1, value * (len(own) - place)) for place, value in enumerate(own) if value <= p)
-    return {"winner_alone": gains, "other_alone": losses, "p": p, "macro_f1_difference": scores[0] - scores[1]}[metric]
+        return max(
+            min(1, value * (len(own) - place)) for place, value in enumerate(own) if value <= p
+        )
+    return {
+        "winner_alone": gains,
+        "other_alone": losses,
+        "p": p,
+        "macro_f1_difference": scores[0] - scores[1],
+    }[metric]
 
 
 def from_tables(root: Path, metric: str, about: dict[str, str]) -> float:
     """What cannot be counted again."""
     if "other" in about:
         rows = table(root, "paired_tests.csv")
-        return float(rows[(rows.winner == about["model"]) & (rows.other == about["other"])][metric].iloc[0])
+        return float(
+            rows[(rows.winner == about["model"]) & (rows.other == about["other"])][metric].iloc[0]
+        )
     model = about["model"]
     if model in ensembles(root):
         weights = ensemble(root, model)
         members = [name for name, weight in weights.items() if weight or metric == "seconds"]
         return sum(from_tables(root, metric, {"model": member}) for member in members)
     (kept,) = (root / "data/timing").glob(f"{model}_*.json")
-    timing, size = document(root, f"timing/{kept.name}"), document(root, f"results/{model}/size.json")
-    return {"epochs": len(timing["epoch_seconds"]), "seconds": timing["train_seconds"], **timing, **size}[metric]
+    timing, size = (
+        document(root, f"timing/{kept.name}"),
+        document(root, f"results/{model}/size.json"),
+    )
+    return {
+        "epochs": len(timing["epoch_seconds"]),
+        "seconds": timing["train_seconds"],
+        **timing,
+        **size,
+    }[metric]

@@ -12,8 +12,12 @@ Attributes = dict[str, str]
 class Page(HTMLParser):
     """Fails on a tag that closes out of turn."""
 
-    numbers: list[tuple[Attributes, str]] = field(default_factory=list)  # marks of a <data>, and its text
-    loose: list[str] = field(default_factory=list)  # all other text of the sections before the model card
+    numbers: list[tuple[Attributes, str]] = field(
+        default_factory=list
+    )  # marks of a <data>, and its text
+    loose: list[str] = field(
+        default_factory=list
+    )  # all other text of the sections before the model card
     tags: list[tuple[str, Attributes]] = field(default_factory=list)
     open: list[tuple[str, Attributes]] = field(default_factory=list)
 
@@ -43,7 +47,11 @@ class Page(HTMLParser):
         if self.open and self.open[-1][0] == "data":
             marks, text = self.numbers[-1]
             self.numbers[-1] = marks, text + data
-        elif data.strip() and not self.inside(*NO_TEXT) and "card" not in [attributes.get("id") for _, attributes in self.open]:
+        elif (
+            data.strip()
+            and not self.inside(*NO_TEXT)
+            and "card" not in [attributes.get("id") for _, attributes in self.open]
+        ):
             if self.broken and self.loose:
                 self.loose[-1] += data
             else:

@@ -33,7 +33,12 @@ register:
   gate: {macro_f1: 0.01, worst_recall: 0, calibration_error: 1, recall_margin: null, images: 10}
 report: {title: A <tiny> set}
 """
-CLASSES = ["01", "NA", "_$1_$2 (no)\r|", "tumeur née"]  # names that a careless reader or figure would spoil
+CLASSES = [
+    "01",
+    "NA",
+    "_$1_$2 (no)\r|",
+    "tumeur née",
+]  # names that a careless reader or figure would spoil
 
 
 def stages(params: str = TINY_PARAMS) -> Iterator[str]:
@@ -57,7 +62,9 @@ def draw_tiny(raw: Path) -> None:
     whole = (raw / "Training/NA/meningioma_tumor_0000.jpg").read_bytes()
     (raw / "Training/NA/truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (raw / "Training/01/notes.txt").write_text("A text file.\n")
-    shutil.copyfile(raw / "Testing/01/glioma_tumor_0003.jpg", raw / "Training/01/copy_of_a_test_image.jpg")
+    shutil.copyfile(
+        raw / "Testing/01/glioma_tumor_0003.jpg", raw / "Training/01/copy_of_a_test_image.jpg"
+    )
     shutil.copyfile(raw / "Training/01/glioma_tumor_0000.jpg", raw / "Training/01/again.jpg")
 
 

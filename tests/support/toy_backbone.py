@@ -12,14 +12,20 @@ FILTERS = {"conv_1": 8, "conv_2": 8, "conv_3": 16, "conv_4": 16}
 
 
 def build(
-    include_top: bool, weights: None, alpha: float, input_tensor: keras.KerasTensor | None = None, input_shape: tuple = ()
+    include_top: bool,
+    weights: None,
+    alpha: float,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: tuple = (),
 ) -> keras.Model:
     """Build as a function of `keras.applications` does; `alpha` of 1 doubles the filters of one of 0.5."""
     assert not include_top and weights is None
     inputs = keras.Input(input_shape) if input_tensor is None else input_tensor
     x = inputs
     for number, (name, filters) in enumerate(FILTERS.items()):
-        convolution = keras.layers.Conv2D(int(filters * alpha * 2), 3, 1 + number % 2, "same", use_bias=False, name=name)
+        convolution = keras.layers.Conv2D(
+            int(filters * alpha * 2), 3, 1 + number % 2, "same", use_bias=False, name=name
+        )
         x = keras.layers.ReLU(name=f"{name}_relu")(convolution(x))
         if number % 2:
             x = keras.layers.BatchNormalization(name=f"{name}_bn")(x)

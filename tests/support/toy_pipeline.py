@@ -126,23 +126,42 @@ def overlap(root: Path, one: str, other: str) -> float:
     """Return for how many seconds two stages with stamps were at work together since the last call."""
     stamps = [line.split() for line in (root / "stamps").read_text().splitlines()]
     (root / "stamps").unlink()
-    times = {name: [float(time) for stage, time in stamps if stage == name] for name in (one, other)}
+    times = {
+        name: [float(time) for stage, time in stamps if stage == name] for name in (one, other)
+    }
     return min(max(times[one]), max(times[other])) - max(min(times[one]), min(times[other]))
 
 
 def git(root: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
-    return subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", *identity, *arguments], cwd=root, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def dvc(root: Path, *arguments: str) -> str:
-    return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
 
 
 def start_flow(root: Path, *arguments: str, **variables: str) -> subprocess.Popen:
     """Start `python -m flows.retrain` in a group of its own, as a shell would: heeding interrupts, even if the tests do not."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])} | variables
-    command = [sys.executable, "-m", "flows.retrain", *(arguments if "--update" in arguments else ["--no-update", *arguments])]
+    environment = (
+        os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        | variables
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "flows.retrain",
+        *(arguments if "--update" in arguments else ["--no-update", *arguments]),
+    ]
     return subprocess.Popen(
         command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -160,7 +179,13 @@ def processes(root: Path) -> dict[int, str]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             here = (entry / "cwd").readlink() == root
-            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            words = (
+                (entry / "cmdline")
+                .read_bytes()
+                .replace(b"\0", b" ")
+                .decode(errors="replace")
+                .strip()
+            )
         except OSError:
             continue
         if here and words and int(entry.name) != os.getpid():

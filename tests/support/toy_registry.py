@@ -32,7 +32,11 @@ mlflow.models.set_model(Knowing())
 
 
 def register(
-    scratch: Path, answers: Mapping[str, str], classes: Sequence[str], seen: Sequence[tuple[str, str]] | None, name: str = NAME
+    scratch: Path,
+    answers: Mapping[str, str],
+    classes: Sequence[str],
+    seen: Sequence[tuple[str, str]] | None,
+    name: str = NAME,
 ) -> ModelVersion:
     """Register a model that gives `answers` (SHA-256 to class) and has seen images (SHA-256, hash; None: no record)."""
     model = scratch / "knowing"
@@ -57,14 +61,19 @@ def register_folder(model: Path, name: str) -> ModelVersion:
 def files(version: ModelVersion) -> Path:
     """Return the folder in the store that holds a version's own files, for tests that spoil them."""
     return Path(
-        mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}/artifacts/{version.tags['architecture']}")
+        mlflow.artifacts.download_artifacts(
+            f"models:/{version.name}/{version.version}/artifacts/{version.tags['architecture']}"
+        )
     )
 
 
 def _register(model: Path, name: str, source: Path, artifacts: dict[str, str]) -> ModelVersion:
     with mlflow.start_run(experiment_id=runs.open_store()):
         logged = mlflow.pyfunc.log_model(
-            name="model", python_model=str(source), artifacts={"model": str(model)} | artifacts, pip_requirements=["mlflow"]
+            name="model",
+            python_model=str(source),
+            artifacts={"model": str(model)} | artifacts,
+            pip_requirements=["mlflow"],
         )
     classes = (model / "classes.json").read_text()
     tags = {versions.SHA256: folder_sha256(model), "classes": classes, "architecture": model.name}

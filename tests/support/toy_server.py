@@ -23,18 +23,27 @@ CLASSES = ["dark", "bright née"]
 def brightness(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Answer how bright images are, and how far from grey."""
     bright = pixels.mean(axis=(1, 2, 3)) / 255
-    return np.stack([1 - bright, bright], axis=1).astype(np.float32), np.abs(bright - 0.5).astype(np.float32)
+    return np.stack([1 - bright, bright], axis=1).astype(np.float32), np.abs(bright - 0.5).astype(
+        np.float32
+    )
 
 
 def predictor(answer: Callable = brightness, settings: Settings = DEFAULT) -> Predictor:
     """Return a predictor of pictures of 8 x 8 pixels."""
     judged = Thresholds(confidence=0.7, distance=0.49)
-    return Predictor("toy version 1", "a" * 64, CLASSES, (Form((8, 8), 1),), answer, judged, settings.limits)
+    return Predictor(
+        "toy version 1", "a" * 64, CLASSES, (Form((8, 8), 1),), answer, judged, settings.limits
+    )
 
 
 def current(answer: Callable = brightness, settings: Settings = DEFAULT) -> Current:
     """Return a model that no registry knows."""
-    return Current("toy", None, settings.limits, model=Model(predictor(answer, settings), "it only looks at the brightness"))
+    return Current(
+        "toy",
+        None,
+        settings.limits,
+        model=Model(predictor(answer, settings), "it only looks at the brightness"),
+    )
 
 
 def picture(value: int, kind: str = "PNG", side: int = 16) -> bytes:
@@ -47,7 +56,9 @@ def picture(value: int, kind: str = "PNG", side: int = 16) -> bytes:
 @contextlib.contextmanager
 def running(settings: Settings, served: Current) -> Iterator[tuple[uvicorn.Server, int]]:
     """Have a server on a free port, in a thread; it ends as after SIGTERM."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, served), port=0, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(settings, served), port=0, log_level="warning")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

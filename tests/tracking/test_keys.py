@@ -36,7 +36,13 @@ def test_a_key_like_that_of_a_long_name_is_another() -> None:
 
 
 def test_plain_names_are_their_own_keys_and_signs_can_be_read_back() -> None:
-    for name in ("test_recall_no_tumor", "test_recall_tumeur née", "val_recall_肿瘤", "a.b/c-d e", "img_x1"):
+    for name in (
+        "test_recall_no_tumor",
+        "test_recall_tumeur née",
+        "val_recall_肿瘤",
+        "a.b/c-d e",
+        "img_x1",
+    ):
         assert make_key(name) == name
     assert make_key("Corn_(maize)___healthy") == "Corn__x28_maize_x29____healthy"
     assert make_key("..") == "_x2e__x2e_" and make_key("_x28_") == "_x5f_x28_"

@@ -35,7 +35,10 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_without_settings_everything_lies_in_the_current_folder(experiment: str) -> None:
     with mlflow.start_run(experiment_id=experiment):
         mlflow.log_text("kept", "note.txt")
-    assert sorted(path.name for path in Path().iterdir() if "db-" not in path.name) == ["mlartifacts", "mlflow.db"]
+    assert sorted(path.name for path in Path().iterdir() if "db-" not in path.name) == [
+        "mlartifacts",
+        "mlflow.db",
+    ]
     assert [path.read_text() for path in Path().rglob("note.txt")] == ["kept"]
     assert mlflow.get_experiment(experiment).name == "image-classification"
     assert runs.open_store() == experiment
@@ -49,7 +52,9 @@ def test_the_experiment_may_be_named(experiment: str, monkeypatch: pytest.Monkey
 
 def test_a_run_is_found_by_its_predictions(experiment: str) -> None:
     for name in ("first", "second"):
-        with mlflow.start_run(experiment_id=experiment, run_name=name, tags={runs.PREDICTIONS: "abc"}):
+        with mlflow.start_run(
+            experiment_id=experiment, run_name=name, tags={runs.PREDICTIONS: "abc"}
+        ):
             pass
     assert runs.find_run(experiment, "abc").info.run_name == "second"
     assert runs.find_run(experiment, "abd") is None
@@ -86,7 +91,11 @@ def test_the_store_takes_a_metric_and_a_parameter_of_every_name(experiment: str)
         mlflow.log_metrics(dict.fromkeys(keys, 0.5))
         mlflow.log_params(asked)
     data = mlflow.get_run(run.info.run_id).data
-    assert set(data.metrics) == keys and set(data.params) == set(asked) and len(keys) == len(asked) == len(ODD)
+    assert (
+        set(data.metrics) == keys
+        and set(data.params) == set(asked)
+        and len(keys) == len(asked) == len(ODD)
+    )
 
 
 def test_a_store_that_does_not_answer_costs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -112,22 +121,37 @@ def test_a_server_that_is_away_costs_a_warning_and_no_training(
 ) -> None:
     predictions = tmp_path / "predictions.csv"
     predictions.write_text("path,label\n")
-    with caplog.at_level(logging.INFO), runs.recorded(lambda: runs.continue_run("tiny", predictions)):
+    with (
+        caplog.at_level(logging.INFO),
+        runs.recorded(lambda: runs.continue_run("tiny", predictions)),
+    ):
         runs.record(lambda: mlflow.log_metric("loss", 1))
         assert mlflow.active_run() is None
-    assert caplog.text.count("warn: ") == 1 and "`unset MLFLOW_TRACKING_URI`" in caplog.text and "secret" not in caplog.text
+    assert (
+        caplog.text.count("warn: ") == 1
+        and "`unset MLFLOW_TRACKING_URI`" in caplog.text
+        and "secret" not in caplog.text
+    )
 
 
 def test_who_needs_the_store_is_told_at_once(experiment: str, away: str) -> None:
-    with pytest.raises(runs.AwayError, match=r"MLFLOW_TRACKING_URI \(environment\) is http://\*\*\*@.*nothing answers"):
+    with pytest.raises(
+        runs.AwayError,
+        match=r"MLFLOW_TRACKING_URI \(environment\) is http://\*\*\*@.*nothing answers",
+    ):
         runs.open_store()
 
 
-def test_a_store_that_goes_away_is_left(experiment: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_that_goes_away_is_left(
+    experiment: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """The rest of a training waits for it no more."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     runs.open_store()
-    with caplog.at_level(logging.INFO), runs.recorded(lambda: mlflow.start_run(experiment_id=experiment)):
+    with (
+        caplog.at_level(logging.INFO),
+        runs.recorded(lambda: mlflow.start_run(experiment_id=experiment)),
+    ):
         mlflow.set_tracking_uri(f"http://me:secret@127.0.0.1:{free_port('127.0.0.1', 20_000)}")
         for _ in range(2):
             runs.record(lambda: mlflow.log_metric("loss", 1))
@@ -136,13 +160,18 @@ def test_a_store_that_goes_away_is_left(experiment: str, monkeypatch: pytest.Mon
     assert caplog.text.count("does not answer any more. This goes on") == 1
 
 
-def test_a_refusal_is_an_error_except_in_a_training(experiment: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refusal_is_an_error_except_in_a_training(
+    experiment: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """As of a server that does not know the key any more."""
 
     def refuse() -> None:
         raise MlflowException("token=abc is no key", error_code="PERMISSION_DENIED")
 
-    with caplog.at_level(logging.INFO), runs.recorded(lambda: mlflow.start_run(experiment_id=experiment)):
+    with (
+        caplog.at_level(logging.INFO),
+        runs.recorded(lambda: mlflow.start_run(experiment_id=experiment)),
+    ):
         runs.record(refuse, live=True)
         assert "warn: MLflow did not take this" in caplog.text and mlflow.active_run() is not None
         with pytest.raises(runs.RefusedError, match="MLflow did not take this"):
@@ -151,7 +180,9 @@ def test_a_refusal_is_an_error_except_in_a_training(experiment: str, caplog: pyt
         pass
 
 
-def test_runs_are_recorded_without_the_registry(experiment: str, away: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_recorded_without_the_registry(
+    experiment: str, away: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", away)
     assert runs.open_store() == experiment
@@ -160,9 +191,17 @@ def test_runs_are_recorded_without_the_registry(experiment: str, away: str, monk
 
 
 def test_a_newer_store_on_a_server_is_no_file_to_set_aside() -> None:
-    told = runs.describe_refusal("postgresql://me:secret@db/mlflow", "Can't locate revision identified by 'ffffffffffff'")
-    assert "MLFLOW_TRACKING_URI name another store" in told and "mv " not in told and "secret" not in told
-    assert "(mv own.db own.db.newer)" in runs.describe_refusal("sqlite:///own.db", "found version ffffffffffff")
+    told = runs.describe_refusal(
+        "postgresql://me:secret@db/mlflow", "Can't locate revision identified by 'ffffffffffff'"
+    )
+    assert (
+        "MLFLOW_TRACKING_URI name another store" in told
+        and "mv " not in told
+        and "secret" not in told
+    )
+    assert "(mv own.db own.db.newer)" in runs.describe_refusal(
+        "sqlite:///own.db", "found version ffffffffffff"
+    )
 
 
 def test_a_run_ends_as_what_it_records(experiment: str) -> None:
@@ -174,9 +213,14 @@ def test_a_run_ends_as_what_it_records(experiment: str) -> None:
         assert mlflow.get_run(run).info.status == status
 
 
-def test_a_newer_or_an_older_store_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_or_an_older_store_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     known = "0a8213491aaa"  # an early one of MLflow's
-    for revision, remedy in (("ffffffffffff", "was written by a newer mlflow than"), (known, "`mlflow db upgrade 'sqlite:///")):
+    for revision, remedy in (
+        ("ffffffffffff", "was written by a newer mlflow than"),
+        (known, "`mlflow db upgrade 'sqlite:///"),
+    ):
         enter(tmp_path, monkeypatch)
         with closing(sqlite3.connect("mlflow.db")) as database, database:
             database.execute("update alembic_version set version_num = ?", [revision])
@@ -189,7 +233,9 @@ def test_other_errors_are_not_swallowed() -> None:
         runs.attempt(lambda: {}["key"])
 
 
-def test_the_revision_is_the_commit_and_whether_it_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_revision_is_the_commit_and_whether_it_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_revision() == ""
@@ -197,7 +243,9 @@ def test_the_revision_is_the_commit_and_whether_it_was_changed(tmp_path: Path, m
     (tmp_path / "a").write_text("a")
     for command in (["init", "-q"], ["add", "a"], [*identity, "commit", "-qm", "first"]):
         subprocess.run(["git", *command], check=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     assert git_revision() == commit
     (tmp_path / "a").write_text("b")
     assert git_revision() == f"{commit}-dirty"

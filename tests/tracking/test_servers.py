@@ -40,7 +40,9 @@ def test_whatever_answers_is_there(port: int) -> None:
     assert servers.why_silent(f"postgresql+psycopg2://user:secret@127.0.0.1:{port}/mlflow") is None
 
 
-@pytest.mark.parametrize("address", ["sqlite:///mlflow.db", "databricks", "", "s3://bucket", "/a/folder"])
+@pytest.mark.parametrize(
+    "address", ["sqlite:///mlflow.db", "databricks", "", "s3://bucket", "/a/folder"]
+)
 def test_no_server_is_asked_where_none_is_meant(address: str) -> None:
     assert servers.why_silent(address) is None
 
@@ -77,7 +79,9 @@ def test_an_address_is_shown_without_secrets(address: str, shown: str) -> None:
 def test_a_taken_port_is_refused_with_who_has_it_and_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=rf"port {port} is taken by .*process \d+.*: end that, or take --port 1"):
+        with pytest.raises(
+            UserError, match=rf"port {port} is taken by .*process \d+.*: end that, or take --port 1"
+        ):
             servers.hold_port("127.0.0.1", port, "take --port 1")
         assert servers.free_port("127.0.0.1", port) > port
     for port in (-1, 65_536, 10**12):
@@ -98,7 +102,9 @@ def test_a_held_port_is_nobody_elses() -> None:
 
 
 @pytest.mark.parametrize("package", ["mlflow", "prefect"])
-def test_a_database_of_a_newer_version_is_known_by_its_revision(package: str, tmp_path: Path) -> None:
+def test_a_database_of_a_newer_version_is_known_by_its_revision(
+    package: str, tmp_path: Path
+) -> None:
     file, known = tmp_path / "store #1.db", next(iter(revisions(package)))
     assert servers.foreign_revision(file, package) is None
     for revision, foreign in ((known, None), ("ffffffffffff", "ffffffffffff")):
@@ -112,7 +118,9 @@ def test_a_database_of_a_newer_version_is_known_by_its_revision(package: str, tm
 def revisions(package: str) -> Iterator[str]:
     """Yield what the files of the installed package's migrations are named by."""
     spec = servers.importlib.util.find_spec(package)
-    for path in Path(spec.submodule_search_locations[0], servers.MIGRATIONS[package]).glob("*_*.py"):
+    for path in Path(spec.submodule_search_locations[0], servers.MIGRATIONS[package]).glob(
+        "*_*.py"
+    ):
         yield next(part for part in path.stem.split("_") if len(part) == 12)
 
 
@@ -152,4 +160,6 @@ def test_a_database_that_is_being_written_is_not_damaged(tmp_path: Path) -> None
             servers.foreign_revision(file, "mlflow", 0.1)
     said, remedy = servers.describe_unusable("mlflow.db", caught.value)
     assert said.startswith("another process is writing mlflow.db") and "run again" in remedy
-    assert "right" in servers.describe_unusable("mlflow.db", sqlite3.OperationalError("readonly"))[1]
+    assert (
+        "right" in servers.describe_unusable("mlflow.db", sqlite3.OperationalError("readonly"))[1]
+    )

@@ -34,7 +34,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with sqlite3.connect(root / "mlflow.db") as database:
         for table, column in store.COLUMNS:
             relative = f"{column} LIKE 'mlartifacts%' OR {column} LIKE 'mlruns%'"
-            database.execute(f"UPDATE {table} SET {column} = ? || {column} WHERE {relative}", (f"{root.as_uri()}/",))
+            database.execute(
+                f"UPDATE {table} SET {column} = ? || {column} WHERE {relative}",
+                (f"{root.as_uri()}/",),
+            )
     return root
 
 
@@ -69,26 +72,36 @@ def hidden(project: Path) -> Iterator[None]:
 
 def places(root: Path) -> list[str]:
     with sqlite3.connect(root / "mlflow.db") as database:
-        rows = [database.execute(f"SELECT {column} FROM {table}") for table, column in store.COLUMNS]
+        rows = [
+            database.execute(f"SELECT {column} FROM {table}") for table, column in store.COLUMNS
+        ]
         return [place for of_column in rows for (place,) in of_column]
 
 
-def test_a_project_that_was_moved_finds_its_versions(project: Path, copy: Path, hidden: None) -> None:
+def test_a_project_that_was_moved_finds_its_versions(
+    project: Path, copy: Path, hidden: None
+) -> None:
     runs.open_store()
     with versions.fetched(MlflowClient().get_model_version(NAME, "1")) as folder:
         assert (folder / "MLmodel").exists()
     with mlflow.start_run(experiment_id=runs.open_store()) as run:
         mlflow.log_text("new", "note.txt")
-    assert [path.parts[-3] for path in copy.rglob("note.txt")] == [run.info.run_id] and not project.exists()
+    assert [path.parts[-3] for path in copy.rglob("note.txt")] == [
+        run.info.run_id
+    ] and not project.exists()
 
 
-def test_a_copy_never_writes_into_the_first_project(project: Path, copy: Path, tmp_path: Path) -> None:
+def test_a_copy_never_writes_into_the_first_project(
+    project: Path, copy: Path, tmp_path: Path
+) -> None:
     before = folder_sha256(project)
     runs.open_store()
     client = MlflowClient()
     client.set_registered_model_alias(NAME, "champion", "1")
     (tmp_path / "thresholds.json").write_text("{}")
-    versions.replace_artifact(client, client.get_model_version(NAME, "1"), tmp_path / "thresholds.json")
+    versions.replace_artifact(
+        client, client.get_model_version(NAME, "1"), tmp_path / "thresholds.json"
+    )
     assert any(copy.rglob("thresholds.json")) and folder_sha256(project) == before
 
 
@@ -103,7 +116,9 @@ def test_places_stay_relative_and_others_are_left_alone(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_folder_that_a_person_gave_an_experiment_stays(there: bool, copy: Path, tmp_path: Path) -> None:
+def test_a_folder_that_a_person_gave_an_experiment_stays(
+    there: bool, copy: Path, tmp_path: Path
+) -> None:
     """A disk that is not mounted now has no folder."""
     disk = tmp_path / "big disk"
     if there:
@@ -117,7 +132,9 @@ def test_a_folder_that_a_person_gave_an_experiment_stays(there: bool, copy: Path
     assert [place for place in places(copy) if "big" in place] == before and len(before) == 2
 
 
-def test_what_an_older_version_left_in_the_old_place_stays_readable(project: Path, copy: Path, hidden: None) -> None:
+def test_what_an_older_version_left_in_the_old_place_stays_readable(
+    project: Path, copy: Path, hidden: None
+) -> None:
     """It wrote there after the move. What is logged from now on comes here."""
     (moved,) = copy.glob("mlartifacts/models/*")
     there = project / moved.relative_to(copy)
@@ -131,7 +148,9 @@ def test_what_an_older_version_left_in_the_old_place_stays_readable(project: Pat
         shutil.rmtree(project)
 
 
-def test_a_store_that_a_person_set_is_never_touched(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_a_person_set_is_never_touched(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = (copy / "mlflow.db").rename(copy / "own.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{own}")
     before = file_sha256(own)
@@ -139,15 +158,21 @@ def test_a_store_that_a_person_set_is_never_touched(copy: Path, monkeypatch: pyt
     assert file_sha256(own) == before
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_no_database_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("mlflow.db").write_text("not a database, and longer than the head of one " * 20)
-    with pytest.raises(UserError, match="mlflow.db: expected MLflow's database, .*: file is not a database"):
+    with pytest.raises(
+        UserError, match="mlflow.db: expected MLflow's database, .*: file is not a database"
+    ):
         store.make_places_relative()
 
 
-def test_who_writes_is_waited_for_only_where_a_place_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_writes_is_waited_for_only_where_a_place_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(store, "PATIENCE", 0.1)
@@ -165,11 +190,15 @@ def test_who_writes_is_waited_for_only_where_a_place_changes(tmp_path: Path, mon
         assert other.execute("SELECT * FROM runs").fetchall() == [("mlartifacts/1",)]
 
 
-def test_a_percent_sign_in_the_path_of_the_packages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_percent_sign_in_the_path_of_the_packages_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packages = tmp_path / "tumor (50%)" / "site-packages"
     (packages / "mlflow").mkdir(parents=True)
     (packages / "mlflow/__init__.py").touch()
     monkeypatch.syspath_prepend(packages)
     monkeypatch.delitem(sys.modules, "mlflow")
-    with pytest.raises(UserError, match="expected a path without a percent sign, .* Rename the folder"):
+    with pytest.raises(
+        UserError, match="expected a path without a percent sign, .* Rename the folder"
+    ):
         store.refuse_percent_sign()

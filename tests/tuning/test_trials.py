@@ -38,7 +38,10 @@ def weights(architecture: str) -> Path:
 
 
 def search(
-    architecture: str, limit: int | None = None, kind: str = "hyperband", minutes: float | None = None
+    architecture: str,
+    limit: int | None = None,
+    kind: str = "hyperband",
+    minutes: float | None = None,
 ) -> list[study.Outcome]:
     """Run a worker here; return the trials there are."""
     trials.main(architecture, *PATHS, weights(architecture), DECODING, kind, limit, minutes)
@@ -51,7 +54,9 @@ def defined(architecture: str, kind: str = "hyperband") -> Search:
 
 def results(found: list[study.Outcome]) -> list[study.Outcome]:
     """What does not depend on the time."""
-    return sorted((dataclasses.replace(one, seconds=0) for one in found), key=lambda one: one.number)
+    return sorted(
+        (dataclasses.replace(one, seconds=0) for one in found), key=lambda one: one.number
+    )
 
 
 def edit(old: str, new: str) -> None:
@@ -81,7 +86,9 @@ def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture(scope="module")
-def searched(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[study.Outcome]]]:
+def searched(
+    template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, list[study.Outcome]]]:
     """A folder in which a search ran that nobody disturbed, and its trials. Only for reading."""
     root = tmp_path_factory.mktemp("searched") / "project"
     shutil.copytree(template, root)
@@ -91,7 +98,9 @@ def searched(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     yield root, found
 
 
-def test_a_search_needs_no_test_image_and_leaves_no_checkpoint(searched: tuple[Path, list[study.Outcome]]) -> None:
+def test_a_search_needs_no_test_image_and_leaves_no_checkpoint(
+    searched: tuple[Path, list[study.Outcome]],
+) -> None:
     root, found = searched
     rows = read_table(root / "data/splits.csv").query("split == 'test'")
     assert len(rows) == 6 and not any((root / "data/clean" / path).exists() for path in rows.path)
@@ -99,7 +108,9 @@ def test_a_search_needs_no_test_image_and_leaves_no_checkpoint(searched: tuple[P
     assert not list((root / ".cache/checkpoints").iterdir())
 
 
-def test_poor_trials_are_stopped_early_and_the_best_comes_first(searched: tuple[Path, list[study.Outcome]]) -> None:
+def test_poor_trials_are_stopped_early_and_the_best_comes_first(
+    searched: tuple[Path, list[study.Outcome]],
+) -> None:
     _, found = searched
     whole = [one for one in found if one.state == "finished"]
     stopped = [one for one in found if one.state == "stopped early"]
@@ -109,20 +120,31 @@ def test_poor_trials_are_stopped_early_and_the_best_comes_first(searched: tuple[
     assert len({json.dumps(one.values) for one in found}) == 4
 
 
-def test_each_trial_is_a_run_below_that_of_the_search(searched: tuple[Path, list[study.Outcome]]) -> None:
+def test_each_trial_is_a_run_below_that_of_the_search(
+    searched: tuple[Path, list[study.Outcome]],
+) -> None:
     root, found = searched
     client = MlflowClient(f"sqlite:///{root}/mlflow.db")
-    found_runs = client.search_runs([client.get_experiment_by_name("image-classification").experiment_id])
+    found_runs = client.search_runs(
+        [client.get_experiment_by_name("image-classification").experiment_id]
+    )
     (parent,) = [run for run in found_runs if trials.STUDY in run.data.tags]
     children = {int(run.data.params["trial"]): run for run in found_runs if run is not parent}
     assert sorted(children) == [0, 1, 2, 3]
-    assert parent.info.status == "FINISHED" and parent.data.metrics["objective"] == pytest.approx(found[0].score)
+    assert parent.info.status == "FINISHED" and parent.data.metrics["objective"] == pytest.approx(
+        found[0].score
+    )
     assert parent.data.params["space.dense.0.high"] == "24"
     for one in found:
         run = children[one.number]
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert run.data.params.items() >= {path: str(value) for path, value in one.values.items()}.items()
-        assert [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")] == list(range(1, one.step + 1))
+        assert (
+            run.data.params.items()
+            >= {path: str(value) for path, value in one.values.items()}.items()
+        )
+        assert [
+            point.step for point in client.get_metric_history(run.info.run_id, "val_loss")
+        ] == list(range(1, one.step + 1))
         assert run.info.status == ("FINISHED" if one.state == "finished" else "KILLED")
 
 
@@ -133,9 +155,19 @@ def test_after_a_kill_the_search_goes_on_at_the_epoch_and_ends_equal(
     undisturbed = results(searched[1])
     victim = max(one.number for one in undisturbed if one.step == 2)
     assert victim > 0
-    inputs = {"--architecture": "small", "--clean": PATHS[0], "--splits-csv": PATHS[1], "--class-weights": weights("small")}
+    inputs = {
+        "--architecture": "small",
+        "--clean": PATHS[0],
+        "--splits-csv": PATHS[1],
+        "--class-weights": weights("small"),
+    }
     inputs["--decoding-json"] = DECODING
-    command = [sys.executable, "-m", "tasks.tuning.trials", *(str(word) for pair in inputs.items() for word in pair)]
+    command = [
+        sys.executable,
+        "-m",
+        "tasks.tuning.trials",
+        *(str(word) for pair in inputs.items() for word in pair),
+    ]
     variables = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as worker:
         assert killed(worker, victim)
@@ -146,9 +178,9 @@ def test_after_a_kill_the_search_goes_on_at_the_epoch_and_ends_equal(
         found = search("small")
     assert f"trial {victim} was interrupted after 1 epochs: it goes on" in caplog.messages
     assert "resuming after epoch 1" in caplog.messages
-    assert sum(message.startswith("epoch ") for message in caplog.messages) == sum(one.step for one in found) - sum(
-        one.step for one in before
-    )
+    assert sum(message.startswith("epoch ") for message in caplog.messages) == sum(
+        one.step for one in found
+    ) - sum(one.step for one in before)
     assert results(found) == undisturbed
 
 
@@ -189,11 +221,17 @@ def test_what_is_searched_decides_the_study_and_what_is_written_does_not(root: P
         return defined("small").name
 
     before = name()
-    edit("dense: [8]}", "dense: [16], activation: tanh, epochs: 2}")  # as if the best values were written
+    edit(
+        "dense: [8]}", "dense: [16], activation: tanh, epochs: 2}"
+    )  # as if the best values were written
     edit("trials: 4", "trials: 9")
     assert name() == before
     names = [before, defined("small", "random").name]
-    for old, new in (("high: 24", "high: 32"), ("seed: 1", "seed: 2"), ("filters: [4]", "filters: [8]")):
+    for old, new in (
+        ("high: 24", "high: 32"),
+        ("seed: 1", "seed: 2"),
+        ("filters: [4]", "filters: [8]"),
+    ):
         edit(old, new)
         names.append(name())
     PATHS[1].write_text(PATHS[1].read_text() + "\n")
@@ -201,11 +239,15 @@ def test_what_is_searched_decides_the_study_and_what_is_written_does_not(root: P
     assert len(set(names)) == 6
 
 
-def test_the_second_trial_of_a_head_computes_no_features(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_trial_of_a_head_computes_no_features(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor does the second fold: features are those of all images, whoever trains and whoever validates."""
     edit("objective: val_loss", "objective: val_macro_f1\n  folds: 2")
     computed, compute = [], features._compute
-    monkeypatch.setattr(features, "_compute", lambda *arguments: computed.append(1) or compute(*arguments))
+    monkeypatch.setattr(
+        features, "_compute", lambda *arguments: computed.append(1) or compute(*arguments)
+    )
     with toy_backbone.in_place_of_mobilenet():
         found = search("head", 2)
     assert len(computed) == 1
@@ -222,7 +264,9 @@ def test_folds_keep_groups_together_and_each_usable_image_validates_once(root: P
     validating = pd.concat([fold[fold.split == "validation"] for fold in folds])
     assert sorted(validating.path) == sorted(data.splits.path)
     for fold in folds:
-        assert not set(fold[fold.split == "training"].group) & set(fold[fold.split == "validation"].group)
+        assert not set(fold[fold.split == "training"].group) & set(
+            fold[fold.split == "validation"].group
+        )
     found = search("forest", 6)
     assert {one.state for one in found} == {"finished", "stopped early"}
     assert {one.step for one in found if one.state == "finished"} == {3}
@@ -230,7 +274,10 @@ def test_folds_keep_groups_together_and_each_usable_image_validates_once(root: P
 
 def test_more_folds_than_groups_are_refused(root: Path) -> None:
     edit("factor: 2", "factor: 2\n  folds: 9")
-    with pytest.raises(UserError, match=r"tune.folds: received 9, expected at most 6: the class glioma_tumor has no more images"):
+    with pytest.raises(
+        UserError,
+        match=r"tune.folds: received 9, expected at most 6: the class glioma_tumor has no more images",
+    ):
         search("forest")
 
 
@@ -241,11 +288,20 @@ def test_random_search_trains_every_trial_whole_until_the_time_is_over(root: Pat
     assert study.find(defined("forest")) == []
 
 
-def test_a_trial_that_runs_out_of_time_goes_on_later(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_runs_out_of_time_goes_on_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trials, "tell", lambda row, epochs: None)  # no run is open here
     what = defined("forest")
     trial = study.claim(study.open_study(what), what, 1).trial
-    watcher = trials.Watcher(trial, dataclasses.replace(what, tune=what.tune.model_copy(update={"folds": 3})), 0, [], 0.0, 0.0)
+    watcher = trials.Watcher(
+        trial,
+        dataclasses.replace(what, tune=what.tune.model_copy(update={"folds": 3})),
+        0,
+        [],
+        0.0,
+        0.0,
+    )
     row = {"epoch": 1, "loss": 1, "accuracy": 0, "val_loss": 1, "val_accuracy": 0, "seconds": 0}
     with pytest.raises(trials.OutOfTimeError):
         watcher.after(row, 1)
@@ -254,7 +310,10 @@ def test_a_trial_that_runs_out_of_time_goes_on_later(root: Path, monkeypatch: py
 
 def test_a_trial_that_cannot_be_trained_ends_the_search_and_names_its_values(root: Path) -> None:
     edit("filters: [4]", "padding: valid, kernel: 31, filters: [4, 4]")
-    with pytest.raises(UserError, match=r"small, trial 0 \(dense.0 \d+, activation .*image_size \[32, 32\] is too small"):
+    with pytest.raises(
+        UserError,
+        match=r"small, trial 0 \(dense.0 \d+, activation .*image_size \[32, 32\] is too small",
+    ):
         search("small", 1)
     assert [one.state for one in study.find(defined("small"))] == ["failed"]
 
@@ -269,14 +328,24 @@ def test_a_trial_is_worth_the_epoch_that_a_training_would_keep(root: Path) -> No
 
 def test_macro_f1_is_that_of_the_classes_with_images() -> None:
     probabilities = np.eye(3)[[0, 1, 1, 0]]
-    assert trials.macro_f1(np.array([0, 1, 1, 1]), probabilities) == {"val_macro_f1": pytest.approx((2 / 3 + 0.8) / 2)}
+    assert trials.macro_f1(np.array([0, 1, 1, 1]), probabilities) == {
+        "val_macro_f1": pytest.approx((2 / 3 + 0.8) / 2)
+    }
 
 
 def test_epochs_are_those_of_the_best_unless_the_schedule_reaches_to_the_end(root: Path) -> None:
     section = load_params().architectures["small"]
     assert trials.needed([1, 4, 2, 3], section) == 3
     cosine = section.train.schedule.model_copy(update={"kind": "cosine"})
-    assert trials.needed([1], section.model_copy(update={"train": section.train.model_copy(update={"schedule": cosine})})) == 4
+    assert (
+        trials.needed(
+            [1],
+            section.model_copy(
+                update={"train": section.train.model_copy(update={"schedule": cosine})}
+            ),
+        )
+        == 4
+    )
 
 
 def test_optuna_takes_a_trial_up_again() -> None:

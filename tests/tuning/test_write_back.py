@@ -58,11 +58,27 @@ def file(tmp_path: Path) -> Path:
         ("block", {"dense.0": 8}, ["      - 8          # first"]),
         ("block", {"schedule.patience": 9}, ["      patience: 9"]),
         ("block", {"activation": "tanh"}, ["    activation: tanh"]),
-        ("plain_cnn", {"dropout": 0, "optimizer": "sgd"}, ["  plain_cnn: {dropout: 0, optimizer: sgd}         # like: this"]),
-        ("named", {"augmentation.rotation": 7.5}, ["  named: {like: cnn_a, augmentation: {like: light, rotation: 7.5}}"]),
+        (
+            "plain_cnn",
+            {"dropout": 0, "optimizer": "sgd"},
+            ["  plain_cnn: {dropout: 0, optimizer: sgd}         # like: this"],
+        ),
+        (
+            "named",
+            {"augmentation.rotation": 7.5},
+            ["  named: {like: cnn_a, augmentation: {like: light, rotation: 7.5}}"],
+        ),
         ("named", {"augmentation": None}, ["  named: {like: cnn_a, augmentation: null}"]),
-        ("deep", {"head.dense.0.units": 16}, ["  deep: {like: transfer, head: {dense: [{units: 16, dropout: 0.1}]}}"]),
-        ("deep", {"head.dropout": 0.5}, ["  deep: {like: transfer, head: {dense: [{units: 8, dropout: 0.1}], dropout: 0.5}}"]),
+        (
+            "deep",
+            {"head.dense.0.units": 16},
+            ["  deep: {like: transfer, head: {dense: [{units: 16, dropout: 0.1}]}}"],
+        ),
+        (
+            "deep",
+            {"head.dropout": 0.5},
+            ["  deep: {like: transfer, head: {dense: [{units: 8, dropout: 0.1}], dropout: 0.5}}"],
+        ),
     ],
 )
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -86,7 +102,9 @@ def test_what_is_written_is_what_is_read(file: Path) -> None:
 
 
 def test_a_value_that_two_share_is_not_changed_for_both(file: Path) -> None:
-    with pytest.raises(UserError, match=r"anchors or aliases\? Write by hand: schedule.patience: 7"):
+    with pytest.raises(
+        UserError, match=r"anchors or aliases\? Write by hand: schedule.patience: 7"
+    ):
         rewrite(file, "two", {"schedule.patience": 7})
     assert file.read_text() == TEXT and list(file.parent.iterdir()) == [file]
 
@@ -101,5 +119,16 @@ def test_a_link_and_its_rights_stay(file: Path) -> None:
 
 
 def test_values_in_one_line() -> None:
-    values = {"a": [1, 0.5, 1e-05, 3.0], "b": None, "c": True, "d": "relu", "e": "yes", "f": "a: b", "g": "2"}
-    assert scalar(values) == '{a: [1, 0.5, 0.00001, 3.0], b: null, c: true, d: relu, e: yes, f: "a: b", g: "2"}'
+    values = {
+        "a": [1, 0.5, 1e-05, 3.0],
+        "b": None,
+        "c": True,
+        "d": "relu",
+        "e": "yes",
+        "f": "a: b",
+        "g": "2",
+    }
+    assert (
+        scalar(values)
+        == '{a: [1, 0.5, 0.00001, 3.0], b: null, c: true, d: relu, e: yes, f: "a: b", g: "2"}'
+    )
