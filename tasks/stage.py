@@ -1,8 +1,11 @@
 """The rim of every stage: arguments by name from the command line, a user's mistake in one message.
 
-A stage is a function `main`. Its parameters are the options of the command: `splits_csv: Path` is `--splits-csv PATH`. The
-path has to bear the option's name, as `data/splits.csv` does, or lie in a folder that does, as `data/results/cnn_a` for
-`--results`; so two paths in each other's place are an error. Parameters with a default may be left out.
+A stage is a function `main`. Its parameters are the options of the command: `splits_csv: Path` is
+`--splits-csv PATH`. Where there are more than five, `main` takes one frozen dataclass instead, and
+its fields are the options. Options with a default may be left out.
+
+A path must be named like its option, as `data/splits.csv` is, or lie in a folder that is, as
+`data/results/cnn_a` does for `--results`. So two swapped paths are an error.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import NoReturn, get_args
 
@@ -49,7 +53,7 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
         arguments = read_arguments(stage, sys.argv[1:], names_of_paths=of_pipeline)
         if of_pipeline:
             check_ahead()
-        stage(**arguments)
+        call(stage, arguments)
     except KeyboardInterrupt:
         logging.error("interrupted: run again to go on from here")
         sys.exit(130)
@@ -60,6 +64,15 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
         logging.debug(traceback.format_exc())
         logging.error("error: %s", message)
         sys.exit(1)
+
+
+def call(stage: Callable[..., None], arguments: dict[str, object]) -> None:
+    """Call a stage with its options, as arguments or as the dataclass that it takes."""
+    fields = dataclass_of(stage)
+    if fields:
+        stage(fields(**arguments))
+    else:
+        stage(**arguments)
 
 
 def check_ahead() -> None:
@@ -90,7 +103,7 @@ def read_arguments(
     parser = _Parser(
         prog=f"python -m {stage.__module__}", description=inspect.getdoc(stage), allow_abbrev=False
     )
-    parameters = inspect.signature(stage).parameters
+    parameters = inspect.signature(dataclass_of(stage) or stage).parameters
     for name, parameter in parameters.items():
         option = "--" + name.replace("_", "-")
         needed = parameter.default is parameter.empty
@@ -105,6 +118,12 @@ def read_arguments(
             if isinstance(value, Path):
                 _check_name(name, value)
     return arguments
+
+
+def dataclass_of(stage: Callable[..., None]) -> type | None:
+    """Return the dataclass that a stage takes as its only parameter; None where it takes others."""
+    annotations = [one.annotation for one in inspect.signature(stage).parameters.values()]
+    return annotations[0] if len(annotations) == 1 and is_dataclass(annotations[0]) else None
 
 
 def _check_name(name: str, path: Path) -> None:

@@ -11,6 +11,6 @@ Level = Literal["error", "warn", "off"]
 
 
 class Section(BaseModel):
-    """A closed, frozen part of `params.yaml`."""
+    """A closed, frozen part of `params.yaml`. The text below a field describes that key."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -137,16 +137,15 @@ def arguments(stage: str) -> dict[str, object]:
 
 
 def signature(stage: str) -> Callable[..., None]:
-    """A function with the parameters of a stage's `main`, without importing what the stage needs."""
-    main = next(
-        node
-        for node in parse(Path(f"tasks/{stage}.py")).body
-        if getattr(node, "name", "") == "main"
-    )
+    """A function with the options of a stage's `main`, without importing what the stage needs."""
+    defined = {getattr(node, "name", ""): node for node in parse(Path(f"tasks/{stage}.py")).body}
+    options = {a.arg: a.annotation.id for a in defined["main"].args.args}
+    if len(options) == 1 and (fields := defined.get(*options.values())):
+        options = {field.target.id: field.annotation.id for field in fields.body[1:]}
     kinds = {"Path": Path, "str": str}
     parameters = [
-        Parameter(a.arg, Parameter.POSITIONAL_OR_KEYWORD, annotation=kinds[a.annotation.id])
-        for a in main.args.args
+        Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation=kinds[kind])
+        for name, kind in options.items()
     ]
 
     def stand_in() -> None:

@@ -4,12 +4,14 @@ import errno
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tasks.errors import UserError, describe_error
 from tasks.registry import requirements
+from tasks.stage import call as call_stage
 from tasks.stage import check_ahead, read_arguments
 from tests.support import ROOT
 
@@ -43,6 +45,22 @@ def call(
         text=True,
         check=False,
     )
+
+
+@dataclass(frozen=True)
+class Options:
+    raw: Path
+    count: int = 3
+
+
+def test_a_stage_may_take_its_options_as_a_dataclass() -> None:
+    received: list[Options] = []
+
+    def stage(options: Options) -> None:
+        received.append(options)
+
+    call_stage(stage, read_arguments(stage, ["--raw", "data/raw"]))
+    assert received == [Options(Path("data/raw"), 3)]
 
 
 def test_options_arrive_as_annotated(tmp_path: Path) -> None:

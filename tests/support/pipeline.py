@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tasks.stage import read_arguments
+from tasks.stage import call, read_arguments
 from tests.support import ROOT, draw
 
 TINY_PARAMS = """
@@ -103,4 +103,4 @@ def run_stage(name: str) -> None:
         sys.modules["keras"].backend.clear_session(
             free_memory=False
         )  # a stage has a process of its own, so its layers are numbered from one
-    main(**arguments)
+    call(main, arguments)
