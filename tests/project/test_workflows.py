@@ -142,7 +142,7 @@ def test_push_hands_on_objects_and_pointers_and_pull_brings_them_back(
     )  # only the pointers are committed
     monkeypatch.chdir(team)
     assert not [
-        command for command in publish.commands() if "commit" in command
+        command for command in publish.list_commands() if "commit" in command
     ]  # again there is nothing to commit
     clone = tmp_path / "clone"
     subprocess.run(
