@@ -14,7 +14,6 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -81,8 +80,8 @@ def describe_history(lines: Sequence[Line], champion: ModelVersion | None) -> It
         return
     changes = [line for line in lines if promotions.changes(line)]
     yield "champion        from              until"
-    for line, following in pairwise([*changes, None]):
-        until = _minute(following) if following else "now"
+    ends = [*map(_minute, changes[1:]), "now"]
+    for line, until in zip(changes, ends, strict=False):
         yield f"{_champion_of(line):<15} {_minute(line)}  {until}"
     now = champion and champion.tags.get(versions.SHA256)
     if champion is not None and (not changes or changes[-1]["champion_sha256"] != now):
