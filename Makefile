@@ -16,7 +16,7 @@ SUPPORTED := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {sys.version}: make PYTHON=/path/to/python3.11")
 
 .DEFAULT_GOAL := help
-.PHONY: help run data recipe serve worker ui api web doctor pull push comment post check test lint format lock clean broken relocatable
+.PHONY: help run data recipe serve worker ui api web doctor pull push comment post check test lint docs format lock clean broken relocatable
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: .venv/installed  ## run the test suite
 lint: .venv/installed  ## check style, types, which room uses which, the parameters and the workflows
 	@ruff check . && ruff format --check . && mypy && lint-imports --no-logo --cache-dir .cache/import_linter && python -m tasks.params > /dev/null
 	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+docs: .venv/installed  ## build the documentation into .cache/site and check its links; ARGS=serve shows it: http://127.0.0.1:8010
+	@NO_MKDOCS_2_WARNING=1 python -m mkdocs $(or $(ARGS),build --strict)
 
 format: .venv/installed  ## mend what lint finds, where it can
 	@ruff check --fix . && ruff format .
