@@ -6,6 +6,9 @@ if (location.protocol === "file:") {
       const frame = document.createElement("iframe");
       frame.hidden = true;
       document.documentElement.append(frame);
+      frame.contentDocument.open();   // so that a browser does not replace the empty document later
+      frame.contentDocument.write("<!doctype html><title>Search</title>");
+      frame.contentDocument.close();
       this.inside = frame.contentWindow;
       this.inside.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));
       this.inside.importScripts = (...addresses) => Promise.all(addresses.map((each) => this.load(each)));
