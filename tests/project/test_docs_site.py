@@ -98,6 +98,22 @@ def test_the_readme_is_short_has_both_commands_and_no_dead_link() -> None:
     assert [link for link in links if not (ROOT / link).is_file()] == []
 
 
+def test_every_recipe_deployment_and_room_is_described() -> None:
+    pages = {
+        "docs/how-to/architectures.md": {path.stem for path in (ROOT / "recipes").glob("*.yaml")},
+        "docs/operations/running.md": set(
+            re.findall(r"(?m)^  - name: (\S+)", (ROOT / "prefect.yaml").read_text())
+        ),
+        "docs/developing.md": {
+            f"{path.parent.relative_to(ROOT)}/" for path in ROOT.glob("tasks/*/__init__.py")
+        },
+    }
+    for page, names in pages.items():
+        text = (ROOT / page).read_text()
+        assert len(names) > 3
+        assert {name for name in names - {"base"} if f"{name}`" not in text} == set(), page
+
+
 def test_pictures_are_small() -> None:
     pictures = [path for path in (ROOT / "docs/images").iterdir() if path.is_file()]
     assert pictures
