@@ -192,7 +192,7 @@ def _fused_affine(pixels: np.ndarray, batch: int) -> Callable[[], None]:
     signature = (
         tf.TensorSpec((None, *pixels.shape[1:]), tf.uint8),
         tf.TensorSpec((None, 8)),
-        tf.TensorSpec((None,)),
+        tf.TensorSpec((None, 3)),
         tf.TensorSpec((None, 0, 0, 2)),
     )
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
