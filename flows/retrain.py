@@ -21,8 +21,10 @@ from flows.project_lock import OverlapError, hold_lock
 from flows.publish import publish as publish_results
 from flows.remote import prepare
 from flows.reproduce import Plan, conclude, submit
+from flows.result import print_result
 from flows.server import connect
 from flows.store import forget_lost_registry, open_store, warn_if_away
+from flows.terminal import open_display
 from tasks.errors import UserError, exit_with_message
 from tasks.params.whole import load_params
 from tasks.tracking.store import make_places_relative
@@ -123,16 +125,14 @@ def main() -> None:
     try:
         with exit_with_message():
             load_params()  # the most frequent mistake is reported before a server starts
-            with connect():
+            with open_display() as display, connect(display.say):
                 state = retrain(**arguments, return_state=True)
     except KeyboardInterrupt:
         print("\ninterrupted; finished stages are kept: run again to continue", file=sys.stderr)
         sys.exit(130)
     if not state.is_completed():
         sys.exit(f"\nerror: {state.message}")
-    print(f"\n{artifacts.REPORT.read_text() if artifacts.REPORT.exists() else ''}\n{state.message}")
-    for what, where in artifacts.find_results().items():
-        print(f"{what:>17}: {where}")
+    print_result(state.message)
 
 
 def parse_arguments() -> dict[str, object]:

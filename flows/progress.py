@@ -1,0 +1,56 @@
+"""Read what a stage records while it runs: progress of trainings, and usage of finished stages.
+
+.cache/progress/<stage>.json  epoch, epochs, loss, score and metric, epoch_seconds, phase, updated
+.cache/usage/<stage>.json     seconds, peak_mb
+.cache/logs/<stage>.log       all lines of the last run of the stage
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRESS, USAGE, LOGS = Path(".cache/progress"), Path(".cache/usage"), Path(".cache/logs")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How far a training is. `left` is in seconds."""
+
+    share: float
+    text: str
+    left: float | None
+
+
+def log_file(stage: str) -> Path:
+    """Return the file with the lines of a stage."""
+    return LOGS / f"{stage}.log"
+
+
+def read_training(stage: str, since: float) -> Training | None:
+    """Return the progress of a training; None without progress since the time `since`."""
+    found = _read(PROGRESS / f"{stage}.json")
+    epoch, epochs = found.get("epoch"), found.get("epochs")
+    if found.get("updated", 0) < since or epoch is None or not epochs:
+        return None
+    words = [str(found["phase"])] if found.get("phase") else []
+    words.append(f"epoch {epoch}/{epochs}")
+    if found.get("loss") is not None:
+        words.append(f"loss {found['loss']:.3f}")
+    if found.get("score") is not None:
+        words.append(f"{found.get('metric', 'score')} {found['score']:.3f}")
+    seconds = found.get("epoch_seconds")
+    left = (epochs - epoch) * seconds if seconds is not None else None
+    return Training(epoch / epochs, "  ".join(words), left)
+
+
+def read_usage(stage: str) -> dict:
+    """Return the time and memory of the last run of a stage, or {}."""
+    return _read(USAGE / f"{stage}.json")
+
+
+def _read(file: Path) -> dict:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
