@@ -6,6 +6,7 @@
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,24 @@ def log_file(stage: str) -> Path:
     return LOGS / f"{stage}.log"
 
 
+EPOCH = re.compile(r"epoch\s+(\d+)/(\d+)\b\s*(.*)")
+
+
+def parse_epoch(line: str, seconds: float) -> Training | None:
+    """Return the progress in a line such as `epoch  3/15  loss 0.4`; None for any other line.
+
+    `seconds` is the time since the stage began.
+    """
+    found = EPOCH.match(line)
+    if not found:
+        return None
+    epoch, epochs = int(found[1]), int(found[2])
+    scores = dict(re.findall(r"(\w+) (\d[\d.]*)", found[3]))
+    shown = [name for name in ("loss", "val_loss", "val_accuracy") if name in scores]
+    text = "  ".join([f"epoch {epoch}/{epochs}", *(f"{name} {scores[name]}" for name in shown)])
+    return Training(epoch / epochs, text, seconds / epoch * (epochs - epoch))
+
+
 def read_training(stage: str, since: float) -> Training | None:
     """Return the progress of a training; None without progress since the time `since`."""
     found = _read(PROGRESS / f"{stage}.json")
@@ -41,6 +60,13 @@ def read_training(stage: str, since: float) -> Training | None:
     seconds = found.get("epoch_seconds")
     left = (epochs - epoch) * seconds if seconds is not None else None
     return Training(epoch / epochs, "  ".join(words), left)
+
+
+def write_usage(stage: str, seconds: float, peak_mb: float) -> None:
+    """Record the time and the peak memory of a stage that ran, for the next estimate."""
+    USAGE.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"seconds": round(seconds, 1), "peak_mb": round(peak_mb)})
+    (USAGE / f"{stage}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_usage(stage: str) -> dict:

@@ -28,7 +28,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flows.progress import LOGS, Training, log_file, read_training, read_usage
+from flows.progress import LOGS, Training, log_file, parse_epoch, read_training, read_usage
 from flows.stage_outcome import DVC_CHATTER
 from tasks.terminal import NARROW, is_terminal, make_console
 
@@ -64,6 +64,7 @@ class Row:
     started: float = 0.0
     seconds: float = 0.0
     last: str = ""
+    training: Training | None = None
 
 
 class Display:
@@ -92,7 +93,9 @@ class Display:
         if line.startswith("warn: "):
             self.warn(f"{stage}: {line.removeprefix('warn: ')}")
         elif not (line.startswith(DVC_CHATTER) or NOISE.match(line)):
-            self.rows[stage].last = line.strip()
+            row = self.rows[stage]
+            row.last = line.strip()
+            row.training = parse_epoch(line, time.time() - row.started) or row.training
             self.tell_line(stage, line)
 
     def end(self, stage: str, state: State) -> None:
@@ -100,7 +103,7 @@ class Display:
         row = self.rows.setdefault(stage, Row())
         row.seconds = time.time() - row.started if row.started else 0.0
         row.state = state.name or "Completed"
-        if row.state in ("Failed", "Ended") and stage not in self.failed:
+        if row.state == "Failed" and stage not in self.failed:
             self.failed.append(stage)
         self.tell_state(stage, row)
 
@@ -206,7 +209,7 @@ class LiveDisplay(Display):
         word, sign, style = STATES.get(row.state, (row.state, "?", ""))
         running = row.state == "Running"
         seconds = time.time() - row.started if running else row.seconds
-        training = read_training(stage, row.started) if running else None
+        training = (read_training(stage, row.started) or row.training) if running else None
         left = find_left(stage, seconds, training) if running else None
         cells: list[RenderableType] = [
             Text(sign, style=style),
