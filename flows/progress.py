@@ -22,6 +22,17 @@ class Training:
     left: float | None
 
 
+def describe_seconds(seconds: float) -> str:
+    """Return a time such as 0.4 s, 35 s, 2:05 or 1:02:05."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def log_file(stage: str) -> Path:
     """Return the file with the lines of a stage."""
     return LOGS / f"{stage}.log"

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from flows.terminal import describe_seconds
+from flows.progress import describe_seconds
 from tasks.terminal import make_console, make_table
 
 COMPARISON_CSV, COMPARISON_JSON = Path("data/comparison.csv"), Path("data/comparison.json")

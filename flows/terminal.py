@@ -28,7 +28,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flows.progress import LOGS, Training, log_file, parse_epoch, read_training, read_usage
+from flows.progress import (
+    LOGS,
+    Training,
+    describe_seconds,
+    log_file,
+    parse_epoch,
+    read_training,
+    read_usage,
+)
 from flows.stage_outcome import DVC_CHATTER
 from tasks.terminal import NARROW, is_terminal, make_console
 
@@ -275,17 +283,6 @@ def find_left(stage: str, seconds: float, training: Training | None) -> float | 
         return training.left
     usual = read_usage(stage).get("seconds")
     return max(0.0, usual - seconds) if usual else None
-
-
-def describe_seconds(seconds: float) -> str:
-    """Return a time such as 0.4 s, 35 s, 2:05 or 1:02:05."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class _Handler(logging.Handler):
