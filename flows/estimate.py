@@ -39,13 +39,14 @@ TYPICAL = {
 OTHER = (6.0, 0.0, 300)
 STOPPED = 0.8  # share of the epochs that early stopping usually leaves
 TRAINED = 0.65  # share of the images in training, until there is a split
+PIXEL = 4e-7  # seconds of a prediction
 PARAMETER = 4e-6  # MB
 COPIES = 4  # of the parameters on disk: the model, and a checkpoint with the optimizer's state
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage is expected to take; `source` is "last run", "probe" or "typical"."""
+    """What a stage is expected to take; `source` is "last run", "probe" or "a guess"."""
 
     seconds: float
     memory_mb: float
@@ -73,13 +74,21 @@ class Estimator:
         fixed, per_image, typical_mb = TYPICAL.get(verb, OTHER)
         memory = float(typical_mb)
         seconds = self.factor * (fixed + per_image * self.images)
+        if verb != "train" or name not in self.sections:
+            return Estimate(seconds, memory, disk, "probe")
+        section = self.sections[name]
         found = self.measured.get(name)
-        if verb == "train" and found:
-            seconds += self.estimate_training(self.sections[name], found)
+        if found:
             memory = max(memory, found["peak_mb"] + 150)
             disk = found["parameters"] * PARAMETER * COPIES
-            return Estimate(seconds, memory, disk, "probe")
-        return Estimate(seconds, memory, disk, "probe" if self.factor != 1.0 else "typical")
+        seconds += self.estimate_training(section, found or self.guess_speed(section))
+        return Estimate(seconds, memory, disk, "probe" if found else "a guess")
+
+    def guess_speed(self, section: Architecture) -> dict[str, float]:
+        """Return the speed of an architecture that the probe had no time for."""
+        height, width = section.train.image_size
+        each = self.factor * height * width * PIXEL
+        return {"first": 5 * self.factor, "train": 3 * each, "predict": each}
 
     def estimate_training(self, section: Architecture, found: dict[str, float]) -> float:
         """Return the seconds of all epochs, and of cached features."""
@@ -109,7 +118,7 @@ def make_estimator(stages: list[str]) -> Estimator:
     estimator = Estimator(images, count_trained(images), lock or {}, load_params().architectures)
     if not all(read_usage(stage) for stage in stages):
         estimator.measured = probe()
-        imported = estimator.measured.pop("", {}).get("imported", IMPORT)
+        imported = estimator.measured.pop("", {}).get("imported", PROBE_SECONDS)
         estimator.factor = imported / IMPORT
     return estimator
 

@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.text import Text
@@ -68,7 +69,12 @@ def print_plan(graph: dict[str, list[str]], changed: dict[str, list], stale: lis
     rows = [
         [
             stage,
-            find_reason(stage, changed, stale, graph, cached),
+            find_reason(
+                stage,
+                changed,
+                [name for name in graph[stage] if name in estimates],
+                cached=stage in cached,
+            ),
             describe_seconds(one.seconds) if one.source != "cache" else "",
             f"{one.memory_mb:,.0f} MB" if one.memory_mb else "",
             f"{one.disk_mb:,.1f} MB" if one.disk_mb else "",
@@ -82,20 +88,36 @@ def print_plan(graph: dict[str, list[str]], changed: dict[str, list], stale: lis
     print_caches()
 
 
-def find_reason(
-    stage: str,
-    changed: dict[str, list],
-    stale: list[str],
-    graph: dict[str, list[str]],
-    cached: set[str],
-) -> str:
+def find_reason(stage: str, changed: dict[str, list], needed: list[str], *, cached: bool) -> str:
     """Return why a stage runs: its own changes, else the stale stages that it needs."""
-    reason = describe_changes(changed.get(stage, []))
-    if not reason:
-        reason = f"needs {', '.join(name for name in graph[stage] if name in stale)}"
-    if stage in cached:
-        reason = f"in DVC's run cache; {reason}"
+    if cached:
+        return "its outputs are in DVC's run cache"
+    reasons = list(explain_changes(changed.get(stage, [])))
+    if needed and not reasons:
+        reasons = [f"needs {', '.join(needed)}"]
+    reason = "; ".join(reasons) or describe_changes(changed.get(stage, []))
     return reason if len(reason) <= WIDEST else f"{reason[: WIDEST - 1]}…"
+
+
+def explain_changes(changes: list) -> Iterator[str]:
+    """Yield the reasons in DVC's status of a stage; changed outputs of other stages are none."""
+    kinds = {kind: found for one in changes if isinstance(one, dict) for kind, found in one.items()}
+    if "deleted" in kinds.get("changed outs", {}).values():
+        yield "no outputs here yet"
+        return
+    if any(one == "changed command" for one in changes):
+        yield "its command changed"
+    found = kinds.get("changed deps", {})
+    for path, keys in found.items():
+        if isinstance(keys, dict):
+            yield f"{path}: {', '.join(keys)}"
+    if "data/raw" in found:
+        yield "the images changed"
+    code = [path for path in found if path.startswith("tasks/")]
+    if code:
+        yield f"code changed: {', '.join(code)}"
+    if "changed outs" in kinds:
+        yield f"{', '.join(kinds['changed outs'])} changed by hand"
 
 
 def summarize(graph: dict[str, list[str]], estimates: dict[str, Estimate]) -> Text:

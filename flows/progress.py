@@ -53,7 +53,9 @@ def parse_epoch(line: str, seconds: float) -> Training | None:
     scores = dict(re.findall(r"(\w+) (\d[\d.]*)", found[3]))
     shown = [name for name in ("loss", "val_loss", "val_accuracy") if name in scores]
     text = "  ".join([f"epoch {epoch}/{epochs}", *(f"{name} {scores[name]}" for name in shown)])
-    return Training(epoch / epochs, text, seconds / epoch * (epochs - epoch))
+    own = re.search(r"\s(\d+\.\d) s\b", found[3])  # seconds of this epoch
+    each = float(own[1]) if own else seconds / epoch
+    return Training(epoch / epochs, text, each * (epochs - epoch))
 
 
 def read_training(stage: str, since: float) -> Training | None:

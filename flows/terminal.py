@@ -127,6 +127,9 @@ class Display:
     def warn(self, text: str) -> None:
         """Tell a person a warning."""
 
+    def print(self, *renderables: RenderableType) -> None:
+        """Print tables and texts."""
+
 
 class PlainDisplay(Display):
     """Print a line for each change of a state and for each line of a stage."""
@@ -155,6 +158,10 @@ class PlainDisplay(Display):
         """Print a warning."""
         self.say(f"warning: {text}")
 
+    def print(self, *renderables: RenderableType) -> None:
+        """Print tables and texts."""
+        make_console().print(*renderables)
+
 
 class LiveDisplay(Display):
     """Draw the table of stages again and again, with warnings below it."""
@@ -180,6 +187,10 @@ class LiveDisplay(Display):
         """Show a warning below the table."""
         if text not in self.warnings:
             self.warnings.append(text)
+
+    def print(self, *renderables: RenderableType) -> None:
+        """Print tables and texts above the table of stages."""
+        self.console.print(*renderables)
 
     def draw(self) -> RenderableType:
         """Return the table, the warnings and the footer for the terminal as it is now."""
