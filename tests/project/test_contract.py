@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable
 from inspect import Parameter, Signature
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -280,8 +281,17 @@ def test_no_drawers() -> None:
         ]
 
 
+def test_every_key_of_params_is_described() -> None:
+    """The reference page of the docs is made of these sentences."""
+    for model in sections_below(Params):
+        for name, field in model.model_fields.items():
+            text = field.description or ""
+            assert text.endswith("."), f"{model.__name__}.{name}: {text}"
+            assert text[0] == "`" or text[0].isupper(), f"{model.__name__}.{name}: {text}"
+
+
 def test_every_key_of_params_is_used() -> None:
-    """A key that no code reads would promise something: each name occurs as an attribute below tasks/, or as a text there."""
+    """A key that no code reads would be an empty promise. Each is an attribute or a text in tasks/."""
     code = "\n".join(
         (ROOT / path).read_text()
         for path in python_files("tasks")
@@ -292,11 +302,8 @@ def test_every_key_of_params_is_used() -> None:
             assert re.search(rf"[.\"']{name}\b", code), f"{model.__name__}.{name}"
 
 
-def sections_below(model: type[BaseModel]) -> set[type[BaseModel]]:
-    """A model of params and all models in its fields."""
-    found = {model}
-    for field in model.model_fields.values():
-        for kind in [field.annotation, *getattr(field.annotation, "__args__", ())]:
-            if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in found:
-                found |= sections_below(kind)
-    return found
+def sections_below(kind: object) -> set[type[BaseModel]]:
+    """Return all models in a type: itself, those in its arguments and those in its fields."""
+    found = {kind} if isinstance(kind, type) and issubclass(kind, BaseModel) else set()
+    fields = [field.annotation for model in found for field in model.model_fields.values()]
+    return found.union(*map(sections_below, [*get_args(kind), *fields]))
