@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from tasks.errors import UserError, suggest
 from tasks.params.architectures import Architecture, Classical, check_size
-from tasks.params.read import describe_wanted
+from tasks.params.read import Schema, describe_wanted
 from tasks.params.section import Section
 
 FIXED = {
@@ -104,25 +104,18 @@ def vary(section: Architecture, values: Mapping[str, Any]) -> Architecture:
 
     Raises `UserError` for an unknown path or a value that is not allowed there.
     """
-    parts: dict[str, BaseModel] = {"structure": section.structure, "train": section.train}
-    changed = dict(parts)
+    structure, train = section.structure, section.train
     for path, value in values.items():
         steps = path.split(".")
-        name = next(
-            (name for name, part in changed.items() if steps[0] in type(part).model_fields), None
-        )
-        if name is None:
-            known = [key for part in parts.values() for key in type(part).model_fields]
+        if steps[0] in type(structure).model_fields:
+            structure = _vary_one(structure, steps, value)
+        elif steps[0] in type(train).model_fields:
+            train = _vary_one(train, steps, value)
+        else:
+            known = [*type(structure).model_fields, *type(train).model_fields]
             raise UserError(_describe_unknown(steps[0], known))
-        try:
-            changed[name] = type(parts[name]).model_validate(
-                _replace_at(changed[name], steps, value)
-            )
-        except ValidationError as error:
-            wanted = describe_wanted(error.errors()[0])
-            raise UserError(f"received {value!r}, {wanted}") from error
-    check_size(changed["structure"], changed["train"].image_size)
-    return section.model_copy(update=changed)
+    check_size(structure, train.image_size)
+    return section.model_copy(update={"structure": structure, "train": train})
 
 
 def find_mistakes(space: Mapping[str, Range], section: Architecture) -> Iterator[str]:
@@ -155,22 +148,29 @@ def to_plain(value: Any) -> Any:
     return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def _vary_one(model: Schema, steps: list[str], value: Any) -> Schema:
+    """Return a model with another value at the end of `steps`."""
+    try:
+        return type(model).model_validate(_replace_at(model, steps, value))
+    except ValidationError as error:
+        raise UserError(f"received {value!r}, {describe_wanted(error.errors()[0])}") from error
+
+
 def _replace_at(held: Any, steps: list[str], value: Any) -> Any:
     """Return plain data of `held` with `value` at the end of `steps`."""
     if not steps:
         return value
     step, *rest = steps
     if isinstance(held, list | tuple):
-        places = to_plain(held)
-        if step not in map(str, range(len(places))):
-            known = ", ".join(map(str, range(len(places)))) or "none, because the list is empty"
+        items, indices = to_plain(held), [str(index) for index in range(len(held))]
+        if step not in indices:
+            known = ", ".join(indices) or "none, because the list is empty"
             raise UserError(f"received the index {step}, expected one of {known}")
-        places[int(step)] = _replace_at(held[int(step)], rest, value)
-        return places
+        items[int(step)] = _replace_at(held[int(step)], rest, value)
+        return items
     if isinstance(held, BaseModel):
-        known = list(type(held).model_fields)
-        if step not in known:
-            raise UserError(_describe_unknown(step, known))
+        if step not in type(held).model_fields:
+            raise UserError(_describe_unknown(step, list(type(held).model_fields)))
         return to_plain(held) | {step: _replace_at(getattr(held, step), rest, value)}
     if held is None or isinstance(held, Mapping):
         return to_plain(held or {}) | {step: _replace_at((held or {}).get(step), rest, value)}

@@ -43,7 +43,7 @@ class Split(Section):
     test: Share = 0.15
     """Share of the training images used as test images if there is no test folder."""
     copies: Literal["withhold", "withhold_identical", "keep"] = "withhold"
-    """Training images that copy a validation or test image: withhold all, the identical, or none."""
+    """Whether training images that copy a validation or test image are withheld from training."""
     near_copies: NearCopies = NearCopies()
     """When two images count as near copies of each other."""
     patients: Patients = Patients()
