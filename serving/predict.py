@@ -202,7 +202,7 @@ def main() -> None:
     """Answer, and end with a status that says how it went."""
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "WARNING"), format="%(message)s")
     warnings.filterwarnings("ignore")  # Pillow's, of damaged files
-    machine.tell(lambda text: print(text, file=sys.stderr))
+    machine.report_ignored(lambda text: print(text, file=sys.stderr))
     try:
         sys.exit(run(parse()))
     except KeyboardInterrupt:
