@@ -8,6 +8,7 @@ import ast
 import itertools
 import re
 import subprocess
+import warnings
 from collections.abc import Callable
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -258,6 +259,14 @@ def test_only_schemas_raise_a_value_error() -> None:
         }
         if path.parent != Path("tasks/params") and path != isolated:
             assert not raised & bare, path
+
+
+@pytest.mark.parametrize("kind", [DeprecationWarning, FutureWarning])
+def test_a_deprecated_call_is_an_error_in_our_own_code(kind: type[Warning]) -> None:
+    for room in ("bench", "flows", "serving", "tasks"):
+        with pytest.raises(kind):
+            warnings.warn_explicit("old", kind, "module.py", 1, module=f"{room}.module")
+    warnings.warn_explicit("old", kind, "module.py", 1, module="keras.module")
 
 
 def test_no_module_is_a_drawer() -> None:
