@@ -52,7 +52,7 @@ def load_or_make(
     dtype: DTypeLike,
     make: Callable[[], Iterator[NDArray[Any]]],
 ) -> NDArray[Any]:
-    """Return the read-only array that `content` keys; `make` yields its blocks if it is missing."""
+    """Return the read-only array with this content; `make` yields its blocks if it is missing."""
     dtype = np.dtype(dtype)
     key = "\n".join(map(str, [shape, dtype, *content]))
     file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"

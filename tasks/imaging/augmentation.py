@@ -17,7 +17,7 @@ from tasks.params.augmentation import Augmentation, Elastic
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Drawn = tuple[Floats, Floats, Floats]
-COARSE = 4  # divides each side to get the coarse image, which has no fine structure
+COARSE = 4  # the sides of the coarse image, without fine structure, are this many times smaller
 
 
 def draw(

@@ -1,7 +1,7 @@
 """The bit depth of a set of images: `validate` finds it, and each model keeps it.
 
-A file of more than 8 bits a value often leaves open how many of them are in use. The set as a whole
-answers that, in `data/decoding.json`.
+A file of more than 8 bits a value often does not say how many of them it uses. `data/decoding.json`
+has one answer for the whole set.
 """
 
 import json

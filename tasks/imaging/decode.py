@@ -44,7 +44,7 @@ def decode_file(source: Path | bytes, limits: Limits = NO_LIMITS) -> Decoded:
 
 
 def read_file(path: Path, limits: Limits = NO_LIMITS) -> bytes:
-    """Return the bytes of a file. Raises `ImageError`, for a file that is too large unread."""
+    """Return the bytes of a file. Raises `ImageError`; a file that is too large is not read."""
     try:
         size = path.stat().st_size
         if size > limits.max_bytes:

@@ -21,6 +21,7 @@ from tasks.imaging.picture import FORMATS, PARSER_ERRORS, Decoded, ImageError, L
 JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")  # markers that have bytes of their own
 MAX_SCANS = 100  # libtiff's limit: each scan needs few bytes, and may take as long as the image
 RLE4 = 2  # a compression of BMP
+# The turns that make an image upright, by its EXIF orientation.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

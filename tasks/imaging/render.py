@@ -20,7 +20,7 @@ def render(decoded: Decoded, *forms: Form) -> NDArray[np.uint8]:
 
 
 def show(decoded: Decoded, form: Form) -> Image.Image:
-    """Return the part of an image that a model sees, in its own size, scaled as the model does."""
+    """Return the part of an image that a model sees, at full size and on its scale of greys."""
     return cut_dark_border(decoded.as_taken_by(form), form.dark_border)
 
 

@@ -112,7 +112,7 @@ def _refuse_splits_without_training(top: Folder, splits: Mapping[str, str]) -> N
 
 
 def _refuse_other_folders(path: str, top: Folder, splits: Mapping[str, str]) -> None:
-    """Raise `UserError` if folders beside the splits may be splits, or the splits classes."""
+    """Raise `UserError` if the folders beside the split folders allow another reading."""
     folders = top.with_images
     classes = {label for name in splits for label in _list_classes(folders[name])}
     others = [

@@ -134,7 +134,7 @@ def find_closest_duplicates(
 
 
 def has_similar_hash(hashes: Texts, others: Texts, hash_distance: int) -> NDArray[np.bool_]:
-    """Say for each hash whether one of `others`, straight or mirrored, is at most that far away.
+    """Say for each hash whether one of `others`, straight or mirrored, is within the distance.
 
     This serves for images whose files were deleted, so that pixels cannot decide. It is true for
     some that only look alike. The hash "" is similar to none.
@@ -145,8 +145,8 @@ def has_similar_hash(hashes: Texts, others: Texts, hash_distance: int) -> NDArra
 
 
 def _find_near(paths: Paths, hashes: list[str], root: Path, hash_distance: int) -> pd.DataFrame:
-    """Return the candidate pairs among sorted paths, with their kind and correlation."""
-    one, other = _find_candidates(hashes, hash_distance)
+    """Return the pairs of sorted paths whose hashes are close, with their kind and correlation."""
+    one, other, _ = _find_close(hashes, None, hash_distance)
     files = np.array([str(root / path) for path in paths], dtype=object)
     kind, correlation = _correlate_files(files[one], files[other])
     return pd.DataFrame(
@@ -154,59 +154,48 @@ def _find_near(paths: Paths, hashes: list[str], root: Path, hash_distance: int) 
     )
 
 
-def _find_candidates(hashes: list[str], hash_distance: int) -> tuple[Indices, Indices]:
-    """Return the pairs of indices, first below second, whose hashes are close.
+def _find_close(
+    hashes: Texts, others: Texts | None, hash_distance: int
+) -> tuple[Indices, Indices, NDArray[np.bool_]]:
+    """Return the index pairs of two lists whose hashes are close, and which are mirrored.
+
+    Without `others`, the pairs are within one list, first below second. "" is close to no hash.
 
     If bits are +1 and -1, the product of two hashes is 240 minus twice their distance. A mirror
     changes the sign of the part that the odd bits contribute. So the product of the closer of the
     straight and the mirrored pair is even + |odd|.
     """
-    even, odd = _split_signs(hashes)
-    found = [np.empty((2, 0), dtype=np.intp)]
-    start = 0
-    while start < len(even):
-        stop = start + max(1, BLOCK // (len(even) - start))
-        product = odd[start:stop] @ odd[start:].T
-        np.abs(product, out=product)
-        product += even[start:stop] @ even[start:].T
-        row, column = np.nonzero(product >= BITS - 2 * hash_distance)
-        found.append(np.stack([row, column])[:, column > row] + start)
-        start = stop
-    one, other = np.concatenate(found, axis=1)
-    return one, other
-
-
-def _find_close(
-    hashes: Texts, others: Texts, hash_distance: int
-) -> tuple[Indices, Indices, NDArray[np.bool_]]:
-    """Return the index pairs of two lists whose hashes are close, and which are mirrored.
-
-    The hash "" is close to none.
-    """
-    one, other = (np.flatnonzero([bool(text) for text in texts]) for texts in (hashes, others))
-    even, odd = _split_signs([text for text in hashes if text])
-    other_even, other_odd = _split_signs([text for text in others if text])
+    one, even, odd = _split_signs(hashes)
+    other, other_even, other_odd = (one, even, odd) if others is None else _split_signs(others)
     found = [np.empty((3, 0), dtype=np.intp)]
-    step = max(1, BLOCK // max(1, len(other)))
-    for start in range(0, len(one), step):
-        part = slice(start, start + step)
-        product = odd[part] @ other_odd.T
-        total = even[part] @ other_even.T + np.abs(product)
+    start = 0
+    while start < len(one):
+        first = start if others is None else 0
+        block = slice(start, start + max(1, BLOCK // max(1, len(other) - first)))
+        product = odd[block] @ other_odd[first:].T
+        total = np.abs(product)
+        total += even[block] @ other_even[first:].T
         row, column = np.nonzero(total >= BITS - 2 * hash_distance)
-        found.append(np.stack([one[part][row], other[column], product[row, column] < 0]))
+        pairs = np.stack([one[block][row], other[first:][column], product[row, column] < 0])
+        found.append(pairs if others is not None else pairs[:, column > row])
+        start = block.stop
     pairs = np.concatenate(found, axis=1)
     return pairs[0], pairs[1], pairs[2].astype(bool)
 
 
-def _split_signs(hashes: Texts) -> tuple[Floats, Floats]:
-    """Return the bits of hashes as +1 and -1: those that a mirror keeps, those that it inverts."""
+def _split_signs(hashes: Texts) -> tuple[Indices, Floats, Floats]:
+    """Return the indices of hashes that are not "", and their bits as +1 and -1.
+
+    The first bits are those that a mirror keeps, the second those that it inverts.
+    """
+    index = np.flatnonzero([bool(text) for text in hashes])
     packed = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8).reshape(-1, BITS // 8)
     signs = np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
-    return np.ascontiguousarray(signs[:, ~ODD]), np.ascontiguousarray(signs[:, ODD])
+    return index, np.ascontiguousarray(signs[:, ~ODD]), np.ascontiguousarray(signs[:, ODD])
 
 
 def _correlate_files(one: Paths, other: Paths) -> tuple[NDArray[np.str_], Floats]:
-    """Return the kind (near or mirrored) and the correlation of pairs of files, as the closer."""
+    """Return near or mirrored, whichever is closer, and the correlation for pairs of files."""
     wanted, numbers = np.unique(np.concatenate([one, other]), return_inverse=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(lambda file: _find_structure(Path(file)), wanted)

@@ -5,19 +5,11 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 SPLITS = {
-    "train": "training",
-    "training": "training",
-    "trn": "training",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "validate": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "tst": "test",
-    "holdout": "test",
-}
+    "train": "training", "training": "training", "trn": "training",
+    "val": "validation", "valid": "validation", "validation": "validation",
+    "validate": "validation", "dev": "validation",
+    "test": "test", "testing": "test", "tst": "test", "holdout": "test",
+}  # fmt: skip
 SPLIT_WORD = re.compile(rf"({'|'.join(SPLITS)})(?:set|data|dataset|images?|imgs?|folder)?")
 # Folders with such names hold images without a class, which are for prediction.
 UNLABELLED_WORD = re.compile(

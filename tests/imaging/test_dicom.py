@@ -475,7 +475,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         ),
         "deflated": (deflated[:meta] + bomb, "too_many_bytes"),
         "run lengths": (write(runs, RLE), ""),
-        "a JPEG larger than told": (write(larger, JPEG), "corrupt"),
+        "a JPEG larger than texts": (write(larger, JPEG), "corrupt"),
     }
 
 
@@ -575,15 +575,15 @@ def test_no_output_tells_of_the_patient(
     caplog.set_level(logging.DEBUG)
     raw, files_csv = tmp_path / "raw", tmp_path / "files.csv"
     (raw / "cat").mkdir(parents=True)
-    told, contents = [], marked_files()
+    texts, contents = [], marked_files()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for name, content in contents.items():
             (raw / f"cat/{name}.dcm").write_bytes(content)
             try:
-                told.append(decode_bytes(content).mode)
+                texts.append(decode_bytes(content).mode)
             except ImageError:
-                told.append(traceback.format_exc())
+                texts.append(traceback.format_exc())
         found = scan(raw, Limits())
         files = found.files
         validate.log_files(found)
@@ -594,7 +594,7 @@ def test_no_output_tells_of_the_patient(
     assert set(files.status) == {"usable", "rejected"} and len(files) > 50
     tables = [(tmp_path / name).read_text() for name in ("files.csv", "quarantine.csv")]
     for text in (
-        *told,
+        *texts,
         *tables,
         caplog.text,
         *capfd.readouterr(),
@@ -660,7 +660,7 @@ def test_pydicom_is_needed_for_dicom_alone(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "a.dcm").write_bytes(dicom(grey()))
     command = [sys.executable, "-c", WITHOUT, str(tmp_path / "a.png"), str(tmp_path / "a.dcm")]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert told.startswith(
+    texts = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert texts.startswith(
         "missing_package: a DICOM file, and pydicom is not installed: `pip install pydicom`"
     )

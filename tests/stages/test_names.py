@@ -89,11 +89,11 @@ def train() -> None:
     splits = read_table(Path("data/splits.csv"))
     labels, rng = sorted(set(splits.label)), np.random.default_rng(1)
     shares = rng.dirichlet(np.ones(len(labels)), len(splits))
-    told = splits[["path", "label", "split"]].assign(
+    known = splits[["path", "label", "split"]].assign(
         predicted=[labels[index] for index in shares.argmax(axis=1)], distance=0.5
     )
     columns = pd.DataFrame(shares, columns=[f"p_{label}" for label in labels])
-    write_table(told.join(columns), RESULTS / "predictions.csv")
+    write_table(known.join(columns), RESULTS / "predictions.csv")
     history = {"epoch": [1, 2], "accuracy": 0.5, "loss": 1.0, "val_accuracy": 0.5, "val_loss": 1.0}
     write_table(pd.DataFrame(history), RESULTS / "history.csv")
     (RESULTS / "size.json").write_text('{"parameters": 9}')
@@ -106,7 +106,7 @@ def train() -> None:
     }.items():
         (MODEL / name).write_text(json.dumps(content))
     explained = (
-        told.drop(columns="distance")
+        known.drop(columns="distance")
         .head(2)
         .assign(confidence=0.5, kind="right", picture="", overlay="")
     )
