@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.imaging import decoding
+from tasks.imaging.bit_depth import write_bit_depth
 from tasks.tables import write_table
 from tasks.tracking.hashes import file_sha256
 from tests.support import draw
@@ -65,6 +65,6 @@ def make(root: Path) -> Path:
     (root / "data/class_weights").mkdir()
     for name in ("small", "head", "forest"):
         (root / f"data/class_weights/{name}.json").write_text(json.dumps(weights))
-    decoding.write(decoding.Decoding(), root / "data/decoding.json")
+    write_bit_depth(None, root / "data/decoding.json")
     (root / "params.yaml").write_text(PARAMS)
     return root
