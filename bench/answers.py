@@ -28,11 +28,11 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
 from flows.process import start
-from flows.server import free_port
 from tasks.registry import load, versions
 from tasks.results import find_folder
 from tasks.tables import read_table
 from tasks.tracking.hashes import folder_sha256
+from tasks.tracking.servers import find_free_port
 
 CLEAN, MODELS, RESULTS, ENSEMBLES = (
     Path("data/clean"),
@@ -85,7 +85,7 @@ def pyfunc(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
 
 def mlflow_serve(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """`mlflow models serve`, asked in portions."""
-    port = free_port()
+    port = find_free_port()
     model = f"models:/{version.name}/{version.version}"
     command = [
         "mlflow",
@@ -115,7 +115,7 @@ def mlflow_serve(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
 
 def rest(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """`POST /predict` of `make api`, asked in portions."""
-    port = free_port()
+    port = find_free_port()
     command = [
         sys.executable,
         "-m",
@@ -140,7 +140,7 @@ def rest(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
 
 def page(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """The page of `make web`: the CSV that it offers for several files."""
-    port = free_port()
+    port = find_free_port()
     command = [
         sys.executable,
         "-m",

@@ -104,7 +104,7 @@ def places() -> dict[str, str]:
     if report.exists():
         made = {"report": str(report.resolve())} | made
     if store or Path("mlflow.db").exists():
-        shown = servers.masked(store or "sqlite:///mlflow.db")
+        shown = servers.mask_secrets(store or "sqlite:///mlflow.db")
         made["runs and registry"] = (
             shown if shown.startswith("http") else f"{shown} (make ui: http://127.0.0.1:5000)"
         )

@@ -277,7 +277,7 @@ def check_mlflow() -> Iterator[Finding]:
 
 def ask(name: str, address: str, where: str, undo: str) -> Finding:
     """Say whether the server that is set answers."""
-    why = servers.why_silent(address, PATIENCE)
+    why = servers.why_unreachable(address, PATIENCE)
     said = (
         f"set in {where}: {f'nothing answers at {address}: {why}' if why else f'{address} answers'}"
     )
@@ -291,7 +291,7 @@ def look_at_store(file: Path, package: str) -> Finding:
     aside = f"set it aside (mv {file} {file}.newer)"
     try:
         revision = (
-            servers.foreign_revision(file, package, BUSY)
+            servers.find_newer_revision(file, package, BUSY)
             if version(package) != "is missing"
             else None
         )
@@ -316,9 +316,9 @@ def check_ports() -> Iterator[Finding]:
         except UserError:
             foreign = (
                 port == 4200
-                and servers.read(f"http://127.0.0.1:{port}/api/health", PATIENCE) != "true"
+                and servers.fetch_text(f"http://127.0.0.1:{port}/api/health", PATIENCE) != "true"
             )
-            said = f"taken by {servers.who_listens(port)} ({use})"
+            said = f"taken by {servers.find_listener(port)} ({use})"
             yield Finding(
                 f"port {port}",
                 said,
@@ -395,7 +395,7 @@ def show(finding: Finding) -> str:
     lines = [f"{word:<6} {finding.name:<20} {finding.said}"]
     lines += [f"{'':<6} → {finding.remedy}"] if finding.remedy else []
     home = os.path.expanduser("~")
-    text = servers.masked("\n".join(lines))
+    text = servers.mask_secrets("\n".join(lines))
     if home.rstrip("/") in ("", "~"):
         return text
     return re.sub(rf"(?<![\w.-]){re.escape(home.rstrip('/'))}(?![\w.-])", "~", text)

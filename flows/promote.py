@@ -151,7 +151,7 @@ def _client() -> MlflowClient | None:
     """Return the registry; None where the default one is not there, and must not be made by asking for it."""
     if "MLFLOW_TRACKING_URI" not in os.environ and not DEFAULT_FILE.exists():
         return None
-    runs.refuse_silence()
+    runs.refuse_unreachable()
     runs.open_store()
     return MlflowClient()
 
@@ -167,7 +167,7 @@ def main() -> None:
     except (
         MlflowException
     ) as error:  # the registry's own words, such as that its server does not answer
-        sys.exit(f"error: {servers.masked(str(error))}")
+        sys.exit(f"error: {servers.mask_secrets(str(error))}")
 
 
 def decide(arguments: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from flows.server import connected
 from flows.store import forget_lost_registry, open_store, tell_away
 from tasks.errors import UserError, exit_with_message
 from tasks.params.whole import load_params
-from tasks.tracking.store import make_places_relative
+from tasks.tracking.store import make_paths_relative
 
 
 # The pool holds a thread for every stage; how many of them work is a matter of slots (flows/reproduce.py).
@@ -71,7 +71,7 @@ def work(
 ) -> State:
     """Do what `retrain` promises; nobody else is at work in this folder."""
     load_params()
-    make_places_relative()
+    make_paths_relative()
     mend_links()
     away = tell_away()
     images = import_images.update() if update else ""

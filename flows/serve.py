@@ -44,11 +44,11 @@ def serve() -> Keeper:
 def pages() -> Keeper:
     """Have Prefect's pages, and return the server of MLflow's."""
     refuse_newer_store()
-    address, port = have_server(), servers.free_port("127.0.0.1", MLFLOW)
+    address, port = have_server(), servers.find_free_port("127.0.0.1", MLFLOW)
     print(f"Prefect: {address.removesuffix('/api')}\n MLflow: http://127.0.0.1:{port}", flush=True)
     if port != MLFLOW:
-        print(f"(port {MLFLOW} is taken by {servers.who_listens(MLFLOW)})", flush=True)
-    store.make_places_relative()
+        print(f"(port {MLFLOW} is taken by {servers.find_listener(MLFLOW)})", flush=True)
+    store.make_paths_relative()
     root = store.ARTIFACTS.resolve().as_uri()
     options = [
         "--backend-store-uri",

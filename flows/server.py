@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import sys
 import threading
 import time
@@ -68,7 +67,7 @@ def connected(say: Callable[[str], None] = print) -> Iterator[None]:
         say(
             f"starting a Prefect server for this run (`make serve` starts one that stays); its records: {PREFECT_HOME.value()}"
         )
-        port = free_port()
+        port = servers.find_free_port()
         address = f"http://127.0.0.1:{port}/api"
         launch([sys.executable, "-m", *COMMAND, "--port", str(port)], address, VARIABLES)
         with temporary_settings({PREFECT_API_URL: address}):
@@ -81,12 +80,12 @@ def configured() -> str | None:
     if not address:
         return None
     where, undo = where_set(address)
-    if why := servers.why_silent(address):
-        told = servers.describe_silence("PREFECT_API_URL", address, where, why)
+    if why := servers.why_unreachable(address):
+        told = servers.describe_unreachable("PREFECT_API_URL", address, where, why)
         raise UserError(f"{told}. Start that server, or {undo}: a run has a server of its own then")
     if not is_prefect(address):
         raise UserError(
-            f"PREFECT_API_URL ({where}) is {servers.masked(address)}, where something answers that is no Prefect server: "
+            f"PREFECT_API_URL ({where}) is {servers.mask_secrets(address)}, where something answers that is no Prefect server: "
             f"expected an address such as {HOME}, with /api at its end. Correct it, or {undo}"
         )
     return address
@@ -160,8 +159,8 @@ def why_ended(words: list[str]) -> str:
     text = "\n".join(lines).lower()
     remedy = next((what for pattern, what in REMEDIES.items() if re.search(pattern, text)), None)
     if remedy is not None:
-        return servers.masked(f"{reason}; {remedy}")
-    return servers.masked("\n  ".join([reason, "its last words:", *lines[-10:]]))
+        return servers.mask_secrets(f"{reason}; {remedy}")
+    return servers.mask_secrets("\n  ".join([reason, "its last words:", *lines[-10:]]))
 
 
 def answers(address: str) -> bool:
@@ -171,10 +170,3 @@ def answers(address: str) -> bool:
         return reply.json() == prefect.__version__
     except (httpx.HTTPError, ValueError):
         return False
-
-
-def free_port() -> int:
-    """Return a port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

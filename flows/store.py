@@ -56,10 +56,10 @@ def tell_away() -> bool:
     They go on all the same: they do without it, and it may be back when the winner is registered.
     """
     address = os.environ.get(VARIABLE, "")
-    why = servers.why_silent(address)
+    why = servers.why_unreachable(address)
     if why is not None:
         get_run_logger().warning(
-            AWAY, servers.describe_silence(VARIABLE, address, "environment", why)
+            AWAY, servers.describe_unreachable(VARIABLE, address, "environment", why)
         )
     return why is not None
 
@@ -78,7 +78,7 @@ def refuse_newer(file: Path, package: str, remedy: str) -> None:
     """Raise `UserError` where a newer version of a package wrote a database, or it is none."""
     shown = machine.shown(file)
     try:
-        revision = servers.foreign_revision(file, package)
+        revision = servers.find_newer_revision(file, package)
     except sqlite3.OperationalError as error:
         raise UserError(": ".join(servers.describe_unusable(shown, error))) from error
     except sqlite3.DatabaseError as error:

@@ -53,7 +53,7 @@ def main(
     model, results = find_folder(winner, models, ensembles), find_folder(winner, results, ensembles)
     splits, files = read_table(splits_csv), read_table(files_csv)
     seen = unseen_images.images_given(splits, files)
-    runs.refuse_silence()
+    runs.refuse_unreachable()
     runs.open_store()
     client = MlflowClient()
     version = find_or_create(client, wanted.model, winner, model, results, seen)

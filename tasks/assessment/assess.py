@@ -256,7 +256,7 @@ def track(
         f"assess {images.resolve().name}",
         {key: value for key, value in scores.items() if key.startswith(ALL)},
     )
-    with runs.recorded(
+    with runs.record_run(
         lambda: mlflow.start_run(
             experiment_id=runs.open_store(), run_name=name, tags=tags | assessed.tags
         )

@@ -138,9 +138,9 @@ def find(model: str = versions.CHAMPION, name: str | None = None) -> ModelVersio
         listed = client.search_model_versions(f"name = '{name}'")
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            where = servers.masked(mlflow.get_tracking_uri())
+            where = servers.mask_secrets(mlflow.get_tracking_uri())
             raise UserError(
-                f"the registry {where} does not answer: {servers.masked(str(error))}"
+                f"the registry {where} does not answer: {servers.mask_secrets(str(error))}"
             ) from error
         known = (
             ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
@@ -162,8 +162,8 @@ def _client() -> MlflowClient:
             f"{uri} is missing, so there is no registry here: make run fills one, MLFLOW_TRACKING_URI names another, and "
             "--model data/models/<architecture> takes a model's folder"
         )
-    runs.refuse_silence()
-    store.make_places_relative()
+    runs.refuse_unreachable()
+    store.make_paths_relative()
     mlflow.set_tracking_uri(uri)
     try:
         return MlflowClient()
