@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the registered model (register.model of params.yaml)")
     parser.add_argument("--images", type=int, default=200, help="how many (200)")
     arguments = parser.parse_args()
-    version = load.find(arguments.model, arguments.name)
+    version = load.find_version(arguments.model, arguments.name)
     paths = predictions(version).path.tolist()
     chosen = np.linspace(0, len(paths) - 1, min(arguments.images, len(paths))).astype(int)
     sys.exit(not compare(version, [CLEAN / paths[index] for index in chosen]))

@@ -36,14 +36,16 @@ def promote(client: MlflowClient, name: str, number: int, reason: str) -> str:
 
 def roll_back(client: MlflowClient, name: str, reason: str) -> str:
     """Make the champion before champion again. Raises `UserError`, and changes nothing, where that cannot be."""
-    lines = versions.history(client, name, PROMOTIONS)
+    lines = versions.read_history(client, name, PROMOTIONS)
     champion = versions.find_champion(client, name)
     if champion is None:
         raise UserError(f"{name} has no champion to roll back from: name one with --version")
-    change = promotions.last_change(lines)
+    change = promotions.find_last_change(lines)
     told = change is not None and change["champion_sha256"] == champion.tags.get(versions.SHA256)
     sha256 = (
-        promotions.champion_before(lines) if told or change is None else change["champion_sha256"]
+        promotions.find_previous_champion(lines)
+        if told or change is None
+        else change["champion_sha256"]
     )
     version = sha256 and versions.find_version(client, name, sha256)
     if not version:
@@ -63,7 +65,7 @@ def tell_history(lines: Sequence[Line], champion: ModelVersion | None) -> Iterat
     if not lines:
         yield f"no promotions yet: {PROMOTIONS} and the registry have none"
         return
-    changes = [line for line in lines if promotions.changes(line)]
+    changes = [line for line in lines if promotions.changes_champion(line)]
     yield "champion        from              until"
     for line, following in zip(changes, [*changes[1:], None], strict=True):
         until = following["when"][:16].replace("T", " ") if following else "now"
@@ -85,10 +87,10 @@ def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str
     number, before = int(version.version), int(champion.version) if champion else None
     if before == number:
         raise UserError(f"version {before} is the champion of {version.name} already")
-    with versions.fetched(version):
+    with versions.fetch(version):
         pass  # raises where the files are not those that were registered
     scores = versions.read_tags(version)
-    line = promotions.new_line(
+    line = promotions.make_line(
         event,
         version.name,
         reason,
@@ -176,7 +178,9 @@ def decide(arguments: argparse.Namespace) -> None:
     client = _client()
     if arguments.history:
         lines = (
-            versions.history(client, name, PROMOTIONS) if client else promotions.read(PROMOTIONS)
+            versions.read_history(client, name, PROMOTIONS)
+            if client
+            else promotions.read(PROMOTIONS)
         )
         print(
             "\n".join(tell_history(lines, versions.find_champion(client, name) if client else None))

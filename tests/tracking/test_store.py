@@ -82,7 +82,7 @@ def test_a_project_that_was_moved_finds_its_versions(
     project: Path, copy: Path, hidden: None
 ) -> None:
     runs.open_store()
-    with versions.fetched(MlflowClient().get_model_version(NAME, "1")) as folder:
+    with versions.fetch(MlflowClient().get_model_version(NAME, "1")) as folder:
         assert (folder / "MLmodel").exists()
     with mlflow.start_run(experiment_id=runs.open_store()) as run:
         mlflow.log_text("new", "note.txt")
@@ -141,7 +141,7 @@ def test_artifacts_that_an_older_version_left_behind_stay_readable(
     shutil.move(moved, there)
     try:
         runs.open_store()
-        with versions.fetched(MlflowClient().get_model_version(NAME, "1")) as folder:
+        with versions.fetch(MlflowClient().get_model_version(NAME, "1")) as folder:
             assert (folder / "MLmodel").exists()
         assert mlflow.get_experiment(runs.open_store()).artifact_location == "mlartifacts"
     finally:
