@@ -40,21 +40,19 @@ from tasks.tracking.servers import hold_port
 SIDE = 768  # pixels of the longer side of a heat map, at most
 UNUSABLE = "expected images that can be decoded, received: "
 FILE = {"type": "string", "format": "binary"}
+REFUSALS = {
+    400: "The body is not a complete form",
+    401: "The API key is missing or wrong",
+    408: "The upload took too long",
+    413: "One file, the number of files, or the whole request is too large",
+    415: f"The body is not {upload.FORM}",
+    422: "No file of the request can be used",
+    503: "Too many images are waiting: try again after `Retry-After` seconds",
+    504: "The answer took too long",
+}
 REFUSED: dict[int | str, dict[str, Any]] = {
-    400: {"model": Refusal, "description": "The body is not a complete form"},
-    401: {"model": Refusal, "description": "The API key is missing or wrong"},
-    408: {"model": Refusal, "description": "The upload took too long"},
-    413: {
-        "model": Refusal,
-        "description": "One file, the number of files, or the whole request is too large",
-    },
-    415: {"model": Refusal, "description": f"The body is not {upload.FORM}"},
-    422: {"model": Unanswered, "description": "No file of the request can be used"},
-    503: {
-        "model": Refusal,
-        "description": "Too many images are waiting: try again after `Retry-After` seconds",
-    },
-    504: {"model": Refusal, "description": "The answer took too long"},
+    status: {"model": Unanswered if status == 422 else Refusal, "description": text}
+    for status, text in REFUSALS.items()
 }
 PICTURE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {"schema": FILE}}, "description": "The image with its heat map"}

@@ -94,16 +94,14 @@ def main(options: Options) -> None:
     runs.open_store()
     client = MlflowClient()
     version = find_or_create(client, params.model, winner)
-    test = unseen_images.select_test_images(
-        read_table(winner.results / PREDICTIONS_CSV), splits, files
-    )
     candidate = Candidate(
         version=version,
         architecture=winner.architecture,
         classes=winner.classes,
         scores=winner.scores,
-        test=test,
-        test_sha256=unseen_images.images_sha256(test),
+        test=unseen_images.select_test_images(
+            read_table(winner.results / PREDICTIONS_CSV), splits, files
+        ),
         splits=splits,
         seen=winner.seen,
         clean=options.clean,

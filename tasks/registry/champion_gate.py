@@ -42,7 +42,6 @@ class Candidate:
     classes: list[str]
     scores: dict[str, float]
     test: pd.DataFrame  # see unseen_images.select_test_images
-    test_sha256: str
     splits: pd.DataFrame
     seen: pd.DataFrame  # see unseen_images.select_given_images
     clean: Path
@@ -52,6 +51,11 @@ class Candidate:
     def sha256(self) -> str:
         """The SHA-256 of the model's files."""
         return self.version.tags[versions.SHA256]
+
+    @property
+    def test_sha256(self) -> str:
+        """The SHA-256 of the test images and their labels."""
+        return unseen_images.images_sha256(self.test)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import importlib.metadata
 
 from tasks.errors import UserError
 
-PACKAGES = (
+PACKAGES = [
     "joblib",
     "keras",
     "mlflow",
@@ -18,7 +18,7 @@ PACKAGES = (
     "skops",
     "tensorflow",
     "threadpoolctl",
-)
+]
 OPTIONAL = ("pillow-heif", "pydicom")  # a version needs them if the pipeline has them
 
 

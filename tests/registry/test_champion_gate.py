@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from tasks.errors import UserError
 from tasks.params.register import Gate
-from tasks.registry import champion_gate, unseen_images, versions
+from tasks.registry import champion_gate, versions
 from tasks.registry.champion_gate import (
     PROMOTED,
     REFUSED,
@@ -86,7 +86,6 @@ def make_candidate(root: Path) -> Candidate:
         classes=CLASSES,
         scores=SCORES,
         test=test,
-        test_sha256=unseen_images.images_sha256(test),
         splits=splits,
         seen=pd.DataFrame(columns=["sha256", "hash"], dtype=str),
         clean=root / "clean",

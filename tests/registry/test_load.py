@@ -107,7 +107,7 @@ def test_without_a_champion_the_message_lists_the_versions(client: MlflowClient)
             "heads",
             "there is no registered model heads; the registered models are: tiny",
         ),
-        ("data/models/none", None, "data/models/none is no folder: expected one that training wrote"),
+        ("data/models/none", None, "data/models/none is no folder: expected one that"),
     ],
 )
 def test_the_message_for_an_unknown_model_lists_the_known_ones(
@@ -128,7 +128,7 @@ def test_a_missing_registry_is_not_created(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_registered_model_that_cannot_be_trusted_is_refused(client: MlflowClient) -> None:
-    """Version 2 is spoilt after its registration; version 3 has a Lambda layer and the right hash."""
+    """Version 2 is spoilt after its registration; version 3 has a Lambda layer."""
     spoilt, lambdas = Path("second/model"), Path("third/model")
     for folder in (spoilt, lambdas):
         shutil.copytree(Path("data/models") / winner(), folder)
@@ -206,8 +206,8 @@ def pickled_scikit(folder: Path) -> None:
         ),
         (
             pickled,
-            r"model.keras is refused: .*received \d+ bytes that begin with b'\\x80.* and are no such "
-            "archive; train it again",
+            r"model.keras is refused: .*received \d+ bytes that begin with b'\\x80.* and are no "
+            "such archive; train it again",
         ),
         (
             with_lambda,
