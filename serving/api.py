@@ -8,21 +8,23 @@ drops no request.
 """
 
 import asyncio
-import html
 import io
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
+import fastapi_offline
 import numpy as np
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request, Security
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import APIKeyHeader
+from fastapi.staticfiles import StaticFiles
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -40,6 +42,12 @@ from tasks.tracking.servers import hold_port
 SIDE = 768  # pixels of the longer side of a heat map, at most
 UNUSABLE = "expected images that can be decoded, received: "
 FILE = {"type": "string", "format": "binary"}
+TEMPLATES = Path(__file__).parent / "templates"
+SWAGGER_UI = Path(fastapi_offline.__file__).parent / "static"
+POLICY = (
+    "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:"
+)
 REFUSALS = {
     400: "The body is not a complete form",
     401: "The API key is missing or wrong",
@@ -60,7 +68,7 @@ PICTURE: dict[int | str, dict[str, Any]] = {
 
 Result = TypeVar("Result")
 
-public, protected = APIRouter(), APIRouter()
+public, protected = APIRouter(tags=["Server"]), APIRouter(tags=["Predictions"])
 
 
 @dataclass(frozen=True)
@@ -182,25 +190,9 @@ async def ready(service: Served) -> State:
 @public.get("/", include_in_schema=False)
 @public.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
-    """Show the routes, without the scripts that FastAPI's own page loads from elsewhere."""
-    schema = request.app.openapi()
-    rows = [
-        f"<h2>{verb.upper()} {path}</h2><p>{html.escape(route['description'])}</p><ul>"
-        + "".join(
-            f"<li>{status}: {html.escape(answer['description'])}</li>"
-            for status, answer in route["responses"].items()
-        )
-        + "</ul>"
-        for path, verbs in schema["paths"].items()
-        for verb, route in verbs.items()
-    ]
-    curl = f'curl -F "files=@scan.jpg" {request.base_url}predict'
-    page = (
-        f"<!doctype html><title>{schema['info']['title']}</title><h1>{schema['info']['title']}</h1>"
-        f"<p>{schema['info']['description']}</p><pre>{html.escape(curl)}</pre>"
-        f'<p>For programs: <a href="openapi.json">openapi.json</a></p>{"".join(rows)}'
-    )
-    return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'none'"})
+    """Show the routes in Swagger UI, where each can be tried out."""
+    page = (TEMPLATES / "docs.html").read_text()
+    return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
 
 def create_app(chosen: Settings, current: Current) -> FastAPI:
@@ -227,8 +219,10 @@ def create_app(chosen: Settings, current: Current) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    app.include_router(public)
+    app.mount("/docs-files", StaticFiles(directory=SWAGGER_UI))
+    app.mount("/docs-page", StaticFiles(directory=TEMPLATES))
     app.include_router(protected, dependencies=[Depends(check_key)] if chosen.key else [])
+    app.include_router(public)
     app.add_middleware(upload.DrainUpload)
     app.add_exception_handler(Exception, answer_failure)
     return app
