@@ -218,9 +218,8 @@ def test_a_server_describes_it_and_says_why_there_is_no_heat_map(combined: Path)
         Path("data/ensembles/models/committee/ensemble.json").read_text()
     )["weights"]  # fmt: skip
     assert (card.height, card.width, card.channels) == (16, 20, 1)
-    assert current.model.heat(np.zeros((16, 20, 1), np.uint8), "01").startswith(
-        "an ensemble has no heat map of its own"
-    )
+    assert current.model.find_heat(np.zeros((16, 20, 1), np.uint8), "01") is None
+    assert current.model.no_heat_map.startswith("an ensemble has no heat map of its own")
     shown = display.render_card(current.model.predictor, has_report=False)
     assert "20 × 16 pixels, grey" in shown and "tiny (" in shown
 
