@@ -16,7 +16,7 @@ SUPPORTED := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {sys.version}: make PYTHON=/path/to/python3.11")
 
 .DEFAULT_GOAL := help
-.PHONY: help run data recipe serve worker ui api web doctor pull push comment post check test lint format lock clean broken relocatable
+.PHONY: help run data recipe serve worker ui api web doctor pull push comment post check test lint docs format lock clean broken install relocatable
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: .venv/installed  ## run the test suite
 lint: .venv/installed  ## check style, types, which room uses which, the parameters and the workflows
 	@ruff check . && ruff format --check . && mypy && lint-imports --no-logo --cache-dir .cache/import_linter && python -m tasks.params > /dev/null
 	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+docs: .venv/installed  ## build the documentation into .cache/site and check its links; ARGS=serve shows it: http://127.0.0.1:8010
+	@NO_MKDOCS_2_WARNING=1 python -m mkdocs $(or $(ARGS),build --strict)
 
 format: .venv/installed  ## mend what lint finds, where it can
 	@ruff check --fix . && ruff format .
@@ -84,13 +87,53 @@ clean:  ## remove scratch that is made again when needed; never images, models o
 
 # A Python that was upgraded or removed leaves a .venv that finds no package: it is set up again.
 .venv/installed: requirements.txt $(shell .venv/bin/python -I -c "import filelock" 2>/dev/null || echo broken)
-	@echo "setting up .venv (some minutes, once)"
 	@$(PYTHON) -c '$(SUPPORTED)'
+	@echo "setting up .venv, once: the packages of requirements.txt take about 3 GB"
 	@$(if $(filter broken,$^),rm -rf .venv)
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.txt  # the lock is complete
+	@eval "$$INSTALL"
 	@.venv/bin/python -c "$$RELOCATABLE"
 	@touch $@
+
+install:
+	@eval "$$INSTALL"
+
+# uv installs the lock in a fraction of pip's time. It is taken from the PATH, else fetched; without it, or where it fails
+# (it does not read all of pip's settings, such as certificates), pip does the same.
+define INSTALL
+lock="--no-deps --require-hashes --requirement requirements.txt"
+uv=$$(command -v uv) || {
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.txt > .venv/uv.txt
+	.venv/bin/python -m pip install --quiet --retries 0 --timeout 10 --no-deps --require-hashes \
+		--requirement .venv/uv.txt 2> /dev/null && uv=.venv/bin/uv
+}
+index=$${PIP_INDEX_URL:-$$(.venv/bin/python -m pip config get global.index-url 2> /dev/null)}
+[ -z "$$index" ] || export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"
+with_uv() { echo "installing with uv"; { "$$uv" pip install --python .venv/bin/python $$lock; echo "status $$?"; } 2>&1 | $(PYTHON) -c "$$PROGRESS"; }
+with_pip() { echo "installing with pip: some minutes"; { .venv/bin/python -m pip install $$lock; echo "status $$?"; } 2>&1 | $(PYTHON) -c "$$PROGRESS"; }
+{ [ "$$uv" ] && with_uv; } || with_pip
+endef
+export INSTALL
+
+# On a terminal, one line says how far the installer is. What it says of a failure stays.
+define PROGRESS
+import re, sys
+STEP = re.compile(r" *(Downloaded|Built|Collecting|Installing) (collected packages|\S+)")
+NOISE = re.compile(r" [-+] |   |Building|Downloading|Ignoring|Looking|Requirement|Success|Uninstalled|Using")
+done = 0
+clear = "\r\033[K" if sys.stdout.isatty() else ""
+for line in sys.stdin:
+    step = STEP.match(line)
+    done += bool(step)
+    if line.startswith("status "):
+        print(clear, end="")
+        sys.exit(int(line.split()[1]))
+    if step and clear:
+        print(f"{clear}  {done}: {step[1].lower()} {step[2]}", end="", flush=True)
+    elif not step and not NOISE.match(line):
+        print(clear + line, end="", flush=True)
+endef
+export PROGRESS
 
 # Scripts name the folder that they were installed in. So that a project can be moved, they look for the Python beside them.
 define RELOCATABLE

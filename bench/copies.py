@@ -26,7 +26,7 @@ from tasks.imaging.decode import decode_bytes, read_file
 from tasks.imaging.picture import Limits
 from tasks.params.split import NearCopies, Split
 from tasks.params.validate import Validate
-from tasks.quality.duplicates import find_copies, group
+from tasks.quality.duplicates import find_duplicates, group_duplicates
 from tasks.quality.scan import scan
 from tasks.split import WITHHELD, assign
 
@@ -98,8 +98,8 @@ KINDS = (
 
 def main() -> None:
     arguments = _arguments()
-    files = scan(arguments.folder, LIMITS).query("status == 'usable'").reset_index(drop=True)
-    pairs = find_copies(files, arguments.folder, NEAR.hash_distance, -1)
+    files = scan(arguments.folder, LIMITS).files.query("status == 'usable'").reset_index(drop=True)
+    pairs = find_duplicates(files, arguments.folder, NEAR.hash_distance, -1)
     tell_real(files, pairs)
     if arguments.sheet:
         sheet(pairs, arguments.folder).save(arguments.sheet)
@@ -137,7 +137,9 @@ def tell_real(files: pd.DataFrame, pairs: pd.DataFrame) -> None:
 
 def sample(files: pd.DataFrame, pairs: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return the rows of `count` images, the first of each group of copies, in an order that no name decides."""
-    first = files[files.path == group(files.path, pairs[pairs.correlation >= NEAR.correlation])]
+    first = files[
+        files.path == group_duplicates(files.path, pairs[pairs.correlation >= NEAR.correlation])
+    ]
     return first[first["hash"].ne("")].sort_values("sha256").head(count)
 
 
@@ -153,8 +155,8 @@ def measure(kind: Kind, originals: pd.DataFrame, folder: Path) -> str:
             _write(
                 root / "Testing" / row.label / f"{number}.copy", changed(folder / row.path, kind)
             )
-        files = scan(root, LIMITS)
-        proposed = find_copies(files, root, NEAR.hash_distance, -1)
+        files = scan(root, LIMITS).files
+        proposed = find_duplicates(files, root, NEAR.hash_distance, -1)
     numbers = proposed[["path_a", "path_b"]].map(lambda path: Path(path).stem)
     own = numbers.path_a == numbers.path_b
     linked = proposed.correlation >= NEAR.correlation

@@ -21,12 +21,13 @@ from flows.graph import DvcError, ask_dvc, open_project
 from flows.links import mend_links
 from flows.project_lock import hold_lock
 from tasks.errors import UserError, exit_with_message
+from tasks.imaging.kinds import LFS_POINTER
 from tasks.params.read import PARAMS, read_section
 from tasks.params.validate import Validate
-from tasks.quality.alike import POINTER as POINTER_OF_LFS
 from tasks.quality.folders import walk
-from tasks.quality.layout import Layout, read_layout
-from tasks.quality.litter import is_litter
+from tasks.quality.junk import is_junk
+from tasks.quality.layout import FolderLayout
+from tasks.quality.read_layout import read_layout
 from tasks.tracking.store import refuse_percent_sign
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ DIGITS = "sklearn:digits"
 log = logging.getLogger(__name__)
 
 
-def replace(source: str, agree: Callable[[Layout], bool] = lambda _: True) -> None:
+def replace(source: str, agree: Callable[[FolderLayout], bool] = lambda _: True) -> None:
     """Import `source` as `data/raw` in place of what is there, if `agree` says so of how its images lie.
 
     Raises `UserError` and leaves all as it was.
@@ -101,7 +102,7 @@ def _without_litter() -> "FileSystem":
         def walk(self, path: str, **options: object) -> Iterator[tuple[str, list, list]]:
             for parent, folders, files in super().walk(path, **options):
                 for names in (folders, files):
-                    for name in filter(is_litter, list(names)):
+                    for name in filter(is_junk, list(names)):
                         names.pop(name) if isinstance(names, dict) else names.remove(name)
                 yield parent, folders, files
 
@@ -118,7 +119,7 @@ def _settings() -> Validate:
     return read_section("validate", Validate) if PARAMS.exists() else Validate()
 
 
-def describe(layout: Layout) -> None:
+def describe(layout: FolderLayout) -> None:
     """Log how the images lie, and how many there are of each class in each part."""
     import pandas as pd  # half a second, which those who only ask for changes do without
 
@@ -245,7 +246,7 @@ def refuse_unrecorded() -> None:
         )
 
 
-def check(source: str) -> Layout | None:
+def check(source: str) -> FolderLayout | None:
     """Return how the images of a local folder lie, None where that is seen once they are here.
 
     Raises `UserError` naming everything in it that DVC would choke on or follow out of it.
@@ -295,8 +296,8 @@ def _problems(folder: Path) -> Iterator[str]:
             yield f"{path}: within this project it would hide images from DVC"
     refused: list[OSError] = []
     for parent, folders, files in os.walk(folder, onerror=refused.append):
-        folders[:] = [name for name in folders if not is_litter(name)]
-        for name in [*folders, *(name for name in files if not is_litter(name))]:
+        folders[:] = [name for name in folders if not is_junk(name)]
+        for name in [*folders, *(name for name in files if not is_junk(name))]:
             problem = _problem(Path(parent, name), root)
             if problem:
                 yield f"{os.fsencode(Path(parent, name)).decode('utf-8', 'backslashreplace')}: {problem}"
@@ -323,7 +324,7 @@ def _problem(path: Path, root: Path) -> str | None:
 
 
 def _is_pointer(path: Path) -> bool:
-    return path.stat().st_size < POINTER_SIZE and path.read_bytes().startswith(POINTER_OF_LFS)
+    return path.stat().st_size < POINTER_SIZE and path.read_bytes().startswith(LFS_POINTER)
 
 
 def _listed(title: str, lines: list[str]) -> str:
@@ -352,7 +353,7 @@ def _as_dvc_reads_it(folder: Path) -> str:
     return os.path.relpath(folder, RAW.parent.resolve()) if inside else str(folder)
 
 
-def agree(layout: Layout) -> bool:
+def agree(layout: FolderLayout) -> bool:
     """Show how the images lie, and ask at a terminal whether they are to be imported."""
     describe(layout)
     if "--yes" in sys.argv or not (sys.stdin.isatty() and sys.stdout.isatty()):

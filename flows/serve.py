@@ -94,7 +94,7 @@ def main() -> None:
     """Show the lines of what was started until it ends; then end with its status, so that a supervisor starts it again."""
     try:
         what, *names = sys.argv[1:] or ["schedules"]
-        machine.tell(print)
+        machine.report_ignored(print)
         with exit_with_message():
             keeper = {"schedules": serve, "pages": pages, "worker": worker}[what](*names)
         for line in keeper.process.stdout:

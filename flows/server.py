@@ -56,7 +56,7 @@ def connected(say: Callable[[str], None] = print) -> Iterator[None]:
     A passing server is kept apart from the terminal, so that it outlives an interrupt long enough to hear of it. It ends
     with this process, however that ends, and shares the database of the permanent one.
     """
-    machine.tell(say)
+    machine.report_ignored(say)
     if configured():
         yield
     elif answers(HOME):
@@ -141,7 +141,7 @@ def refuse_newer_records() -> None:
     kind, _, path = (url.get_secret_value() if url else "").partition(":///")
     if kind.startswith("sqlite") and not path.startswith(":memory:"):
         file = Path(path.partition("?")[0])
-        shown = machine.shown(file)
+        shown = machine.shorten_home(file)
         refuse_newer(
             file,
             "prefect",

@@ -76,7 +76,7 @@ def refuse_newer_store() -> None:
 
 def refuse_newer(file: Path, package: str, remedy: str) -> None:
     """Raise `UserError` where a newer version of a package wrote a database, or it is none."""
-    shown = machine.shown(file)
+    shown = machine.shorten_home(file)
     try:
         revision = servers.find_newer_revision(file, package)
     except sqlite3.OperationalError as error:

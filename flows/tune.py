@@ -26,7 +26,7 @@ from flows.server import connected
 from flows.stage_outcome import hear, reason
 from flows.store import open_store
 from tasks.errors import UserError, exit_with_message
-from tasks.imaging import decoding
+from tasks.imaging.bit_depth import read_bit_depth
 from tasks.params.read import PARAMS
 from tasks.params.whole import load_params
 from tasks.tuning import study
@@ -96,7 +96,7 @@ def work(
     command = [sys.executable, "-m", "tasks.tuning.trials", *words]
     states = [] if minutes == 0 else run(architecture, command, workers)
     files = Path(inputs["--splits-csv"]), Path(inputs["--class-weights"])
-    bits = decoding.read(Path(inputs["--decoding-json"])).bits
+    bits = read_bit_depth(Path(inputs["--decoding-json"]))
     searches = {name: define(load_params(), architecture, name, *files, bits) for name in KINDS}
     text = summary(searches, kind)
     get_run_logger().info("\n%s", text)

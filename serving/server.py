@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 def set_up_logging(style: str) -> None:
     """Log in a `style` such as `%(message)s`, without the noise of libraries."""
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "INFO"), format=style)
-    for library in (*LOUD, "httpx"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    # It warns of faults in a request; the client gets the same message.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    machine.tell(log.info)
+    # python_multipart warns of faults in a request; the client gets the same message.
+    quiet = {"httpx": logging.WARNING, "python_multipart": logging.ERROR}
+    for library, level in (LOUD | quiet).items():
+        logging.getLogger(library).setLevel(level)
+    machine.report_ignored(log.info)
 
 
 def make_parser(

@@ -12,7 +12,7 @@ from numpy import bool_
 from numpy.typing import NDArray
 
 from tasks.params.split import NearCopies
-from tasks.quality.duplicates import alike, closest_copies
+from tasks.quality.duplicates import find_closest_duplicates, has_similar_hash
 
 WITHHELD = "withheld"
 GIVEN = ["training", "validation", WITHHELD]  # sorted: an image of two splits counts in the first
@@ -57,7 +57,7 @@ def find_unseen(
     groups = set(splits.group[splits.sha256.isin(seen.sha256)])
     gone = seen.hash[~seen.sha256.isin(splits.sha256)]
     known = test.sha256.isin(seen.sha256) | test.group.isin(groups)
-    return ~(known | alike(test.hash, gone, hash_distance)).to_numpy()
+    return ~(known | has_similar_hash(test.hash, gone, hash_distance)).to_numpy()
 
 
 def find_copies(
@@ -76,7 +76,7 @@ def find_copies(
     path = given.sha256.map(first.set_index("sha256").path).fillna("")
     file = [str(clean / name) if name and (clean / name).is_file() else "" for name in path]
     known = given.assign(path=path, file=file, hash=given.hash.fillna(""))
-    found = closest_copies(files, known, near.hash_distance, near.correlation)
+    found = find_closest_duplicates(files, known, near.hash_distance, near.correlation)
     copies = known.iloc[found.known].reset_index(drop=True)
     return pd.DataFrame(
         {

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from flows import import_images
 from tasks.errors import UserError
-from tasks.quality.layout import Layout
+from tasks.quality.layout import FolderLayout
 from tests.support import ROOT
 from tests.support import toy_pipeline as toy
 
@@ -249,13 +249,13 @@ def test_what_is_imported_is_shown_and_may_be_declined(
         *(f"{part}/{label}/1.jpg" for part in ("train", "test_set") for label in ("cat", "dog")),
     )
 
-    def decline(layout: Layout) -> bool:
+    def decline(layout: FolderLayout) -> bool:
         import_images.describe(layout)
         return False
 
     with caplog.at_level("INFO"):
         import_images.replace("../parts", decline)
-    assert "parts: test_set → test, train → training" in caplog.text
+    assert "splits: test_set → test, train → training" in caplog.text
     assert [
         line.split() for line in caplog.text.splitlines() if line.startswith(("cat", "2 classes"))
     ] == [

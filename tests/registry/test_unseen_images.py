@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tasks.quality.duplicates import alike, perceptual_hash
+from tasks.quality.duplicates import has_similar_hash, perceptual_hash
 from tasks.registry.unseen_images import (
     find_unseen,
     images_sha256,
@@ -105,11 +105,11 @@ def test_a_copy_of_a_deleted_image_is_found_by_its_hash() -> None:
     assert new(("gone", "")) == ["t/1", "t/2", "t/3"]
 
 
-def test_alike_compares_hashes() -> None:
+def test_hashes_are_similar_up_to_a_distance() -> None:
     hashes = [perceptual_hash(picture(seed)) for seed in (0, 1)]
-    assert alike([hashes[0], "", hashes[1]], [hashes[1], ""], 0).tolist() == [False, False, True]
+    assert has_similar_hash([hashes[0], "", hashes[1]], [hashes[1], ""], 0).tolist() == [False, False, True]
     assert (
-        alike(hashes, [], 240).tolist() == [False, False] and alike([], hashes, 240).tolist() == []
+        has_similar_hash(hashes, [], 240).tolist() == [False, False] and has_similar_hash([], hashes, 240).tolist() == []
     )
 
 

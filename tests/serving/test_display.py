@@ -94,7 +94,7 @@ def test_a_table_lists_every_file_and_has_a_csv(predictor: Predictor) -> None:
     names = ["a.jpg", "<script>.jpg", "c.jpg"]
     shown = display.render_table(predictor, names, [ANSWER, UNSURE, BROKEN])
     assert "3 files: 1 predicted, 1 unlike the training images, 1 without a prediction" in shown
-    assert "the file ends before the picture does (12 bytes are missing)" in shown
+    assert "the file ends before the image does (12 bytes are missing)" in shown
     assert "<script>" not in shown
     written = contents(re.search(r'href="(data:text/csv.*?)"', shown)[1]).decode()
     table = list(csv.DictReader(io.StringIO(written)))
