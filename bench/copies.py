@@ -25,7 +25,7 @@ from tasks.imaging.decode import decode_bytes, read_file
 from tasks.imaging.picture import Limits
 from tasks.params.split import NearCopies, Split
 from tasks.params.validate import Validate
-from tasks.quality.duplicates import find_copies, group
+from tasks.quality.duplicates import find_duplicates, group_duplicates
 from tasks.quality.scan import scan
 from tasks.split import WITHHELD, assign
 
@@ -103,8 +103,8 @@ KINDS = (
 def main() -> None:
     """Print the tables, and write the sheet if asked."""
     arguments = _arguments()
-    files = scan(arguments.folder, LIMITS).query("status == 'usable'").reset_index(drop=True)
-    pairs = find_copies(files, arguments.folder, NEAR.hash_distance, -1)
+    files = scan(arguments.folder, LIMITS).files.query("status == 'usable'").reset_index(drop=True)
+    pairs = find_duplicates(files, arguments.folder, NEAR.hash_distance, -1)
     describe_real(files, pairs)
     if arguments.sheet:
         draw_sheet(pairs, arguments.folder).save(arguments.sheet)
@@ -139,7 +139,9 @@ def describe_real(files: pd.DataFrame, pairs: pd.DataFrame) -> None:
 
 def select_originals(files: pd.DataFrame, pairs: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return the first image of each group of copies, `count` of them, in the order of hashes."""
-    first = files[files.path == group(files.path, pairs[pairs.correlation >= NEAR.correlation])]
+    first = files[
+        files.path == group_duplicates(files.path, pairs[pairs.correlation >= NEAR.correlation])
+    ]
     return first[first["hash"].ne("")].sort_values("sha256").head(count)
 
 
@@ -155,8 +157,8 @@ def measure(kind: Kind, originals: pd.DataFrame, folder: Path) -> str:
             _write(
                 root / "Testing" / row.label / f"{number}.copy", make_copy(folder / row.path, kind)
             )
-        files = scan(root, LIMITS)
-        proposed = find_copies(files, root, NEAR.hash_distance, -1)
+        files = scan(root, LIMITS).files
+        proposed = find_duplicates(files, root, NEAR.hash_distance, -1)
     numbers = proposed[["path_a", "path_b"]].map(lambda path: Path(path).stem)
     own = numbers.path_a == numbers.path_b
     linked = proposed.correlation >= NEAR.correlation

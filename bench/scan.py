@@ -26,7 +26,7 @@ from bench.rounds import print_table, stopwatch, time_rounds
 from tasks.imaging.decode import decode_bytes, read_file
 from tasks.imaging.picture import PARSER_ERRORS, ImageError, Limits
 from tasks.params.validate import Validate
-from tasks.quality.scan import scan, walk
+from tasks.quality.scan import list_files, scan
 from tests.support.draw import LABELS, draw_set
 
 THREADS = 8  # of the notebook's decoding
@@ -45,7 +45,7 @@ def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as drawn:
         folder = arguments.folder or _draw(Path(drawn), arguments.images, arguments.size)
-        paths = sorted(walk(folder))
+        paths = sorted(list_files(folder))
         megabytes = sum(len(path.read_bytes()) for path in paths) / 1e6
         print(f"{len(paths)} files, {megabytes:.1f} MB, page cache warm")
         compare(folder, paths, arguments.rounds)
@@ -94,7 +94,7 @@ def decode_all(paths: Sequence[Path]) -> list[bool]:
 
 def count_rejects(folder: Path, paths: Sequence[Path]) -> str:
     """Describe how many files each side finds unusable."""
-    ours = int((scan(folder, LIMITS).status == "rejected").sum())
+    ours = int((scan(folder, LIMITS).files.status == "rejected").sum())
     verified, decoded = verify_all(paths), decode_all(paths)
     both = sum(not (one and other) for one, other in zip(verified, decoded, strict=True))
     parts = f"verification {verified.count(False)}, decoding {decoded.count(False)}"

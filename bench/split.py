@@ -95,7 +95,7 @@ def parts(splits: pd.DataFrame) -> pd.Series:
 def is_invalid(splits: pd.DataFrame) -> bool:
     """Return whether the stage would refuse this split."""
     try:
-        split.check(splits)
+        split.check_classes(splits)
     except UserError:
         return True
     return False

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.errors import UserError
+from tasks.imaging.kinds import LFS_POINTER
 from tasks.params.read import PARAMS, read_section
 from tasks.params.validate import Validate
-from tasks.quality.alike import POINTER as POINTER_OF_LFS
 from tasks.quality.folders import walk
-from tasks.quality.layout import Layout, read_layout
-from tasks.quality.litter import is_litter
+from tasks.quality.junk import is_junk
+from tasks.quality.layout import FolderLayout
+from tasks.quality.read_layout import read_layout
 
 RAW = Path("data/raw")
 DIGITS = "sklearn:digits"
@@ -19,7 +20,7 @@ NAMED = 20  # entries that a message lists
 POINTER_SIZE = 1024  # bytes; Git LFS writes smaller pointers
 
 
-def check_source(source: str) -> Layout | None:
+def check_source(source: str) -> FolderLayout | None:
     """Return the layout of a local folder, or None for a source that is not a local folder.
 
     Raises `UserError` that lists every entry that DVC cannot version.
@@ -83,8 +84,8 @@ def _find_problems(folder: Path) -> Iterator[str]:
             yield f"{path}: within this project it would hide images from DVC"
     refused: list[OSError] = []
     for parent, folders, files in os.walk(folder, onerror=refused.append):
-        folders[:] = [name for name in folders if not is_litter(name)]
-        for name in [*folders, *(name for name in files if not is_litter(name))]:
+        folders[:] = [name for name in folders if not is_junk(name)]
+        for name in [*folders, *(name for name in files if not is_junk(name))]:
             path = Path(parent, name)
             problem = _find_problem(path, root)
             if problem:
@@ -113,7 +114,7 @@ def _find_problem(path: Path, root: Path) -> str | None:
 
 
 def _is_pointer(path: Path) -> bool:
-    return path.stat().st_size < POINTER_SIZE and path.read_bytes().startswith(POINTER_OF_LFS)
+    return path.stat().st_size < POINTER_SIZE and path.read_bytes().startswith(LFS_POINTER)
 
 
 def list_some(title: str, lines: list[str]) -> str:

@@ -24,8 +24,9 @@ from flows.graph import DvcError, open_project, run_dvc
 from flows.links import mend_links
 from flows.project_lock import hold_lock
 from tasks.errors import UserError, exit_with_message
-from tasks.quality.layout import Layout, read_layout
-from tasks.quality.litter import is_litter
+from tasks.quality.junk import is_junk
+from tasks.quality.layout import FolderLayout
+from tasks.quality.read_layout import read_layout
 from tasks.terminal import print_table
 from tasks.tracking.store import refuse_percent_sign
 
@@ -43,7 +44,7 @@ SPLITS = ("training", "", "validation", "test")
 log = logging.getLogger(__name__)
 
 
-def replace_images(source: str, confirm: Callable[[Layout], bool] = lambda _: True) -> None:
+def replace_images(source: str, confirm: Callable[[FolderLayout], bool] = lambda _: True) -> None:
     """Import `source` as `data/raw` in place of the images there, if `confirm` accepts its layout.
 
     Raises `UserError` and leaves the images as they were.
@@ -121,7 +122,7 @@ def _open_without_litter() -> "FileSystem":
         def walk(self, path: str, **options: object) -> Iterator[tuple[str, list, list]]:
             for parent, folders, files in super().walk(path, **options):
                 for names in (folders, files):
-                    for name in filter(is_litter, list(names)):
+                    for name in filter(is_junk, list(names)):
                         names.pop(name) if isinstance(names, dict) else names.remove(name)
                 yield parent, folders, files
 
@@ -133,7 +134,7 @@ def _open_without_litter() -> "FileSystem":
     return WithoutLitter()
 
 
-def print_layout(layout: Layout) -> None:
+def print_layout(layout: FolderLayout) -> None:
     """Print the layout of a folder, and the number of images of each class in each split."""
     for note in layout.notes:
         log.info("%s", note)
@@ -259,7 +260,7 @@ def refuse_unrecorded() -> None:
         )
 
 
-def ask_user(layout: Layout) -> bool:
+def ask_user(layout: FolderLayout) -> bool:
     """Show the layout, and ask on a terminal whether to import the images."""
     print_layout(layout)
     if "--yes" in sys.argv or not (sys.stdin.isatty() and sys.stdout.isatty()):

@@ -12,12 +12,13 @@ from tasks.terminal import make_console, make_table
 
 COMPARISON_CSV, COMPARISON_JSON = Path("data/comparison.csv"), Path("data/comparison.json")
 RECEIPT = Path("data/registration.json")
-PLACES = {
-    "report": "data/report/report.html",
-    "models": "data/models",
-    "runs": "make ui",
-    "try it": "make web",
-}
+# Name, place or command, and the file without which there is nothing to see.
+PLACES = (
+    ("report", "data/report/report.html", "data/report/report.html"),
+    ("models", "data/models", "data/models"),
+    ("runs", "make ui", "data/models"),
+    ("try it", "make web", "data/registration.json"),
+)
 SHOWN = 12  # models in the table
 
 
@@ -43,8 +44,8 @@ def print_result(message: str) -> None:
     if receipt:
         console.print(describe_gate(receipt))
     console.print(Text(f"\n{message}"))
-    for name, place in PLACES.items():
-        if place.startswith("make") or Path(place).exists():
+    for name, place, needed in PLACES:
+        if Path(needed).exists():
             console.print(Text.assemble((f"{name:>8}  ", "dim"), place))
 
 

@@ -57,11 +57,11 @@ def serve() -> Keeper:
 def show_pages() -> Keeper:
     """Ensure the pages of Prefect, and return the server of MLflow's pages."""
     refuse_newer_store()
-    address, port = ensure_server(), servers.free_port(HOST, MLFLOW_PORT)
+    address, port = ensure_server(), servers.find_free_port(HOST, MLFLOW_PORT)
     print(f"Prefect: {address.removesuffix('/api')}\n MLflow: http://{HOST}:{port}", flush=True)
     if port != MLFLOW_PORT:
-        print(f"(port {MLFLOW_PORT} is taken by {servers.who_listens(MLFLOW_PORT)})", flush=True)
-    store.make_places_relative()
+        print(f"(port {MLFLOW_PORT} is taken by {servers.find_listener(MLFLOW_PORT)})", flush=True)
+    store.make_paths_relative()
     command = [sys.executable, *f"-m mlflow server --host {HOST} --port {port}".split()]
     command += ["--backend-store-uri", store.find_uri()]
     return start([*command, "--default-artifact-root", store.ARTIFACTS.resolve().as_uri()])
@@ -116,7 +116,7 @@ def main() -> None:
     """
     try:
         what, *names = sys.argv[1:] or ["schedules"]
-        machine.tell(print)
+        machine.report_ignored(print)
         with exit_with_message():
             keeper = COMMANDS[what](*names)
         for line in keeper.lines:

@@ -30,7 +30,7 @@ from flows.stage_outcome import find_reason, run_command
 from flows.store import open_store
 from flows.terminal import open_display
 from tasks.errors import UserError, exit_with_message
-from tasks.imaging import decoding
+from tasks.imaging.bit_depth import read_bit_depth
 from tasks.params.read import PARAMS
 from tasks.params.whole import load_params
 from tasks.terminal import make_table
@@ -134,7 +134,7 @@ def make_command(options: Options, inputs: dict[str, str]) -> list[str]:
 def load_searches(architecture: str, inputs: dict[str, str]) -> dict[str, Search]:
     """Return the search of each kind for an architecture."""
     files = Path(inputs["--splits-csv"]), Path(inputs["--class-weights"])
-    bits = decoding.read(Path(inputs["--decoding-json"])).bits
+    bits = read_bit_depth(Path(inputs["--decoding-json"]))
     return {name: define(load_params(), architecture, name, *files, bits) for name in KINDS}
 
 

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from flows import import_images
 from tasks.errors import UserError
-from tasks.quality.layout import Layout
+from tasks.quality.layout import FolderLayout
 from tests.support import ROOT
 from tests.support import toy_pipeline as toy
 
@@ -255,13 +255,13 @@ def test_what_is_imported_is_shown_and_may_be_declined(
         *(f"{part}/{label}/1.jpg" for part in ("train", "test_set") for label in ("cat", "dog")),
     )
 
-    def decline(layout: Layout) -> bool:
+    def decline(layout: FolderLayout) -> bool:
         import_images.print_layout(layout)
         return False
 
     with caplog.at_level("INFO"):
         import_images.replace_images("../parts", decline)
-    assert "parts: test_set → test, train → training" in caplog.text
+    assert "splits: test_set → test, train → training" in caplog.text
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert rows[0] == ["class", "training", "test"]
     assert rows[2:] == [["cat", "1", "1"], ["dog", "1", "1"], ["2", "classes", "2", "2"]]
