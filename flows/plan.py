@@ -27,7 +27,7 @@ CACHES = {
     "checkpoints of unfinished trainings": ".cache/checkpoints",
     "outputs of earlier runs (DVC)": ".dvc/cache",
 }
-WIDEST = 34  # characters of a reason
+NAMED = 3  # names that a reason lists
 
 
 def main() -> None:
@@ -66,23 +66,19 @@ def print_plan(graph: dict[str, list[str]], changed: dict[str, list], stale: lis
         stage: Estimate(1.0, 0.0, 0.0, "cache") if stage in cached else estimator.estimate(stage)
         for stage in stale
     }
+    needed = {stage: [name for name in graph[stage] if name in estimates] for stage in estimates}
     rows = [
         [
             stage,
-            find_reason(
-                stage,
-                changed,
-                [name for name in graph[stage] if name in estimates],
-                cached=stage in cached,
-            ),
-            describe_seconds(one.seconds) if one.source != "cache" else "",
+            describe_seconds(one.seconds) if one.memory_mb else "",
             f"{one.memory_mb:,.0f} MB" if one.memory_mb else "",
             f"{one.disk_mb:,.1f} MB" if one.disk_mb else "",
             one.source,
+            find_reason(stage, changed, needed[stage], cached=stage in cached),
         ]
         for stage, one in estimates.items()
     ]
-    columns = ["stage", "why", "time", "memory", "disk", "estimated by"]
+    columns = ["stage", "time", "memory", "disk", "source", "why"]
     console.print(make_table(columns, rows))
     console.print(summarize(graph, estimates))
     print_caches()
@@ -94,9 +90,8 @@ def find_reason(stage: str, changed: dict[str, list], needed: list[str], *, cach
         return "its outputs are in DVC's run cache"
     reasons = list(explain_changes(changed.get(stage, [])))
     if needed and not reasons:
-        reasons = [f"needs {', '.join(needed)}"]
-    reason = "; ".join(reasons) or describe_changes(changed.get(stage, []))
-    return reason if len(reason) <= WIDEST else f"{reason[: WIDEST - 1]}…"
+        reasons = [f"needs {list_some(needed)}"]
+    return "; ".join(reasons) or describe_changes(changed.get(stage, []))
 
 
 def explain_changes(changes: list) -> Iterator[str]:
@@ -110,14 +105,20 @@ def explain_changes(changes: list) -> Iterator[str]:
     found = kinds.get("changed deps", {})
     for path, keys in found.items():
         if isinstance(keys, dict):
-            yield f"{path}: {', '.join(keys)}"
+            yield f"{path}: {list_some(list(keys))}"
     if "data/raw" in found:
         yield "the images changed"
     code = [path for path in found if path.startswith("tasks/")]
     if code:
-        yield f"code changed: {', '.join(code)}"
+        yield f"code changed: {list_some(code)}"
     if "changed outs" in kinds:
-        yield f"{', '.join(kinds['changed outs'])} changed by hand"
+        yield f"{list_some(list(kinds['changed outs']))} changed by hand"
+
+
+def list_some(names: list[str]) -> str:
+    """Return the first names, and the number of the others."""
+    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
+    return ", ".join([*names[:NAMED], *more])
 
 
 def summarize(graph: dict[str, list[str]], estimates: dict[str, Estimate]) -> Text:

@@ -34,9 +34,15 @@ def make_table(
 ) -> Table:
     """Return a table. Numbers are right-aligned, and the row number `best` is bold.
 
-    A name of a column may have several lines. No cell wraps but those of the last column.
+    A name of a column may have several lines. Only the first and the last column wrap.
     """
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=title or None,
+        title_justify="left",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     texts = [[str(cell) for cell in row] for row in rows]
     for number, name in enumerate(columns):
         cells = [row[number] for row in texts if row[number]]
@@ -45,7 +51,7 @@ def make_table(
             Text(name),
             justify="right" if are_numbers else "left",
             overflow="fold",
-            no_wrap=number < len(columns) - 1,
+            no_wrap=0 < number < len(columns) - 1,
         )
     for number, row in enumerate(texts):
         table.add_row(*map(Text, row), style="bold" if number == best else None)

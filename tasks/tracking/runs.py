@@ -98,7 +98,7 @@ def describe_refusal(uri: str, message: str) -> str:
     remedy = (
         f"set {store.VARIABLE} to another store"
         if file == uri
-        else f"set it aside (mv {file} {file}.newer): the next run creates a new one"
+        else f"{servers.advise_aside(file)}: the next run creates a new one"
     )
     return servers.describe_newer(shown, "mlflow", remedy)
 
