@@ -19,7 +19,7 @@ from tasks.registry import promotions, unseen_images, versions
 from tasks.registry.predict_isolated import ask
 from tasks.registry.promotions import Line
 from tasks.results import CLASSES_JSON
-from tasks.scoring.gate import Check, check_scores, compare
+from tasks.scoring.gate import Check, check_against_champion, check_scores
 from tasks.tables import read_table
 
 PROMOTED, REFUSED, UNDECIDED = "promoted", "refused", "undecided"  # verdicts of a look
@@ -162,8 +162,8 @@ def _against(
         len(candidate.test),
     )
     answers = _answers(champion, folder, [candidate.clean / path for path in fair.path], classes)
-    checks, compared = compare(
-        fair.label, fair.predicted, answers, candidate.classes, fair.group, gate
+    checks, compared = check_against_champion(
+        fair.assign(champion=answers), candidate.classes, gate
     )
     return "", checks, numbers | compared
 

@@ -9,12 +9,16 @@ import pandas as pd
 import pytest
 from scipy.stats import beta
 
-from tasks.compare import SHARED, columns_of, main, rank, to_text
+from tasks.compare import COMPARISON_COLUMNS, Files, columns_of, main, rank, to_text
 from tasks.errors import UserError
 from tasks.params.architectures import ARCHITECTURES as TABLE
+from tasks.params.compare import Compare
 from tasks.results import write_timing
-from tasks.scoring.evaluation import score
-from tasks.scoring.predictions import with_groups
+from tasks.scoring.evaluation import score_predictions
+from tasks.scoring.paired_tests import PAIRED_TESTS_COLUMNS
+from tasks.scoring.predictions import add_groups
+from tasks.scoring.review import SHARED_SUSPECTS_COLUMNS
+from tasks.scoring.shared_questions import SHARED_QUESTIONS_COLUMNS
 from tasks.tables import read_table, write_table
 
 pytestmark = pytest.mark.slow
@@ -54,7 +58,9 @@ def predictions(right: float, test_right: float, seed: int) -> pd.DataFrame:
 def write_results(name: str, table: pd.DataFrame) -> None:
     folder = Path("results") / name
     write_table(table, folder / "predictions.csv")
-    scores = score(with_groups(table, read_table(Path("splits.csv"))), 1.5, 5) | {"best_epoch": 2}
+    scores = score_predictions(add_groups(table, read_table(Path("splits.csv"))), 1.5, 5) | {
+        "best_epoch": 2
+    }
     (folder / "metrics.json").write_text(json.dumps(scores))
     (folder / "size.json").write_text(json.dumps({"parameters": SIZES.get(name, 50)}))
     (folder / "history.csv").write_text("epoch\n1\n2\n")
@@ -101,7 +107,7 @@ def results(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def compare() -> tuple[list[str], dict]:
     written = ["comparison.csv", "comparison.json", "shared.csv", "paired.csv", "suspects.csv"]
-    main(Path("splits.csv"), Path("results"), Path("ensembles"), *map(Path, written))
+    main(Files(Path("splits.csv"), Path("results"), Path("ensembles"), *map(Path, written)))
     return pd.read_csv("comparison.csv").architecture.tolist(), json.loads(
         Path("comparison.json").read_text()
     )
@@ -148,7 +154,7 @@ def test_between_equals_the_smaller_wins_and_then_the_name() -> None:
             "parameters": [10, 20, 20, 5],
         }
     )
-    ranked = rank(table.assign(question="all classes"), "val_accuracy", None)
+    ranked = rank(table.assign(question="all classes"), Compare(rank_by="val_accuracy"))
     assert ranked.architecture.tolist() == ["d", "c", "a", "b"] and ranked["rank"].tolist() == [
         1,
         2,
@@ -287,9 +293,18 @@ def test_predictions_of_other_images_are_refused() -> None:
     write_table(table[1:], Path("results/third/predictions.csv"))
     with pytest.raises(
         UserError,
-        match="results/third/predictions.csv has 119 images, expected the 120 of splits.csv",
+        match="results/third/predictions.csv has 119 images, expected the 120 images of splits.csv",
     ):
         compare()
+
+
+def test_every_column_is_described(compared: tuple[Path, list[str], dict]) -> None:
+    for name, columns in {
+        "comparison": COMPARISON_COLUMNS,
+        "paired": PAIRED_TESTS_COLUMNS,
+        "suspects": SHARED_SUSPECTS_COLUMNS,
+    }.items():
+        assert read_table(compared[0] / f"{name}.csv").columns.tolist() == list(columns)
 
 
 def test_again_gives_the_same_bytes(compared: tuple[Path, list[str], dict]) -> None:
@@ -536,7 +551,7 @@ def test_models_are_compared_on_the_questions_they_share(questions: None) -> Non
     """
     compare()
     shared = pd.read_csv("shared.csv")
-    assert shared.columns.tolist() == SHARED
+    assert shared.columns.tolist() == list(SHARED_QUESTIONS_COLUMNS)
     assert shared[["question", "architecture", "asked"]].values.tolist() == [
         ["c or not", "sure", "c or not"], ["c or not", "third", "all classes"], ["c or not", "unsure", "c or not"],
         ["c or not", "first", "all classes"],
@@ -573,12 +588,12 @@ def test_models_are_compared_on_the_questions_they_share(questions: None) -> Non
 
 
 def test_models_of_one_question_share_no_other(compared: tuple[Path, list[str], dict]) -> None:
-    assert (compared[0] / "shared.csv").read_text() == ",".join(SHARED) + "\n"
+    assert (compared[0] / "shared.csv").read_text() == ",".join(SHARED_QUESTIONS_COLUMNS) + "\n"
     Path("params.yaml").write_text(
         "architectures: {first: {like: cnn_a, positive: b}, second: {like: cnn_a, positive: b}}\n"
     )
     compare()
-    assert Path("shared.csv").read_text() == ",".join(SHARED) + "\n"
+    assert Path("shared.csv").read_text() == ",".join(SHARED_QUESTIONS_COLUMNS) + "\n"
 
 
 def test_results_that_are_missing_are_an_error() -> None:

@@ -11,8 +11,9 @@ from mlflow import MlflowClient
 
 from tasks.errors import UserError
 from tasks.params.train import EarlyStopping, Train, select_epoch
-from tasks.scoring.evaluation import read_temperature, score, tables
-from tasks.scoring.predictions import with_groups
+from tasks.results import read_temperature
+from tasks.scoring.evaluation import make_tables, score_predictions
+from tasks.scoring.predictions import add_groups
 from tasks.tables import read_table, write_table
 from tests.support import ROOT
 from tests.support.pipeline import CLASSES, run_stage
@@ -33,7 +34,7 @@ BOUNDS = {f"{name}_{end}" for name in ("accuracy", "macro_f1") for end in ("low"
 
 @pytest.fixture(scope="module")
 def predictions(pipeline: Path) -> pd.DataFrame:
-    return with_groups(
+    return add_groups(
         read_table(pipeline / "data/results/tiny/predictions.csv"),
         read_table(pipeline / "data/splits.csv"),
     )
@@ -99,7 +100,7 @@ def test_changing_the_test_rows_leaves_the_other_scores(predictions: pd.DataFram
     changed = predictions.copy()
     test = changed.split == "test"
     changed.loc[test, "label"] = changed.label[test].to_numpy()[::-1]
-    before, after = score(predictions, 1.5, 5), score(changed, 1.5, 5)
+    before, after = score_predictions(predictions, 1.5, 5), score_predictions(changed, 1.5, 5)
     assert {name for name in before if before[name] != after[name]} <= {
         name for name in before if name.startswith("test_")
     }
@@ -124,7 +125,7 @@ def test_the_test_without_copies_by_hand() -> None:
         ("1", "x", 0.9, "g", True), ("2", "y", 0.1, "g", True), ("3", "x", 0.8, "3", False), ("4", "x", 0.2, "4", False),
         ("5", "y", 0.7, "5", False), ("6", "y", 0.3, "6", False),
     ]  # fmt: skip
-    scores = score(rows(test), 1.0, 5)
+    scores = score_predictions(rows(test), 1.0, 5)
     assert scores["test_accuracy"] == scores["test_macro_f1"] == pytest.approx(4 / 6)
     assert (scores["test_without_copies_images"], scores["test_without_copies_classes"]) == (4, 2)
     assert scores["test_without_copies_accuracy"] == scores["test_without_copies_macro_f1"] == 0.5
@@ -135,7 +136,7 @@ def test_the_test_without_copies_by_hand() -> None:
 
 
 def test_without_copies_both_numbers_are_equal() -> None:
-    scores = score(
+    scores = score_predictions(
         rows(
             [("1", "x", 0.9, "1", False), ("2", "y", 0.8, "2", False), ("3", "y", 0.3, "3", False)]
         ),
@@ -149,14 +150,16 @@ def test_without_copies_both_numbers_are_equal() -> None:
 def test_a_class_that_copies_take_away_leaves_the_macro_f1() -> None:
     """What is left are one image of x that is right and one that is taken for y: the F1 of x alone, 2 / 3."""
     test = [("1", "x", 0.9, "1", False), ("2", "x", 0.2, "2", False), ("3", "y", 0.1, "3", True)]
-    scores = score(rows(test), 1.0, 5)
+    scores = score_predictions(rows(test), 1.0, 5)
     assert scores["test_without_copies_classes"] == 1 and scores[
         "test_without_copies_macro_f1"
     ] == pytest.approx(2 / 3)
 
 
 def test_where_all_have_copies_nothing_is_claimed() -> None:
-    scores = score(rows([("1", "x", 0.9, "1", True), ("2", "y", 0.1, "2", True)]), 1.0, 5)
+    scores = score_predictions(
+        rows([("1", "x", 0.9, "1", True), ("2", "y", 0.1, "2", True)]), 1.0, 5
+    )
     left = {
         name.removeprefix("test_without_copies_"): scores[name]
         for name in scores
@@ -172,7 +175,10 @@ def test_groups_widen_the_interval() -> None:
         (str(number), "x", 0.9 if number < 5 else 0.1, str(number), False) for number in range(10)
     ]
     patients = [(path, label, p, str(int(path) // 5), False) for path, label, p, _, _ in test]
-    alone, together = score(rows(test), 1.0, 5), score(rows(patients), 1.0, 5)
+    alone, together = (
+        score_predictions(rows(test), 1.0, 5),
+        score_predictions(rows(patients), 1.0, 5),
+    )
     assert together["test_accuracy"] == alone["test_accuracy"] == 0.5
     assert together["test_accuracy_low"] < alone["test_accuracy_low"] - 0.1
 
@@ -182,12 +188,12 @@ def test_calibration_before_and_after() -> None:
     table = rows(
         [("1", "x", 0.9, "1", False), ("2", "x", 0.9, "2", False), ("3", "y", 0.9, "3", False)]
     )
-    scores, sure = score(table, 2.0, 10), 0.81 / 0.82
+    scores, sure = score_predictions(table, 2.0, 10), 0.81 / 0.82
     assert scores["test_calibration_error"] == pytest.approx(0.9 - 2 / 3)
     assert scores["test_calibration_error_before"] == pytest.approx(sure - 2 / 3)
     assert scores["test_brier"] == pytest.approx((2 * 2 * 0.1**2 + 2 * 0.9**2) / 3)
     assert scores["test_brier_before"] == pytest.approx((2 * 2 * (1 - sure) ** 2 + 2 * sure**2) / 3)
-    bins = tables(table, 2.0, 10)["calibration"]
+    bins = make_tables(table, 2.0, 10)["calibration"]
     assert bins.when.tolist() == ["before", "after"] and bins.confidence.tolist() == pytest.approx(
         [sure, 0.9]
     )
@@ -231,7 +237,7 @@ def test_the_weights_of_the_best_epoch_were_kept(architecture: str, pipeline: Pa
 
 def test_the_tables_are_of_the_test_images(pipeline: Path, predictions: pd.DataFrame) -> None:
     results = pipeline / "data/results/tiny"
-    assert sorted(tables(predictions, 1.0, 5)) == TABLES
+    assert sorted(make_tables(predictions, 1.0, 5)) == TABLES
     test = predictions[predictions.split == "test"]
     confusion = read_table(results / "confusion.csv")
     counted = pd.crosstab(test.label, test.predicted).reindex(

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tasks.reporting.comparison import COSTS
 from tasks.reporting.page import escape_markdown
 from tasks.tracking import runs
 from tests.support import ROOT
@@ -20,6 +19,7 @@ from tests.support.page import Page, parse
 from tests.support.pipeline import CLASSES, run_stage
 
 MODELS = ("tiny", "plain")
+COSTS = ("time", "parameters", "training")
 BINS = 5  # evaluate.calibration_bins of the tiny set
 PHRASES = ("95 %", "F1", "(0 is best)", "near 1 ")  # digits that no run changes
 HTML, SHORT = Path("data/report/report.html"), Path("data/report/report.md")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.scoring.pairs import COLUMNS, pair
+from tasks.scoring.paired_tests import PAIRED_TESTS_COLUMNS, run_paired_tests
 
 LABELS = np.array(list("ab") * 30)
 
@@ -33,8 +33,8 @@ def test_mcnemar_and_holm_by_hand() -> None:
         "second": predictions([2, 3, 4, 5, 6]),
         "third": predictions(list(range(12))),
     }
-    table = pair({"all classes": ["best", "second", "third"]}, answers)
-    assert table.columns.tolist() == COLUMNS
+    table = run_paired_tests({"all classes": ["best", "second", "third"]}, answers)
+    assert table.columns.tolist() == list(PAIRED_TESTS_COLUMNS)
     assert table[["question", "winner", "other", "images", "groups", "winner_alone", "other_alone"]].values.tolist() == [
         ["all classes", "best", "second", 60, 60, 5, 2], ["all classes", "best", "third", 60, 60, 10, 0],
     ]  # fmt: skip
@@ -55,7 +55,7 @@ def test_a_group_is_one_toss() -> None:
     """The 10 images on which `second` alone is wrong are of two patients."""
     groups = [f"p{number // 5}" for number in range(60)]
     answers = {"best": predictions([], groups), "second": predictions(list(range(10)), groups)}
-    table = pair({"q": ["best", "second"]}, answers)
+    table = run_paired_tests({"q": ["best", "second"]}, answers)
     assert table[
         ["images", "groups", "winner_alone", "other_alone", "p", "p_holm"]
     ].values.tolist() == [[60, 12, 2, 0, 0.5, 0.5]]
@@ -63,12 +63,11 @@ def test_a_group_is_one_toss() -> None:
 
 def test_each_question_has_its_own_tests() -> None:
     answers = {name: predictions([0]) for name in ("one", "two", "alone")}
-    table = pair({"q": ["one", "two"], "r": ["alone"]}, answers)
+    table = run_paired_tests({"q": ["one", "two"], "r": ["alone"]}, answers)
     assert table.question.tolist() == ["q"] and table.p.tolist() == [1]
     assert table[["macro_f1_difference_low", "macro_f1_difference_high"]].values.tolist() == [
         [0, 0]
     ]
-    assert (
-        pair({"r": ["alone"]}, answers).empty
-        and pair({"r": ["alone"]}, answers).columns.tolist() == COLUMNS
-    )
+    assert run_paired_tests({"r": ["alone"]}, answers).empty and run_paired_tests(
+        {"r": ["alone"]}, answers
+    ).columns.tolist() == list(PAIRED_TESTS_COLUMNS)
