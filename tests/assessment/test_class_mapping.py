@@ -1,4 +1,4 @@
-"""Foreign folders mean what they are called or what a file says; the rest is told at once, with a file to begin with."""
+"""Folders map to classes by name or by a file. All others are listed, with a file to start from."""
 
 from pathlib import Path
 
@@ -33,7 +33,8 @@ def test_names_are_never_numbers_or_nothing(tmp_path: Path) -> None:
     }
     folders = dict.fromkeys([*said, "tumeur née"], 1)
     assert map_folders(folders, said, CLASSES, Path("x")) == {
-        "01": "NA", "no": "01", "Null": None, "a: b # c": "no_tumor", "yes": None, "left": None, "tumeur née": "tumeur née",
+        "01": "NA", "no": "01", "Null": None, "a: b # c": "no_tumor", "yes": None, "left": None,
+        "tumeur née": "tumeur née",
     }  # fmt: skip
 
 
@@ -62,7 +63,8 @@ def test_nothing_is_guessed_and_the_draft_is_accepted(tmp_path: Path) -> None:
     )
     message = refused(folders, said)
     assert message.startswith(
-        "4 of the 6 class folders in /scans are no class of the model (01, NA, no_tumor, tumeur née):\n"
+        "4 of the 6 class folders in /scans are no class of the model "
+        "(01, NA, no_tumor, tumeur née):\n"
     )
     assert "  No Tumor     1,234 images; did you mean no_tumor?\n" in message
     assert "  cats: many   1,234 images\n" in message
@@ -71,7 +73,8 @@ def test_nothing_is_guessed_and_the_draft_is_accepted(tmp_path: Path) -> None:
     )
     drafted = read(tmp_path, message.partition("left out:\n")[2])
     assert map_folders(dict.fromkeys(folders, 1), drafted, CLASSES, Path("x")) == {
-        "NA": "NA", "No Tumor": "no_tumor", "na": "NA", "cats: many": None, "left": None, "turned": "tumeur née",
+        "NA": "NA", "No Tumor": "no_tumor", "na": "NA", "cats: many": None, "left": None,
+        "turned": "tumeur née",
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Figures cope with every kind of history, give a class one colour, and are equal for equal numbers."""
+"""Figures show every kind of history, keep the colour of a class, and are equal for equal numbers."""
 
 import html
 import io
@@ -22,15 +22,15 @@ from tasks.scoring.figures import (
 from tests.support.names import classes, quick
 
 EPOCHS = pd.DataFrame(
-    {"epoch": [1, 2, 3], "accuracy": [0.5, 0.6, 0.7], "loss": [1.0, 0.9, 0.8], "val_accuracy": [0.4, 0.6, 0.5],
-     "val_loss": [1.1, 0.8, 0.9], "learning_rate": [0.1, 0.1, 0.05]}
+    {"epoch": [1, 2, 3], "accuracy": [0.5, 0.6, 0.7], "loss": [1.0, 0.9, 0.8],
+     "val_accuracy": [0.4, 0.6, 0.5], "val_loss": [1.1, 0.8, 0.9], "learning_rate": [0.1, 0.1, 0.05]}
 )  # fmt: skip
 CLASSICAL = EPOCHS.drop(columns="learning_rate").head(1)
 CURVE = pd.DataFrame({"label": ["a", "a", "c", "c"], "fpr": [0, 1, 0, 1], "tpr": [0.2, 1, 0.1, 1]})
 MATRIX = ["actual", "predicted", "count", "share"]  # columns of confusion.csv
 SCORES = pd.DataFrame(
-    {"model": ["x", "x", "y"], "part": ["validation", "test", "validation"], "value": [0.9, 0.7, None], "low": [0.8, 0.6, None],
-     "high": [0.95, 0.8, None]}
+    {"model": ["x", "x", "y"], "part": ["validation", "test", "validation"],
+     "value": [0.9, 0.7, None], "low": [0.8, 0.6, None], "high": [0.95, 0.8, None]}
 )  # fmt: skip
 
 

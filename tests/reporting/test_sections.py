@@ -1,4 +1,4 @@
-"""Numbers as text and as marked HTML, verdicts in words, what is known of weights, and images chosen without their copies."""
+"""Numbers as text and as marked HTML, tests in words, licences of weights, images without copies."""
 
 import math
 from pathlib import Path
@@ -43,8 +43,8 @@ def test_a_number_as_text() -> None:
 def test_a_number_says_what_it_is_and_escapes_it() -> None:
     marked = mark_number(2 / 3, "recall", model="a", label='"<b>')
     assert (
-        marked
-        == '<data value="0.6666667" data-metric="recall" data-model="a" data-label="&#34;&lt;b&gt;">0.667</data>'
+        marked == '<data value="0.6666667" data-metric="recall" data-model="a"'
+        ' data-label="&#34;&lt;b&gt;">0.667</data>'
     )
     assert mark_number(None, "recall") == mark_setting("", "filters") == "–"
     assert allow_breaks("a_b/<c>") == "a_<wbr>b/<wbr>&lt;c&gt;"

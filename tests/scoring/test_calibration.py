@@ -5,8 +5,6 @@ import pandas as pd
 import pytest
 
 from tasks.scoring.calibration import (
-    CALIBRATION_COLUMNS,
-    COVERAGE_COLUMNS,
     STEPS,
     measure_brier,
     measure_calibration,
@@ -21,7 +19,7 @@ TRUTH = np.array(
 
 
 def test_calibration_by_hand() -> None:
-    """Five bins: confidences 0.55 and 0.45 share the third, right once; 0.75 is wrong; 0.9 and 1.0 are right."""
+    """Of five bins the third has 0.55 and 0.45, one of them right; 0.75 is wrong; 0.9 and 1 are right."""
     confidence = np.array([0.55, 0.45, 0.75, 0.9, 1.0])
     right = [True, False, False, True, True]
     probabilities = np.stack([confidence, (1 - confidence) / 2, (1 - confidence) / 2], axis=1)
@@ -43,7 +41,7 @@ def test_calibration_of_two_classes_and_of_one_image() -> None:
 
 
 def test_brier_by_hand() -> None:
-    """Three classes: 0.3^2 + 0.2^2 + 0.1^2, and 0.7^2 + 0.8^2 + 0.1^2; the third class has no image."""
+    """0.3^2 + 0.2^2 + 0.1^2, and 0.7^2 + 0.8^2 + 0.1^2. The third class has no image."""
     probabilities = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]])
     assert measure_brier(np.array([0, 1]), probabilities) == pytest.approx((0.14 + 1.14) / 2)
     assert measure_brier(np.array([0]), probabilities[:1]) == pytest.approx(0.14)

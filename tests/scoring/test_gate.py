@@ -1,4 +1,4 @@
-"""The gate lets nothing pass that is not shown to be better, and says by which numbers; how seldom it errs is simulated."""
+"""The gate passes only a model that is shown to be better. Simulations check its error rate."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ SCORES = {
 
 
 def judged(scenario: Scenario, draws: int, gate: Gate) -> np.ndarray:
-    """Return which criteria against the champion simulated challengers meet: difference, McNemar and, if asked, recalls."""
+    """Return which criteria simulated challengers meet: difference, McNemar, recalls if wanted."""
     generator = np.random.default_rng(5)
     met = []
     for _ in range(draws):

@@ -39,9 +39,9 @@ def test_scores_by_hand() -> None:
 
 
 def test_areas_by_hand() -> None:
-    """Of 6 pairs of an image of a and another one, 5 are in order; of the pairs for c one is wrong, of 4.
+    """For a, 5 of 6 pairs of an image of a and another image are in order; for c, 3 of 4.
 
-    Ranked by the probability of a, its images come first and third: of the first 1 all are of a, of the first 3 two thirds.
+    Ranked by the probability of a, its images come first and third.
     """
     table = measure_areas(LABELS, PROBABILITIES)
     assert table.roc_auc.tolist() == pytest.approx([5 / 6, 5 / 6, 3 / 4])
@@ -94,7 +94,7 @@ def test_confusion_by_hand() -> None:
 
 
 def test_a_class_without_images() -> None:
-    """It has no recall and no curve of its own, and no part in the macro averages; what is undefined is left out."""
+    """It has no recall, no curve and no part in the macro averages. Undefined scores are left out."""
     labels, probabilities = LABELS[:4], PROBABILITIES[:4]
     table = score_classes(labels, probabilities, CLASSES).set_index("label")
     assert table.support["c"] == 0 and table.loc["c"].drop("support").isna().all()
@@ -161,7 +161,7 @@ def test_curves_by_hand() -> None:
 
 
 def test_two_classes_have_one_area_though_the_surer_probability_is_rounded() -> None:
-    """In a table of seven digits 0.999999998 and 0.999999999 are both one; 2 of the 4 pairs are in order, for either class."""
+    """Seven digits round 0.999999998 and 0.999999999 to 1; for both classes 2 of 4 pairs are in order."""
     probabilities = np.array([[1, 2e-9], [0.4, 0.6], [1, 1e-9], [0.1, 0.9]])
     labels = np.array([0, 0, 1, 1])
     assert measure_areas(labels, probabilities).roc_auc.tolist() == [2 / 4, 2 / 4]
@@ -170,7 +170,7 @@ def test_two_classes_have_one_area_though_the_surer_probability_is_rounded() -> 
 
 
 def test_two_classes_by_hand() -> None:
-    """One sigmoid: the scores of `photo` are those of the positive class, and `not_photo` has its own row."""
+    """One sigmoid: `photo` is the positive class, and `not_photo` has its own row."""
     labels = np.array([0, 0, 0, 1, 1])
     p_photo = np.array([0.1, 0.2, 0.7, 0.4, 0.9])
     probabilities = np.stack([1 - p_photo, p_photo], axis=1)

@@ -49,7 +49,7 @@ def test_probabilities_are_added_up() -> None:
 
 
 def test_the_scores_of_the_answers_by_hand() -> None:
-    """Of two images of a one is right, of two others both; of the four pairs the image 4 lies behind image 2 alone."""
+    """One of two images of a is right, and both others. Of the four pairs, 4 and 2 are out of order."""
     scores = score(
         *to_arrays(collapse(PREDICTIONS, {"a": "a", "b": "rest", "c": "rest"}, ["a", "rest"]))
     )
@@ -72,9 +72,10 @@ def test_collapsing_twice_is_collapsing_once() -> None:
 
 
 def test_what_has_a_copy_in_training() -> None:
-    """`t1` shares a group with a training image, `t2` with a withheld one, `t3` with another test image alone."""
+    """`t1` shares a group with a training image, `t2` with a withheld one, `t3` with a test image."""
     rows = [
-        ("a1", "training", "a1"), ("t1", "test", "a1"), ("a2", "withheld", "a2"), ("t2", "test", "a2"), ("t3", "test", "t3"),
+        ("a1", "training", "a1"), ("t1", "test", "a1"), ("a2", "withheld", "a2"),
+        ("t2", "test", "a2"), ("t3", "test", "t3"),
         ("t4", "test", "t3"), ("v1", "validation", "v1"), ("t5", "test", "v1"),
     ]  # fmt: skip
     splits = pd.DataFrame(rows, columns=["path", "split", "group"])

@@ -28,7 +28,8 @@ def test_errors_begin_with_the_most_confident_and_the_least_certain_follow() -> 
     )
     assert found.columns.tolist() == ["path", "label", "predicted", "confidence", "p_label", "kind"]
     assert found[found.kind == "worst"].values.tolist() == [
-        ["e", "x", "y", 0.875, 0.125, "worst"], ["a", "x", "y", 0.75, 0.25, "worst"], ["b", "x", "y", 0.75, 0.25, "worst"],
+        ["e", "x", "y", 0.875, 0.125, "worst"], ["a", "x", "y", 0.75, 0.25, "worst"],
+        ["b", "x", "y", 0.75, 0.25, "worst"],
         ["d", "y", "x", 0.75, 0.25, "worst"],
     ]  # fmt: skip
     assert found[found.kind == "uncertain"].path.tolist() == ["a", "b", "d", "c", "e"]

@@ -1,4 +1,4 @@
-"""Intervals and tests of one or two models' answers agree with the textbook, with slower ways, and with what happens by chance."""
+"""Intervals and tests agree with the textbook, with slower ways, and with simulations."""
 
 import time
 
@@ -41,9 +41,10 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray, classes: int) -> float:
 
 
 def covered(sizes: list[int], accuracy: float, sets: int) -> np.ndarray:
-    """Return how often 95 % intervals of accuracy and macro F1 hold the truth: by single images, and by groups if they differ.
+    """Return how often the 95 % intervals hold the true accuracy and macro F1.
 
-    Each set has as many groups as `sizes`, of so many images, that are all right or all taken for one other class.
+    The rows are by image, and by group if the two differ. A group has as many images as `sizes`
+    says. They are all right, or all predicted as one other class.
     """
     generator = np.random.default_rng(5)
     groups = np.repeat(np.arange(len(sizes)), sizes)
@@ -106,7 +107,7 @@ def test_no_model_is_certain() -> None:
 
 
 def test_a_class_without_images_leaves_the_interval() -> None:
-    """Nothing of it, or other images taken for it: the macro F1 is that of the two classes that are there."""
+    """The macro F1 is that of the two other classes, even if the class is predicted."""
     labels = np.arange(100) % 2
     said = np.where(
         np.arange(100) < 20, 2, labels

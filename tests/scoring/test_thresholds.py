@@ -1,4 +1,4 @@
-"""Thresholds are counted by hand, come from validation images alone, and odd sets end in a clear word, not in a traceback."""
+"""Thresholds are counted by hand, use validation images only, and odd sets give no traceback."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from tasks.tables import read_table
 def table(
     confidence: list[float], right: list[bool], distances: list[float], split: str
 ) -> pd.DataFrame:
-    """Images of class a, with this probability for a where that is right, and for b where it is not."""
+    """Make images of class a. The top probability is that of a if the image is right, else of b."""
     top, hit = np.array(confidence), np.array(right, bool)
     columns = {"p_a": np.where(hit, top, 1 - top), "p_b": np.where(hit, 1 - top, top)}
     return pd.DataFrame({"label": "a", "split": split, "distance": distances, **columns})
@@ -39,7 +39,7 @@ def choose(
 
 
 def known() -> pd.DataFrame:
-    """Twenty validation images: of the surest ten all are right, of the next six five, of the last four none."""
+    """Make 20 validation images: the surest 10 are right, 5 of the next 6, none of the last 4."""
     confidence = np.round(np.linspace(0.99, 0.61, 20), 2)
     right = [True] * 10 + [True, True, False, True, True, True] + [False] * 4
     validation = table(confidence, right, np.arange(1, 21) / 10, "validation")
@@ -62,7 +62,7 @@ def test_the_lowest_confidence_that_is_right_often_enough() -> None:
 
 
 def test_the_distance_leaves_room_for_the_image_to_come() -> None:
-    """Of 21 images in any order the new one is among the two farthest in 2 of 21 cases, less than one in ten."""
+    """Of 21 images the new one is among the farthest two in 2 of 21 cases, less than one in ten."""
     chosen = choose(known(), 0.93, 0.1)
     assert chosen["distance"] == pytest.approx(1.95) and chosen["unfamiliar"]["reached"]
     assert chosen["unfamiliar"]["validation"] == {"images": 20, "alarms": 1, "false_alarms": 0.05}

@@ -1,4 +1,4 @@
-"""The numbers and tables of an architecture follow from its predictions alone, and need no TensorFlow."""
+"""The scores and tables of an architecture need its predictions only, and no TensorFlow."""
 
 import json
 import subprocess
@@ -108,7 +108,7 @@ def test_changing_the_test_rows_leaves_the_other_scores(predictions: pd.DataFram
 
 
 def rows(test: list[tuple[str, str, float, str, bool]]) -> pd.DataFrame:
-    """Predictions with groups: these test images (path, label, p_x, group, copied), and two of each other part."""
+    """Predict these test images (path, label, p_x, group, copied), and two of each other part."""
     rest = [
         (f"{part}{label}", label, 0.5, part + label, False, part)
         for part in ("training", "validation")
@@ -120,9 +120,10 @@ def rows(test: list[tuple[str, str, float, str, bool]]) -> pd.DataFrame:
 
 
 def test_the_test_without_copies_by_hand() -> None:
-    """Four images are right, two of them because they have a copy in training; of the rest two of four are."""
+    """Four of six images are right. Two of them have a copy in training: without, two of four."""
     test = [
-        ("1", "x", 0.9, "g", True), ("2", "y", 0.1, "g", True), ("3", "x", 0.8, "3", False), ("4", "x", 0.2, "4", False),
+        ("1", "x", 0.9, "g", True), ("2", "y", 0.1, "g", True),
+        ("3", "x", 0.8, "3", False), ("4", "x", 0.2, "4", False),
         ("5", "y", 0.7, "5", False), ("6", "y", 0.3, "6", False),
     ]  # fmt: skip
     scores = score_predictions(rows(test), 1.0, 5)
@@ -148,7 +149,7 @@ def test_without_copies_both_numbers_are_equal() -> None:
 
 
 def test_a_class_that_copies_take_away_leaves_the_macro_f1() -> None:
-    """What is left are one image of x that is right and one that is taken for y: the F1 of x alone, 2 / 3."""
+    """Two images of x are left, one right and one predicted as y. The F1 of x is 2 / 3."""
     test = [("1", "x", 0.9, "1", False), ("2", "x", 0.2, "2", False), ("3", "y", 0.1, "3", True)]
     scores = score_predictions(rows(test), 1.0, 5)
     assert scores["test_without_copies_classes"] == 1 and scores[
@@ -184,7 +185,7 @@ def test_groups_widen_the_interval() -> None:
 
 
 def test_calibration_before_and_after() -> None:
-    """0.9 was 0.9^2 / (0.9^2 + 0.1^2) before a temperature of 2 made it less sure; two of three are right."""
+    """Before a temperature of 2, 0.9 was 0.9^2 / (0.9^2 + 0.1^2). Two of three are right."""
     table = rows(
         [("1", "x", 0.9, "1", False), ("2", "x", 0.9, "2", False), ("3", "y", 0.9, "3", False)]
     )
@@ -353,8 +354,11 @@ def test_again_gives_the_same_bytes(workspace: Path, pipeline: Path) -> None:
 def test_what_starts_without_tensorflow() -> None:
     """A run without ensembles imports nothing heavy at all."""
     code = (
-        "import sys, tasks.combine; print(*{'tensorflow', 'keras', 'mlflow', 'matplotlib', 'sklearn'} & set(sys.modules));"
-        "import tasks.evaluate, tasks.compare, tasks.report; print(*{'tensorflow', 'keras'} & set(sys.modules))"
+        "import sys, tasks.combine\n"
+        "heavy = {'tensorflow', 'keras', 'mlflow', 'matplotlib', 'sklearn'}\n"
+        "print(*heavy & set(sys.modules))\n"
+        "import tasks.evaluate, tasks.compare, tasks.report\n"
+        "print(*{'tensorflow', 'keras'} & set(sys.modules))\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
