@@ -1,4 +1,4 @@
-"""Assess a model on a foreign folder: exact overlap, correct scores, a page, an untouched folder."""
+"""Assess a model on a foreign folder: the overlap, the scores, the page, an untouched folder."""
 
 import itertools
 import json
@@ -331,7 +331,7 @@ def test_where_all_overlap_nothing_is_claimed(foreign: Foreign, tmp_path: Path) 
 
 
 def test_another_question_by_a_model_of_unknown_past(foreign: Foreign, tmp_path: Path) -> None:
-    """Map four folders to two of three classes. The overlap is unknown, so one column is missing."""
+    """Map four folders to two of three classes. The overlap is unknown: one column is missing."""
     model = toy_model.write(tmp_path / "models/random", 3)
     names = ["zebra", "NA", "NA", "null", "~"]
     (tmp_path / "three.yaml").write_text(

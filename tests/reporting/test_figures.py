@@ -1,4 +1,4 @@
-"""Figures show every kind of history, keep the colour of a class, and are equal for equal numbers."""
+"""Figures show every history, keep the colour of a class, and are equal for equal numbers."""
 
 import html
 import io
@@ -23,7 +23,8 @@ from tests.support.names import classes, quick
 
 EPOCHS = pd.DataFrame(
     {"epoch": [1, 2, 3], "accuracy": [0.5, 0.6, 0.7], "loss": [1.0, 0.9, 0.8],
-     "val_accuracy": [0.4, 0.6, 0.5], "val_loss": [1.1, 0.8, 0.9], "learning_rate": [0.1, 0.1, 0.05]}
+     "val_accuracy": [0.4, 0.6, 0.5], "val_loss": [1.1, 0.8, 0.9],
+     "learning_rate": [0.1, 0.1, 0.05]}
 )  # fmt: skip
 CLASSICAL = EPOCHS.drop(columns="learning_rate").head(1)
 CURVE = pd.DataFrame({"label": ["a", "a", "c", "c"], "fpr": [0, 1, 0, 1], "tpr": [0.2, 1, 0.1, 1]})

@@ -1,4 +1,4 @@
-"""Numbers as text and as marked HTML, tests in words, licences of weights, images without copies."""
+"""Numbers as text and as HTML, tests in words, licences of weights, images without copies."""
 
 import math
 from pathlib import Path

@@ -19,7 +19,7 @@ TRUTH = np.array(
 
 
 def test_calibration_by_hand() -> None:
-    """Of five bins the third has 0.55 and 0.45, one of them right; 0.75 is wrong; 0.9 and 1 are right."""
+    """The third bin has 0.55 and 0.45, one of them right. 0.75 is wrong; 0.9 and 1 are right."""
     confidence = np.array([0.55, 0.45, 0.75, 0.9, 1.0])
     right = [True, False, False, True, True]
     probabilities = np.stack([confidence, (1 - confidence) / 2, (1 - confidence) / 2], axis=1)

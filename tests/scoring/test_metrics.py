@@ -94,7 +94,7 @@ def test_confusion_by_hand() -> None:
 
 
 def test_a_class_without_images() -> None:
-    """It has no recall, no curve and no part in the macro averages. Undefined scores are left out."""
+    """It has no recall, no curve, no part in the macro averages. Undefined scores are absent."""
     labels, probabilities = LABELS[:4], PROBABILITIES[:4]
     table = score_classes(labels, probabilities, CLASSES).set_index("label")
     assert table.support["c"] == 0 and table.loc["c"].drop("support").isna().all()
@@ -161,7 +161,7 @@ def test_curves_by_hand() -> None:
 
 
 def test_two_classes_have_one_area_though_the_surer_probability_is_rounded() -> None:
-    """Seven digits round 0.999999998 and 0.999999999 to 1; for both classes 2 of 4 pairs are in order."""
+    """Seven digits round 0.999999999 to 1. For both classes, 2 of 4 pairs are in order."""
     probabilities = np.array([[1, 2e-9], [0.4, 0.6], [1, 1e-9], [0.1, 0.9]])
     labels = np.array([0, 0, 1, 1])
     assert measure_areas(labels, probabilities).roc_auc.tolist() == [2 / 4, 2 / 4]

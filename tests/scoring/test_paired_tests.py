@@ -10,7 +10,7 @@ LABELS = np.array(list("ab") * 30)
 
 
 def predictions(wrong: list[int], groups: list[str] | None = None) -> pd.DataFrame:
-    """Predict 60 test images, those in `wrong` wrongly, and one validation image, always wrongly."""
+    """Predict 60 test images, those in `wrong` wrongly, and one validation image wrongly."""
     p_a = np.where(LABELS == "a", 0.9, 0.1)
     p_a[wrong] = 1 - p_a[wrong]
     test = pd.DataFrame(

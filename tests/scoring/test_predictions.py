@@ -49,7 +49,7 @@ def test_probabilities_are_added_up() -> None:
 
 
 def test_the_scores_of_the_answers_by_hand() -> None:
-    """One of two images of a is right, and both others. Of the four pairs, 4 and 2 are out of order."""
+    """One of two images of a is right, and both others. The pair of 4 and 2 is out of order."""
     scores = score(
         *to_arrays(collapse(PREDICTIONS, {"a": "a", "b": "rest", "c": "rest"}, ["a", "rest"]))
     )
@@ -72,7 +72,7 @@ def test_collapsing_twice_is_collapsing_once() -> None:
 
 
 def test_what_has_a_copy_in_training() -> None:
-    """`t1` shares a group with a training image, `t2` with a withheld one, `t3` with a test image."""
+    """`t1` shares a group with a training image, `t2` with a withheld one, `t3` with a test one."""
     rows = [
         ("a1", "training", "a1"), ("t1", "test", "a1"), ("a2", "withheld", "a2"),
         ("t2", "test", "a2"), ("t3", "test", "t3"),
