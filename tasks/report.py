@@ -138,7 +138,7 @@ def list_by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 def track(model: TrainedModel, folders: ModelFolders, pictures: bool) -> None:
     """Add figures and tables to the MLflow run of the training, and images if they may be shown."""
-    with runs.recorded(lambda: runs.continue_run(model.name, folders.results / PREDICTIONS_CSV)):
+    with runs.record_run(lambda: runs.continue_run(model.name, folders.results / PREDICTIONS_CSV)):
         runs.record(lambda: log_files(model, folders, pictures))
 
 

@@ -22,7 +22,8 @@ import pandas as pd
 from PIL import Image
 
 from tasks.errors import UserError
-from tasks.imaging import decoding, samples
+from tasks.imaging import samples
+from tasks.imaging.bit_depth import read_bit_depth
 from tasks.modeling import classical, features, saved, temperature, transfer
 from tasks.modeling import out_of_distribution as ood
 from tasks.modeling import test_time_augmentation as tta
@@ -34,7 +35,7 @@ from tasks.stage import run
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import file_sha256, git_revision
-from tasks.tracking.place import check_place
+from tasks.tracking.store import check_writable
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +55,12 @@ def main(
     weights = json.loads(class_weights.read_text())
     classes = list(weights)
     splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
-    bits = decoding.read(decoding_json).bits
+    bits = read_bit_depth(decoding_json)
     form = replace(section.train.form, bits=bits)
     images = load_images(clean, splits, weights, form)
     key = checkpoint_key(section, splits_csv, class_weights, bits)
     use_threads(section.train.threads)
-    with runs.recorded(lambda: start_run(architecture, section, splits_csv, key)):
+    with runs.record_run(lambda: start_run(architecture, section, splits_csv, key)):
         try:
             fitted = train(section, images, splits, CHECKPOINTS / f"{architecture}.npz", key)
         except UserError as error:
@@ -201,7 +202,7 @@ def start_run(
 ) -> mlflow.ActiveRun:
     """Open the MLflow run, with everything that decides the result; a training that was killed goes on in its own."""
     experiment_id = runs.open_store()
-    check_place(mlflow.get_tracking_uri(), mlflow.get_experiment(experiment_id).artifact_location)
+    check_writable(mlflow.get_tracking_uri(), mlflow.get_experiment(experiment_id).artifact_location)
     unfinished = runs.find_unfinished_run(experiment_id, key)
     if unfinished is not None:
         return mlflow.start_run(run_id=unfinished.info.run_id)

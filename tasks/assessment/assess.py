@@ -22,8 +22,8 @@ from tasks.errors import UserError
 from tasks.imaging.picture import Limits
 from tasks.params.split import NearCopies
 from tasks.params.whole import load_params
-from tasks.quality.duplicates import find_copies, group
-from tasks.quality.scan import scan, walk
+from tasks.quality.duplicates import find_duplicates, group_duplicates
+from tasks.quality.scan import list_files, scan
 from tasks.registry import unseen_images
 from tasks.reporting import page
 from tasks.reporting.thumbnails import Images
@@ -73,7 +73,7 @@ def main(
     given = class_mapping.read_classes(classes) if classes else {}
     limits = Limits(params.validate_.max_bytes, params.validate_.max_pixels)
     record = find_record(model, name, limits)
-    files = scan(images, record.predictor.limits, None)
+    files = scan(images, record.predictor.limits, None).files
     class_of = class_mapping.map_folders(
         count_usable(files, images), given, record.predictor.classes, images
     )
@@ -126,7 +126,7 @@ def check_names(images: Path) -> None:
     """Raise `UserError` if a file name is not UTF-8, because no table can hold it."""
     odd = [
         path.name
-        for path in walk(images)
+        for path in list_files(images)
         if str(path).encode(errors="replace").decode() != str(path)
     ]
     if odd:
@@ -173,9 +173,7 @@ def find_overlap(
         if splits_csv.exists()
         else pd.DataFrame(columns=["sha256", "split", "path"], dtype=str)
     )
-    return unseen_images.overlap(
-        chosen, record.given, splits, record.data / "clean", near.hash_distance, near.correlation
-    )
+    return unseen_images.find_copies(chosen, record.given, splits, record.data / "clean", near)
 
 
 def predict(
@@ -187,7 +185,7 @@ def predict(
 ) -> pd.DataFrame:
     """Return one row for each image, in the columns of `ANSWERS_COLUMNS`."""
     kinds = {} if overlap is None else dict(zip(overlap.path, overlap.kind, strict=True))
-    copies = find_copies(chosen, images, near.hash_distance, near.correlation)
+    copies = find_duplicates(chosen, images, near.hash_distance, near.correlation)
     answers = record.predictor.stream(Path(file) for file in chosen.file)
     rows, clipped = [], 0
     progress = tqdm(answers, total=len(chosen), desc="predictions", unit=" images")
@@ -210,7 +208,7 @@ def predict(
     if clipped:
         log.info("%d images have pixels brighter than all training images: made white", clipped)
     known = chosen[["path", "folder", "label"]]
-    known = known.assign(split=ALL, group=group(chosen.path, copies))
+    known = known.assign(split=ALL, group=group_duplicates(chosen.path, copies))
     return known.join(pd.DataFrame(rows))
 
 
@@ -288,7 +286,7 @@ def track(assessed: report.Assessed, record: ModelRecord, scores: Mapping[str, f
         "model_sha256": record.predictor.sha256,
     }
     metrics = {make_key(name): value for name, value in scores.items() if name.startswith(ALL)}
-    with runs.recorded(
+    with runs.record_run(
         lambda: mlflow.start_run(
             experiment_id=runs.open_store(),
             run_name=f"assess {folder.name}",

@@ -19,6 +19,9 @@ from tasks.tables import read_table
 DATA = Path("data")
 SEEN_COLUMNS = ("sha256", "hash", "split")
 
+# Own scores, given images, data folder, tags: fields of `ModelRecord`.
+Record = tuple[dict[str, float], pd.DataFrame | None, Path, dict[str, str]]
+
 
 @dataclass(frozen=True)
 class ModelRecord:
@@ -27,62 +30,26 @@ class ModelRecord:
     predictor: Predictor
     temperature: float
     own: dict[str, float]  # scores on its own test images, such as `test_accuracy`
-    given: pd.DataFrame | None  # the images it was given, see `images_given`; None if not known
+    given: (
+        pd.DataFrame | None
+    )  # the images it was given, see `select_given_images`; None if not known
     data: Path  # the folder that may hold `splits.csv` and `clean`
     tags: dict[str, str]  # for MLflow
 
 
 def find_record(model: str, name: str | None, limits: Limits) -> ModelRecord:
-    """Load a model and its record. `model` and `name` are those of `tasks.registry.load.find`.
-
-    Raises `UserError` if there is no such model.
-    """
+    """Load a model that `tasks.registry.load` finds, with its record. Raises `UserError`."""
     if model.startswith(load.IMAGENET):
         raise UserError(
             f"received --model {model}, expected champion, challenger, a version, or a folder that "
             "training wrote"
         )
-    if load.is_folder(model):
-        return load_folder(Path(model), limits)
-    return load_version(load.find(model, name), limits)
-
-
-def load_folder(folder: Path, limits: Limits) -> ModelRecord:
-    """Load the model in a folder such as `data/models/cnn_a`.
-
-    Its record is made of the tables that are in the data folder now.
-    """
-    predictor, home = load.of_folder(folder, limits), folder.resolve().parent.parent
-    in_data = (home / "splits.csv").exists()
-    data = home if in_data else home.parent  # an ensemble is one folder deeper: data/ensembles
-    results = home / "results" / folder.resolve().name
-    tables = data / "splits.csv", data / "files.csv"
-    is_known = all(table.exists() for table in tables)
-    return ModelRecord(
-        predictor=predictor,
-        temperature=read_temperature(folder / CALIBRATION_JSON),
-        own=own_scores(_read(results / METRICS_JSON), _read(results / THRESHOLDS_JSON)),
-        given=unseen_images.images_given(*map(read_table, tables)) if is_known else None,
-        data=data,
-        tags={"model": str(folder)},
-    )
-
-
-def load_version(version: ModelVersion, limits: Limits) -> ModelRecord:
-    """Load a registered version with the record that was registered with it."""
-    with versions.fetched(version) as files:
-        seen = _find_artifact(files, "seen")
-        given = None
-        if seen is not None:
-            given = read_table(seen).reindex(columns=SEEN_COLUMNS, fill_value="")
-        return ModelRecord(
-            predictor=load.of_files(version, files, limits),
-            temperature=read_temperature(versions.artifact(files, "model") / CALIBRATION_JSON),
-            own=own_scores(versions.read_tags(version), _read(_find_artifact(files, "thresholds"))),
-            given=given,
-            data=DATA,
-            tags={"registered_model": version.name, "version": str(version.version)},
-        )
+    with load.open_model(model, name) as files:
+        predictor = load.read_predictor(files, limits)
+        temperature = read_temperature(files.folder / CALIBRATION_JSON)
+        version = files.version
+        record = _read_version_record(files, version) if version else _read_folder_record(files)
+        return ModelRecord(predictor, temperature, *record)
 
 
 def own_scores(metrics: Mapping[str, Any], thresholds: Mapping[str, Any]) -> dict[str, float]:
@@ -115,12 +82,27 @@ def flatten_effects(
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _find_artifact(files: Path, name: str) -> Path | None:
-    """Return an artifact of a version. None if the version is older than this artifact."""
-    try:
-        return versions.artifact(files, name)
-    except FileNotFoundError:
-        return None
+def _read_folder_record(files: load.ModelFiles) -> Record:
+    """Return scores, given images, data folder and tags of a folder, from the tables beside it."""
+    folder = files.folder.resolve()
+    home = folder.parent.parent
+    # Ensembles are one level deeper, in data/ensembles.
+    data = home if (home / "splits.csv").exists() else home.parent
+    tables = (data / "splits.csv", data / "files.csv")
+    is_known = all(table.exists() for table in tables)
+    given = unseen_images.select_given_images(*map(read_table, tables)) if is_known else None
+    results = home / "results" / folder.name
+    own = own_scores(_read(results / METRICS_JSON), _read(results / THRESHOLDS_JSON))
+    return own, given, data, {"model": str(files.folder)}
+
+
+def _read_version_record(files: load.ModelFiles, version: ModelVersion) -> Record:
+    """Return scores, given images, data folder and tags that were registered with a version."""
+    own = own_scores(versions.read_tags(version), _read(files.thresholds))
+    given = None
+    if files.seen:
+        given = read_table(files.seen).reindex(columns=SEEN_COLUMNS, fill_value="")
+    return own, given, DATA, {"registered_model": version.name, "version": str(version.version)}
 
 
 def _read(file: Path | None) -> dict[str, Any]:

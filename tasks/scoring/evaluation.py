@@ -167,7 +167,7 @@ def make_tables(
 
 def track(model: Evaluated, scores: dict[str, float], confusion: pd.DataFrame) -> None:
     """Add the scores, the curves and the confusion matrix to the MLflow run of the training."""
-    with runs.recorded(lambda: runs.continue_run(model.name, model.results / PREDICTIONS_CSV)):
+    with runs.record_run(lambda: runs.continue_run(model.name, model.results / PREDICTIONS_CSV)):
         runs.record(
             lambda: mlflow.log_metrics(
                 {make_key(metric): value for metric, value in scores.items()}
