@@ -111,17 +111,30 @@ def parse_arguments() -> dict[str, object]:
     parser = argparse.ArgumentParser(
         prog="python -m flows.assess", description="Score a model on another folder of images."
     )
-    add = parser.add_argument
-    images = "a folder with a folder of images for each class; it is only read"
-    add("--images", required=True, metavar="DIR", help=images)
-    model = "champion (default), challenger, a version, or the folder of a model"
-    add("--model", default="champion", help=model)
-    name = "name of the registered model (default: register.model of params.yaml)"
-    add("--name", help=name)
-    classes = "YAML lines `folder: class`; the class null leaves a folder out"
-    add("--classes", metavar="FILE", help=classes)
-    output = "folder to write (default: data/assessments/<folder>-<model>)"
-    add("--output", metavar="DIR", help=output)
+    parser.add_argument(
+        "--images",
+        required=True,
+        metavar="DIR",
+        help="a folder with a folder of images for each class; it is only read",
+    )
+    parser.add_argument(
+        "--model",
+        default="champion",
+        help="champion (default), challenger, a version, or the folder of a model",
+    )
+    parser.add_argument(
+        "--name", help="name of the registered model (default: register.model of params.yaml)"
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="YAML lines `folder: class`; the class null leaves a folder out",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="folder to write (default: data/assessments/<folder>-<model>)",
+    )
     return vars(parser.parse_args())
 
 

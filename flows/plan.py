@@ -27,7 +27,7 @@ CACHES = {
     "checkpoints of unfinished trainings": ".cache/checkpoints",
     "outputs of earlier runs (DVC)": ".dvc/cache",
 }
-NAMED = 3  # names that a reason lists
+NAMED = 2  # names that a reason lists
 
 
 def main() -> None:
@@ -48,8 +48,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m flows.plan", description="Show what a run would do, why, and its cost."
     )
-    help_stages = "only these stages and those that they need, such as train@cnn_a"
-    parser.add_argument("--stages", nargs="+", metavar="STAGE", help=help_stages)
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        metavar="STAGE",
+        help="only these stages and those that they need, such as train@cnn_a",
+    )
     return parser.parse_args()
 
 
@@ -97,7 +101,8 @@ def find_reason(stage: str, changed: dict[str, list], needed: list[str], *, cach
 def explain_changes(changes: list) -> Iterator[str]:
     """Yield the reasons in DVC's status of a stage; changed outputs of other stages are none."""
     kinds = {kind: found for one in changes if isinstance(one, dict) for kind, found in one.items()}
-    if "deleted" in kinds.get("changed outs", {}).values():
+    outs = kinds.get("changed outs", {})
+    if {"deleted", "not in cache"}.intersection(outs.values()):
         yield "no outputs here yet"
         return
     if any(one == "changed command" for one in changes):
@@ -111,8 +116,8 @@ def explain_changes(changes: list) -> Iterator[str]:
     code = [path for path in found if path.startswith("tasks/")]
     if code:
         yield f"code changed: {list_some(code)}"
-    if "changed outs" in kinds:
-        yield f"{list_some(list(kinds['changed outs']))} changed by hand"
+    if outs:
+        yield f"{list_some(list(outs))} changed by hand"
 
 
 def list_some(names: list[str]) -> str:

@@ -140,22 +140,38 @@ def parse_arguments() -> dict[str, object]:
     parser = argparse.ArgumentParser(
         prog="python -m flows.retrain", description="Update the images and reproduce what is stale."
     )
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--update",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="first check the source of the images for changes",
     )
-    add("--force", action="store_true", help="run stages even if nothing changed")
-    add("--publish", action="store_true", help="dvc push, commit the pointers, git push")
-    stages = "only these stages and those that they need, such as train@cnn_a"
-    add("--stages", nargs="+", metavar="STAGE", help=stages)
-    add("--time-limit", type=float, metavar="SECONDS", help="time that any one stage may take")
-    overlap = "what to do while another run is at work here (default: wait)"
-    add("--overlap", choices=("wait", "refuse"), default="wait", help=overlap)
-    remote = "stages that workers of a Prefect work pool run, such as train=gpu"
-    add("--remote", nargs="+", type=read_pair, metavar="VERB=POOL", help=remote)
+    parser.add_argument("--force", action="store_true", help="run stages even if nothing changed")
+    parser.add_argument(
+        "--publish", action="store_true", help="dvc push, commit the pointers, git push"
+    )
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        metavar="STAGE",
+        help="only these stages and those that they need, such as train@cnn_a",
+    )
+    parser.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="time that any one stage may take"
+    )
+    parser.add_argument(
+        "--overlap",
+        choices=("wait", "refuse"),
+        default="wait",
+        help="what to do while another run is at work here (default: wait)",
+    )
+    parser.add_argument(
+        "--remote",
+        nargs="+",
+        type=read_pair,
+        metavar="VERB=POOL",
+        help="stages that workers of a Prefect work pool run, such as train=gpu",
+    )
     arguments = vars(parser.parse_args())
     return arguments | {"remote": dict(arguments["remote"] or [])}
 

@@ -288,17 +288,35 @@ def parse_arguments() -> dict[str, object]:
     parser = argparse.ArgumentParser(
         prog="python -m flows.tune", description="Search for better values of an architecture."
     )
-    add = parser.add_argument
-    add("architecture", help="one that tune.space of params.yaml has a search space for")
-    search = "Hyperband (default), or random search for comparison"
-    add("--search", choices=KINDS, default=KINDS[0], help=search)
-    trials = "trials of all starts together (default: tune.trials of params.yaml)"
-    add("--trials", type=int, metavar="N", help=trials)
-    minutes = "time after which the search stops; the next start continues it"
-    add("--minutes", type=float, metavar="M", help=minutes)
-    workers = "processes that run trials at once (default: 1)"
-    add("--workers", type=int, default=1, metavar="N", help=workers)
-    add("--write", action="store_true", help="write the best values to params.yaml")
+    parser.add_argument(
+        "architecture", help="one that tune.space of params.yaml has a search space for"
+    )
+    parser.add_argument(
+        "--search",
+        choices=KINDS,
+        default=KINDS[0],
+        help="Hyperband (default), or random search for comparison",
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        metavar="N",
+        help="trials of all starts together (default: tune.trials of params.yaml)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="time after which the search stops; the next start continues it",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that run trials at once (default: 1)",
+    )
+    parser.add_argument("--write", action="store_true", help="write the best values to params.yaml")
     return vars(parser.parse_args())
 
 
