@@ -13,7 +13,7 @@ from prefect import flow
 from prefect.states import Cancelled, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, import_images
+from flows import artifacts, import_images, terminal
 from flows.graph import downstream, read_graph, read_status, upstream
 from flows.links import mend_links
 from flows.process import EndedError, end_together
@@ -88,6 +88,8 @@ def run_stages(options: Options) -> State:
     mend_links()
     is_unreachable = warn_if_away()
     images = import_images.update_images() if options.update else ""
+    if images:
+        terminal.current().say(images)
     forget_lost_registry()
     changed = read_status()
     states: dict[str, State] = {}

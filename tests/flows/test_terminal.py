@@ -86,7 +86,7 @@ def test_a_low_terminal_counts_finished_and_waiting_stages() -> None:
 
 
 def test_prefects_own_lines_are_left_out(capsys: pytest.CaptureFixture) -> None:
-    log = logging.getLogger("prefect.task_runs")
+    log = logging.getLogger("prefect.runs")
     with terminal.open_display() as display:
         assert isinstance(display, PlainDisplay)
         log.warning("the server is away")
