@@ -6,6 +6,7 @@ measures the speed of this machine, and typical costs of the stages are scaled b
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from contextlib import suppress
@@ -17,20 +18,21 @@ from ruamel.yaml import YAML
 
 from flows.process import environment
 from flows.progress import read_usage
-from tasks.params.architectures import Architecture, Transfer
+from tasks.params.architectures import Architecture, Cnn, Transfer
+from tasks.params.train import Train
 from tasks.params.whole import load_params
 
 PROBE_SECONDS = 20.0
 IMPORT = 7.0  # seconds of TensorFlow's import on the machine of TYPICAL
 # verb -> (seconds, seconds for an image, MB), with 2 cores that nobody else uses
 TYPICAL = {
-    "validate": (14.0, 0.012, 400),
-    "clean": (5.0, 0.004, 250),
-    "split": (6.0, 0.002, 300),
-    "weigh": (5.0, 0.0, 250),
-    "train": (20.0, 0.003, 900),
-    "evaluate": (8.0, 0.001, 400),
-    "explain": (20.0, 0.02, 900),
+    "validate": (14.0, 0.012, 310),
+    "clean": (5.0, 0.004, 140),
+    "split": (6.0, 0.002, 170),
+    "weigh": (5.0, 0.0, 200),
+    "train": (20.0, 0.003, 950),
+    "evaluate": (8.0, 0.001, 340),
+    "explain": (18.0, 0.01, 830),
     "combine": (9.0, 0.0, 400),
     "compare": (9.0, 0.002, 400),
     "register": (16.0, 0.0, 600),
@@ -39,7 +41,8 @@ TYPICAL = {
 OTHER = (6.0, 0.0, 300)
 STOPPED = 0.8  # share of the epochs that early stopping usually leaves
 TRAINED = 0.65  # share of the images in training, until there is a split
-PIXEL = 4e-7  # seconds of a prediction
+# Seconds of a prediction: of a CNN for a multiplication and for an image, of a backbone for a pixel.
+OPERATION, OVERHEAD, PIXEL = 4e-11, 1e-4, 1.2e-6
 PARAMETER = 4e-6  # MB
 COPIES = 4  # of the parameters on disk: the model, and a checkpoint with the optimizer's state
 
@@ -86,8 +89,11 @@ class Estimator:
 
     def guess_speed(self, section: Architecture) -> dict[str, float]:
         """Return the speed of an architecture that the probe had no time for."""
-        height, width = section.train.image_size
-        each = self.factor * height * width * PIXEL
+        if isinstance(section.structure, Cnn):
+            seconds = count_operations(section.structure, section.train) * OPERATION + OVERHEAD
+        else:
+            seconds = math.prod(section.train.image_size) * PIXEL
+        each = self.factor * seconds
         return {"first": 5 * self.factor, "train": 3 * each, "predict": each}
 
     def estimate_training(self, section: Architecture, found: dict[str, float]) -> float:
@@ -109,6 +115,23 @@ class Estimator:
         """Return the size of a stage's outputs at its last run in MB, as dvc.lock records it."""
         outs = self.lock.get("stages", {}).get(stage, {}).get("outs", [])
         return sum(out.get("size", 0) for out in outs) / 1e6 if outs else None
+
+
+def count_operations(structure: Cnn, train: Train) -> int:
+    """Return the multiplications of a CNN for one image."""
+    (height, width), channels = train.image_size, train.channels
+    pooled = structure.pool
+    pools = pooled if isinstance(pooled, tuple) else (pooled,) * len(structure.filters)
+    count = 0
+    for filters, is_pooled in zip(structure.filters, pools, strict=True):
+        count += height * width * structure.kernel**2 * channels * filters
+        channels = filters
+        if is_pooled:
+            height, width = height // 2, width // 2
+    units = height * width * channels
+    for dense in structure.dense:
+        count, units = count + units * dense, dense
+    return count
 
 
 def make_estimator(stages: list[str]) -> Estimator:
