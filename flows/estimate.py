@@ -41,7 +41,7 @@ TYPICAL = {
 OTHER = (6.0, 0.0, 300)
 STOPPED = 0.8  # share of the epochs that early stopping usually leaves
 TRAINED = 0.65  # share of the images in training, until there is a split
-# Seconds of a prediction: of a CNN for a multiplication and for an image, of a backbone for a pixel.
+# Seconds of a prediction: for a multiplication and an image of a CNN, for a pixel of a backbone.
 OPERATION, OVERHEAD, PIXEL = 4e-11, 1e-4, 1.2e-6
 PARAMETER = 4e-6  # MB
 COPIES = 4  # of the parameters on disk: the model, and a checkpoint with the optimizer's state
@@ -119,7 +119,7 @@ class Estimator:
 
 def count_operations(structure: Cnn, train: Train) -> int:
     """Return the multiplications of a CNN for one image."""
-    (height, width), channels = train.image_size, train.channels
+    (height, width), channels = train.image_size, int(train.channels)
     pooled = structure.pool
     pools = pooled if isinstance(pooled, tuple) else (pooled,) * len(structure.filters)
     count = 0
