@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
@@ -49,7 +49,34 @@ def _known_backbone(name: str) -> str:
     return name
 
 
-class Cnn(Section):
+class Structure(Section):
+    """What the rest of the pipeline asks of every kind of model, without TensorFlow.
+
+    A new kind is a subclass here, a name in `AnyStructure`, and a module in `tasks/modeling` with
+    its row in `kinds.KINDS`.
+    """
+
+    kind: ClassVar[str]
+    in_epochs: ClassVar[bool] = True  # whether it is trained epoch by epoch
+    # The keys of `train` that mean something to this kind; None stands for all of them.
+    train_keys: ClassVar[tuple[str, ...] | None] = None
+
+    @property
+    def pretrained(self) -> "Backbone | None":
+        """Return the pretrained backbone that the model contains, if it contains one."""
+        return None
+
+    @property
+    def later_epochs(self) -> int:
+        """Return the number of epochs that follow those of `train.epochs`."""
+        return 0
+
+    def describe(self) -> dict[str, object]:
+        """Return the columns of comparison.csv that tell this structure from others of its kind."""
+        return {}
+
+
+class Cnn(Structure):
     """Blocks of convolution (ReLU), optional batch normalisation, 2x2 max pooling and dropout; then dense layers with dropout.
 
     Without filters it is a multilayer perceptron on the flattened pixels.
@@ -66,6 +93,16 @@ class Cnn(Section):
     dense: tuple[Count, ...] = (128,)
     activation: Activation = "relu"  # of the dense layers
     dropout: Share = 0.0  # after the dense layers
+
+    kind: ClassVar[str] = "cnn"
+
+    def describe(self) -> dict[str, object]:
+        """Return filters, kernel and dropout; a perceptron has no kernel."""
+        return {
+            "filters": " ".join(map(str, self.filters)),
+            "kernel": self.kernel if self.filters else "",
+            "dropout": self.dropout,
+        }
 
     @model_validator(mode="after")
     def _said_for_every_block(self) -> "Cnn":
@@ -115,7 +152,7 @@ class Phase(Section):
     views: Count | None = None
 
 
-class Transfer(Backbone):
+class Transfer(Backbone, Structure):
     """A pretrained backbone with a head of its own; batch normalisation of the backbone stays as it was pretrained.
 
     What lies below the first trained layer is computed once for each image and view, and kept in `.cache/features`.
@@ -133,8 +170,26 @@ class Transfer(Backbone):
     head: Head = Head()
     phases: tuple[Phase, ...] = ()  # further unfreezing, after the head
 
+    kind: ClassVar[str] = "transfer"
 
-class Classical(Section):
+    @property
+    def pretrained(self) -> Backbone:
+        """Return the backbone: its keys are those of this structure."""
+        return self
+
+    @property
+    def later_epochs(self) -> int:
+        """Return the number of epochs of all phases after the first."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def describe(self) -> dict[str, object]:
+        """Return the backbone and the dropout rates of the head."""
+        rates = (self.head.dropout, *(dense.dropout for dense in self.head.dense))
+        dropout = " ".join(f"{rate:g}" for rate in rates if rate)
+        return {"backbone": self.backbone, "dropout": dropout}
+
+
+class Classical(Structure):
     """A scikit-learn classifier on the pixels (flattened, 0 to 1), or on the pooled features of a frozen backbone."""
 
     classifier: Literal["random_forest", "logistic_regression", "linear_svm", "rbf_svm"]
@@ -143,8 +198,23 @@ class Classical(Section):
     features: Backbone | None = None
     pooling: Literal["average", "max"] = "average"
 
+    kind: ClassVar[str] = "classical"
+    in_epochs: ClassVar[bool] = False
+    train_keys: ClassVar[tuple[str, ...]] = ("image_size", "channels", "dark_border", "detail")
 
-ARCHITECTURES: dict[str, Cnn | Transfer | Classical] = {
+    @property
+    def pretrained(self) -> Backbone | None:
+        """Return the backbone that computes the features; None for a model of the pixels."""
+        return self.features
+
+    def describe(self) -> dict[str, object]:
+        """Return the backbone of the features, if there is one."""
+        return {"backbone": self.features.backbone if self.features else ""}
+
+
+AnyStructure = Cnn | Transfer | Classical
+
+ARCHITECTURES: dict[str, AnyStructure] = {
     "plain_cnn": Cnn(filters=(32, 64, 128), padding="valid", batch_norm=False, dropout=0.5),
     "cnn_a": Cnn(filters=(32, 64, 128), dropout=0.3),
     "cnn_b": Cnn(filters=(16, 32, 64, 128), dropout=0.5),
@@ -191,17 +261,15 @@ ARCHITECTURES: dict[str, Cnn | Transfer | Classical] = {
 class Architecture(Section):
     """One architecture to train: its structure, the question it answers, and how it is trained."""
 
-    structure: Cnn | Transfer | Classical
+    structure: AnyStructure
     question: Question = Question()
     train: Train
 
     @property
     def weights_files(self) -> list[Path]:
         """The file of pretrained weights that params name, if it is there; those of Keras are checked by Keras."""
-        structure = (
-            self.structure.features if isinstance(self.structure, Classical) else self.structure
-        )
-        file = Path(getattr(structure, "weights", None) or "").expanduser()
+        pretrained = self.structure.pretrained
+        file = Path((pretrained and pretrained.weights) or "").expanduser()
         return [file] if file.is_file() else []
 
 
@@ -292,7 +360,7 @@ def _architecture(
     return Architecture(**checked)
 
 
-def _row(like: object) -> Cnn | Transfer | Classical:
+def _row(like: object) -> AnyStructure:
     if isinstance(like, str) and like in ARCHITECTURES:
         return ARCHITECTURES[like]
     if isinstance(like, str) and like in BACKBONES:
@@ -305,9 +373,9 @@ def _row(like: object) -> Cnn | Transfer | Classical:
     )
 
 
-def check_size(structure: Cnn | Transfer | Classical, size: tuple[int, int]) -> None:
-    backbone = structure.features if isinstance(structure, Classical) else structure
-    if isinstance(backbone, Backbone) and min(size) < BACKBONES[backbone.backbone]:
+def check_size(structure: Structure, size: tuple[int, int]) -> None:
+    backbone = structure.pretrained
+    if backbone is not None and min(size) < BACKBONES[backbone.backbone]:
         least = BACKBONES[backbone.backbone]
         raise UserError(
             f"image_size: received {list(size)}, expected at least {least} pixels a side for {backbone.backbone}"

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, model_validator
 
 from tasks.errors import UserError
-from tasks.params.architectures import Architecture, Classical, check_size
+from tasks.params.architectures import Architecture, check_size
 from tasks.params.section import Section
 
 FIXED = {
@@ -23,12 +23,6 @@ FIXED = {
     "epochs": "the search finds their number by itself, up to tune.epochs",
     "test_views": "trials are scored without them",
 }
-OF_CLASSICAL = (
-    "image_size",
-    "channels",
-    "dark_border",
-    "detail",
-)  # the training keys that scikit-learn's models know
 
 
 class Range(Section):
@@ -125,15 +119,16 @@ def vary(section: Architecture, values: Mapping[str, Any]) -> Architecture:
 
 def find_mistakes(space: Mapping[str, Range], section: Architecture) -> Iterator[str]:
     """Yield what is wrong with the space of an architecture, as `path: why`: keys that do not exist, ends that are refused."""
-    classical = isinstance(section.structure, Classical)
+    known = section.structure.train_keys
     for path, values in space.items():
         key = path.partition(".")[0]
         fixed = "epochs" if path.endswith(".epochs") else key
         if fixed in FIXED:
             yield f"{path}: is not searched: {FIXED[fixed]}"
             continue
-        if classical and key in type(section.train).model_fields and key not in OF_CLASSICAL:
-            yield f"{path}: means nothing to a scikit-learn model; known here are {', '.join(Classical.model_fields)}"
+        if known is not None and key in type(section.train).model_fields and key not in known:
+            named = ", ".join(type(section.structure).model_fields)
+            yield f"{path}: means nothing to a {section.structure.kind} model; known here are {named}"
             continue
         for end in values.ends:
             try:

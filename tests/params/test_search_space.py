@@ -111,7 +111,7 @@ def test_ranges_and_choices(tmp_path: Path) -> None:
         ),
         (
             "{random_forest: {learning_rate: [1]}}",
-            "tune.space.random_forest.learning_rate: means nothing to a scikit-learn model",
+            "tune.space.random_forest.learning_rate: means nothing to a classical model",
         ),
     ],
 )
