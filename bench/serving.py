@@ -231,11 +231,13 @@ def _as_expected(answer: dict, image: Image) -> bool:
 def _random_model(folder: Path) -> Path:
     keras.utils.set_random_seed(0)
     model, grey = (
-        build_model(ARCHITECTURES["cnn_a"], (224, 224), 3, len(LABELS)),
+        build_model(ARCHITECTURES["cnn_a"], (224, 224, 3), len(LABELS)),
         np.full((1, 224, 224, 3), 99, np.uint8),
     )
-    saved.save(model, None, list(LABELS), Form((224, 224), 3), (), folder)
-    saved.complete(folder, 1.0, ood.describe(grey, ood.reading(model).predict(grey, verbose=0)))
+    saved.describe(folder, list(LABELS), Form((224, 224), 3))
+    saved.save(model, None, folder)
+    statistics = ood.only_statistics(model).predict(grey, verbose=0)
+    saved.complete(folder, 1.0, ood.describe(grey, statistics))
     return folder
 
 

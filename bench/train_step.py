@@ -41,8 +41,10 @@ from keras.src.legacy.preprocessing.image import (
 from bench.rounds import stopwatch, tell, time_rounds
 from tasks.imaging import augmentation
 from tasks.imaging.arrays import load_pixels
+from tasks.modeling.checkpoints import Checkpoint
+from tasks.modeling.images import Images, Sets
 from tasks.modeling.layers import build_model
-from tasks.modeling.training import Images, fit
+from tasks.modeling.training import Session, Watch, fit
 from tasks.params.architectures import ARCHITECTURES
 from tasks.params.augmentation import Augmentation
 from tasks.params.model_input import Form
@@ -174,7 +176,7 @@ def _model(arguments: argparse.Namespace, fused: bool) -> keras.Model:
     keras.utils.set_random_seed(SEED)
     structure = ARCHITECTURES[arguments.architecture]
     return build_model(
-        structure, (arguments.size, arguments.size), arguments.channels, len(LABELS), fused
+        structure, (arguments.size, arguments.size, arguments.channels), len(LABELS), fused=fused
     )
 
 
@@ -281,17 +283,10 @@ def _train_ours(
         learning_rate=LEARNING_RATE,
         augmentation=CHANGES,
     )
-    checkpoint = Path("checkpoint.npz")
-    fit(
-        _model(arguments, fused=True),
-        images["training"],
-        images["validation"],
-        params,
-        checkpoint,
-        "bench",
-        told,
-    )
-    checkpoint.unlink()
+    checkpoint = Checkpoint(Path("checkpoint.npz"), "bench")
+    sets = Sets(images["training"], images["training"], images["validation"])
+    fit(_model(arguments, fused=True), sets, Session(params, checkpoint, Watch(told)))
+    checkpoint.file.unlink()
 
 
 def _train_originally(root: Path, arguments: argparse.Namespace, told: Callable[..., None]) -> None:

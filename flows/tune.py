@@ -30,8 +30,8 @@ from tasks.imaging import decoding
 from tasks.params.read import PARAMS
 from tasks.params.whole import load_params
 from tasks.tuning import study
-from tasks.tuning.search import KINDS, Search, define, searched
-from tasks.tuning.write_back import rewrite, scalar
+from tasks.tuning.search import KINDS, Inputs, Search, define, find_space
+from tasks.tuning.write_back import format_value, write_values
 
 SHOWN = 10  # trials in the table
 INPUTS = ("--architecture", "--clean", "--splits-csv", "--class-weights", "--decoding-json")
@@ -81,7 +81,7 @@ def work(
     ):
         if value is not None and value < least:
             raise UserError(f"{name}: received {value:g}, expected at least {least}")
-    searched(load_params(), architecture)
+    find_space(load_params(), architecture)
     prepared = prepare(architecture)
     if not prepared.is_completed():
         return prepared
@@ -96,8 +96,8 @@ def work(
     command = [sys.executable, "-m", "tasks.tuning.trials", *words]
     states = [] if minutes == 0 else run(architecture, command, workers)
     files = Path(inputs["--splits-csv"]), Path(inputs["--class-weights"])
-    bits = decoding.read(Path(inputs["--decoding-json"])).bits
-    searches = {name: define(load_params(), architecture, name, *files, bits) for name in KINDS}
+    data = Inputs(*files, decoding.read(Path(inputs["--decoding-json"])).bits)
+    searches = {name: define(load_params(), architecture, name, data) for name in KINDS}
     text = summary(searches, kind)
     get_run_logger().info("\n%s", text)
     create_markdown_artifact(
@@ -180,15 +180,15 @@ def summary(searches: dict[str, Search], kind: str) -> str:
 
 def hand_over(search: Search, write: bool) -> str:
     """Write the best values to params.yaml where that is asked; return them and what to do next."""
-    best = study.winner(study.find(search))
+    best = study.pick_best(study.find(search))
     if best is None:
         return "no trial has finished yet: run again to go on"
-    values = study.to_write(best)
+    values = study.values_to_write(best)
     lines = [
-        f"best values, of trial {best.number}: {', '.join(f'{path}: {scalar(value)}' for path, value in values.items())}"
+        f"best values, of trial {best.number}: {', '.join(f'{path}: {format_value(value)}' for path, value in values.items())}"
     ]
     if write:
-        rewrite(PARAMS, search.architecture, values)
+        write_values(PARAMS, search.architecture, values)
         lines.append(f"they are written to {PARAMS}; next: make run   # or: dvc repro")
     else:
         kind = "" if search.kind == KINDS[0] else f" --search {search.kind}"
@@ -203,7 +203,7 @@ def told(name: str, search: Search) -> str:
     found = study.find(search)
     if not found:
         return ""
-    best, states = study.winner(found), [one.state for one in found]
+    best, states = study.pick_best(found), [one.state for one in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     score = f"best {search.tune.objective} {best.score:.4f}" if best else "none finished"
     return f"- {name}: {len(found)} trials ({counts}), {sum(one.seconds for one in found) / 60:.1f} minutes of training, {score}"
@@ -215,7 +215,7 @@ def table(found: list[study.Outcome], search: Search) -> list[str]:
     rows = [
         [
             one.number, one.state, "" if one.score is None else f"{one.score:.4f}", one.epochs or one.step, f"{one.seconds:.0f}",
-            *(scalar(one.values[path]) if path in one.values else "" for path in search.space),
+            *(format_value(one.values[path]) if path in one.values else "" for path in search.space),
         ]
         for one in found
     ]  # fmt: skip
@@ -227,7 +227,7 @@ def main() -> None:
     arguments = parse()
     try:
         with exit_with_message():
-            searched(
+            find_space(
                 load_params(), arguments["architecture"]
             )  # the most frequent mistakes, told before a server starts
             with connected():

@@ -11,7 +11,8 @@ from tasks.params.architectures import read_architecture
 from tasks.params.evaluate import Evaluate
 from tasks.params.read import read_section
 from tasks.params.train import select_epoch
-from tasks.scoring.evaluation import evaluate, read_temperature
+from tasks.results import read_temperature
+from tasks.scoring.evaluation import evaluate
 from tasks.stage import run
 
 

@@ -127,8 +127,8 @@ def create_version(
         classes_tag = json.dumps(classes)
         if len(classes_tag) <= versions.LONGEST:
             tags["classes"] = classes_tag
-        if ensemble.is_one(model):
-            tags["members"] = json.dumps(ensemble.committee(model).weights)
+        if ensemble.is_ensemble(model):
+            tags["members"] = json.dumps(ensemble.read_combination(model).weights)
         tags |= {
             make_key(name): str(value)
             for name, value in scores.items()

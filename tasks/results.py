@@ -9,6 +9,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from tasks.errors import UserError
+
 # In a model's folder, data/models/<name>.
 CLASSES_JSON = "classes.json"  # in the order of the model's outputs
 CALIBRATION_JSON = "calibration.json"  # the temperature of its probabilities
@@ -33,6 +35,29 @@ def find_folder(name: str, folder: Path, ensembles: Path) -> Path:
     """
     inside = ensembles / folder.name / name
     return inside if inside.is_dir() else folder / name
+
+
+def write_temperature(temperature: float, folder: Path) -> None:
+    """Write the temperature that calibrates the model in `folder`."""
+    content = json.dumps({"temperature": temperature}, indent=2)
+    (folder / CALIBRATION_JSON).write_text(content + "\n")
+
+
+def read_temperature(file: Path) -> float:
+    """Read a model's `calibration.json`. Raises `UserError` if it has no temperature."""
+    try:
+        found = json.loads(file.read_text())
+    except FileNotFoundError:
+        found = "no file"
+    except ValueError as error:
+        found = f"a damaged file ({error})"
+    temperature = found.get("temperature") if isinstance(found, dict) else None
+    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+        raise UserError(
+            f'{file}: expected {{"temperature": T}} with T above 0, received {found}; '
+            "train the model again"
+        )
+    return float(temperature)
 
 
 def write_timing(timing: dict[str, object], results: Path) -> None:

@@ -13,8 +13,7 @@ from tasks.errors import UserError
 from tasks.imaging.picture import Limits
 from tasks.inference.predictor import Predictor
 from tasks.registry import load, unseen_images, versions
-from tasks.results import CALIBRATION_JSON, METRICS_JSON, THRESHOLDS_JSON
-from tasks.scoring.evaluation import read_temperature
+from tasks.results import CALIBRATION_JSON, METRICS_JSON, THRESHOLDS_JSON, read_temperature
 from tasks.tables import read_table
 
 DATA = Path("data")

@@ -104,14 +104,9 @@ def of_files(version: ModelVersion, files: Path, limits: Limits = DEFAULT_LIMITS
         thresholds = None  # registered before there were any
     folder = versions.artifact(files, "model")
     try:
-        return from_folder(
-            folder,
-            named(version),
-            version.tags[versions.SHA256],
-            thresholds,
-            limits,
-            versions.read_tags(version),
-        )
+        sha256 = version.tags[versions.SHA256]
+        predictor = from_folder(folder, named(version), sha256, thresholds, limits)
+        return replace(predictor, facts=versions.read_tags(version))
     except UserError as error:
         raise UserError(f"{named(version)}: {error}") from error
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 
-from tasks.errors import UserError
 from tasks.params.evaluate import Evaluate
 from tasks.results import METRICS_JSON, THRESHOLDS_JSON
 from tasks.scoring import figures, metrics, thresholds
@@ -61,17 +60,6 @@ def evaluate(
     tell(name, scores, written["per_class"])
     for line in thresholds.in_words(chosen):
         log.info("%s %s", name, line)
-
-
-def read_temperature(calibration_json: Path) -> float:
-    """Return the temperature that training fitted. Raises `UserError` where there is none."""
-    found = json.loads(calibration_json.read_text()) if calibration_json.is_file() else "no file"
-    temperature = found.get("temperature") if isinstance(found, dict) else None
-    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
-        raise UserError(
-            f'{calibration_json}: expected {{"temperature": T}} with T above 0, received {found}; training writes it: dvc repro'
-        )
-    return float(temperature)
 
 
 def score(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str, float]:

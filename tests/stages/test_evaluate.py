@@ -11,7 +11,8 @@ from mlflow import MlflowClient
 
 from tasks.errors import UserError
 from tasks.params.train import EarlyStopping, Train, select_epoch
-from tasks.scoring.evaluation import read_temperature, score, tables
+from tasks.results import read_temperature
+from tasks.scoring.evaluation import score, tables
 from tasks.scoring.predictions import with_groups
 from tasks.tables import read_table, write_table
 from tests.support import ROOT
