@@ -45,7 +45,7 @@ from tasks.modeling.checkpoints import Checkpoint
 from tasks.modeling.images import Images, Sets
 from tasks.modeling.training import Job, Watch, use_threads
 from tasks.modeling.transfer import fit_transfer
-from tasks.params.architectures import ARCHITECTURES, Architecture, Transfer
+from tasks.params.architectures import ARCHITECTURES, Transfer
 from tasks.params.model_input import Form
 from tasks.params.train import Schedule, Train
 from tests.support.draw import LABELS, draw_set
@@ -110,9 +110,8 @@ def ours(arguments: argparse.Namespace) -> dict[str, object]:
     )
     start = time.perf_counter()
     sets = _images(size)
-    section = Architecture(structure=structure, train=params)
     checkpoint, watch = Checkpoint(Path("checkpoint.npz"), "bench"), Watch(lambda *_: None)
-    fitted = fit_transfer(Job(section, sets, 4, checkpoint, watch))
+    fitted = fit_transfer(Job(structure, params, sets, 4, checkpoint, watch))
     losses = ([row[name] for row in fitted.history] for name in ("loss", "val_loss"))
     return _facts(start, *losses) | {"features": fitted.feature_seconds}
 

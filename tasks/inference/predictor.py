@@ -207,7 +207,9 @@ class Predictor:
     ) -> Answer:
         top, limits = int(probabilities.argmax()), self.thresholds
         confidence, known = float(probabilities[top]), not np.isnan(distance)
-        judged = known and limits.distance is not None
+        unfamiliar = None
+        if known and limits.distance is not None:
+            unfamiliar = distance > limits.distance
         return Answer(
             sha256=decoded.sha256,
             predicted=self.classes[top],
@@ -215,7 +217,7 @@ class Predictor:
             probabilities=dict(zip(self.classes, map(float, probabilities), strict=True)),
             distance=distance if known else None,
             abstained=None if limits.confidence is None else confidence < limits.confidence,
-            unfamiliar=distance > limits.distance if judged else None,
+            unfamiliar=unfamiliar,
             clipped=decoded.clipped,
         )
 

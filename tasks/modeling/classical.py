@@ -17,7 +17,6 @@ import io
 import logging
 import re
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from sklearn.tree._tree import Tree
 from threadpoolctl import threadpool_limits
 
 from tasks.errors import UserError
+from tasks.modeling.keras_files import DAMAGES
 from tasks.params.architectures import Classical
 
 FOLDS = 5  # for the calibration, as libsvm's own has
@@ -48,22 +48,6 @@ TRUSTED = [
     "sklearn.tree._tree.Tree",
 ]
 CLASSIFIERS = (CalibratedClassifierCV, LogisticRegression, RandomForestClassifier)
-# The errors that reading a damaged or foreign file can raise.
-DAMAGES = (
-    AttributeError,
-    EOFError,
-    ImportError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 log = logging.getLogger(__name__)
 

@@ -17,16 +17,14 @@ from tasks.modeling.training import Fitted, Job
 from tasks.params.architectures import Classical
 
 
-def fit_classical(job: Job) -> Fitted:
+def fit_classical(job: Job[Classical]) -> Fitted:
     """Fit the classifier. Its history is one row, as of a network that is trained for one epoch."""
-    structure, settings = job.section.structure, job.section.train
+    structure, params = job.structure, job.params
     start = time.perf_counter()
     network = None
     if structure.features is not None:
-        network = backbones.build_features(
-            structure.features, structure.pooling, settings.form.shape
-        )
-        backbones.load_weights(network, structure.features, settings.image_size)
+        network = backbones.build_features(structure.features, structure.pooling, params.form.shape)
+        backbones.load_weights(network, structure.features, params.image_size)
     inputs, _ = compute_inputs(network, structure, job.sets.every)
     feature_seconds = time.perf_counter() - start
     start = time.perf_counter()
@@ -34,7 +32,7 @@ def fit_classical(job: Job) -> Fitted:
     examples = classical.Examples(
         inputs[training.rows], training.targets, training.weights, job.groups
     )
-    model = classical.fit(structure, examples, settings.seed, settings.threads)
+    model = classical.fit(structure, examples, params.seed, params.threads)
     row = _score(model, inputs, job)
     row["seconds"] = time.perf_counter() - start
     job.watch.on_epoch(row, 1)
@@ -64,7 +62,7 @@ def compute_inputs(
     return both[:, : network.output.shape[1]], both[:, network.output.shape[1] :]
 
 
-def _score(model: Pipeline, inputs: NDArray[np.float32], job: Job) -> Row:
+def _score(model: Pipeline, inputs: NDArray[np.float32], job: Job[Classical]) -> Row:
     row: Row = {"epoch": 1}
     sets: Sets = job.sets
     for prefix, images in (("", sets.training), ("val_", sets.validation)):

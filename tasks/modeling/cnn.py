@@ -16,13 +16,12 @@ from tasks.params.architectures import Cnn
 log = logging.getLogger(__name__)
 
 
-def fit_cnn(job: Job) -> Fitted:
+def fit_cnn(job: Job[Cnn]) -> Fitted:
     """Train with fused batch normalisation; return the plain model with the same weights."""
-    settings = job.section.train
-    arguments = (job.section.structure, settings.form.shape, job.classes, job.binary)
+    arguments = (job.structure, job.params.form.shape, job.classes, job.binary)
     model = build_model(*arguments, fused=True)
     log.info("%s parameters", f"{model.count_params():,}")
-    history = fit(model, job.sets, Session(settings, job.checkpoint, job.watch))
+    history = fit(model, job.sets, Session(job.params, job.checkpoint, job.watch))
     plain = build_model(*arguments)
     plain.set_weights(model.get_weights())
     return Fitted(plain, history, plain.count_params())

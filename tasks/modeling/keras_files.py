@@ -9,21 +9,10 @@ from typing import Any
 
 from tasks.errors import UserError
 
-# The errors that reading a damaged or foreign file can raise, in Keras, HDF5 and zip.
+# The errors that reading a damaged or foreign model can raise, in Keras, HDF5, skops and zip.
 DAMAGES = (
-    AttributeError,
-    EOFError,
-    ImportError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
+    *(ArithmeticError, AttributeError, EOFError, ImportError, LookupError, MemoryError),
+    *(RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -36,7 +25,7 @@ def load_keras(file: Path) -> Any:
 
     try:
         return keras.saving.load_model(file, safe_mode=True, compile=False)
-    except DAMAGES as error:
+    except (*DAMAGES, OSError) as error:
         raise UserError(
             f"{file} is refused: expected a Keras archive of plain layers, as training wrote it, "
             f"received {_describe(file, error)}; train it again, or restore it from a back-up"

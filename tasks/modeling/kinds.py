@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class Kind:
     """How one kind of model is fitted, and how the model saved in a folder predicts."""
 
-    fit: Callable[[Job], Fitted]
+    fit: Callable[[Job[Any]], Fitted]
     predict: Callable[[Path, Any, Images], Prediction]
 
 
@@ -61,12 +61,14 @@ def train(
     training, validation = len(sets.training.rows), len(sets.validation.rows)
     log.info("%d training and %d validation images", training, validation)
     job = Job(
-        section=section,
+        structure=section.structure,
+        params=section.train,
         sets=sets,
         classes=splits.label.nunique(),
-        groups=splits.group.to_numpy()[sets.training.rows],
         checkpoint=checkpoint,
         watch=watch or Watch(log_epoch),
+        binary=section.question.positive is not None,
+        groups=splits.group.to_numpy()[sets.training.rows],
     )
     return KINDS[type(section.structure)].fit(job)
 

@@ -25,7 +25,8 @@ def average(
     """
     probabilities, more = predict(pixels)
     every = [probabilities, *(predict(mirror(pixels, view))[0] for view in views)]
-    return np.mean(np.stack(every), axis=0, dtype=np.float64).astype(np.float32), more
+    mean = np.stack(every).mean(axis=0, dtype=np.float64)
+    return np.asarray(mean, np.float32), more
 
 
 def mirror(pixels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import keras
 import numpy as np
@@ -21,11 +22,12 @@ from tasks.modeling import checkpoints
 from tasks.modeling.batches import batch, batch_training, batch_validation, blends
 from tasks.modeling.checkpoints import Checkpoint, Row, State
 from tasks.modeling.images import Images, Sets
-from tasks.params.architectures import Architecture
+from tasks.params.architectures import Structure
 from tasks.params.train import Train, select_epoch
 
 # Computes further columns of a row from targets (images,) and probabilities (images, classes).
 Measure = Callable[[NDArray[np.int32], NDArray[np.float32]], Row]
+Kind = TypeVar("Kind", bound=Structure)
 
 
 class DivergedError(UserError):
@@ -45,23 +47,21 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One architecture to fit: on which images, with which checkpoint, and who follows.
+class Job(Generic[Kind]):
+    """A model to fit: on which images, with which checkpoint, and who follows.
 
-    `groups` has one entry for each training image. Equal entries mark duplicates or one patient.
+    `binary` lets one sigmoid decide between two classes. `groups` has one entry for each training
+    image; equal entries mark duplicates or one patient.
     """
 
-    section: Architecture
+    structure: Kind
+    params: Train
     sets: Sets
     classes: int
     checkpoint: Checkpoint
     watch: Watch
+    binary: bool = False
     groups: NDArray[np.object_] | None = None
-
-    @property
-    def binary(self) -> bool:
-        """Tell whether one sigmoid decides between two classes."""
-        return self.section.question.positive is not None
 
 
 @dataclass(frozen=True)

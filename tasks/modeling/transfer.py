@@ -59,18 +59,17 @@ class Stretch:
         return {**phase, **row, "epoch": row["epoch"] + done}
 
 
-def fit_transfer(job: Job) -> Fitted:
+def fit_transfer(job: Job[Transfer]) -> Fitted:
     """Train all phases; return the plain model at the selected epoch.
 
     The rows of the history have a `phase` if there are several. Raises `UserError` for weights or
     layers that do not fit the backbone.
     """
-    structure, params = job.section.structure, job.section.train
     twins = _build(job)
-    epochs = params.epochs + structure.later_epochs
+    epochs = job.params.epochs + job.structure.later_epochs
     history: list[Row] = []
     seconds = 0.0
-    for stretch in _plan(twins.plain, structure, params):
+    for stretch in _plan(twins.plain, job.structure, job.params):
         started = time.perf_counter()
         trunk, settings, sets = _prepare(job, stretch, twins)
         seconds += time.perf_counter() - started
@@ -120,8 +119,8 @@ def cut_where_cached(
     return backbones.cut(model, backbones.find_layer(model, last.trainable_from))
 
 
-def _build(job: Job) -> Twins:
-    structure, form = job.section.structure, job.section.train.form
+def _build(job: Job[Transfer]) -> Twins:
+    structure, form = job.structure, job.params.form
     arguments = (structure, form.shape, job.classes, job.binary)
     plain = backbones.build_transfer(*arguments)
     backbones.load_weights(plain, structure, form.image_size)
@@ -156,9 +155,9 @@ def _plan(model: keras.Model, structure: Transfer, params: Train) -> list[Stretc
     ]
 
 
-def _prepare(job: Job, stretch: Stretch, twins: Twins) -> tuple[keras.Model, Train, Sets]:
+def _prepare(job: Job[Transfer], stretch: Stretch, twins: Twins) -> tuple[keras.Model, Train, Sets]:
     """Freeze layers; return the model to train, its parameters, and its images or features."""
-    phase, params = stretch.phase, job.section.train
+    phase, params = stretch.phase, job.params
     backbones.freeze(twins.trained, stretch.first)
     params = params.model_copy(
         update={"epochs": phase.epochs, "learning_rate": phase.learning_rate}
@@ -176,8 +175,8 @@ def _prepare(job: Job, stretch: Stretch, twins: Twins) -> tuple[keras.Model, Tra
     return above, params.model_copy(update={"augmentation": None}), sets
 
 
-def _compute_features(below: keras.Model, job: Job) -> Sets:
-    computed = features.compute(below, job.section.structure, job.sets.every)
+def _compute_features(below: keras.Model, job: Job[Transfer]) -> Sets:
+    computed = features.compute(below, job.structure, job.sets.every)
     every, training, validation = (
         replace(images, pixels=computed)
         for images in (job.sets.every, job.sets.training, job.sets.validation)
@@ -186,7 +185,7 @@ def _compute_features(below: keras.Model, job: Job) -> Sets:
 
 
 def _compute_views(
-    below: keras.Model, job: Job, augmentation: Augmentation, count: int
+    below: keras.Model, job: Job[Transfer], augmentation: Augmentation, count: int
 ) -> tuple[NDArray[np.float16], ...]:
     """Compute the features of `count` augmented copies of the training images."""
     if augmentation.mixup is not None:
@@ -194,10 +193,12 @@ def _compute_views(
             "augmentation.mixup blends the images of a batch, which cached views cannot do: "
             "set views: null to use it"
         )
-    structure, seed = job.section.structure, job.section.train.seed
     return tuple(
         features.compute_view(
-            below, structure, job.sets.training, features.View(augmentation, seed, number)
+            below,
+            job.structure,
+            job.sets.training,
+            features.View(augmentation, job.params.seed, number),
         )
         for number in range(count)
     )

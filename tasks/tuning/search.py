@@ -78,7 +78,7 @@ def define(params: Params, architecture: str, kind: str, inputs: Inputs) -> Sear
     unnamed = Search(architecture, kind, params.architectures[architecture], tune, "")
     fixed = unnamed.apply({path: values.ends[0] for path, values in unnamed.space.items()})
     files = (inputs.splits_csv, inputs.class_weights, *fixed.weights_files)
-    parts = [
+    parts: list[object] = [
         kind,
         tune.model_dump(mode="json", exclude={"trials", "space"}),
         {path: values.model_dump(mode="json") for path, values in unnamed.space.items()},

@@ -231,7 +231,7 @@ def test_the_old_format_of_keras_is_read_too(
 
 def test_a_missing_file_is_named(model: keras.Model) -> None:
     told = complaint(model, transfer(weights="/nowhere.h5"))
-    assert "weights: /nowhere.h5 is no file; expected imagenet, or a file" in told
+    assert "weights: /nowhere.h5 is not a file; expected imagenet, or a file" in told
 
 
 def test_weights_of_another_width_or_backbone_are_refused(
@@ -249,7 +249,7 @@ def test_weights_of_another_width_or_backbone_are_refused(
     )
     assert (
         "does not fit MobileNetV2" in message
-        and "it holds 135 arrays" in message
+        and "it contains {135 arrays" in message
         and "expected 260" in message
     )
 

@@ -14,7 +14,7 @@ from tasks.modeling.checkpoints import Checkpoint
 from tasks.modeling.images import Images, Sets
 from tasks.modeling.training import Job, Session, Watch, fit, predict
 from tasks.modeling.transfer import fit_transfer
-from tasks.params.architectures import Architecture, Dense, Head, Phase, Transfer
+from tasks.params.architectures import Dense, Head, Phase, Transfer
 from tasks.params.augmentation import Augmentation
 from tasks.params.train import Schedule, Train
 from tests.support import toy_backbone
@@ -116,9 +116,8 @@ def train(structure: Transfer, params: Train = PARAMS, kill_after: int = 0) -> T
             raise KilledError
 
     keras.utils.set_random_seed(params.seed)
-    section = Architecture(structure=structure, train=params)
     checkpoint = Checkpoint(Path("checkpoints/a.npz"), "key")
-    fitted = fit_transfer(Job(section, sets(), CLASSES, checkpoint, Watch(on_epoch)))
+    fitted = fit_transfer(Job(structure, params, sets(), CLASSES, checkpoint, Watch(on_epoch)))
     rows = [
         {name: value for name, value in row.items() if name != "seconds"} for row in fitted.history
     ]

@@ -15,7 +15,7 @@ SIZE = (20, 16)
 
 
 def write(folder: Path, channels: int) -> Path:
-    """Write a model of images of `SIZE` for `CLASSES`; usual is, for all of them, a grey picture."""
+    """Write a model of images of `SIZE` for `CLASSES`, whose only centroid is a grey image."""
     model = build_model(Cnn(filters=(4,), dense=(8,)), (*SIZE, channels), len(CLASSES))
     saved.describe(folder, CLASSES, Form(SIZE, channels))
     saved.save(model, None, folder)
