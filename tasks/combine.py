@@ -28,7 +28,7 @@ from tasks.params.ensembles import Ensemble, read_ensembles
 from tasks.params.evaluate import Evaluate
 from tasks.params.read import read_section
 from tasks.results import INDEX, PREDICTIONS_CSV, SIZE_JSON, read_timing, write_timing
-from tasks.scoring.predictions import arrays, class_names
+from tasks.scoring.predictions import list_classes, to_arrays
 from tasks.stage import run
 from tasks.tables import read_table, write_table
 from tasks.tracking.hashes import file_sha256, git_revision
@@ -108,7 +108,7 @@ def choose_weights(section: Ensemble, members: Mapping[str, Member]) -> dict[str
         total = sum(section.weights.values())
         return {name: section.weights[name] / total for name in members}
     tables = [member.predictions for member in members.values()]
-    pairs = [arrays(table[table.split == "validation"]) for table in tables]
+    pairs = [to_arrays(table[table.split == "validation"]) for table in tables]
     chosen = voting.choose_weights(
         np.stack([probabilities for _, probabilities in pairs]), pairs[0][0]
     )
@@ -123,9 +123,9 @@ def build(combined: Combined, members: Mapping[str, Member], folder: Path) -> fl
     combination = combined.combination
     used = {name: members[name] for name in combination.weights}
     tables = [member.predictions for member in used.values()]
-    classes, (targets, _) = class_names(tables[0]), arrays(tables[0])
+    classes, (targets, _) = list_classes(tables[0]), to_arrays(tables[0])
     raw, distances = combination.combine(
-        [arrays(table)[1] for table in tables], [table.distance.to_numpy() for table in tables]
+        [to_arrays(table)[1] for table in tables], [table.distance.to_numpy() for table in tables]
     )
     validation = (tables[0].split == "validation").to_numpy()
     fitted = temperature.fit(raw[validation], targets[validation])
@@ -186,7 +186,7 @@ def score(combined: Combined, splits_csv: Path, fitted: float) -> None:
     # These take seconds to import, which a run without ensembles saves.
     import mlflow
 
-    from tasks.scoring.evaluation import evaluate
+    from tasks.scoring.evaluation import Evaluated, evaluate
     from tasks.tracking import runs
 
     name, predictions_csv = combined.name, combined.results / PREDICTIONS_CSV
@@ -197,11 +197,11 @@ def score(combined: Combined, splits_csv: Path, fitted: float) -> None:
         "members": " ".join(combined.weights),
         "weights": " ".join(f"{weight:.4g}" for weight in combined.weights.values()),
     }
-    with runs.recorded(lambda: runs.continue_run(name, predictions_csv)):
+    with runs.record_run(lambda: runs.continue_run(name, predictions_csv)):
         runs.record(lambda: mlflow.set_tags(tags))
         runs.record(lambda: mlflow.log_params(params))
     wanted = read_section("evaluate", Evaluate)
-    evaluate(name, splits_csv, predictions_csv, combined.results, fitted, wanted, {}, None)
+    evaluate(Evaluated(name, combined.results, fitted), splits_csv, wanted)
 
 
 if __name__ == "__main__":

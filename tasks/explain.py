@@ -24,7 +24,8 @@ from PIL import Image, ImageOps
 from scipy.stats import spearmanr
 
 from tasks.errors import UserError
-from tasks.imaging.decode import decode_file, render, show
+from tasks.imaging.decode import decode_file
+from tasks.imaging.render import render, show
 from tasks.inference import gradcam
 from tasks.modeling import saved
 from tasks.modeling.training import use_threads
@@ -33,7 +34,7 @@ from tasks.params.explain import Explain
 from tasks.params.model_input import Form
 from tasks.params.read import read_section
 from tasks.params.report import Report
-from tasks.scoring.predictions import class_names
+from tasks.scoring.predictions import list_classes
 from tasks.stage import run
 from tasks.tables import read_table, write_table
 
@@ -73,7 +74,7 @@ def main(options: Options) -> None:
     predictions = read_table(options.predictions_csv)
     chosen = choose(predictions, read_table(options.splits_csv), read_section("explain", Explain))
     form, _ = saved.read_input(options.models)
-    heats, sanity = explain(options, chosen, class_names(predictions), form)
+    heats, sanity = explain(options, chosen, list_classes(predictions), form)
     options.explanations.mkdir(parents=True, exist_ok=True)
     shown = chosen[: len(heats)].assign(picture="", overlay="")  # empty without feature maps
     if read_section("report", Report).thumbnails:

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.errors import UserError
-from tasks.imaging import decoding, samples
+from tasks.imaging import samples
+from tasks.imaging.bit_depth import read_bit_depth
 from tasks.modeling import checkpoints, kinds, saved, temperature
 from tasks.modeling import out_of_distribution as ood
 from tasks.modeling import test_time_augmentation as tta
@@ -40,7 +41,7 @@ from tasks.stage import run
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import file_sha256, git_revision
-from tasks.tracking.place import check_place
+from tasks.tracking.store import check_writable
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def main(options: Options) -> None:
     data = load_data(section, options)
     key = checkpoint_key(section, options.splits_csv, options.class_weights, data.form.bits)
     use_threads(section.train.threads)
-    with runs.recorded(lambda: start_run(name, section, options.splits_csv, key)):
+    with runs.record_run(lambda: start_run(name, section, options.splits_csv, key)):
         checkpoint = Checkpoint(checkpoints.FOLDER / f"{name}.npz", key)
         try:
             fitted = kinds.train(section, data.images, data.splits, checkpoint)
@@ -98,7 +99,7 @@ def load_data(section: Architecture, options: Options) -> Data:
     splits = read_table(options.splits_csv).query("split != 'withheld'").reset_index(drop=True)
     splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
     weights = json.loads(options.class_weights.read_text())
-    form = replace(section.train.form, bits=decoding.read(options.decoding_json).bits)
+    form = replace(section.train.form, bits=read_bit_depth(options.decoding_json))
     return Data(load_images(options.clean, splits, weights, form), splits, list(weights), form)
 
 
@@ -198,7 +199,8 @@ def start_run(
     A training that was killed continues in its own run.
     """
     experiment_id = runs.open_store()
-    check_place(mlflow.get_tracking_uri(), mlflow.get_experiment(experiment_id).artifact_location)
+    artifacts = mlflow.get_experiment(experiment_id).artifact_location
+    check_writable(mlflow.get_tracking_uri(), artifacts)
     unfinished = runs.find_unfinished_run(experiment_id, key)
     if unfinished is not None:
         return mlflow.start_run(run_id=unfinished.info.run_id)

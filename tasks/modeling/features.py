@@ -39,7 +39,7 @@ class View:
 
 def compute(below: keras.Model, structure: Backbone, images: Images) -> NDArray[np.float32]:
     """Return features (images, ...) of the unchanged images, in the order of `images.rows`."""
-    return arrays.kept(
+    return arrays.load_or_make(
         CACHE,
         _describe(below, structure, images),
         (len(images.rows), *below.output.shape[1:]),
@@ -61,7 +61,7 @@ def compute_view(
         return augmentation.apply(pixels, transforms, tones, displacements, view.augmentation.fill)
 
     key = [view.augmentation.model_dump_json(), view.seed, view.number]
-    return arrays.kept(
+    return arrays.load_or_make(
         CACHE,
         [*_describe(below, structure, images), *key],
         (len(images.rows), *below.output.shape[1:]),

@@ -29,7 +29,7 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from tasks.errors import UserError
-from tasks.imaging import decoding
+from tasks.imaging.bit_depth import read_bit_depth
 from tasks.modeling import checkpoints
 from tasks.modeling.checkpoints import Checkpoint, Row
 from tasks.modeling.images import load_images
@@ -128,7 +128,7 @@ def main(options: Options) -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     minutes = math.inf if options.minutes is None else options.minutes
     deadline = time.monotonic() + minutes * 60
-    params, bits = load_params(), decoding.read(options.decoding_json).bits
+    params, bits = load_params(), read_bit_depth(options.decoding_json)
     inputs = Inputs(options.splits_csv, options.class_weights, bits)
     search = define(params, options.architecture, options.kind, inputs)
     data = load_data(options, search.section, bits)
@@ -303,7 +303,7 @@ def open_trial_run(worker: Worker, claim: Claim) -> Iterator[None]:
         claim.trial.set_user_attr("run", started.info.run_id)
         mlflow.log_params({"trial": claim.trial.number, **claim.values})
 
-    with runs.recorded(start):
+    with runs.record_run(start):
         yield
 
 

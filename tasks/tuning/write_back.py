@@ -21,7 +21,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from tasks.errors import UserError
-from tasks.params.search_space import plain, vary
+from tasks.params.search_space import to_plain, vary
 from tasks.params.whole import Params, load_params
 
 
@@ -33,7 +33,7 @@ def write_values(file: Path, architecture: str, values: Mapping[str, Any]) -> No
     file = file.resolve()
     before = load_params(file)
     wanted = vary(before.architectures[architecture], dict(values))
-    text = _edit(file, architecture, values, plain(wanted.structure) | plain(wanted.train))
+    text = _edit(file, architecture, values, to_plain(wanted.structure) | to_plain(wanted.train))
     with tempfile.NamedTemporaryFile(
         dir=file.parent, prefix=f".{file.name}.", delete=False
     ) as target:

@@ -13,8 +13,9 @@ import pytest
 
 from bench.fuzz import mutant
 from tasks.errors import UserError
-from tasks.imaging.decode import decode_bytes, render
+from tasks.imaging.decode import decode_bytes
 from tasks.imaging.picture import REASONS, Limits
+from tasks.imaging.render import render
 from tasks.inference.predictor import (
     BATCH,
     Answer,
