@@ -62,7 +62,7 @@ def measure_cnn(section: Architecture, structure: Cnn) -> dict[str, float]:
     from tasks.modeling.layers import build_model
 
     train = section.train
-    model = build_model(structure, train.image_size, train.channels, CLASSES, fused=True)
+    model = build_model(structure, (*train.image_size, train.channels), CLASSES, fused=True)
     model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy", jit_compile=False)
     pixels = np.zeros((train.batch_size, *train.image_size, train.channels), np.uint8)
     labels = np.zeros(train.batch_size, np.int32)
