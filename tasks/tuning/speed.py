@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tasks.params.architectures import Architecture, Classical, Cnn, Transfer
+from tasks.params.architectures import Architecture, Cnn
 from tasks.params.whole import load_params
 
 CLASSES = 4
@@ -34,7 +34,7 @@ def main() -> None:
 def _pixels(section: Architecture) -> int:
     """Return the size of an input: small models are measured first."""
     height, width = section.train.image_size
-    return height * width * (100 if isinstance(section.structure, Transfer) else 1)
+    return height * width * (100 if section.structure.pretrained else 1)
 
 
 def measure(section: Architecture) -> dict[str, float]:
@@ -43,12 +43,10 @@ def measure(section: Architecture) -> dict[str, float]:
     `first` is what a training takes before its first step.
     """
     structure = section.structure
-    if isinstance(structure, Cnn):
+    if structure.pretrained:
+        found = measure_backbone(section, structure.pretrained.backbone)
+    elif isinstance(structure, Cnn):
         found = measure_cnn(section, structure)
-    elif isinstance(structure, Transfer):
-        found = measure_backbone(section, structure.backbone)
-    elif isinstance(structure, Classical) and structure.features:
-        found = measure_backbone(section, structure.features.backbone)
     else:
         found = {"first": 1.0, "train": 0.0, "predict": 0.0, "parameters": 0.0}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
