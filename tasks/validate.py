@@ -15,7 +15,7 @@ from tasks.imaging.bit_depth import write_bit_depth
 from tasks.imaging.picture import Limits
 from tasks.params.read import read_section
 from tasks.params.validate import Validate
-from tasks.quality.data_docs import Result, write_page, write_results
+from tasks.quality.data_docs import PAGE, Result, write_page, write_results
 from tasks.quality.scan import Scan, is_deep, scan
 from tasks.stage import run
 from tasks.tables import write_table
@@ -41,7 +41,7 @@ def main(
     results = validate_expectations(found.files, params.expectations)
     write_results(results, validation_json)
     write_page(found, results, data_docs)
-    stop_on_errors(results)
+    stop_on_errors(results, data_docs / PAGE)
 
 
 def log_files(found: Scan) -> None:
@@ -76,17 +76,21 @@ def log_remarks(found: Scan) -> None:
         log.info("  usable, with %s: %d images, such as %s", remark, len(paths), paths[0])
 
 
-def stop_on_errors(results: list[Result]) -> None:
-    """Log the unmet expectations. Raises `UserError` if one of them is of level error."""
+def stop_on_errors(results: list[Result], page: Path) -> None:
+    """Log the warnings. Raises `UserError` if an expectation of level error is not met."""
     errors = []
     for result in results:
         if result.met is False:
             line = f"{result.level}: {result.expectation}: {result.message}"
-            log.info("  %s", line)
-            errors += [line] if result.level == "error" else []
+            if result.level == "error":
+                errors.append(line)
+            else:
+                log.info("  %s", line)
     if errors:
         title = "the images do not meet what params.yaml expects of them (validate.expectations):"
-        remedy = "Mend the files at their source, or change the threshold or its level."
+        remedy = (
+            f"{page} shows them. Mend the files at their source, or change the limit or its level."
+        )
         raise UserError("\n  ".join([title, *errors]) + f"\n{remedy}")
 
 

@@ -109,7 +109,7 @@ RULES = {
         "at least {:.0%} of the images to have a content of their own",
         lambda images: (~images.sha256.duplicated(keep=False)).mean(),
         "{:.1%} of the images",
-        "sha256",
+        "content",
     ),
     "format_matches_name": Rule(
         "images",
@@ -144,6 +144,7 @@ def _make_tables(files: pd.DataFrame) -> dict[str, pd.DataFrame]:
     usable = files[files.status == "usable"]
     images = usable.assign(
         side=usable[["width", "height"]].min(axis=1),
+        content=usable.sha256.str[:12],
         name_fits=[
             ENDINGS.get(Path(path).suffix.lower()) in (form, {"MPO": "JPEG"}.get(form))
             for path, form in zip(usable.path, usable.format, strict=True)
