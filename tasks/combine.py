@@ -191,7 +191,7 @@ def score(
         "members": " ".join(weights),
         "weights": " ".join(f"{weight:.4g}" for weight in weights.values()),
     }
-    with runs.recorded(lambda: runs.continue_run(name, predictions_csv)):
+    with runs.record_run(lambda: runs.continue_run(name, predictions_csv)):
         runs.record(
             lambda: mlflow.set_tags(
                 {"git_revision": git_revision(), "data_sha256": file_sha256(splits_csv)}

@@ -129,7 +129,7 @@ def by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 def track(model: Model, results: Path, explanations: Path, pictures: bool) -> None:
     """Add figures and tables to the MLflow run of the training, and pictures of images where they may be shown."""
-    with runs.recorded(lambda: runs.continue_run(model.name, results / PREDICTIONS_CSV)):
+    with runs.record_run(lambda: runs.continue_run(model.name, results / PREDICTIONS_CSV)):
         runs.record(lambda: log_files(model, results, explanations, pictures))
 
 

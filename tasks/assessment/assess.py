@@ -147,9 +147,7 @@ def find_overlap(asked: pd.DataFrame, assessed: Subject, near: NearCopies) -> pd
         if splits_csv.exists()
         else pd.DataFrame(columns=["sha256", "split", "path"], dtype=str)
     )
-    return unseen_images.overlap(
-        asked, assessed.given, splits, assessed.data / "clean", near.hash_distance, near.correlation
-    )
+    return unseen_images.find_copies(asked, assessed.given, splits, assessed.data / "clean", near)
 
 
 def list_folders(
@@ -258,7 +256,7 @@ def track(
         f"assess {images.resolve().name}",
         {key: value for key, value in scores.items() if key.startswith(ALL)},
     )
-    with runs.recorded(
+    with runs.record_run(
         lambda: mlflow.start_run(
             experiment_id=runs.open_store(), run_name=name, tags=tags | assessed.tags
         )

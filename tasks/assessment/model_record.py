@@ -27,68 +27,52 @@ class Subject:
     predictor: Predictor
     temperature: float
     own: dict[str, float]  # on its own test images, by names such as `test_accuracy`
-    given: pd.DataFrame | None  # as evidence.images_given returns it; None where nobody knows
+    given: (
+        pd.DataFrame | None
+    )  # as unseen_images.select_given_images returns it; None where nobody knows
     data: Path
     tags: dict[str, str]  # for MLflow
 
 
 def find(model: str, name: str | None, limits: Limits) -> Subject:
-    """Load the model that `tasks.registry.load` finds under these names. Raises `UserError` in words for the user."""
+    """Load a model that `tasks.registry.load` finds, with its record. Raises `UserError`."""
     if model.startswith(load.IMAGENET):
         raise UserError(
             f"received --model {model}, expected champion, challenger, a version, or a folder that training wrote"
         )
-    if load.is_folder(model):
-        return of_folder(Path(model), limits)
-    return of_version(load.find(model, name), limits)
+    with load.open_model(model, name) as files:
+        predictor = load.read_predictor(files, limits)
+        temperature = read_temperature(files.folder / CALIBRATION_JSON)
+        version = files.version
+        record = _read_version_record(files, version) if version else _read_folder_record(files)
+        return Subject(predictor, temperature, *record)
 
 
-def of_folder(folder: Path, limits: Limits) -> Subject:
-    """Load `data/models/<architecture>` or an ensemble's like; its record are the tables beside it, as they are today."""
-    predictor, home = load.of_folder(folder, limits), folder.resolve().parent.parent
-    data = (
-        home if (home / "splits.csv").exists() else home.parent
-    )  # ensembles lie one deeper, in data/ensembles
-    results, tables = (
-        home / "results" / folder.resolve().name,
-        (data / "splits.csv", data / "files.csv"),
-    )
-    given = (
-        unseen_images.images_given(*map(read_table, tables))
-        if all(table.exists() for table in tables)
-        else None
-    )
+Record = tuple[dict[str, float], pd.DataFrame | None, Path, dict[str, str]]
+
+
+def _read_folder_record(files: load.ModelFiles) -> Record:
+    """Return scores, given images, data folder and tags of a folder, from the tables beside it."""
+    folder = files.folder.resolve()
+    home = folder.parent.parent
+    # Ensembles are one level deeper, in data/ensembles.
+    data = home if (home / "splits.csv").exists() else home.parent
+    tables = (data / "splits.csv", data / "files.csv")
+    known = all(table.exists() for table in tables)
+    given = unseen_images.select_given_images(*map(read_table, tables)) if known else None
+    results = home / "results" / folder.name
     own = own_scores(_read(results / METRICS_JSON), _read(results / THRESHOLDS_JSON))
-    return Subject(
-        predictor,
-        read_temperature(folder / CALIBRATION_JSON),
-        own,
-        given,
-        data,
-        {"model": str(folder)},
-    )
+    return own, given, data, {"model": str(files.folder)}
 
 
-def of_version(version: ModelVersion, limits: Limits) -> Subject:
-    """Load a registered version; its record was registered with it."""
-    with versions.fetched(version) as files:
-        predictor = load.of_files(version, files, limits)
-        own = own_scores(versions.read_tags(version), _read(_artifact(files, "thresholds")))
-        temperature = read_temperature(versions.artifact(files, "model") / CALIBRATION_JSON)
-        seen = _artifact(files, "seen")
-        given = (
-            read_table(seen).reindex(columns=["sha256", "hash", "split"], fill_value="")
-            if seen
-            else None
-        )
-    return Subject(
-        predictor,
-        temperature,
-        own,
-        given,
-        DATA,
-        {"registered_model": version.name, "version": str(version.version)},
-    )
+def _read_version_record(files: load.ModelFiles, version: ModelVersion) -> Record:
+    """Return scores, given images, data folder and tags that were registered with a version."""
+    own = own_scores(versions.read_tags(version), _read(files.thresholds))
+    given = None
+    if files.seen:
+        columns = ["sha256", "hash", "split"]
+        given = read_table(files.seen).reindex(columns=columns, fill_value="")
+    return own, given, DATA, {"registered_model": version.name, "version": str(version.version)}
 
 
 def own_scores(metrics: Mapping[str, Any], thresholds: Mapping[str, Any]) -> dict[str, float]:
@@ -118,13 +102,6 @@ def judgements(
             "unfamiliar_share": unfamiliar["false_alarms"],
         }
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _artifact(files: Path, name: str) -> Path | None:
-    try:
-        return versions.artifact(files, name)
-    except FileNotFoundError:
-        return None  # registered before there was one
 
 
 def _read(file: Path | None) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def track(
     history: pd.DataFrame | None,
 ) -> None:
     """Add the scores, the curves and the confusion matrix to the MLflow run that the predictions are of."""
-    with runs.recorded(lambda: runs.continue_run(name, predictions_csv)):
+    with runs.record_run(lambda: runs.continue_run(name, predictions_csv)):
         runs.record(
             lambda: mlflow.log_metrics(
                 {make_key(metric): value for metric, value in scores.items()}
