@@ -48,9 +48,9 @@ def log_files(found: Scan) -> None:
     """Log how many files are usable, and name the rejected ones."""
     counts = found.files.status.value_counts()
     rejected = found.files[found.files.status == "rejected"]
-    aside = f", {counts['aside']} left aside" if "aside" in counts else ""
+    aside = f", left aside: {counts['aside']}" if "aside" in counts else ""
     log.info(
-        "%d files, %d usable images, %d rejected%s",
+        "files: %d, usable images: %d, rejected: %d%s",
         len(found.files),
         counts.get("usable", 0),
         len(rejected),
@@ -67,13 +67,12 @@ def log_remarks(found: Scan) -> None:
     if found.bits is not None:
         usable = found.files[found.files.status == "usable"]
         log.info(
-            "  %d images have more than 8 bits a value: "
-            "if a file declares no bit depth, it counts as %d",
+            "  images of more than 8 bits a value: %d; if a file declares no bit depth, it is %d",
             is_deep(usable).sum(),
             found.bits,
         )
     for remark, paths in found.remarks.items():
-        log.info("  usable, with %s: %d images, such as %s", remark, len(paths), paths[0])
+        log.info("  usable images with %s: %d, such as %s", remark, len(paths), paths[0])
 
 
 def stop_on_errors(results: list[Result], page: Path) -> None:
