@@ -84,7 +84,7 @@ def stop_on_errors(results: list[Result], page: Path) -> None:
             if result.level == "error":
                 errors.append(line)
             else:
-                log.info("  %s", line)
+                log.info("%s", line)
     if errors:
         title = "the images do not meet what params.yaml expects of them (validate.expectations):"
         remedy = (
