@@ -20,6 +20,7 @@ from PIL import Image
 
 from tasks.params.validate import Expectations
 from tasks.quality.data_docs import Offender, Result
+from tasks.quality.folder_names import list_names
 
 NAMED = 10  # offenders that a message names; validation.json has all of them
 ENDINGS = {
@@ -144,7 +145,7 @@ def _make_tables(files: pd.DataFrame) -> dict[str, pd.DataFrame]:
     usable = files[files.status == "usable"]
     images = usable.assign(
         side=usable[["width", "height"]].min(axis=1),
-        content=usable.sha256.str[:12],
+        content=usable.sha256.astype(str).str[:12],
         name_fits=[
             ENDINGS.get(Path(path).suffix.lower()) in (form, {"MPO": "JPEG"}.get(form))
             for path, form in zip(usable.path, usable.format, strict=True)
@@ -178,8 +179,7 @@ def _check(name: str, threshold: Any, batch: Any, frame: pd.DataFrame) -> Result
         rows = outcome.result.get("unexpected_index_list") or []
         paths = sorted(row["path"] for row in rows)
         counted = f"{len(paths)} of {len(frame)} {rule.table} do not"
-    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    listed = f": {', '.join(paths[:NAMED])}{more}" if paths else ""
+    listed = f": {list_names(paths, NAMED)}" if paths else ""
     message = f"expected {wanted}; {counted}{listed}"
     offenders = _explain(paths, frame, rule.column)
     return Result(name, threshold.level, bool(outcome.success), wanted, found, message, offenders)
