@@ -54,6 +54,7 @@ def render_answer(
         picture=_embed_picture(picture, SIDE),
         heat="" if heat is None else _embed_heat(heat),
         no_heat_map=model.no_heat_map,
+        name_class=model.predictor.name_class,
     )
 
 
@@ -67,6 +68,7 @@ def render_table(predictor: Predictor, names: Sequence[str], answers: Sequence[A
         counts=", ".join(f"{count} {what}" for what, count in counts.most_common()),
         csv=_embed("text/csv;charset=utf-8", text.encode()),
         describe_doubt=_describe_doubt,
+        name_class=predictor.name_class,
         model=predictor.name,
     )
 

@@ -70,12 +70,14 @@ def build_page(current: Current, examples: Sequence[tuple[Path, str]]) -> gr.Blo
     def show_card() -> str:
         return display.render_card(current.get().predictor, REPORT.exists())
 
+    name_class = current.get().predictor.name_class
+    named = [(file, name_class(label)) for file, label in examples]
     title = load_params().report.title
     with gr.Blocks(title=title, analytics_enabled=False) as page:
         gr.Markdown(f"# {html.escape(title)}\n{HINT}")
         with gr.Tab("Predict"):
             gr.HTML(
-                display.render_form(examples, SETTINGS.request_files),
+                display.render_form(named, SETTINGS.request_files),
                 js_on_load=(display.FOLDER / "page.js").read_text(),
                 apply_default_css=False,
             )

@@ -113,6 +113,7 @@ class Predictor:
     heatmaps: Heatmaps | None = (
         None  # where the model looked, if loaded to explain: see `serving/explain.py`
     )
+    class_names: Mapping[str, str] = field(default_factory=dict)  # for people, of some classes
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def predict(self, sources: Iterable[Source]) -> list[Answer]:
@@ -149,6 +150,10 @@ class Predictor:
     def picture(self, content: bytes) -> Image.Image:
         """Return the part of the picture that the model sees, to show it. Raises `ImageError`."""
         return show(decode_bytes(content, self.limits), self.forms[0])
+
+    def name_class(self, label: str) -> str:
+        """Return the name of a class for people; by default it is the class itself."""
+        return self.class_names.get(label, label)
 
     def record(self, answer: Answer) -> dict[str, object]:
         """Return an answer as one flat row with the columns `columns`; None where there is nothing to say."""

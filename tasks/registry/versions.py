@@ -26,6 +26,7 @@ from tasks.tracking.keys import make_key
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 SHA256 = "model_sha256"
+CLASS_NAMES_JSON = "class_names.json"  # an artifact
 LONGEST = 100_000  # characters in a tag of a version; MLflow refuses more
 LINE = "line "  # prefix of tags that hold a line of promotions.jsonl
 
@@ -142,6 +143,14 @@ def find_artifact(folder: Path, name: str) -> Path:
 def replace_artifact(client: MlflowClient, version: ModelVersion, file: Path) -> None:
     """Replace an artifact of a version that is not part of its model files."""
     client.log_model_artifact(version.source.removeprefix("models:/"), str(file), "artifacts")
+
+
+def replace_class_names(client: MlflowClient, version: ModelVersion, names: dict[str, str]) -> None:
+    """Store the names of a version's classes for people."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, CLASS_NAMES_JSON)
+        file.write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
+        replace_artifact(client, version, file)
 
 
 def _read_tagged_lines(client: MlflowClient, name: str) -> dict[str, Line]:
