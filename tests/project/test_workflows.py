@@ -139,7 +139,9 @@ def test_push_and_pull_carry_objects_and_pointers(
     ]
     assert "params.yaml" in toy.git(team, "status", "--porcelain")  # only pointers are committed
     monkeypatch.chdir(team)
-    assert not [command for command in publish.commands() if "commit" in command]  # nothing is left
+    assert not [
+        command for command in publish.list_commands() if "commit" in command
+    ]  # nothing is left
     clone = tmp_path / "clone"
     subprocess.run(
         ["git", "clone", "--quiet", "--branch", "change", str(team.parent / "origin"), str(clone)],
