@@ -23,7 +23,7 @@ from tasks.registry import promotions, unseen_images, versions
 from tasks.registry.predict_isolated import predict_in_subprocess
 from tasks.registry.promotions import Line
 from tasks.results import CLASSES_JSON
-from tasks.scoring.gate import Check, check_scores, compare
+from tasks.scoring.gate import Check, check_against_champion, check_scores
 from tasks.tables import read_table
 
 PROMOTED, REFUSED, UNDECIDED = "promoted", "refused", "undecided"  # verdicts of a look
@@ -178,8 +178,8 @@ def _compare(
         return obstacle, [], numbers
     log.info("%s predicts the %d test images that are new to both models", name, len(fair))
     predictions = _predict(champion, [candidate.clean / path for path in fair.path], classes)
-    checks, compared = compare(
-        fair.label, fair.predicted, predictions, candidate.classes, fair.group, gate
+    checks, compared = check_against_champion(
+        fair.assign(champion=predictions), candidate.classes, gate
     )
     return "", checks, numbers | compared
 

@@ -226,8 +226,8 @@ def test_a_server_describes_it_and_says_why_there_is_no_heat_map(combined: Path)
 
 def test_it_is_assessed_with_the_images_that_its_members_were_given(combined: Path) -> None:
     for found in (
-        model_record.find("2", "tiny", Limits()),
-        model_record.find("data/ensembles/models/committee", None, Limits()),
+        model_record.find_record("2", "tiny", Limits()),
+        model_record.find_record("data/ensembles/models/committee", None, Limits()),
     ):
         assert (
             found.own["test_accuracy"]
