@@ -34,7 +34,7 @@ def draw_counts(parts: Mapping[str, Mapping[str, int]]) -> Figure:
         bars[label] = axes.bar(places, heights, width, color=colour(index))
     axes.set_xticks(range(len(parts)), list(parts))
     axes.grid(False, axis="x")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     _add_legend(figure, bars, loc="outside lower center", ncols=2)
     return figure
 
@@ -45,7 +45,7 @@ def draw_roc(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
     figure, axes = _draw_classes(rows, labels, "fpr", "tpr")
     _draw_diagonal(axes)
     axes.set(
-        title=_("ROC curves, each class against the rest"),
+        title=_("ROC, class against the rest"),
         xlabel=_("false positive rate"),
         ylabel=_("true positive rate"),
     )
