@@ -151,9 +151,9 @@ class Form:
             raise HTTPException(
                 413,
                 _(
-                    "expected files of at most {size:,} bytes, received a larger one (file "
+                    "expected files of at most {size} bytes, received a larger one (file "
                     "{number} of the form): send a smaller one"
-                ).format(size=self.settings.file_bytes, number=len(self.files) + 1),
+                ).format(size=f"{self.settings.file_bytes:,}", number=len(self.files) + 1),
             )
         self._content.append(data[start:end])
 
@@ -213,9 +213,9 @@ def refuse_size(settings: Settings) -> HTTPException:
     return HTTPException(
         413,
         _(
-            "expected a request of at most {size:,} bytes, received a larger one: send the files "
+            "expected a request of at most {size} bytes, received a larger one: send the files "
             "in several requests"
-        ).format(size=settings.request_bytes),
+        ).format(size=f"{settings.request_bytes:,}"),
     )
 
 

@@ -115,6 +115,7 @@ def main(options: Options) -> None:
     options.registration_json.write_text(
         json.dumps(receipt, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+    versions.describe(client, version, describe_candidate(candidate, receipt))
     report_decision(receipt, params.gate)
 
 
@@ -295,6 +296,21 @@ def make_receipt(
         "numbers": last.get("numbers", {}),
         "looks": sum(line["hashes"]["test"] == candidate.test_sha256 for line in looks),
     }
+
+
+def describe_candidate(candidate: Candidate, receipt: dict[str, Any]) -> str:
+    """Return the architecture, the main test scores and the decision in Markdown."""
+    scores = candidate.scores
+    rows = [
+        "| {} | {:.3f} | {:.3f} to {:.3f} |".format(
+            name, *(scores[f"{key}{end}"] for end in ("", "_low", "_high"))
+        )
+        for key, name in (("test_macro_f1", "macro F1"), ("test_accuracy", "accuracy"))
+        if f"{key}_low" in scores
+    ]
+    table = ["| test score | value | 95 % interval |", "|---|---|---|", *rows]
+    decision = f"Gate: {receipt['verdict']}. {receipt['reason']}"
+    return "\n".join([f"Architecture `{candidate.architecture}`.", "", *table, "", decision])
 
 
 def report_decision(receipt: dict[str, Any], gate: Gate | None) -> None:

@@ -30,6 +30,11 @@ CLASS_NAMES_JSON = "class_names.json"  # an artifact
 LONGEST = 100_000  # characters in a tag of a version; MLflow refuses more
 LINE = "line "  # prefix of tags that hold a line of promotions.jsonl
 
+DESCRIPTION = (
+    "Winners of the comparison. The alias `champion` is the version that predicts and serves, "
+    "`challenger` the last winner. A person changes the champion with `python -m flows.promote`."
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -143,6 +148,13 @@ def find_artifact(folder: Path, name: str) -> Path:
 def replace_artifact(client: MlflowClient, version: ModelVersion, file: Path) -> None:
     """Replace an artifact of a version that is not part of its model files."""
     client.log_model_artifact(version.source.removeprefix("models:/"), str(file), "artifacts")
+
+
+def describe(client: MlflowClient, version: ModelVersion, text: str) -> None:
+    """Describe a version on its MLflow page, and its registered model if it has no description."""
+    client.update_model_version(version.name, version.version, text)
+    if not client.get_registered_model(version.name).description:
+        client.update_registered_model(version.name, DESCRIPTION)
 
 
 def replace_class_names(client: MlflowClient, version: ModelVersion, names: dict[str, str]) -> None:
