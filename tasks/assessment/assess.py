@@ -95,6 +95,7 @@ def main(
         output,
         files,
         unseen_images.images_sha256(chosen),
+        params.report.language,
     )
     report.write(assessed, record)
     runs.attempt(lambda: track(assessed, record, scores))
