@@ -22,8 +22,8 @@ def draw(predictor: Predictor, content: bytes, label: str) -> NDArray[np.uint8]:
     decoded.
     """
     pixels = predictor.decode(content).pixels
-    if pixels is None or predictor.heatmaps is None:
-        raise ValueError("expected a predicted image, and a predictor loaded with explain=True")
+    assert pixels is not None, "expected an image that was predicted"
+    assert predictor.heatmaps is not None, "expected a predictor loaded with explain=True"
     with predictor.lock:
         heat = predictor.heatmaps(pixels[np.newaxis], [predictor.classes.index(label)])[0]
     return overlay_heat(predictor, content, heat, SIDE)
