@@ -78,11 +78,11 @@ def write_report(files: Files, wanted: Report) -> None:
         "title": wanted.title,
         "language": wanted.language,
         "pictures": wanted.thumbnails,
-        "stated": card.statements(wanted),
+        "stated": card.read_statements(wanted),
         "registration": read_json(files.registration_json),
-        "weights": card.weights_of(read_architectures(), wanted),
-        "versions": card.versions(),
-        "hashes": card.hashes(folders[models[0].name].model, files.splits_csv),
+        "weights": card.list_weights(read_architectures(), wanted),
+        "versions": card.list_versions(),
+        "hashes": card.hash_winner(folders[models[0].name].model, files.splits_csv),
     }
     page.write(facts, files.report)
     for model in models:

@@ -74,7 +74,7 @@ def describe(assessed: Assessed, record: ModelRecord) -> dict[str, Any]:
         ),
         "architecture": record.predictor.facts.get("architecture"),
         "hashes": {"model": record.predictor.sha256, "images": assessed.sha256},
-        "versions": card.versions(),
+        "versions": card.list_versions(),
     }
 
 
