@@ -41,7 +41,8 @@ STATUS = (
     "3 some files have an error; 130 interrupted"
 )
 DOUBTS = ("abstained", "unfamiliar", "error")  # columns that the table shows as words
-WIDEST = 60  # characters of a path
+WIDEST, NARROW = 60, 34  # characters of a path in plain lines, and in the table
+REMARKS = {"abstained": "too unsure", "unfamiliar": "unlike training images"}
 SUMMARY = {
     "abstained": "too unsure to rely on",
     "unfamiliar": "unlike the training images",
@@ -180,7 +181,7 @@ def print_predictions(
             predict(), "predicting", len(files), leave=False, disable=len(files) <= BATCH, ncols=100
         )
         rows = [make_table_row(predictor, *prediction) for prediction in watched]
-        print_table(["file", "class", "probability", "second", "probability", "remark"], rows)
+        print_table(["file", "class", "probability", "second class", "remark"], rows)
     else:
         print_lines(predictor, files, predict())
     return counts
@@ -189,17 +190,16 @@ def print_predictions(
 def make_table_row(
     predictor: Predictor, file: Path, answer: Answer, doubts: Sequence[str]
 ) -> list[str]:
-    """Return the two most probable classes of a file, by their names for people, and a remark."""
-    best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:2]
-    cells = [
-        cell
-        for label, probability in best
-        for cell in (printable(predictor.name_class(label)), f"{100 * probability:.1f} %")
-    ]
-    remark = answer.error or ", ".join(SUMMARY[name] for name in doubts)
+    """Return the end of the path, the two most probable classes by their names, and a remark."""
     shown = printable(file)
-    path = shown if len(shown) <= WIDEST else f"…{shown[1 - WIDEST :]}"
-    return [path, *cells, *[""] * (4 - len(cells)), remark]
+    path = shown if len(shown) <= NARROW else f"…{shown[1 - NARROW :]}"
+    if answer.error:
+        return [path, "", "", "", answer.error]
+    best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:2]
+    (first, high), *rest = [(printable(predictor.name_class(label)), p) for label, p in best]
+    second = "".join(f"{name} {100 * low:.1f} %" for name, low in rest)
+    remark = ", ".join(REMARKS[name] for name in doubts)
+    return [path, first, f"{100 * high:.1f} %", second, remark]
 
 
 def print_lines(

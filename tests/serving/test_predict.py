@@ -305,9 +305,10 @@ def test_a_terminal_shows_two_classes_by_their_names_and_the_doubts(
     good, bad = shown
     (answer,) = predictor.predict([image])
     best = sorted(answer.probabilities, key=lambda label: -answer.probabilities[label])
-    assert good[1::2] == [best[0].upper(), best[1].upper(), "too unsure to rely on"]
-    assert good[2] == f"{100 * answer.confidence:.1f} %"
-    assert bad[1:5] == [""] * 4 and bad[5] == "unreadable: No such file or directory"
+    second = f"{best[1].upper()} {100 * answer.probabilities[best[1]]:.1f} %"
+    share = f"{100 * answer.confidence:.1f} %"
+    assert good[1:] == [best[0].upper(), share, second, "too unsure"]
+    assert bad[1:] == ["", "", "", "unreadable: No such file or directory"]
 
 
 @pytest.mark.parametrize(
