@@ -1,4 +1,4 @@
-"""Every text of the report has a French translation, with the same values in it."""
+"""Every text of the report and the web page has a French translation, with the same values in it."""
 
 import re
 from pathlib import Path
@@ -7,18 +7,21 @@ import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 
+from tasks.imaging.picture import REASONS
 from tasks.reporting.language import FOLDERS, _, list_languages, ngettext, speak
 from tests.support import ROOT
 
 TEMPLATES = [("**/templates/**.html", "jinja2"), ("**/templates/**.md", "jinja2")]
 METHODS = [("reporting/**.py", "python"), ("assessment/**.py", "python"), *TEMPLATES]
+PAGE = [("**.py", "python"), *TEMPLATES]
+LOCALES = [ROOT / "tasks/reporting/locale", ROOT / "serving/locale"]
 VALUES = re.compile(r"%\(\w+\)s|\{\w+\}|%%|</?\w+>")
 
 
 def read_french() -> dict[str, list[str]]:
     """Return the translations of each text, one for each form of a plural."""
     found = {}
-    for folder in FOLDERS:
+    for folder in LOCALES:
         with (folder / "fr.po").open("rb") as file:
             for message in read_po(file):
                 forms = message.string if isinstance(message.id, tuple) else [message.string]
@@ -30,8 +33,12 @@ def read_french() -> dict[str, list[str]]:
 def extract_texts() -> set[str]:
     """Return all texts in the code and the templates; of a plural, its first form."""
     options = {"**.html": {"silent": "false"}, "**.md": {"silent": "false"}}
-    found = extract_from_dir(ROOT / "tasks", METHODS, options_map=options)
-    return {text if isinstance(text, str) else text[0] for _file, _line, text, *_rest in found}
+    found = [
+        *extract_from_dir(ROOT / "tasks", METHODS, options_map=options),
+        *extract_from_dir(ROOT / "serving", PAGE, options_map=options),
+    ]
+    texts = {text if isinstance(text, str) else text[0] for _file, _line, text, *_rest in found}
+    return texts | set(REASONS.values())
 
 
 def test_every_text_is_in_french_and_no_translation_is_unused() -> None:
