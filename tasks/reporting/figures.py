@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from tasks.reporting.language import _
+from tasks.reporting.words import name_class
 from tasks.scoring.figures import DASHES, INK, PALETTE, SIZE, colour, in_style, make_panel, shorten
 
 MARKERS = "osD^vPX*"
@@ -31,7 +32,7 @@ def draw_counts(parts: Mapping[str, Mapping[str, int]]) -> Figure:
         shift = (index - (len(labels) - 1) / 2) * width
         places = [place + shift for place in range(len(parts))]
         heights = [of_class[label] for of_class in parts.values()]
-        bars[label] = axes.bar(places, heights, width, color=colour(index))
+        bars[name_class(label)] = axes.bar(places, heights, width, color=colour(index))
     axes.set_xticks(range(len(parts)), list(parts))
     axes.grid(False, axis="x")
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
@@ -158,7 +159,7 @@ def _draw_classes(rows: pd.DataFrame, labels: Sequence[str], x: str, y: str) -> 
         if len(of_class):
             # Other dashes for each round of colours keep all lines different.
             dashes = DASHES[(index + index // len(PALETTE)) % len(DASHES)]
-            (curves[label],) = axes.plot(
+            (curves[name_class(label)],) = axes.plot(
                 of_class[x], of_class[y], color=colour(index), linestyle=dashes, linewidth=1.5
             )
     _limit_to_shares(axes)
