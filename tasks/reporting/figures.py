@@ -79,7 +79,7 @@ def draw_reliability(rows: pd.DataFrame) -> Figure:
         )
         axes.scatter(bins.confidence, bins.accuracy, s=areas, color=ink, alpha=0.7)
     _limit_to_shares(axes)
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     return figure
 
 
