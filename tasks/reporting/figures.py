@@ -111,13 +111,15 @@ def draw_coverage(rows: pd.DataFrame, threshold: float | None) -> Figure:
 def draw_intervals(rows: pd.DataFrame) -> Figure:
     """Draw scores with their intervals, a row for each model: model, part, value, low, high."""
     names, parts = list(dict.fromkeys(rows.model)), list(dict.fromkeys(rows.part))
-    figure, axes = make_panel(x=_("accuracy"), size=(5.2, 1 + 0.17 * len(rows)))
+    columns = len(parts) if sum(map(len, parts)) < 45 else 1
+    height = 1 + 0.17 * len(rows) + 0.2 * (len(parts) - columns)
+    figure, axes = make_panel(x=_("accuracy"), size=(5.2, height))
     for row in rows.dropna().itertuples():
         place, part = names.index(row.model), parts.index(row.part)
-        height = place + 0.25 * (part - (len(parts) - 1) / 2)
+        level = place + 0.25 * (part - (len(parts) - 1) / 2)
         errors = [[row.value - row.low], [row.high - row.value]]
         ink, marker = colour(place), MARKERS[part]
-        axes.errorbar(row.value, height, xerr=errors, color=ink, marker=marker, **BAR)
+        axes.errorbar(row.value, level, xerr=errors, color=ink, marker=marker, **BAR)
     keys: list[Artist] = [
         axes.plot([], [], marker=MARKERS[part], linestyle="", color=INK)[0]
         for part in range(len(parts))
@@ -125,7 +127,7 @@ def draw_intervals(rows: pd.DataFrame) -> Figure:
     axes.set(yticks=range(len(names)), yticklabels=shorten(names), ylim=(len(names) - 0.4, -0.6))
     axes.xaxis.set_major_formatter(PERCENT)
     legend = dict(zip(parts, keys, strict=True))
-    _add_legend(figure, legend, loc="outside upper left", ncols=len(parts), handletextpad=0.2)
+    _add_legend(figure, legend, loc="outside upper left", ncols=columns, handletextpad=0.2)
     return figure
 
 
