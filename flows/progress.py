@@ -58,6 +58,20 @@ def parse_epoch(line: str, seconds: float) -> Training | None:
     return Training(epoch / epochs, text, each * (epochs - epoch))
 
 
+BAR = re.compile(r"(?:(.*?): +)?\d+%\|.*\| *(\d+)/(\d+) \[[\d:]+<([\d:]+)?")
+
+
+def parse_bar(line: str) -> Training | None:
+    """Return the progress in a line of tqdm, such as `files:  40%|██  | 4/10 [00:02<00:03, …]`."""
+    found = BAR.match(line)
+    if not found:
+        return None
+    done, total = int(found[2]), int(found[3])
+    parts = enumerate(reversed(found[4].split(":"))) if found[4] else ()
+    left = float(sum(60**power * int(part) for power, part in parts))
+    return Training(done / total, f"{found[1] or ''} {done:,}/{total:,}".strip(), left)
+
+
 def read_training(stage: str, since: float) -> Training | None:
     """Return the progress of a training; None without progress since the time `since`."""
     found = _read(PROGRESS / f"{stage}.json")

@@ -33,6 +33,7 @@ from flows.progress import (
     Training,
     describe_seconds,
     log_file,
+    parse_bar,
     parse_epoch,
     read_training,
     read_usage,
@@ -59,7 +60,8 @@ WARNINGS = 4  # warnings below the table
 NOISE = re.compile(
     r"Updating lock file|'.*' didn't change, skipping|Stage '.*' is cached|Use `dvc|"
     r".*(oneDNN|TF-TRT|cuda|absl::|rebuild TensorFlow|All log messages before)|"
-    r"\d{4}[-/]\d\d[-/]\d\d .*(INFO|WARNING) (mlflow|alembic)|(🏃|🧪) View |\s*$"
+    r"\d{4}[-/]\d\d[-/]\d\d .*(INFO|WARNING) (mlflow|alembic)|(🏃|🧪) View |"
+    r"Successfully registered model|Created version '|\s*$"
 )
 PREFECT = Path(prefect.__file__).parent
 
@@ -95,7 +97,10 @@ class Display:
         log_file(stage).write_text("")
 
     def show(self, stage: str, line: str) -> None:
-        """Note a line of a stage."""
+        """Note a line of a stage. A progress bar of tqdm moves its bar, and is not logged."""
+        if bar := parse_bar(line):
+            self.rows[stage].training = bar
+            return
         with log_file(stage).open("a", encoding="utf-8") as log:
             log.write(f"{line}\n")
         if line.startswith("warn: "):
@@ -103,7 +108,7 @@ class Display:
         elif not (line.startswith(DVC_CHATTER) or NOISE.match(line)):
             row = self.rows[stage]
             row.last = line.strip()
-            row.training = parse_epoch(line, time.time() - row.started) or row.training
+            row.training = parse_epoch(line, time.time() - row.started)
             self.tell_line(stage, line)
 
     def end(self, stage: str, state: State) -> None:
