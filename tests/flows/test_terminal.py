@@ -11,7 +11,8 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 
 from flows import progress, result, terminal
-from flows.terminal import LiveDisplay, PlainDisplay, Row, select_rows
+from flows.stage_table import Row, select_rows
+from flows.terminal import LiveDisplay, PlainDisplay
 
 
 @pytest.fixture(autouse=True)
