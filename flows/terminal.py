@@ -42,7 +42,7 @@ NOISE = re.compile(
     r"Updating lock file|'.*' didn't change, skipping|Stage '.*' is cached|Use `dvc|"
     r".*(oneDNN|TF-TRT|cudart_stub|absl::|rebuild TensorFlow|All log messages before)|"
     r"\d{4}[-/]\d\d[-/]\d\d .*(INFO|WARNING) (mlflow|alembic)|(🏃|🧪) View |"
-    r"Successfully registered model|Created version '|\s*$"
+    r"Successfully registered model|Created version '|.*\[\d\d:\d\d, +[\d.?]+ ?\w+/s\]|\s*$"
 )
 PREFECT = Path(prefect.__file__).parent
 
