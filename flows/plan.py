@@ -5,10 +5,11 @@ disk, and the content of the caches. Nothing is run and nothing changes.
 """
 
 import argparse
-import logging
+import io
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from rich.text import Text
@@ -32,13 +33,13 @@ NAMED = 2  # names that a reason lists
 
 def main() -> None:
     """Print the plan of a run."""
-    logging.getLogger("dvc").setLevel(logging.ERROR)
     stages = parse_arguments().stages
     with exit_with_message():
         load_params()
-        graph = read_graph()
+        with redirect_stderr(io.StringIO()):  # no terminal, so DVC draws no bars
+            graph, status = read_graph(), read_status()
         wanted = upstream(stages or list(graph), graph)
-        changed = {name: changes for name, changes in read_status().items() if name in wanted}
+        changed = {name: changes for name, changes in status.items() if name in wanted}
         stale = [stage for stage in graph if stage in downstream(set(changed), graph) & wanted]
         print_plan(graph, changed, stale)
 
@@ -64,7 +65,8 @@ def print_plan(graph: dict[str, list[str]], changed: dict[str, list], stale: lis
         console.print(f"nothing to run: all {len(graph)} stages are up to date")
         print_caches()
         return
-    cached = {stage for stage in changed if has_cached_run(stage)}
+    with redirect_stderr(io.StringIO()):
+        cached = {stage for stage in changed if has_cached_run(stage)}
     estimator = make_estimator([stage for stage in stale if stage not in cached])
     estimates = {
         stage: Estimate(1.0, 0.0, 0.0, "cache") if stage in cached else estimator.estimate(stage)
