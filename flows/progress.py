@@ -51,7 +51,8 @@ def parse_epoch(line: str, seconds: float) -> Training | None:
         return None
     epoch, epochs = int(found[1]), int(found[2])
     scores = dict(re.findall(r"(\w+) (\d[\d.]*)", found[3]))
-    shown = [name for name in ("loss", "val_loss", "val_accuracy") if name in scores]
+    names = ("loss", "val_accuracy" if "val_accuracy" in scores else "val_loss")
+    shown = [name for name in names if name in scores]
     text = "  ".join([f"epoch {epoch}/{epochs}", *(f"{name} {scores[name]}" for name in shown)])
     own = re.search(r"\s(\d+\.\d) s\b", found[3])  # seconds of this epoch
     each = float(own[1]) if own else seconds / epoch
