@@ -5,6 +5,7 @@ disk, and the content of the caches. Nothing is run and nothing changes.
 """
 
 import argparse
+import heapq
 import io
 import os
 import shutil
@@ -146,14 +147,17 @@ def summarize(graph: dict[str, list[str]], estimates: dict[str, Estimate]) -> Te
 
 def schedule(graph: dict[str, list[str]], seconds: dict[str, float], workers: int) -> float:
     """Return the time of a run in which each stage takes its seconds, some of them at once."""
-    free = [0.0] * workers
-    ends: dict[str, float] = {}
-    for stage in graph:
-        if stage in seconds:
-            ready = max((ends.get(name, 0.0) for name in graph[stage]), default=0.0)
-            slot = min(range(workers), key=lambda number: max(free[number], ready))
-            ends[stage] = free[slot] = max(free[slot], ready) + seconds[stage]
-    return max(ends.values(), default=0.0)
+    waiting = [stage for stage in graph if stage in seconds]
+    running: list[tuple[float, str]] = []
+    now, open_stages = 0.0, set(waiting)
+    while open_stages:
+        ready = [stage for stage in waiting if not open_stages.intersection(graph[stage])]
+        for stage in ready[: workers - len(running)]:
+            waiting.remove(stage)
+            heapq.heappush(running, (now + seconds[stage], stage))
+        now, ended = heapq.heappop(running)
+        open_stages.remove(ended)
+    return now
 
 
 def print_caches() -> None:
