@@ -53,6 +53,7 @@ class Display:
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
         self.failed: list[str] = []
+        self.is_over = False
         self.lock = threading.Lock()
 
     def begin(self, stages: list[str]) -> None:
@@ -170,7 +171,7 @@ class LiveDisplay(Display):
     def draw(self) -> RenderableType:
         """Return the table, the warnings and the footer for the terminal as it is now."""
         if not self.rows:
-            return Text("reading the pipeline …", style="dim")
+            return Text("" if self.is_over else "reading the pipeline …", style="dim")
         warnings = [
             Text(f"! {text}", style="yellow", overflow="ellipsis", no_wrap=True)
             for text in self.warnings
@@ -242,7 +243,10 @@ def open_display() -> Iterator[Display]:
     live = display.live if isinstance(display, LiveDisplay) else nullcontext()
     try:
         with live, redirect_stderr(_Lines(display)):
-            yield display
+            try:
+                yield display
+            finally:
+                display.is_over = True
     finally:
         root.handlers[:] = handlers
         _current = before
