@@ -229,7 +229,7 @@ def pickled_scikit(folder: Path) -> None:
         ),
         (
             lambda folder: (folder / "calibration.json").write_text("{}"),
-            "calibration.json: expected {\"temperature\": T}",
+            'calibration.json: expected {"temperature": T}',
         ),
         (lambda folder: (folder / "familiar.npz").write_bytes(b"PK"), "familiar.npz is damaged"),
         (
