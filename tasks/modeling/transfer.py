@@ -71,6 +71,7 @@ def fit_transfer(job: Job[Transfer]) -> Fitted:
     seconds = 0.0
     for stretch in _plan(twins.plain, job.structure, job.params):
         started = time.perf_counter()
+        job.watch.on_phase("features", len(history), epochs)
         trunk, settings, sets = _prepare(job, stretch, twins)
         seconds += time.perf_counter() - started
         _log_phase(stretch, trunk, sets)

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from tasks import train as stage
 from tasks.imaging.decode import decode
-from tasks.modeling import backbones, classical, kinds, saved, temperature
+from tasks.modeling import backbones, classical, epoch_log, saved, temperature
 from tasks.modeling.classical_training import compute_inputs
 from tasks.modeling.images import Images
 from tasks.modeling.layers import build_model
@@ -69,7 +69,7 @@ def test_a_killed_stage_resumes_with_the_same_bytes_in_the_same_run(
         if told == [1]:
             raise Killed
 
-    monkeypatch.setattr(kinds, "log_epoch", tell)
+    monkeypatch.setattr(epoch_log, "log_epoch", tell)
     with pytest.raises(Killed):
         run_stage("train@tiny")
     assert (workspace / ".cache/checkpoints/tiny.npz").exists()
