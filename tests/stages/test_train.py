@@ -77,6 +77,8 @@ def test_a_killed_stage_resumes_with_the_same_bytes_in_the_same_run(
     assert told == [1, 2, 3]
     assert contents(workspace) == before
     assert not (workspace / ".cache/checkpoints/tiny.npz").exists()
+    found = json.loads((workspace / ".cache/progress/train@tiny.json").read_text())
+    assert (found["epoch"], found["epochs"], found["phase"]) == (3, 3, "predicting")
     assert (
         len(runs(workspace)) == 2
     )  # the one of the pipeline, and one for both parts of this training
