@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.class_weight import compute_class_weight
 
+from tasks.errors import UserError
 from tasks.params.architectures import read_architectures
 from tasks.params.questions import Question
 from tasks.params.read import PARAMS, read_section, refuse
@@ -67,6 +68,11 @@ def weigh(labels: pd.Series, classes: list[str], method: str) -> dict[str, float
 
     The weight is n / (number of classes * n of the class), or 1 with the method `none`.
     """
+    if missing := sorted(set(classes) - set(labels)):
+        raise UserError(
+            f"expected at least one training image of each class, received none of "
+            f"{', '.join(missing)}: add images, or see data/split.json for the withheld ones"
+        )
     weights = compute_class_weight(
         "balanced" if method == "balanced" else None, classes=np.array(classes), y=labels
     )
