@@ -4,6 +4,7 @@ A line `<!-- reference: params -->` in a page becomes the table that `TABLES` ha
 """
 
 import ast
+import html
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,10 @@ from tasks.params.whole import Params
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("tasks", "flows", "serving")
+PLACES = {
+    "suspects": "data/results/<architecture>/suspects.csv",
+    "shared_suspects": "data/suspects.csv",
+}
 MARKER = re.compile(r"^<!-- reference: (\w+) -->$", re.MULTILINE)
 KINDS = get_args(Architecture.model_fields["structure"].annotation)  # the kinds of architectures
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -99,8 +104,7 @@ def find_keys(section: type[BaseModel], prefix: str = "", held: Any = None) -> I
         path = f"{prefix}{field.alias or name}"
         within = _section(field.annotation)
         value = getattr(held, name, field.get_default(call_default_factory=True))
-        if within is not field.annotation:
-            yield Key(path, field, value)
+        yield Key(path, field, value)
         if within is not None:
             steps = {dict: ".<name>.", tuple: ".<place>."}.get(_container(field.annotation), ".")
             yield from find_keys(within, f"{path}{steps}", value)
@@ -112,7 +116,8 @@ def _table(keys: Iterator[Key]) -> Iterator[str]:
     for key in keys:
         kind = " ".join([_type(key.field.annotation), *_bounds(key.field.metadata)])
         text = _one_line(key.field.description or "")
-        yield f"| `{key.path}` | {kind} | {_default(key.default)} | {text} |"
+        path = f"<code>{html.escape(key.path).replace('.', '.<wbr>')}</code>"
+        yield f"| {path} | {kind} | {_default(key.default)} | {text} |"
 
 
 def _type(annotation: Any) -> str:
@@ -125,7 +130,7 @@ def _type(annotation: Any) -> str:
     if origin is Annotated:
         return " ".join([kinds[0], *_bounds(arguments[1:])])
     if origin in (tuple, list):
-        return f"list of {' and '.join(kinds)}"
+        return f"list of {' and '.join(dict.fromkeys(kinds))}"
     return f"mapping of {' to '.join(kinds)}" if origin is dict else " or ".join(kinds)
 
 
@@ -136,13 +141,13 @@ def _is_type(argument: Any) -> bool:
 def _bounds(metadata: Any) -> Iterator[str]:
     items = [held for item in metadata for held in getattr(item, "metadata", [item])]
     bounds = [
-        f"{words} {getattr(item, name)}"
+        f"{words} {_yaml(getattr(item, name))}"
         for item in items
         for name, words in BOUNDS.items()
         if hasattr(item, name)
     ]
     if bounds:
-        yield ", ".join(bounds)
+        yield f"({', '.join(bounds)})"
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
@@ -169,30 +174,65 @@ def _yaml(value: Any) -> str:
         return f"{{{', '.join(f'{key}: {_yaml(item)}' for key, item in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_yaml, value))}]"
-    words = {"True": "true", "False": "false", "None": "null"}
-    return words.get(str(value), str(value))
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return f"{value:_}" if value >= 10_000 else f"{value:.10g}"
+    return str(value)
 
 
 def write_columns() -> Iterator[str]:
     """Yield a chapter for each dictionary of columns that a module has, such as `FILES_COLUMNS`."""
-    written = re.findall(r"[\w$/{}]+\.csv", (ROOT / "dvc.yaml").read_text())
-    for name, columns in sorted(_column_tables()):
-        file = f"{name.removesuffix('_COLUMNS').lower()}.csv"
-        paths = sorted({path for path in written if path.endswith(f"/{file}")}) or [file]
+    for name, columns in sorted(find_columns().items()):
+        file = name.removesuffix("_COLUMNS").lower()
         yield f"\n## {file}\n"
-        places = (f"`{path.replace('${key}', '<architecture>')}`" for path in paths)
-        yield f"{' and '.join(places)}\n"
+        yield f"{' and '.join(f'`{place}`' for place in _places(file))}\n"
         yield "| column | meaning |"
         yield "|---|---|"
         yield from (f"| `{column}` | {_one_line(text)} |" for column, text in columns.items())
 
 
-def _column_tables() -> Iterator[tuple[str, dict[str, str]]]:
-    for _, tree in _modules():
-        for node in tree.body:
-            target = getattr(node, "target", None) or next(iter(getattr(node, "targets", [])), None)
-            if isinstance(target, ast.Name) and target.id.endswith("_COLUMNS"):
-                yield target.id, ast.literal_eval(node.value)
+def _places(table: str) -> list[str]:
+    """Return where a table is written: as named in `PLACES`, else as `dvc.yaml` says."""
+    if table in PLACES:
+        return [PLACES[table]]
+    written = set(re.findall(r"[\w$/{}]+\.csv", (ROOT / "dvc.yaml").read_text()))
+    paths = sorted(path for path in written if path.endswith(f"/{table}.csv"))
+    return [path.replace("${key}", "<architecture>") for path in paths] or [f"{table}.csv"]
+
+
+def find_columns() -> dict[str, dict[str, str]]:
+    """Return the dictionaries of columns of all modules, by their names."""
+    return {
+        name: value
+        for _, tree in _modules()
+        for name, value in _constants(tree).items()
+        if name.endswith("_COLUMNS") and isinstance(value, dict)
+    }
+
+
+def _constants(tree: ast.Module) -> dict[str, Any]:
+    """Return the constants of a module that consist of literals and of such constants."""
+    known: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and _is_plain(node.value, known):
+            value = eval(compile(ast.Expression(node.value), "constant", "eval"), {}, known)
+            target = getattr(node, "target", None) or node.targets[0]
+            if isinstance(target, ast.Tuple):
+                known |= {name.id: item for name, item in zip(target.elts, value, strict=True)}
+            elif isinstance(target, ast.Name):
+                known[target.id] = value
+    return known
+
+
+def _is_plain(value: ast.expr | None, known: Mapping[str, Any]) -> bool:
+    """Say whether a value consists of literals and of names that are known."""
+    kinds = (ast.Dict, ast.Tuple, ast.Constant, ast.Subscript, ast.JoinedStr, ast.FormattedValue)
+    return value is not None and all(
+        isinstance(node, (*kinds, ast.expr_context))
+        or (isinstance(node, ast.Name) and node.id in known)
+        for node in ast.walk(value)
+    )
 
 
 def write_targets() -> Iterator[str]:

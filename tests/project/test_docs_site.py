@@ -72,8 +72,8 @@ def test_the_reference_has_every_section_target_and_route(site: Path) -> None:
     )
     for section in re.findall(r"(?m)^(\w+):", (ROOT / "params.yaml").read_text()):
         assert f'<h2 id="{section}">' in params
-    assert "<code>near_copies.correlation</code>" in params
-    assert "number above 0, at most 1" in params
+    assert "<code>near_copies.<wbr>correlation</code>" in params
+    assert "number (above 0, at most 1)" in params
     for target in re.findall(r"(?m)^([a-z]+):.*## ", (ROOT / "Makefile").read_text()):
         assert f"<code>make {target}</code>" in commands
     assert "<code>--time-limit</code>" in commands
