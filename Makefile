@@ -1,5 +1,5 @@
 # Every target works on a fresh machine with Python 3.11, git and make.
-# Which one is asked before .venv is put on the path, and never .venv's own: a recipe removes that.
+# PYTHON is found before .venv is on the path, and is never .venv's own: a recipe removes that.
 ifeq ($(origin PYTHON),undefined)
 PYTHON := $(shell PATH="$$(printf '%s' "$$PATH" | tr ':' '\n' | grep -vx -F -e "$$(pwd)/.venv/bin" -e "$$(pwd -P)/.venv/bin" \
 	| paste -s -d ':' -)"; command -v python3.11 || command -v python3)
@@ -7,10 +7,10 @@ endif
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DO_NOT_TRACK := 1
 export PYTHONUTF8 := 1
-# Python and DVC read these before the pipeline can set them aside (tasks/machine.py has the others).
+# Python and DVC read these before the pipeline can ignore them (tasks/machine.py has the others).
 unexport PYTHONHOME PYTHONINSPECT PYTHONIOENCODING PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS
 BASE ?= origin/main
-# A folder's name as it is, dollars and quotes too.
+# The name of a folder, with dollars and quotes.
 override export FROM := $(value FROM)
 SUPPORTED := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {sys.version}: make PYTHON=/path/to/python3.11")
@@ -21,67 +21,67 @@ SUPPORTED := import sys; v = sys.version_info[:2]; \
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: .venv/installed  ## bring the images up to date, run every stage that is stale; ARGS="--force --stages train@cnn_a ..."
+run: .venv/installed  ## update the images, run every stale stage: ARGS="--force --stages train@cnn_a ..."
 	@python -m flows.retrain $(ARGS)
 
 data: .venv/installed  ## use your own images: make data FROM=<folder | s3://... | git+repository#folder | sklearn:digits>
 	@python -m flows.import_images "$$FROM" $(ARGS)
 
-recipe: .venv/installed  ## write params.yaml for a known task of recipes/: make recipe NAME=photo_filter (ARGS=--force overwrites edits)
+recipe: .venv/installed  ## write params.yaml for a task in recipes/: make recipe NAME=photo_filter (ARGS=--force overwrites edits)
 	@python -m tasks.params.recipe "$(NAME)" $(ARGS)
 
-check: lint  ## lint, and all tests that are quick: under two minutes
+check: lint  ## run lint and the quick tests: under two minutes
 	@python -m pytest -n 2 -m "not slow"
 
-test: .venv/installed  ## run the test suite
+test: .venv/installed  ## run all tests
 	@python -m pytest -n 3
 
-lint: .venv/installed  ## check style, types, which room uses which, the parameters and the workflows
+lint: .venv/installed  ## check style, types, imports between packages, parameters and workflows
 	@ruff check . && ruff format --check . && mypy && lint-imports --no-logo --cache-dir .cache/import_linter && python -m tasks.params > /dev/null
 	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 docs: .venv/installed  ## build the documentation into .cache/site and check its links; ARGS=serve shows it: http://127.0.0.1:8010
 	@NO_MKDOCS_2_WARNING=1 python -m mkdocs $(or $(ARGS),build --strict)
 
-format: .venv/installed  ## mend what lint finds, where it can
+format: .venv/installed  ## fix style where a tool can
 	@ruff check --fix . && ruff format .
 
-serve: .venv/installed  ## run on the schedules of prefect.yaml until interrupted
+serve: .venv/installed  ## run the schedules of prefect.yaml until interrupted
 	@python -m flows.serve
 
-worker: .venv/installed  ## run stages of other machines' runs in this clone: make worker POOL=gpu (PREFECT_API_URL names the server)
+worker: .venv/installed  ## run stages for other machines in this clone: make worker POOL=gpu (PREFECT_API_URL names the server)
 	@python -m flows.serve worker $(or $(POOL),$(error make worker POOL=<name of a Prefect work pool>))
 
-ui: .venv/installed  ## open the pages of Prefect (http://127.0.0.1:4200) and MLflow (http://127.0.0.1:5000)
+ui: .venv/installed  ## open the web pages of Prefect (http://127.0.0.1:4200) and MLflow (http://127.0.0.1:5000)
 	@python -m flows.serve pages
 
-api: .venv/installed  ## answer image files over HTTP with the champion: http://127.0.0.1:8000; ARGS="--model 3 --port 8001"
+api: .venv/installed  ## predict over HTTP with the champion: http://127.0.0.1:8000; ARGS="--model 3 --port 8001"
 	@python -m serving.api $(ARGS)
 
-web: .venv/installed  ## open a page that answers images with the champion: http://127.0.0.1:7860; ARGS="--model 3 --port 8080"
+web: .venv/installed  ## open a page that predicts with the champion: http://127.0.0.1:7860; ARGS="--model 3 --port 8080"
 	@python -m serving.web $(ARGS)
 
 doctor:  ## check this machine within ten seconds, and print a page for a bug report
 	@python=.venv/bin/python; $$python -c "" 2>/dev/null || python=$(PYTHON); $$python -c '$(SUPPORTED)' && $$python -m flows.doctor
 
-pull: .venv/installed  ## fetch images, results and run cache from DVC's remote; without one, the images from their source
+pull: .venv/installed  ## pull images, results and run cache from DVC's remote; without a remote, update the images
 	@if [ -n "$$(python -m dvc remote list)" ]; then python -m dvc pull --run-cache --allow-missing; else python -m dvc update data/raw.dvc; fi
 
-push: .venv/installed  ## hand on what was made: dvc push, a commit of the pointers on this branch, git push
+push: .venv/installed  ## publish results: dvc push, commit the pointers on this branch, git push
 	@python -m flows.publish
 
-comment: .venv/installed  ## write comment.md for a pull request: report, metrics and parameters against BASE (origin/main)
+comment: .venv/installed  ## write comment.md for a pull request: report, changes of metrics and parameters since BASE (origin/main)
 	@{ cat data/report/report.md; printf '\n#### Metrics against $(BASE)\n\n'; python -m dvc metrics diff --md $(BASE) --targets data/comparison.json; \
 		printf '\n#### Parameters against $(BASE)\n\n'; python -m dvc params diff --md $(BASE); } > comment.md
 
-post: comment  ## post it on pull request PR (needs gh, signed in)
+post: comment  ## post comment.md on pull request PR (needs gh and a login)
 	@gh pr comment $(PR) --edit-last --create-if-none --body-file comment.md
 
-lock:  ## solve pyproject.toml into requirements.txt again (needs uv)
+lock:  ## write requirements.txt from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --upgrade \
 		--extra s3 --extra postgres --extra serving --extra dicom --extra heic --extra dev --output-file requirements.txt
 
-clean:  ## remove scratch that is made again when needed; never images, models or the registry
+clean:  ## remove scratch; never images, models or the registry
 	rm -rf .cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 

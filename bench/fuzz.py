@@ -1,11 +1,12 @@
-"""Whether every damaged image file gets an answer or a reason: thousands of them, through the predictor's own decoder.
+"""Check that every damaged image file gets a prediction or a reason, by the predictor's decoder.
 
     python -m bench.fuzz --files 5000
-    python -m bench.fuzz --files 2000 --write mutants/    # the same files in a folder, for python -m serving.predict
+    python -m bench.fuzz --files 2000 --write mutants/    # writes the files, for serving.predict
 
-Small files of every format are hit bit by bit, cut off, spliced with another's header, given extreme sizes, and robbed of parts.
-A process of its own decodes them, so that a crash or a hang is seen, told with the file's number, and goes on behind it: equal
-seeds and numbers give equal files. Ends with status 1 where there was any.
+Small files of every format are damaged: bits flip, the end is cut off, the header comes from
+another file, sizes become extreme, and parts are lost. A separate process decodes them. If it
+crashes or hangs, the number of the file is printed, and the next process continues after it. Equal
+seeds and numbers give equal files. Exits with 1 after a crash or a hang.
 """
 
 import argparse
@@ -28,18 +29,18 @@ from tests.imaging.test_decode import samples
 PATIENCE = 30  # seconds that one file may take
 MEMORY = 8 * 2**30  # bytes of address space of the process that decodes
 EXTREMES = (0, 1, 0x7F, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-Outcome = tuple[str, float]  # "usable", or the reason; seconds
+Outcome = tuple[str, float]  # "usable" or the reason, and seconds
 
 
 def main() -> None:
-    """Decode the files, and tell what came of them."""
+    """Decode the files, and print the outcomes."""
     arguments = _arguments()
     if arguments.write:
         write(arguments.write, arguments.seed, arguments.files)
         return
     counts: Counter[str] = Counter()
     slowest, failures = (0.0, -1), []
-    for number, (outcome, seconds) in judged(arguments.seed, arguments.files):
+    for number, (outcome, seconds) in decode_all(arguments.seed, arguments.files):
         counts[outcome] += 1
         slowest = max(slowest, (seconds, number))
         if outcome in ("crash", "hang"):
@@ -47,14 +48,12 @@ def main() -> None:
     for outcome, count in counts.most_common():
         print(f"{count:7,}  {outcome}")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(
-        f"slowest: file {slowest[1]}, {slowest[0]:.2f} s; peak memory of the decoding process: {peak:,.0f} MB"
-    )
+    print(f"slowest: file {slowest[1]}, {slowest[0]:.2f} s; peak memory: {peak:,.0f} MB")
     if failures:
         sys.exit(f"crashed or hung: {failures}")
 
 
-def judged(seed: int, files: int) -> Iterator[tuple[int, Outcome]]:
+def decode_all(seed: int, files: int) -> Iterator[tuple[int, Outcome]]:
     """Yield the outcome of each file by its number; a process that dies or hangs is replaced."""
     number = 0
     while number < files:
@@ -83,7 +82,7 @@ def judged(seed: int, files: int) -> Iterator[tuple[int, Outcome]]:
 
 
 def work(connection: Connection, seed: int, first: int, files: int) -> None:
-    """Decode files from `first` on and send the outcome of each."""
+    """Decode the files from number `first` on, and send the outcome of each."""
     warnings.filterwarnings("ignore")  # Pillow's, of damaged files
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     predictor = Predictor(
@@ -103,7 +102,7 @@ def work(connection: Connection, seed: int, first: int, files: int) -> None:
 
 
 def mutant(originals: list[bytes], seed: int, number: int) -> bytes:
-    """Return the damaged file of a number: an original changed once or several times."""
+    """Return the damaged file of a number: an original with one to three changes."""
     rng = np.random.default_rng([seed, number])
     content = originals[rng.integers(len(originals))]
     for _ in range(rng.integers(1, 4)):
@@ -113,7 +112,7 @@ def mutant(originals: list[bytes], seed: int, number: int) -> bytes:
 
 
 def flip(content: bytes, rng: np.random.Generator, originals: list[bytes]) -> bytes:
-    """Turn over bits, anywhere or in the header alone."""
+    """Flip bits, anywhere or only in the header."""
     hit, reach = bytearray(content), len(content) if rng.random() < 0.5 else min(100, len(content))
     for place in rng.integers(reach, size=rng.integers(1, 20)):
         hit[place] ^= 1 << rng.integers(8)
@@ -126,7 +125,7 @@ def cut(content: bytes, rng: np.random.Generator, originals: list[bytes]) -> byt
 
 
 def lose(content: bytes, rng: np.random.Generator, originals: list[bytes]) -> bytes:
-    """Lose a part, or have it twice."""
+    """Remove a part, or repeat it."""
     start, length = rng.integers(len(content)), rng.integers(1, 200)
     part = content[start : start + length]
     return (
@@ -135,7 +134,7 @@ def lose(content: bytes, rng: np.random.Generator, originals: list[bytes]) -> by
 
 
 def splice(content: bytes, rng: np.random.Generator, originals: list[bytes]) -> bytes:
-    """Begin as another file."""
+    """Replace the beginning by that of another file."""
     other = originals[rng.integers(len(originals))]
     length = rng.integers(2, 200)
     return other[:length] + content[length:]
@@ -156,7 +155,7 @@ def stretch(content: bytes, rng: np.random.Generator, originals: list[bytes]) ->
 def fill(content: bytes, rng: np.random.Generator, originals: list[bytes]) -> bytes:
     """Overwrite a part with noise."""
     start, length = rng.integers(len(content)), rng.integers(1, 100)
-    return content[:start] + rng.bytes(length) + content[start + length :]
+    return content[:start] + rng.bytes(int(length)) + content[start + length :]
 
 
 Change = Callable[[bytes, np.random.Generator, list[bytes]], bytes]
@@ -173,10 +172,10 @@ def write(folder: Path, seed: int, files: int) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Decode thousands of damaged image files.")
-    parser.add_argument("--files", type=int, default=5000, help="how many (5000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the damages (0)")
+    parser.add_argument("--files", type=int, default=5000, help="number of files (5000)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the damage (0)")
     parser.add_argument(
-        "--write", type=Path, metavar="FOLDER", help="only write the files, into this folder"
+        "--write", type=Path, metavar="FOLDER", help="only write the files, to this folder"
     )
     return parser.parse_args()
 

@@ -1,11 +1,17 @@
-"""How often the gate lets a challenger pass that is no better, and one that is three points better.
+"""Simulate how often the gate promotes a challenger that is no better, and one that is better.
 
-Test sets are drawn, and both models' answers to them. Four classes in the shares 29, 29, 14 and 28 %; the champion finds
-90, 82, 90 and 88 % of them. Models err together: an image has a difficulty that all models feel, and a class that it
-is mistaken for; a model is wrong where the difficulty and its own taste, normal variables mixed so that
-they correlate by `SHARED` between two models, exceed its skill in the class, and then says the tempting class four
-times in five. With `SHARED` 0.6 right and wrong correlate by about 0.3 and the models disagree on a seventh of the images, like
-the four CNNs of the demo on its 78 test images (0.12 to 0.50, 9 to 14 %). Of patients, four images share difficulty and taste.
+The simulation draws test sets and the predictions of both models. There are four classes with the
+shares 29, 29, 14 and 28 %, of which the champion finds 90, 82, 90 and 88 %. Models err together:
+
+- An image has a difficulty for all models, and one tempting class.
+- A model has a weakness of its own for each image. Difficulty and weakness are normal variables.
+- A model errs if their sum exceeds its skill in the class. `SHARED` is the correlation of the sums
+  of two models.
+- An error predicts the tempting class four times in five.
+
+With `SHARED` 0.6 the errors of two models correlate by about 0.3, and the models disagree on one
+image in seven, as the four CNNs of the demo on its 78 test images (0.12 to 0.50, 9 to 14 %). The
+four images of a patient have the same difficulty and weakness.
 
     python -m bench.gate [--draws 1000]
 """
@@ -14,6 +20,7 @@ import argparse
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
 from tasks.params.register import Gate
@@ -22,19 +29,21 @@ from tasks.scoring.gate import compare
 CLASSES = ["glioma", "meningioma", "none", "pituitary"]
 SHARES = np.array([0.29, 0.29, 0.14, 0.28])
 RECALLS = np.array([0.90, 0.82, 0.90, 0.88])
-SHARED = 0.6
-TEMPTED = 0.8
+SHARED = 0.6  # correlation of two models' difficulties
+TEMPTED = 0.8  # share of the errors that predict the tempting class
+
+Classes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A size of the test set, and by how much the challenger's recall lies above the champion's, in points or class by class."""
+    """A size of the test set, and how much the challenger's recall of each class is higher."""
 
     name: str
     images: int
     better: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
-    of_patient: int = 1
-    grouped: bool = True
+    of_patient: int = 1  # images of a patient
+    grouped: bool = True  # whether the gate knows the patients
 
 
 SCENARIOS = (
@@ -50,77 +59,88 @@ SCENARIOS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--draws", type=int, default=1000, help="test sets per row (1000)")
+    """Print one row for each scenario."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--draws", type=int, default=1000, help="test sets of a row (1000)")
     draws = parser.parse_args().draws
     gate = Gate()
-    print(
-        f"promoted of {draws} test sets each; stated: at most {(1 - gate.confidence) / 2:.1%} of equal challengers"
-    )
-    columns = (
-        f"{'challenger':<30} {'images':>6} {'disagree':>8} {'correlation':>11} {'promoted':>8}"
-    )
-    print(f"{columns}  95 % interval  by difference, McNemar, recalls alone")
+    stated = f"{(1 - gate.confidence) / 2:.1%}"
+    print(f"promoted in {draws} test sets; stated: at most {stated} of equal challengers")
+    print(f"{'challenger':<30} {'images':>6} {'disagree':>8} {'correlation':>11}", end=" ")
+    print(f"{'promoted':>8}  95 % interval  by only the difference, McNemar, recalls")
     for scenario in SCENARIOS:
         print(describe(scenario, gate, draws), flush=True)
 
 
 def describe(scenario: Scenario, gate: Gate, draws: int) -> str:
-    """Return one row: how alike the models are, how many challengers pass, and how many would by one criterion alone."""
+    """Return one row: how similar the models are, and how many challengers pass.
+
+    The last columns have the share that would pass each criterion by itself.
+    """
     generator = np.random.default_rng(1)
-    met, disagree, alike = [], [], []
+    met, disagree, correlations = [], [], []
     for _ in range(draws):
         labels, challenger, champion, groups = simulate(scenario, generator)
         right, other = challenger == labels, champion == labels
-        met.append(judge(labels, challenger, champion, groups if scenario.grouped else None, gate))
+        known = groups if scenario.grouped else None
+        met.append(judge(labels, challenger, champion, known, gate))
         disagree.append((right != other).mean())
-        alike.append(np.corrcoef(right, other)[0, 1])
+        correlations.append(np.corrcoef(right, other)[0, 1])
     promoted = int(np.all(met, axis=1).sum())
     interval = binomtest(promoted, draws).proportion_ci(method="exact")
     alone = "  ".join(f"{share:.1%}" for share in np.mean(met, axis=0))
     return (
-        f"{scenario.name:<30} {scenario.images:>6} {np.mean(disagree):>8.1%} {np.mean(alike):>11.2f} {promoted / draws:>8.1%}  "
+        f"{scenario.name:<30} {scenario.images:>6} {np.mean(disagree):>8.1%} "
+        f"{np.mean(correlations):>11.2f} {promoted / draws:>8.1%}  "
         f"{interval.low:.1%} to {interval.high:.1%}  {alone}"
     )
 
 
 def judge(
-    labels: np.ndarray,
-    challenger: np.ndarray,
-    champion: np.ndarray,
-    groups: np.ndarray | None,
-    gate: Gate,
+    labels: Classes, challenger: Classes, champion: Classes, groups: Classes | None, gate: Gate
 ) -> list[bool]:
-    """Return which of the gate's criteria against the champion are met."""
+    """Return for each criterion of the gate whether the challenger meets it."""
     names = np.array(CLASSES)
-    checks, _ = compare(names[labels], names[challenger], names[champion], CLASSES, groups, gate)
+    checks, _ = compare(
+        names[labels].tolist(),
+        names[challenger].tolist(),
+        names[champion].tolist(),
+        CLASSES,
+        None if groups is None else groups.tolist(),
+        gate,
+    )
     return [check.met for check in checks]
 
 
 def simulate(
     scenario: Scenario, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draw a test set: classes, the challenger's and the champion's answers, patients, each of shape (images,)."""
+) -> tuple[Classes, Classes, Classes, Classes]:
+    """Draw a test set: classes, the challenger's and the champion's predictions, and patients.
+
+    Each array has the shape (images,).
+    """
     patients = scenario.images // scenario.of_patient
     groups = np.repeat(np.arange(patients), scenario.of_patient)
     labels = generator.choice(len(CLASSES), size=patients, p=SHARES)[groups]
     difficulty = generator.normal(size=patients)[groups]
-    tempting = _another(labels, generator)
-    answers = []
+    tempting = _draw_other(labels, generator)
+    predictions = []
     for recalls in (RECALLS + scenario.better, RECALLS):
-        taste = generator.normal(size=patients)[groups]
+        weakness = generator.normal(size=patients)[groups]
         wrong = (
-            np.sqrt(SHARED) * difficulty + np.sqrt(1 - SHARED) * taste > norm.ppf(recalls)[labels]
+            np.sqrt(SHARED) * difficulty + np.sqrt(1 - SHARED) * weakness
+            > norm.ppf(recalls)[labels]
         )
         mistaken = np.where(
-            generator.random(len(labels)) < TEMPTED, tempting, _another(labels, generator)
+            generator.random(len(labels)) < TEMPTED, tempting, _draw_other(labels, generator)
         )
-        answers.append(np.where(wrong, mistaken, labels))
-    return labels, *answers, groups
+        predictions.append(np.where(wrong, mistaken, labels))
+    challenger, champion = predictions
+    return labels, challenger, champion, groups
 
 
-def _another(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Draw another class than each label."""
+def _draw_other(labels: Classes, generator: np.random.Generator) -> Classes:
+    """Draw a class other than each label."""
     return (labels + generator.integers(1, len(CLASSES), size=len(labels))) % len(CLASSES)
 
 

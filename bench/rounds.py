@@ -1,7 +1,7 @@
-"""Compare sides fairly on a noisy machine: in turns, several rounds, medians.
+"""Compare sides fairly on a noisy machine: by turns, in several rounds, with medians.
 
-What slows the machine for a while slows every side, so the ratio within one round is steadier than any time. The order
-turns round every second round, so that no side always runs on the caches another one has warmed or emptied.
+Other programs slow all sides for a while, so the ratio within a round varies less than the times.
+Every second round runs in reverse order, so that no side always finds the caches of another one.
 """
 
 import time
@@ -10,7 +10,10 @@ from statistics import median
 
 
 def time_rounds(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Return {side: seconds of each round}; a side returns its own seconds, and its first call does not count."""
+    """Return {side: seconds of each round}.
+
+    A side measures and returns its own seconds. Its first call does not count.
+    """
     for side in sides.values():
         side()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -21,7 +24,7 @@ def time_rounds(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[s
 
 
 def stopwatch(work: Callable[[], object]) -> Callable[[], float]:
-    """Return `work` as a side: it is run, and what comes back are the seconds it took."""
+    """Return a side that runs `work` and returns its seconds."""
 
     def side() -> float:
         start = time.perf_counter()
@@ -31,8 +34,8 @@ def stopwatch(work: Callable[[], object]) -> Callable[[], float]:
     return side
 
 
-def tell(title: str, seconds: Mapping[str, list[float]], items: int, unit: str) -> None:
-    """Print a table: the median of each side, and how many times as long as the first side it takes."""
+def print_table(title: str, seconds: Mapping[str, list[float]], items: int, unit: str) -> None:
+    """Print the median of each side, and its ratio to the first side."""
     first = next(iter(seconds.values()))
     width = max(map(len, seconds))
     print(f"\n{title}, {len(first)} rounds of {items} {unit}")

@@ -1,14 +1,16 @@
-"""How many images a second the REST server answers, and how soon, against asking Keras image by image.
+"""Measure throughput and latency of the REST server, against Keras with one image at a time.
 
-Real servers (`python -m serving.api`) on loopback, asked by this process over connections that stay open, one image in a
-request; the usual way is `load_img`, `img_to_array` and `model.predict` of one image after the other, without any HTTP.
-All take turns. Every answer is compared with what the predictor says of that file by itself.
+The servers are real (`python -m serving.api`). This process sends requests of one image over open
+connections on the loopback interface. The usual way is `load_img`, `img_to_array` and
+`model.predict` for each image, without HTTP. All sides take turns. Each reply is compared with the
+predictor's own result.
 
-    python -m bench.serving                                     # cnn_a with random weights on drawn heads of 224 x 224
+    python -m bench.serving                        # a random cnn_a, drawn heads of 224 x 224
     python -m bench.serving --model data/models/resnet50 --images data/clean --endurance 1000
 
-Printed: images/s by number of clients, each with and without micro-batching (`API_BATCH=1`), and their latencies; many
-files in one request; a server's memory while it answers `--endurance` requests; what happens to more than it takes.
+The output has images/s and latency by number of clients, each with and without micro-batching
+(`API_BATCH=1`), requests of many files, the memory of a server over `--endurance` requests, and the
+replies of a server with too many requests.
 """
 
 import argparse
@@ -23,6 +25,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -30,133 +33,127 @@ import keras
 import numpy as np
 import psutil
 
-from bench.rounds import tell, time_rounds
+from bench.rounds import print_table, time_rounds
 from tasks.inference.predictor import Answer, from_folder
 from tasks.modeling import out_of_distribution as ood
 from tasks.modeling import saved
 from tasks.modeling.layers import build_model
-from tasks.params.architectures import ARCHITECTURES
+from tasks.params.architectures import ARCHITECTURES, Cnn
 from tasks.params.model_input import Form
 from tests.support.draw import LABELS, draw_set
 
-TOLERANCE = 1e-4  # of a probability: a batch adds up in another order than one image
+TOLERANCE = 1e-4  # of a probability: batches sum in another order than single images
 FILES = 32  # in a request of many
 BOUNDARY = b"boundary-of-the-benchmark"
 
 
 @dataclass(frozen=True)
 class Image:
+    """An image file and its expected prediction."""
+
     path: Path
     content: bytes
     expected: Answer
 
 
 @dataclass
-class Asked:
-    """What became of requests."""
+class Replies:
+    """The outcome of requests."""
 
-    seconds: list[float] = field(default_factory=list)  # of each that was answered with 200
+    seconds: list[float] = field(default_factory=list)  # of each reply with status 200
     statuses: Counter[int] = field(default_factory=Counter)
-    wrong: int = 0  # answers that are not what was expected
+    wrong: int = 0  # predictions that differ from the expected ones
 
     def __str__(self) -> str:
         statuses = ", ".join(
             f"{count} x {status}" for status, count in sorted(self.statuses.items())
         )
-        return f"{statuses}, {self.wrong} answers wrong"
+        return f"{statuses}, {self.wrong} predictions wrong"
 
-    def latency(self) -> str:
+    def describe_latency(self) -> str:
+        """Return percentiles of the latency in milliseconds."""
         p50, p95, p99 = 1000 * np.percentile(self.seconds, [50, 95, 99])
         return f"p50 {p50:7.1f}  p95 {p95:7.1f}  p99 {p99:7.1f}"
 
 
 def main() -> None:
+    """Print all measurements."""
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as scratch:
-        model = arguments.model or _random_model(Path(scratch, "cnn_a"))
-        images = _images(model, arguments.images or _drawn(Path(scratch, "heads")))
-        print(
-            f"{model.name}, {len(images)} images of {np.mean([len(image.content) for image in images]) / 1000:.1f} kB on average"
-        )
+        model = arguments.model or _make_model(Path(scratch, "cnn_a"))
+        images = _load_images(model, arguments.images or _draw(Path(scratch, "heads")))
+        kilobytes = np.mean([len(image.content) for image in images]) / 1000
+        print(f"{model.name}, {len(images)} images of {kilobytes:.1f} kB on average")
         with (
             _server(model, arguments.port) as server,
             _server(model, arguments.port + 1, API_BATCH="1"),
         ):
-            speed(model, images, arguments)
-            endurance(server, images, arguments)
+            measure_speed(model, images, arguments)
+            measure_memory(server, images, arguments)
         with _server(model, arguments.port, API_WAITING_FILES="16", API_REQUEST_FILES="16"):
-            overload(images, arguments)
+            measure_overload(images, arguments)
 
 
-def speed(model: Path, images: Sequence[Image], arguments: argparse.Namespace) -> None:
-    """Print images/s and latencies of every way of asking."""
-    batches, single, most = arguments.port, arguments.port + 1, max(arguments.clients)
-    ways = {
-        f"REST, {clients} clients": (batches, clients, 1)
-        for clients in sorted(arguments.clients, reverse=True)
+def measure_speed(model: Path, images: Sequence[Image], arguments: argparse.Namespace) -> None:
+    """Print images/s and latencies of every kind of request."""
+    batches, single = arguments.port, arguments.port + 1
+    clients = sorted(arguments.clients, reverse=True)
+    ways = {f"REST, {count} clients": (batches, count, 1) for count in clients}
+    ways |= {f"REST, {count} clients, no batches": (single, count, 1) for count in clients}
+    ways |= {f"REST, {FILES} files a request": (batches, max(1, clients[0] // 8), FILES)}
+    work: dict[str, Callable[[], Replies]] = {
+        name: partial(_send, images, arguments.requests, *way) for name, way in ways.items()
     }
-    ways |= {
-        f"REST, {clients} clients, no batches": (single, clients, 1)
-        for clients in sorted(arguments.clients, reverse=True)
-    }
-    ways |= {f"REST, {FILES} files a request": (batches, max(1, most // 8), FILES)}
-    asked: dict[str, list[Asked]] = defaultdict(list)
-    sides = {
-        name: _timed(lambda way=way: _ask(images, arguments.requests, *way), asked[name])
-        for name, way in ways.items()
-    }
-    sides["Keras, one by one"] = _timed(
-        lambda: _keras(model, images, arguments.requests), asked["Keras, one by one"]
-    )
-    tell(
-        "Images/s; x: seconds against the first line",
-        time_rounds(sides, arguments.rounds),
-        arguments.requests,
-        "images",
-    )
+    work["Keras, one by one"] = partial(_predict_by_keras, model, images, arguments.requests)
+    replies: dict[str, list[Replies]] = defaultdict(list)
+    sides = {name: _as_side(one, replies[name]) for name, one in work.items()}
+    seconds = time_rounds(sides, arguments.rounds)
+    title = "Images/s; x: seconds against the first line"
+    print_table(title, seconds, arguments.requests, "images")
     print("\nMilliseconds of a request")
-    for name, rounds in asked.items():
-        every = _together(rounds[1:])  # the first call of a side does not count
-        print(f"  {name:28} {every.latency()}  {every}")
+    for name, rounds in replies.items():
+        every = _merge(rounds[1:])  # the first call of a side does not count
+        print(f"  {name:28} {every.describe_latency()}  {every}")
 
 
-def endurance(
+def measure_memory(
     server: psutil.Process, images: Sequence[Image], arguments: argparse.Namespace
 ) -> None:
-    """Print the memory of a server between many requests."""
+    """Print the memory of a server over many requests."""
     print(f"\nMemory of the server over {arguments.endurance} requests")
     for part in range(10):
-        asked = _ask(images, arguments.endurance // 10, arguments.port, max(arguments.clients), 1)
+        replies = _send(
+            images, arguments.endurance // 10, arguments.port, max(arguments.clients), 1
+        )
         requests = (part + 1) * (arguments.endurance // 10)
-        print(f"  after {requests:6} requests {server.memory_info().rss / 1e6:7.0f} MB  {asked}")
+        print(f"  after {requests:6} requests {server.memory_info().rss / 1e6:7.0f} MB  {replies}")
 
 
-def overload(images: Sequence[Image], arguments: argparse.Namespace) -> None:
-    """Print what 64 clients get of a server that takes 16 images at a time, and whether it answers afterwards."""
-    print(
-        f"\nOverload, 64 clients where 16 images may wait: {_ask(images, arguments.requests, arguments.port, 64, 1)}"
-    )
-    print(f"  afterwards, one client: {_ask(images, 100, arguments.port, 1, 1)}")
+def measure_overload(images: Sequence[Image], arguments: argparse.Namespace) -> None:
+    """Print the replies to 64 clients if 16 images may wait, and whether the server still works."""
+    many = _send(images, arguments.requests, arguments.port, 64, 1)
+    print(f"\nOverload, 64 clients, 16 images may wait: {many}")
+    print(f"  afterwards, one client: {_send(images, 100, arguments.port, 1, 1)}")
 
 
-def _timed(work: Callable[[], Asked], asked: list[Asked]) -> Callable[[], float]:
+def _as_side(work: Callable[[], Replies], replies: list[Replies]) -> Callable[[], float]:
     def side() -> float:
         start = time.perf_counter()
-        asked.append(work())
+        replies.append(work())
         return time.perf_counter() - start
 
     return side
 
 
-def _together(rounds: Sequence[Asked]) -> Asked:
-    seconds = [one for asked in rounds for one in asked.seconds]
-    statuses = sum((asked.statuses for asked in rounds), Counter())
-    return Asked(seconds, statuses, sum(asked.wrong for asked in rounds))
+def _merge(rounds: Sequence[Replies]) -> Replies:
+    seconds = [one for replies in rounds for one in replies.seconds]
+    statuses = sum((replies.statuses for replies in rounds), Counter())
+    return Replies(seconds, statuses, sum(replies.wrong for replies in rounds))
 
 
-def _keras(model: Path, images: Sequence[Image], requests: int) -> Asked:
-    """Ask Keras as notebooks do."""
-    network, asked = keras.saving.load_model(model / "model.keras", compile=False), Asked()
+def _predict_by_keras(model: Path, images: Sequence[Image], requests: int) -> Replies:
+    """Predict with Keras as notebooks do."""
+    network, replies = keras.saving.load_model(model / "model.keras", compile=False), Replies()
     size, channels = network.input_shape[1:3], network.input_shape[3]
     for number in range(requests):
         start = time.perf_counter()
@@ -165,13 +162,13 @@ def _keras(model: Path, images: Sequence[Image], requests: int) -> Asked:
             images[number % len(images)].path, target_size=size, color_mode=colours
         )
         network.predict(keras.utils.img_to_array(picture)[np.newaxis], verbose=0)
-        asked.seconds.append(time.perf_counter() - start)
-    return asked
+        replies.seconds.append(time.perf_counter() - start)
+    return replies
 
 
-def _ask(images: Sequence[Image], total: int, port: int, clients: int, files: int) -> Asked:
-    """Ask for `total` images, `files` in a request, over some connections at a time."""
-    asked = Asked()
+def _send(images: Sequence[Image], total: int, port: int, clients: int, files: int) -> Replies:
+    """Send `total` images, `files` in a request, over the connections of some clients."""
+    replies = Replies()
     numbers = iter(range(0, total, files))
 
     async def client() -> None:
@@ -181,20 +178,20 @@ def _ask(images: Sequence[Image], total: int, port: int, clients: int, files: in
             start = time.perf_counter()
             writer.write(_request(sent))
             status, body = await _response(reader)
-            asked.statuses[status] += 1
+            replies.statuses[status] += 1
             if status == 200:
-                asked.seconds.append(time.perf_counter() - start)
-                asked.wrong += sum(
-                    not _as_expected(*pair)
+                replies.seconds.append(time.perf_counter() - start)
+                replies.wrong += sum(
+                    not _is_expected(*pair)
                     for pair in zip(json.loads(body)["answers"], sent, strict=True)
                 )
         writer.close()
 
-    async def crowd() -> None:
+    async def run_clients() -> None:
         await asyncio.gather(*(client() for _ in range(clients)))
 
-    asyncio.run(crowd())
-    return asked
+    asyncio.run(run_clients())
+    return replies
 
 
 def _request(sent: Sequence[Image]) -> bytes:
@@ -217,7 +214,7 @@ async def _response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return int(head.split()[1]), await reader.readexactly(length)
 
 
-def _as_expected(answer: dict, image: Image) -> bool:
+def _is_expected(answer: dict, image: Image) -> bool:
     if image.expected.error:
         return answer["error"] is not None
     expected = image.expected.probabilities
@@ -228,23 +225,23 @@ def _as_expected(answer: dict, image: Image) -> bool:
     return near and answer["sha256"] == image.expected.sha256
 
 
-def _random_model(folder: Path) -> Path:
+def _make_model(folder: Path) -> Path:
     keras.utils.set_random_seed(0)
-    model, grey = (
-        build_model(ARCHITECTURES["cnn_a"], (224, 224), 3, len(LABELS)),
-        np.full((1, 224, 224, 3), 99, np.uint8),
-    )
+    structure = ARCHITECTURES["cnn_a"]
+    assert isinstance(structure, Cnn)
+    model = build_model(structure, (224, 224), 3, len(LABELS))
+    grey = np.full((1, 224, 224, 3), 99, np.uint8)
     saved.save(model, None, list(LABELS), Form((224, 224), 3), (), folder)
     saved.complete(folder, 1.0, ood.describe(grey, ood.reading(model).predict(grey, verbose=0)))
     return folder
 
 
-def _drawn(folder: Path) -> Path:
+def _draw(folder: Path) -> Path:
     draw_set(folder, {"": dict.fromkeys(LABELS, 64)}, size=224)
     return folder
 
 
-def _images(model: Path, folder: Path) -> list[Image]:
+def _load_images(model: Path, folder: Path) -> list[Image]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())[:1000]
     contents = [path.read_bytes() for path in paths]
     answers = from_folder(model, "expected", "").predict(contents)
@@ -260,15 +257,8 @@ def _images(model: Path, folder: Path) -> list[Image]:
 
 @contextlib.contextmanager
 def _server(model: Path, port: int, **environment: str) -> Iterator[psutil.Process]:
-    command = [
-        sys.executable,
-        "-m",
-        "serving.api",
-        "--model",
-        str(model.resolve()),
-        "--port",
-        str(port),
-    ]
+    options = ["--model", str(model.resolve()), "--port", str(port)]
+    command = [sys.executable, "-m", "serving.api", *options]
     process = subprocess.Popen(
         command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -286,19 +276,17 @@ def _server(model: Path, port: int, **environment: str) -> Iterator[psutil.Proce
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.serving", description=__doc__.splitlines()[0]
+        prog="python -m bench.serving", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument(
-        "--model", type=Path, help="folder of a Keras model; default: cnn_a with random weights"
+        "--model", type=Path, help="folder of a Keras model (default: a random cnn_a)"
     )
-    parser.add_argument("--images", type=Path, help="folder of image files; default: drawn heads")
-    parser.add_argument("--requests", type=int, default=512, help="images of one round of a side")
+    parser.add_argument("--images", type=Path, help="folder of image files (default: drawn heads)")
+    parser.add_argument("--requests", type=int, default=512, help="images of one round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument(
-        "--endurance", type=int, default=20_000, help="requests over which memory is watched"
-    )
-    parser.add_argument("--port", type=int, default=8110, help="and the next one")
+    parser.add_argument("--endurance", type=int, default=20_000, help="requests of the memory test")
+    parser.add_argument("--port", type=int, default=8110, help="first of two ports")
     return parser.parse_args()
 
 

@@ -1,11 +1,12 @@
-"""Simulate how often a split cannot be had, and how many images move when some are added.
+"""Simulate how often a split is impossible, and how many images move when images are added.
 
     python -m bench.split                 # some minutes
     python -m bench.split 8x10 50x20 --seeds 100
 
-For classes x images it prints the share of seeds in which a class lacks images in a part when parts are drawn by the hash
-alone, and with `tasks.split.fill_parts`, the images that move when 1 % (at least one a class) are added, and how many of
-the splits that the hash alone had right stay as they are.
+For each set, classes x images, a row has the share of seeds in which a split lacks images of a
+class: if only the hash assigns images, and with `tasks.split.fill_parts`. It also has the number of
+images that move when 1 % (at least one a class) are added, and how many of the splits that the hash
+made valid stay the same.
 """
 
 import argparse
@@ -22,7 +23,10 @@ from tasks.params.split import Split
 
 SETS = ("8x10", "4x10", "10x20", "50x20", "10x200")
 NO_COPIES = pd.DataFrame({"path_a": [], "path_b": []})
-HEADER = f"{'set':8} {'seeds':>6} {'hash alone':>11} {'filled':>8} {'moved, mean':>12} {'most':>5} {'stay':>10}"
+HEADER = (
+    f"{'set':8} {'seeds':>6} {'only hash':>11} {'filled':>8} "
+    f"{'moved, mean':>12} {'most':>5} {'stay':>10}"
+)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -42,7 +46,10 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def simulate(classes: int, images: int, seeds: int) -> list[dict[str, float]]:
-    """Return what was seen with each seed: failures without and with the rule, images moved, whether a good split stays."""
+    """Return the results of each seed: failures without and with `fill_parts`, and moved images.
+
+    `stays` is whether a split that the hash made valid stays the same.
+    """
     some, more = table(classes, images), table(classes, max(images + 1, round(images * 1.01)))
     return [_try(some, more, seed) for seed in range(seeds)]
 
@@ -53,15 +60,15 @@ def _try(some: pd.DataFrame, more: pd.DataFrame, seed: int) -> dict[str, float]:
     filled, grown = draw(some, seed), draw(more, seed)
     moved = int((parts(grown)[parts(filled).index] != parts(filled)).sum())
     return {
-        "alone": lacks(alone),
-        "filled": lacks(filled),
+        "alone": is_invalid(alone),
+        "filled": is_invalid(filled),
         "moved": moved,
-        "stays": not lacks(alone) and parts(alone).equals(parts(filled)),
+        "stays": not is_invalid(alone) and parts(alone).equals(parts(filled)),
     }
 
 
 def table(classes: int, images: int) -> pd.DataFrame:
-    """Return a table of files, each with a content of its own."""
+    """Return a table of files with different contents."""
     rows = [
         (
             f"class{label:02d}/{number:05d}.png",
@@ -76,19 +83,19 @@ def table(classes: int, images: int) -> pd.DataFrame:
 
 
 def draw(files: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return the split of files that are no copies of each other and of no patient."""
+    """Return the split of files without duplicates and patients."""
     return split.assign(files, NO_COPIES, [""] * len(files), Split(seed=seed))
 
 
 def parts(splits: pd.DataFrame) -> pd.Series:
-    """Return the part of each path."""
+    """Return the split of each path."""
     return splits.set_index("path").split
 
 
-def lacks(splits: pd.DataFrame) -> bool:
-    """Say whether the stage would refuse this split."""
+def is_invalid(splits: pd.DataFrame) -> bool:
+    """Return whether the stage would refuse this split."""
     try:
-        split.check(splits)
+        split.check_classes(splits)
     except UserError:
         return True
     return False
@@ -100,7 +107,8 @@ def describe(name: str, seen: list[dict[str, float]]) -> str:
     good = sum(not one["alone"] for one in seen)
     stay = f"{sum(one['stays'] for one in seen):.0f} of {good}"
     most = max(one["moved"] for one in seen)
-    return f"{name:8} {len(seen):6} {share['alone']:11.1%} {share['filled']:8.1%} {share['moved']:12.2f} {most:5.0f} {stay:>10}"
+    shares = f"{share['alone']:11.1%} {share['filled']:8.1%}"
+    return f"{name:8} {len(seen):6} {shares} {share['moved']:12.2f} {most:5.0f} {stay:>10}"
 
 
 if __name__ == "__main__":

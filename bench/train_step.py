@@ -1,18 +1,20 @@
-"""How fast a network trains: our batch normalisation, augmentation and input against the original way of doing it.
+"""Time our batch normalisation, augmentation and input against those of the usual notebook.
 
-Three parts, each timed in turns in one process, with TensorFlow's default threads and without XLA on every side (Keras
-would switch XLA on by itself, which slows training on a CPU):
+The three parts run in turns in one process, with TensorFlow's default threads. XLA is off on every
+side: Keras would turn it on, and it slows training on a CPU.
 
-- `step`: one training step of the fused model against the same model of plain Keras layers, on the same batches of noise,
-  which lie in memory. Afterwards the largest difference between the outputs of both with equal weights, at inference.
-- `augmentation`: images per second through our fused affine transform, the classic `ImageDataGenerator` and a chain of
-  Keras layers, from pixels in memory, with equal settings. The classic generator also stretches each image to the full
-  range of brightness, and the layer adds brightness where the others multiply. The layers may work on several batches
-  at once, ours on one, as in training; tracing is not timed.
-- `epoch`: a whole epoch with its validation, in images trained per second: the classic generator reading a folder and
-  the plain model, against `tasks.modeling.training.fit` on decoded arrays. Both train two epochs and the second counts.
-  Ours includes writing its checkpoint, the original has none; decoding the files once beforehand is told apart. The
-  files have the size of the model's input and are small, so the original need not resize.
+- `step`: one training step of the fused model against the model of plain Keras layers, on the same
+  batches of noise in memory. The output has the largest difference of a probability with equal
+  weights.
+- `augmentation`: images per second of our fused affine transform, the classic `ImageDataGenerator`
+  and a chain of Keras layers, from pixels in memory, with equal settings. The classic generator
+  also stretches the brightness of each image to the full range, and the layer adds brightness where
+  the others multiply. The layers may augment several batches at once, ours augments one, as in
+  training. Tracing is not timed.
+- `epoch`: one epoch with its validation: the plain model with the classic generator on a folder,
+  against `tasks.modeling.training.fit` on decoded arrays. Both train two epochs, and the second one
+  counts. Ours writes a checkpoint, the other side writes none. The files are decoded before, in a
+  time that is printed. They have the size of the model's input, so neither side resizes them.
 
     python -m bench.train_step                                   # all parts, cnn_a, 224 x 224
     python -m bench.train_step step --architecture cnn_c
@@ -28,30 +30,32 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.legacy.preprocessing.image import (
-    DirectoryIterator,
-    ImageDataGenerator,
-)  # no public name in Keras 3
 
-from bench.rounds import stopwatch, tell, time_rounds
+# Keras 3 has no public name for these.
+from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGenerator
+
+from bench.rounds import print_table, stopwatch, time_rounds
 from tasks.imaging import augmentation
 from tasks.imaging.arrays import load_pixels
 from tasks.modeling.layers import build_model
 from tasks.modeling.training import Images, fit
-from tasks.params.architectures import ARCHITECTURES
+from tasks.params.architectures import ARCHITECTURES, Cnn
 from tasks.params.augmentation import Augmentation
 from tasks.params.model_input import Form
 from tasks.params.train import Train
 from tests.support.draw import LABELS, draw_set
 
+CNNS = [name for name, structure in ARCHITECTURES.items() if isinstance(structure, Cnn)]
 SEED = 42
 LEARNING_RATE = 1e-4
-# The reference comparison's seven changes, in our words and in the classic generator's. Shear is in degrees in both.
+# The seven augmentations of the reference comparison, in our parameters and in those of the classic
+# generator. Both give shear in degrees.
 CHANGES = Augmentation.model_validate("comparison")
 CLASSIC = {
     "rotation_range": 20,
@@ -66,40 +70,35 @@ CLASSIC = {
 
 
 def main() -> None:
+    """Run the parts that the command line names, or all."""
     arguments = _arguments()
-    warnings.filterwarnings(
-        "ignore", "`shuffle=True` was passed", UserWarning
-    )  # Keras says so of every data set
+    warnings.filterwarnings("ignore", "`shuffle=True` was passed", UserWarning)
     for part in arguments.parts or PARTS:
         PARTS[part](arguments)
 
 
 def compare_steps(arguments: argparse.Namespace) -> None:
-    """Time training steps of the fused and the plain model, then compare their outputs."""
+    """Time training steps of the fused and the plain model, and compare their probabilities."""
     models = {
         "ours: fused": _compiled(arguments, fused=True),
         "plain Keras layers": _compiled(arguments, fused=False),
     }
     pixels, labels = _noise(arguments.batch, arguments.size, arguments.channels)
     sides = {
-        name: stopwatch(lambda model=model: _steps(model, pixels, labels, arguments.steps))
+        name: stopwatch(partial(_train, model, pixels, labels, arguments.steps))
         for name, model in models.items()
     }
     seconds = time_rounds(sides, arguments.rounds)
-    tell(
-        f"{_setting(arguments)}: training step",
-        seconds,
-        arguments.steps * arguments.batch,
-        "images",
-    )
+    count = arguments.steps * arguments.batch
+    print_table(f"{_describe(arguments)}: training step", seconds, count, "images")
     fused, plain = models.values()
     plain.set_weights(fused.get_weights())
     difference = np.abs(fused.predict_on_batch(pixels) - plain.predict_on_batch(pixels)).max()
-    print(f"  largest difference of a probability at inference, weights equal: {difference:.2g}")
+    print(f"  largest difference of a probability with equal weights: {difference:.2g}")
 
 
 def compare_augmentations(arguments: argparse.Namespace) -> None:
-    """Time the three ways of changing images, grey and in colours."""
+    """Time the three ways of augmentation, for grey images and for colours."""
     for channels in (1, 3):
         pixels, _ = _noise(arguments.steps * arguments.batch, arguments.size, channels)
         ways = {
@@ -107,49 +106,40 @@ def compare_augmentations(arguments: argparse.Namespace) -> None:
             "classic generator": _classic_generator(pixels, arguments.batch),
             "chain of Keras layers": _chain_of_layers(pixels, arguments.batch),
         }
-        seconds = time_rounds(
-            {name: stopwatch(way) for name, way in ways.items()}, arguments.rounds
+        sides = {name: stopwatch(way) for name, way in ways.items()}
+        seconds = time_rounds(sides, arguments.rounds)
+        print_table(
+            f"augmentation of {_shape(arguments.size, channels)}", seconds, len(pixels), "images"
         )
-        tell(f"augmentation of {_shape(arguments.size, channels)}", seconds, len(pixels), "images")
 
 
 def compare_epochs(arguments: argparse.Namespace) -> None:
     """Time a whole epoch from a folder of files to an updated model."""
     count = arguments.steps * arguments.batch
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.chdir(folder),
-    ):  # our caches go there too
+    # Our caches are in the temporary folder too.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         root = Path("heads")
         per_class = {
             "training": math.ceil(count / len(LABELS)),
             "validation": math.ceil(count / len(LABELS) / 4),
         }
-        draw_set(
-            root,
-            {part: dict.fromkeys(LABELS, number) for part, number in per_class.items()},
-            SEED,
-            arguments.size,
-        )
+        counts = {part: dict.fromkeys(LABELS, number) for part, number in per_class.items()}
+        draw_set(root, counts, SEED, arguments.size)
         start = time.perf_counter()
         images = {part: _load(root / part, arguments) for part in per_class}
         decoding = time.perf_counter() - start
         sides = {
             "ours: fit on decoded arrays": lambda: _second_epoch(
-                lambda told: _train_ours(images, arguments, told)
+                lambda on_epoch: _train_ours(images, arguments, on_epoch)
             ),
             "classic generator from folder": lambda: _second_epoch(
-                lambda told: _train_originally(root, arguments, told)
+                lambda on_epoch: _train_originally(root, arguments, on_epoch)
             ),
         }
         seconds = time_rounds(sides, arguments.rounds)
-    tell(
-        f"{_setting(arguments)}: epoch with validation",
-        seconds,
-        len(images["training"].rows),
-        "images",
-    )
-    print(f"  before the first epoch ours decodes all files once: {decoding:.2f} s")
+    count = len(images["training"].rows)
+    print_table(f"{_describe(arguments)}: epoch with validation", seconds, count, "images")
+    print(f"  ours decodes all files once before the first epoch: {decoding:.2f} s")
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -173,6 +163,7 @@ def _compiled(arguments: argparse.Namespace, fused: bool) -> keras.Model:
 def _model(arguments: argparse.Namespace, fused: bool) -> keras.Model:
     keras.utils.set_random_seed(SEED)
     structure = ARCHITECTURES[arguments.architecture]
+    assert isinstance(structure, Cnn)
     return build_model(
         structure, (arguments.size, arguments.size), arguments.channels, len(LABELS), fused
     )
@@ -180,12 +171,11 @@ def _model(arguments: argparse.Namespace, fused: bool) -> keras.Model:
 
 def _noise(count: int, size: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(SEED)
-    return rng.integers(0, 256, (count, size, size, channels), np.uint8), rng.integers(
-        0, len(LABELS), count
-    )
+    pixels = rng.integers(0, 256, (count, size, size, channels), np.uint8)
+    return pixels, rng.integers(0, len(LABELS), count)
 
 
-def _steps(model: keras.Model, pixels: np.ndarray, labels: np.ndarray, steps: int) -> None:
+def _train(model: keras.Model, pixels: np.ndarray, labels: np.ndarray, steps: int) -> None:
     for _ in range(steps):
         model.train_on_batch(pixels, labels)
 
@@ -202,13 +192,11 @@ def _fused_affine(pixels: np.ndarray, batch: int) -> Callable[[], None]:
     signature = (
         tf.TensorSpec((None, *pixels.shape[1:]), tf.uint8),
         tf.TensorSpec((None, 8)),
-        tf.TensorSpec((None,)),
+        tf.TensorSpec((None, 3)),
         tf.TensorSpec((None, 0, 0, 2)),
     )
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return _consume(
-        dataset.map(lambda *drawn: augmentation.apply(*drawn, CHANGES.fill)).prefetch(2)
-    )
+    return _consume(dataset.map(partial(augmentation.apply, fill=CHANGES.fill)).prefetch(2))
 
 
 def _classic_generator(pixels: np.ndarray, batch: int) -> Callable[[], None]:
@@ -271,7 +259,7 @@ def _second_epoch(train: Callable[[Callable[..., None]], object]) -> float:
 
 
 def _train_ours(
-    images: Mapping[str, Images], arguments: argparse.Namespace, told: Callable[..., None]
+    images: Mapping[str, Images], arguments: argparse.Namespace, on_epoch: Callable[..., None]
 ) -> None:
     params = Train(
         image_size=(arguments.size, arguments.size),
@@ -289,12 +277,14 @@ def _train_ours(
         params,
         checkpoint,
         "bench",
-        told,
+        on_epoch,
     )
     checkpoint.unlink()
 
 
-def _train_originally(root: Path, arguments: argparse.Namespace, told: Callable[..., None]) -> None:
+def _train_originally(
+    root: Path, arguments: argparse.Namespace, on_epoch: Callable[..., None]
+) -> None:
     callbacks = keras.callbacks
     _compiled(arguments, fused=False).fit(
         _flow(ImageDataGenerator(**CLASSIC), root / "training", arguments),
@@ -304,7 +294,7 @@ def _train_originally(root: Path, arguments: argparse.Namespace, told: Callable[
         callbacks=[
             callbacks.EarlyStopping("val_loss", patience=5, restore_best_weights=True),
             callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=3),
-            callbacks.LambdaCallback(on_epoch_end=told),
+            callbacks.LambdaCallback(on_epoch_end=on_epoch),
         ],
         verbose=0,
     )
@@ -313,8 +303,8 @@ def _train_originally(root: Path, arguments: argparse.Namespace, told: Callable[
 def _flow(
     generator: ImageDataGenerator, folder: Path, arguments: argparse.Namespace
 ) -> DirectoryIterator:
-    """Batches of 0 to 255: the scaling is a layer of the model on both sides."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells the number of images each time
+    """Yield batches of 0 to 255: the scaling is a layer of the model on both sides."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the number of images
         return generator.flow_from_directory(
             folder,
             target_size=(arguments.size, arguments.size),
@@ -325,8 +315,9 @@ def _flow(
         )
 
 
-def _setting(arguments: argparse.Namespace) -> str:
-    return f"{arguments.architecture}, {_shape(arguments.size, arguments.channels)}, batch {arguments.batch}"
+def _describe(arguments: argparse.Namespace) -> str:
+    shape = _shape(arguments.size, arguments.channels)
+    return f"{arguments.architecture}, {shape}, batch {arguments.batch}"
 
 
 def _shape(size: int, channels: int) -> str:
@@ -334,22 +325,22 @@ def _shape(size: int, channels: int) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Compare our training with the original way.")
-    parser.add_argument(
-        "parts", nargs="*", metavar="PART", help=f"which to run, all by default: {', '.join(PARTS)}"
+    parser = argparse.ArgumentParser(
+        description="Compare our training with that of the usual notebook."
     )
-    parser.add_argument("--architecture", choices=list(ARCHITECTURES), default="cnn_a")
     parser.add_argument(
-        "--size", type=int, default=224, help="pixels of a side of the images (224)"
+        "parts", nargs="*", metavar="PART", help=f"parts to run (default: {', '.join(PARTS)})"
     )
+    parser.add_argument("--architecture", choices=CNNS, default="cnn_a")
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels (224)")
     parser.add_argument(
         "--channels",
         type=int,
         choices=(1, 3),
         default=3,
-        help="of steps and epochs; augmentation takes both (3)",
+        help="channels of steps and epochs (3); augmentation runs both",
     )
-    parser.add_argument("--batch", type=int, default=32, help="images of a step (32)")
+    parser.add_argument("--batch", type=int, default=32, help="images of a batch (32)")
     parser.add_argument(
         "--steps", type=int, default=8, help="steps of one round, for every part (8)"
     )

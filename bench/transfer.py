@@ -1,20 +1,20 @@
-"""How fast a pretrained backbone is trained: frozen features computed once against the whole network in every epoch.
+"""Time the training of a pretrained backbone: cached features against the whole network per epoch.
 
-Two settings, each with random convolutions and the batch normalisation of noise (weights do not change the time, but in
-a network without life rounding errors would grow), Adam and a batch of 32:
+There are two settings, both with Adam and a batch of 32. The convolutions are random: weights do
+not change the time. The batch normalisation has seen noise: otherwise rounding errors grow.
 
-- `resnet50`: ResNet50 frozen under the reference comparison's head, 224 x 224.
-- `vgg16`: VGG16 with its last three convolutions trained, 128 x 128.
+- `resnet50`: a frozen ResNet50 with the head of the reference comparison, 224 x 224.
+- `vgg16`: VGG16, whose last three convolutions are trained, 128 x 128.
 
-The original way reads the folder of files with the classic generator and runs the whole network on every image of every
-epoch, as `model.fit` does; ours is `tasks.modeling.transfer.fit_transfer`, from the same files to the trained model,
-features included, with an empty cache. Both train equal epochs with equal batches in equal order, unchanged images and
-no dropout, so that their losses must be equal; XLA is off on both sides. Each side runs in a process of its own, which
-tells its peak memory.
+The usual way reads the folder with the classic generator, and runs the whole network on every image
+in every epoch, as `model.fit` does. Ours is `tasks.modeling.transfer.fit_transfer`, from the same
+files to the trained model, with an empty cache. Both train the same epochs of the same batches,
+with unchanged images and no dropout, so their losses must be equal. XLA is off on both sides. Each
+side runs in its own process and reports its peak memory.
 
-    python -m bench.transfer                               # both, 400 + 80 drawn images, 15 epochs, ours in float32
-    python -m bench.transfer vgg16 --precision bfloat16    # half precision for what is trained; losses then differ a little
-    python -m bench.transfer resnet50 --views 2            # ours on two augmented copies, the original on fresh ones
+    python -m bench.transfer                             # both settings, 400 + 80 images, 15 epochs
+    python -m bench.transfer vgg16 --precision bfloat16  # half precision; losses differ a little
+    python -m bench.transfer resnet50 --views 2          # two augmented copies of each image
 """
 
 import argparse
@@ -33,10 +33,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras.src.legacy.preprocessing.image import (
-    DirectoryIterator,
-    ImageDataGenerator,
-)  # no public name in Keras 3
+
+# Keras 3 has no public name for these.
+from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGenerator
 
 from bench.train_step import CHANGES, CLASSIC
 from tasks.imaging.arrays import load_pixels
@@ -54,6 +53,7 @@ WEIGHTS = "backbone.weights.h5"
 
 
 def main() -> None:
+    """Print a comparison for each setting; `--side` runs one side in this process."""
     arguments = _arguments()
     if arguments.side:
         print(json.dumps(SIDES[arguments.side](arguments)))
@@ -63,13 +63,13 @@ def main() -> None:
             _draw(Path(folder, "heads"), arguments, SIZES[setting])
             _in_a_process("weights", setting, folder)
             sides = {side: _in_a_process(side, setting, folder) for side in ("original", "ours")}
-        _tell(setting, arguments, sides)
+        _print_comparison(setting, arguments, sides)
 
 
 def originally(arguments: argparse.Namespace) -> dict[str, object]:
-    """Train the whole network on the folder, as the original notebooks did."""
-    changes = CLASSIC if arguments.views else {}
-    flow = _flow(ImageDataGenerator(**changes), Path("heads/training"), arguments)
+    """Train the whole network on the folder, as the usual notebook does."""
+    augmentation = CLASSIC if arguments.views else {}
+    flow = _flow(ImageDataGenerator(**augmentation), Path("heads/training"), arguments)
     model = _model(arguments)
     model.compile(
         keras.optimizers.Adam(RATE),
@@ -95,13 +95,19 @@ def originally(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def ours(arguments: argparse.Namespace) -> dict[str, object]:
-    """Train on what the frozen part makes of the images."""
+    """Train on the features of the frozen layers."""
     use_threads(os.cpu_count() or 1)
     size = SIZES[arguments.setting]
     params = Train(
-        seed=SEED, image_size=(size, size), batch_size=BATCH, epochs=arguments.epochs, learning_rate=RATE, early_stopping=None,
-        schedule=Schedule(kind="constant"), augmentation=CHANGES if arguments.views else None,
-    )  # fmt: skip
+        seed=SEED,
+        image_size=(size, size),
+        batch_size=BATCH,
+        epochs=arguments.epochs,
+        learning_rate=RATE,
+        early_stopping=None,
+        schedule=Schedule(kind="constant"),
+        augmentation=CHANGES if arguments.views else None,
+    )
     keras.utils.set_random_seed(SEED)
     structure = _structure(arguments).model_copy(
         update={"precision": arguments.precision, "views": arguments.views or 1}
@@ -115,8 +121,8 @@ def ours(arguments: argparse.Namespace) -> dict[str, object]:
     return _facts(start, *losses) | {"features": seconds}
 
 
-def pretend(arguments: argparse.Namespace) -> dict[str, object]:
-    """Write the weights that both sides begin with."""
+def write_weights(arguments: argparse.Namespace) -> dict[str, object]:
+    """Write the initial weights of both sides."""
     keras.utils.set_random_seed(SEED)
     size = SIZES[arguments.setting]
     model = getattr(keras.applications, _structure(arguments).backbone)(
@@ -130,12 +136,13 @@ def pretend(arguments: argparse.Namespace) -> dict[str, object]:
     return {}
 
 
-SIDES = {"original": originally, "ours": ours, "weights": pretend}
+SIDES = {"original": originally, "ours": ours, "weights": write_weights}
 
 
 def _structure(arguments: argparse.Namespace) -> Transfer:
-    """Return the row of the table without its dropout, whose draws would tell the losses apart."""
+    """Return the architecture without dropout, whose random draws would make the losses differ."""
     row = ARCHITECTURES[{"resnet50": "resnet50", "vgg16": "vgg16_finetuned"}[arguments.setting]]
+    assert isinstance(row, Transfer)
     dense = tuple(layer.model_copy(update={"dropout": 0.0}) for layer in row.head.dense)
     return row.model_copy(
         update={
@@ -158,14 +165,14 @@ def _flow(
     generator: ImageDataGenerator, folder: Path, arguments: argparse.Namespace
 ) -> DirectoryIterator:
     size = SIZES[arguments.setting]
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells the number of images each time
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the number of images
         return generator.flow_from_directory(
             folder, target_size=(size, size), class_mode="sparse", batch_size=BATCH, shuffle=False
         )
 
 
 def _in_our_order(flow: DirectoryIterator) -> keras.utils.PyDataset:
-    """Return the generator's batches, of the images that ours has in each epoch's batches."""
+    """Return the generator's batches, with the images of our batches of each epoch."""
 
     class Batches(keras.utils.PyDataset):
         epoch = 0
@@ -183,7 +190,7 @@ def _in_our_order(flow: DirectoryIterator) -> keras.utils.PyDataset:
 
 
 def _images(size: int) -> Sets:
-    """Return all images, and which of them train and validate, in the generator's order."""
+    """Return all images and the rows of each split, in the generator's order."""
     paths = [
         path
         for part in ("training", "validation")
@@ -235,16 +242,14 @@ def _facts(start: float, losses: list[float], val_losses: list[float]) -> dict[s
     return {"seconds": time.perf_counter() - start, "peak": peak, "losses": [*losses, *val_losses]}
 
 
-def _tell(setting: str, arguments: argparse.Namespace, sides: dict[str, dict]) -> None:
+def _print_comparison(setting: str, arguments: argparse.Namespace, sides: dict[str, dict]) -> None:
     size, first, second = SIZES[setting], sides["original"], sides["ours"]
     views = f", {arguments.views} augmented views" if arguments.views else ", unchanged images"
-    print(
-        f"\n{setting}, {size} x {size} x 3, {arguments.images} images, {arguments.epochs} epochs{views}, {arguments.precision}"
-    )
+    print(f"\n{setting}, {size} x {size} x 3, {arguments.images} images", end=", ")
+    print(f"{arguments.epochs} epochs{views}, {arguments.precision}")
     print(f"  original  {first['seconds']:8.1f} s  peak {first['peak']:6.0f} MB")
-    print(
-        f"  ours      {second['seconds']:8.1f} s  peak {second['peak']:6.0f} MB  (features {second['features']:.1f} s)"
-    )
+    print(f"  ours      {second['seconds']:8.1f} s  peak {second['peak']:6.0f} MB", end="  ")
+    print(f"(features {second['features']:.1f} s)")
     print(f"  ratio     {first['seconds'] / second['seconds']:8.1f}")
     if not arguments.views:
         apart = np.abs(np.array(first["losses"]) - np.array(second["losses"])) / np.abs(
@@ -257,19 +262,22 @@ def _tell(setting: str, arguments: argparse.Namespace, sides: dict[str, dict]) -
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare transfer learning with the original way.")
-    parser.add_argument("setting", nargs="?", choices=list(SIZES), help="both by default")
+    parser.add_argument("setting", nargs="?", choices=list(SIZES), help="default: both")
     parser.add_argument(
-        "--images", type=int, default=400, help="to train on; a fifth more validate (400)"
+        "--images", type=int, default=400, help="training images (400); a fifth more for validation"
     )
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32", help="of ours"
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="precision of our side",
     )
     parser.add_argument(
         "--views",
         type=int,
         default=0,
-        help="augmented copies of each image in ours; 0 changes nothing (0)",
+        help="augmented copies of each image on our side (0: no augmentation)",
     )
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -1,3 +1,6 @@
-"""When to run and how to watch. The settings of `tasks` come first: Prefect reads its own when it is imported."""
+"""When the pipeline runs, and how to watch it.
 
-import tasks
+`tasks` is imported first: it cleans the environment, which Prefect reads when it is imported.
+"""
+
+import tasks  # noqa: F401

@@ -1,4 +1,4 @@
-"""What Prefect's pages show of a run beside its log: a summary, a table of the stages, the progress of trainings."""
+"""The artifacts of a run on Prefect's pages: a summary, a table of stages, training progress."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from prefect.states import State
 from tasks.tracking import servers
 
 REPORT = Path("data/report/report.md")
-MADE = {
+RESULTS = {
     "comparison": "data/comparison.csv",
     "models": "data/models/",
     "splits": "data/splits.csv",
@@ -30,56 +30,56 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """The bar of one stage, moved by its lines that begin like `epoch  3/15`."""
+    """The progress bar of one stage on Prefect's page. Lines such as `epoch  3/15` move it."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
-        self.artefact: UUID | None = None
+        self.artifact: UUID | None = None
 
     def note(self, line: str) -> None:
-        """Move the bar if the line tells an epoch; a server that does not answer costs the bar, never the training."""
+        """Move the bar if the line reports an epoch.
+
+        A server that does not answer stops the bar and never the training.
+        """
         found = EPOCH.match(line)
         if not found:
             return
         percent = 100 * int(found[1]) / int(found[2])
+        description = f"{self.stage}: {line}"
         try:
-            if self.artefact is None:
-                self.artefact = create_progress_artifact(
-                    percent, key=key(self.stage), description=f"{self.stage}: {line}"
+            if self.artifact is None:
+                self.artifact = create_progress_artifact(
+                    percent, key=make_key(self.stage), description=description
                 )
             else:
-                update_progress_artifact(
-                    self.artefact, percent, description=f"{self.stage}: {line}"
-                )
+                update_progress_artifact(self.artifact, percent, description=description)
         except httpx.HTTPError as error:
             log.warning("the progress of %s is not shown: %s", self.stage, error)
 
 
-def tell(
+def record_run(
     states: dict[str, State], seconds: dict[str, float], changed: dict[str, list], images: str
 ) -> None:
-    """Leave the summary `retrain` and the table `stages`."""
+    """Create the artifacts `retrain`, a summary, and `stages`, a table."""
     rows = [
         {
             "stage": stage,
             "state": state.name,
             "seconds": round(seconds[stage], 1) if stage in seconds else "",
-            "changed": describe(changed.get(stage, [])),
+            "changed": describe_changes(changed.get(stage, [])),
             "message": (state.message or "").partition("\n")[0],
         }
         for stage, state in states.items()
     ]
-    create_table_artifact(
-        rows, key="stages", description="What happened to each stage, and why it ran"
-    )
-    create_markdown_artifact(
-        summary(rows, images, all(state.is_completed() for state in states.values())), key="retrain"
-    )
+    description = "What happened to each stage, and why it ran"
+    create_table_artifact(rows, key="stages", description=description)
+    is_complete = all(state.is_completed() for state in states.values())
+    create_markdown_artifact(summarize_run(rows, images, is_complete), key="retrain")
 
 
-def summary(rows: list[dict], images: str, complete: bool) -> str:
-    """Return the run in Markdown: verdict and comparison, what changed, what failed, where everything is."""
-    report = REPORT.read_text() if complete and REPORT.exists() else ""
+def summarize_run(rows: list[dict], images: str, is_complete: bool) -> str:
+    """Return the run in Markdown: short report, failures, changes, and where the results are."""
+    report = REPORT.read_text() if is_complete and REPORT.exists() else ""
     changes = [f"- {row['stage']}: {row['changed']}" for row in rows if row["changed"]]
     failures = [
         f"- **{row['stage']}** {row['state']}: {row['message']}"
@@ -90,50 +90,44 @@ def summary(rows: list[dict], images: str, complete: bool) -> str:
         "": report,
         "What failed": "\n".join(failures),
         "What changed": "\n".join([f"- {images}", *changes] if images else changes),
-        "Where": "\n".join(f"- {what}: {where}" for what, where in places().items()),
+        "Where": "\n".join(f"- {what}: {where}" for what, where in find_results().items()),
     }
     return "\n\n".join(
         f"### {title}\n\n{text}" if title else text for title, text in sections.items() if text
     )
 
 
-def places() -> dict[str, str]:
-    """Return where a person finds what the pipeline made and is there."""
+def find_results() -> dict[str, str]:
+    """Return where the existing results are: report, tables, models, runs and registry."""
     report, store = REPORT.with_suffix(".html"), os.environ.get("MLFLOW_TRACKING_URI", "")
-    made = {what: path for what, path in MADE.items() if Path(path).exists()}
+    found = {what: path for what, path in RESULTS.items() if Path(path).exists()}
     if report.exists():
-        made = {"report": str(report.resolve())} | made
+        found = {"report": str(report.resolve())} | found
     if store or Path("mlflow.db").exists():
-        shown = servers.masked(store or "sqlite:///mlflow.db")
-        made["runs and registry"] = (
-            shown if shown.startswith("http") else f"{shown} (make ui: http://127.0.0.1:5000)"
-        )
-    return made
+        address = servers.masked(store or "sqlite:///mlflow.db")
+        pages = "" if address.startswith("http") else " (make ui: http://127.0.0.1:5000)"
+        found["runs and registry"] = f"{address}{pages}"
+    return found
 
 
-def describe(changes: list) -> str:
-    """Return what `dvc status` says of one stage as a sentence, such as `data/raw modified, train.epochs modified`."""
+def describe_changes(changes: list) -> str:
+    """Return DVC's status of one stage in words: `data/raw modified, train.epochs modified`."""
     words: list[str] = []
     for change in changes:
-        groups = change if isinstance(change, dict) else {change: {}}
-        for kind, found in groups.items():
-            words += [f"{kind}"] if not isinstance(found, dict) or not found else []
-            words += [
-                word
-                for path, how in (found.items() if isinstance(found, dict) else ())
-                for word in _words(path, how)
-            ]
+        for kind, found in change.items() if isinstance(change, dict) else [(change, {})]:
+            if isinstance(found, dict) and found:
+                words += [word for path, how in found.items() for word in _name_changes(path, how)]
+            else:
+                words.append(str(kind))
     return ", ".join(dict.fromkeys(words))
 
 
-def _words(path: str, how: object) -> list[str]:
-    return (
-        [f"{name} {kind}" for name, kind in how.items()]
-        if isinstance(how, dict)
-        else [f"{path} {how}"]
-    )
+def _name_changes(path: str, how: object) -> list[str]:
+    if isinstance(how, dict):
+        return [f"{name} {kind}" for name, kind in how.items()]
+    return [f"{path} {how}"]
 
 
-def key(stage: str) -> str:
-    """Return a stage's name in the letters that Prefect allows in a key."""
+def make_key(stage: str) -> str:
+    """Return a stage's name with the characters that Prefect allows in the key of an artifact."""
     return re.sub(r"[^a-z0-9]+", "-", stage.lower())

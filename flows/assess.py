@@ -1,4 +1,4 @@
-"""Score a model on a foreign folder of labelled images: `python -m tasks.assessment.assess` as a run of Prefect.
+"""Score a model on another folder of labelled images: `tasks.assessment.assess` as a Prefect run.
 
 python -m flows.assess --images /data/other_hospital --model champion --classes classes.yaml
 prefect deployment run assess/labelled --param images=/data/other_hospital
@@ -13,16 +13,16 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed, State
 
-from flows.process import EndedError, ended_together
-from flows.server import connected
-from flows.stage_outcome import hear, reason
+from flows.process import EndedError, end_together
+from flows.server import connect
+from flows.stage_outcome import find_reason, run_command
 from tasks.errors import exit_with_message
 
 ASSESSMENTS = Path("data/assessments")
 
 
 @flow(name="assess", persist_result=False)
-def assess(
+def assess(  # noqa: PLR0913, PLR0917 -- Prefect's page has a field for each parameter
     images: str,
     model: str = "champion",
     name: str | None = None,
@@ -30,42 +30,32 @@ def assess(
     output: str | None = None,
     time_limit: float | None = None,
 ) -> State:
-    """Write the report of `model` on the images of a folder, which is only read, and leave its short form as an artefact.
+    """Write the report of a model on the images of a folder. The folder is only read.
+
+    The short report becomes an artifact of the run.
 
     Args:
-        images: A folder with a folder of images for each class, or with parts that hold such folders.
-        model: An alias such as champion, a version, or a model's folder.
-        name: Of the registered model; params.yaml says it when empty.
-        classes: A YAML file of lines `folder: class`, for folders that are not named like the model's classes.
-        output: The folder to write; by default data/assessments/<folder>-<model>.
+        images: A folder with a folder of images for each class, or with splits that hold such
+            folders.
+        model: An alias such as champion, a version, or the folder of a model.
+        name: The name of the registered model. Empty takes the name in params.yaml.
+        classes: A YAML file of lines `folder: class`, for folders that are not named like the
+            model's classes.
+        output: The folder to write. Empty takes data/assessments/<folder>-<model>.
         time_limit: Seconds after which the run is ended.
     """
     folder = Path(output) if output else default_output(images, model)
-    command = [
-        sys.executable,
-        "-m",
-        "tasks.assessment.assess",
-        "--images",
-        images,
-        "--model",
-        model,
-        "--output",
-        str(folder),
-    ]
+    command = [sys.executable, "-m", "tasks.assessment.assess", "--images", images]
+    command += ["--model", model, "--output", str(folder)]
     for option, value in (("--name", name), ("--classes", classes)):
         command += [option, value] if value else []
     try:
-        with ended_together():
-            status, lines = hear(command, get_run_logger().info, time_limit)
+        with end_together():
+            status, lines = run_command(command, get_run_logger().info, time_limit)
     except EndedError as error:
         return Failed(name="Ended", message=str(error))
     if status != 0:
-        start = next(
-            (number for number, line in enumerate(lines) if line.startswith("error: ")), None
-        )
-        return Failed(
-            message=reason(lines) if start is None else "\n".join(lines[start:])
-        )  # with the whole draft of --classes
+        return Failed(message=find_error(lines))
     create_markdown_artifact(
         (folder / "report.md").read_text(encoding="utf-8"),
         key="assess",
@@ -74,17 +64,23 @@ def assess(
     return Completed(message=f"report: {folder / 'report.html'}")
 
 
+def find_error(lines: list[str]) -> str:
+    """Return all lines from `error:` on: they hold the whole draft of a file for `--classes`."""
+    starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    return "\n".join(lines[starts[0] :]) if starts else find_reason(lines)
+
+
 def default_output(images: str, model: str) -> Path:
-    """Return where an assessment goes: equal words, equal place."""
+    """Return the folder of an assessment; the same images and model give the same folder."""
     words = [Path(images).resolve().name, Path(model).name]
     return ASSESSMENTS / "-".join(re.sub(r"[^\w.]+", "_", word) for word in words)
 
 
 def main() -> None:
-    """Run the flow once, and print its short report."""
-    arguments = parse()
+    """Run the flow once, and print its result."""
+    arguments = parse_arguments()
     try:
-        with exit_with_message(), connected():
+        with exit_with_message(), connect():
             state = assess(**arguments, return_state=True)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -94,31 +90,22 @@ def main() -> None:
     print(state.message)
 
 
-def parse() -> dict[str, object]:
-    """Return the parameters of the flow that the command line names."""
+def parse_arguments() -> dict[str, object]:
+    """Return the parameters of the flow from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m flows.assess", description="Score a model on a foreign folder of images."
+        prog="python -m flows.assess", description="Score a model on another folder of images."
     )
-    parser.add_argument(
-        "--images",
-        required=True,
-        metavar="DIR",
-        help="a folder of images for each class; it is only read",
-    )
-    parser.add_argument(
-        "--model",
-        default="champion",
-        help="champion (default), challenger, a version, or a model's folder",
-    )
-    parser.add_argument(
-        "--name", help="of the registered model; default: register.model of params.yaml"
-    )
-    parser.add_argument(
-        "--classes", metavar="FILE", help="YAML lines `folder: class`; null leaves a folder out"
-    )
-    parser.add_argument(
-        "--output", metavar="DIR", help="default: data/assessments/<folder>-<model>"
-    )
+    add = parser.add_argument
+    images = "a folder with a folder of images for each class; it is only read"
+    add("--images", required=True, metavar="DIR", help=images)
+    model = "champion (default), challenger, a version, or the folder of a model"
+    add("--model", default="champion", help=model)
+    name = "name of the registered model (default: register.model of params.yaml)"
+    add("--name", help=name)
+    classes = "YAML lines `folder: class`; the class null leaves a folder out"
+    add("--classes", metavar="FILE", help=classes)
+    output = "folder to write (default: data/assessments/<folder>-<model>)"
+    add("--output", metavar="DIR", help=output)
     return vars(parser.parse_args())
 
 

@@ -1,71 +1,57 @@
-"""The graph of `dvc.yaml`, asked of DVC: nothing here knows the name of a stage."""
+"""Read the graph of `dvc.yaml` from DVC. No stage is named here."""
 
 import io
 import logging
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
+from flows.git import find_refusal
 from flows.process import environment
 from tasks.errors import UserError
 
 if TYPE_CHECKING:
+    from dvc.output import Output
     from dvc.repo import Repo
 
-
 DVC = Path(".dvc")
+DVC_LOCK = Path("dvc.lock")
 
 
 class DvcError(UserError):
-    """DVC refused, in its own words."""
+    """DVC refused; the message is DVC's."""
 
 
 def refuse_without_git() -> None:
-    """Raise `UserError` unless Git lets this user work in this folder, since DVC needs it."""
-    command, english = ["git", "rev-parse", "--git-dir"], environment() | {"LC_ALL": "C"}
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False, env=english)
-    except FileNotFoundError:
-        found = None
-    if (found and found.returncode == 0) or not DVC.exists() or _without_scm():
-        return
-    if found is None:
-        raise UserError("git is not installed, and DVC needs it: install git, and run again")
-    owned = re.search(r"git config --global --add safe\.directory .*", found.stderr)
-    if owned:
+    """Raise `UserError` if Git does not work in this folder: DVC needs it."""
+    refusal = find_refusal()
+    if refusal and DVC.exists() and not _is_without_scm():
         raise UserError(
-            f"{Path.cwd()} belongs to another user, so Git refuses it. "
-            f"If you trust its content, run this, and run again: {owned[0]}"
+            f"{refusal.why}, and DVC needs Git. Do this, and run again: {refusal.remedy}"
         )
-    if "not a git repository" in found.stderr:
-        raise UserError(
-            f"{Path.cwd()} is in no Git repository, and DVC needs one. Make it one, and run again: git init"
-        )
-    raise UserError(f"Git refuses {Path.cwd()}: {found.stderr.strip()}")
 
 
-def _without_scm() -> bool:
-    """Say whether a person told DVC to do without Git."""
+def _is_without_scm() -> bool:
+    """Return whether DVC is configured to work without Git."""
     from dvc.config import Config
 
     return bool(Config(DVC)["core"].get("no_scm"))
 
 
 def read_graph() -> dict[str, list[str]]:
-    """Return {stage: stages it needs directly} of the project in the current folder, in execution order."""
+    """Return {stage: the stages that it needs directly}, in execution order."""
     with open_project() as project:
         from dvc.stage import PipelineStage
         from networkx import lexicographical_topological_sort
 
-        graph = project.index.graph  # an edge leads from a stage to one it needs
+        graph = project.index.graph  # an edge leads from a stage to one that it needs
         order = lexicographical_topological_sort(
             graph.reverse(), key=lambda stage: stage.addressing
         )
@@ -81,9 +67,9 @@ def read_graph() -> dict[str, list[str]]:
 
 
 def read_status() -> dict[str, list]:
-    """Return {stage: what changed} of every stage that DVC would run again. Raises `DvcError`.
+    """Return {stage: its changes} for each stage that DVC would run again. Raises `DvcError`.
 
-    An import whose source changed is no stage: `flows.import_images` sees to it.
+    An import whose source changed is no stage; `flows.import_images` updates it.
     """
     with open_project() as project:
         return {
@@ -92,12 +78,11 @@ def read_status() -> dict[str, list]:
 
 
 def read_files(stage: str) -> tuple[list[str], list[str]]:
-    """Return what a stage reads, and which of its outputs are kept out of DVC's cache."""
+    """Return the dependencies of a stage, and its outputs that DVC's cache does not keep."""
     with open_project() as project:
         found = project.stage.get_target(stage)
-        return [dep.def_path for dep in found.deps], [
-            out.def_path for out in found.outs if not out.use_cache
-        ]
+        uncached = [out.def_path for out in found.outs if not out.use_cache]
+        return [dep.def_path for dep in found.deps], uncached
 
 
 def read_arguments(stage: str) -> dict[str, str]:
@@ -108,27 +93,28 @@ def read_arguments(stage: str) -> dict[str, str]:
 
 
 def read_inputs(stage: str) -> tuple[list[str], dict[str, str]]:
-    """Return the outputs of others that a stage reads, and by file DVC's records of them: `dvc.lock` cut down, `.dvc` files."""
+    """Return the outputs that a stage reads, and DVC's records of them by file name.
+
+    The records are `.dvc` files, and `dvc.lock` with the entries of these outputs only.
+    """
     with open_project() as project, project.lock:
         reads = [dep.fs_path for dep in project.stage.get_target(stage).deps]
         outs = [
             out for out in project.index.outs if any(_overlap(out.fs_path, path) for path in reads)
         ]
-        owners = {out.stage.addressing: out.stage for out in outs}
-        lock = YAML(typ="safe").load(Path("dvc.lock")) if Path("dvc.lock").exists() else {}
-        lock["stages"] = {
-            name: entry for name, entry in lock.get("stages", {}).items() if name in owners
-        }
-        files = {
-            owner.relpath: Path(owner.relpath).read_text()
-            for name, owner in owners.items()
-            if name.endswith(".dvc")
-        }
+        records = _read_records(outs)
+    return sorted(os.path.relpath(out.fs_path) for out in outs), records
+
+
+def _read_records(outs: list["Output"]) -> dict[str, str]:
+    owners = {out.stage.addressing: out.stage.relpath for out in outs}
+    pointers = [path for name, path in owners.items() if name.endswith(".dvc")]
+    lock: dict[str, Any] = YAML(typ="safe").load(DVC_LOCK) if DVC_LOCK.exists() else {}
+    stages = lock.get("stages", {})
+    lock["stages"] = {name: entry for name, entry in stages.items() if name in owners}
     text = io.StringIO()
     YAML(typ="safe").dump(lock, text)
-    return sorted(os.path.relpath(out.fs_path) for out in outs), files | {
-        "dvc.lock": text.getvalue()
-    }
+    return {path: Path(path).read_text() for path in pointers} | {str(DVC_LOCK): text.getvalue()}
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -137,7 +123,10 @@ def _overlap(one: str, other: str) -> bool:
 
 @contextmanager
 def open_project() -> Iterator["Repo"]:
-    """Open the DVC project in the current folder, in this process: a `dvc` of its own would cost a second each."""
+    """Open the DVC project of the current folder in this process: a `dvc` process costs a second.
+
+    Raises `DvcError` with DVC's message.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -151,7 +140,7 @@ def open_project() -> Iterator["Repo"]:
 
 
 def upstream(stages: list[str], graph: dict[str, list[str]]) -> set[str]:
-    """Return `stages` and all they need, over any number of steps. Raises `UserError` for an unknown stage."""
+    """Return `stages` and all stages that they need. Raises `UserError` for an unknown stage."""
     unknown = [stage for stage in stages if stage not in graph]
     if unknown:
         raise UserError(f"unknown stages {', '.join(unknown)}; known are {', '.join(graph)}")
@@ -163,7 +152,7 @@ def upstream(stages: list[str], graph: dict[str, list[str]]) -> set[str]:
 
 
 def downstream(stages: set[str], graph: dict[str, list[str]]) -> set[str]:
-    """Return `stages` and all that need them, over any number of steps."""
+    """Return `stages` and all stages that need them."""
     touched = set(stages)
     for stage, needed in graph.items():
         if touched.intersection(needed):
@@ -171,13 +160,12 @@ def downstream(stages: set[str], graph: dict[str, list[str]]) -> set[str]:
     return touched
 
 
-def ask_dvc(*arguments: str) -> str:
-    """Return what a quick DVC command prints. Raises `DvcError` with its error output."""
+def run_dvc(*arguments: str) -> str:
+    """Return the output of a quick DVC command. Raises `DvcError` with its error output."""
     refuse_without_git()
     command = [sys.executable, "-m", "dvc", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     if result.returncode != 0:
-        raise DvcError(
-            f"dvc {' '.join(arguments)}: {result.stderr.strip() or result.stdout.strip()}"
-        )
+        said = result.stderr.strip() or result.stdout.strip()
+        raise DvcError(f"dvc {' '.join(arguments)}: {said}")
     return result.stdout

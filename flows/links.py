@@ -1,4 +1,7 @@
-"""Links into DVC's cache. With `cache.type symlink` they are absolute, so a move makes them dangle."""
+"""Repair links into DVC's cache after a project was moved.
+
+With `cache.type symlink` the links are absolute, so they dangle after a move.
+"""
 
 from pathlib import Path
 
@@ -8,9 +11,9 @@ DATA = Path("data")
 
 
 def mend_links() -> None:
-    """Let links of a project that was moved lead to the same objects in its own cache.
+    """Point dangling links of `data` to the same objects in this project's cache.
 
-    Only links that lead nowhere are touched, and only where DVC was told to make links.
+    Nothing happens unless DVC is configured to make links.
     """
     with open_project() as project:
         if "symlink" not in project.config["cache"].get("type", []):

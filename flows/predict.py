@@ -1,6 +1,6 @@
-"""Answer a folder of images as a run of Prefect: what `python -m serving.predict` does, watched, ended and scheduled.
+"""Predict the classes of a folder of images: `python -m serving.predict` as a Prefect run.
 
-prefect deployment run predict/folder --param images='["/scans"]' --param output=/scans/predictions.csv
+prefect deployment run predict/folder --param images='["/scans"]' --param output=/scans/out.csv
 """
 
 import sys
@@ -8,14 +8,14 @@ import sys
 from prefect import flow, get_run_logger
 from prefect.states import Completed, Failed, State
 
-from flows.process import EndedError, ended_together
-from flows.stage_outcome import hear, reason
+from flows.process import EndedError, end_together
+from flows.stage_outcome import find_reason, run_command
 
-SOME_UNANSWERED = 3  # as the command line ends
+SOME_UNANSWERED = 3  # exit status of serving.predict
 
 
 @flow(name="predict", persist_result=False)
-def predict(
+def predict(  # noqa: PLR0913, PLR0917 -- Prefect's page has a field for each parameter
     images: list[str],
     output: str = "predictions.csv",
     model: str = "champion",
@@ -23,25 +23,28 @@ def predict(
     explain: str | None = None,
     time_limit: float | None = None,
 ) -> State:
-    """Have a row in `output` for every image. What it has already is not computed again, so a run that was ended goes on.
+    """Write a row of `output` for each image.
+
+    Rows that `output` has already are kept, so a run that was ended can continue.
 
     Args:
         images: Image files, and folders of any depth.
-        output: The CSV file to write, or to go on with.
-        model: An alias such as champion, a version, a model's folder, or a pretrained one such as imagenet:VGG16.
-        name: Of the registered model; params.yaml says it when empty.
-        explain: A folder for pictures of where the model looked; none when empty.
+        output: The CSV file to write or to continue.
+        model: An alias such as champion, a version, the folder of a model, or a pretrained model
+            such as imagenet:VGG16.
+        name: The name of the registered model. Empty takes the name in params.yaml.
+        explain: A folder for heat maps that show where the model looked. Empty writes none.
         time_limit: Seconds after which the run is ended.
     """
-    words = ["--output", output, "--model", model]
+    command = [sys.executable, "-m", "serving.predict", "--output", output, "--model", model]
     for option, value in (("--name", name), ("--explain", explain)):
-        words += [option, value] if value else []
+        command += [option, value] if value else []
     try:
-        with ended_together():
-            command = [sys.executable, "-m", "serving.predict", *words, "--", *images]
-            status, lines = hear(command, get_run_logger().info, time_limit)
+        with end_together():
+            log = get_run_logger().info
+            status, lines = run_command([*command, "--", *images], log, time_limit)
     except EndedError as error:
-        return Failed(name="Ended", message=f"{error}; run again to go on from here")
+        return Failed(name="Ended", message=f"{error}; run again to continue")
     if status not in (0, SOME_UNANSWERED):
-        return Failed(message=reason(lines))
+        return Failed(message=find_reason(lines))
     return Completed(name="Incomplete" if status else None, message=lines[-1])

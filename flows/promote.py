@@ -1,7 +1,11 @@
-"""A person's word on who is champion: promote a version, roll back to the champion before, or read the history.
+"""Choose the champion by hand: promote a version, roll back to the champion before, or list both.
 
-`python -m flows.promote --version 3 --reason "…"`, `--rollback --reason "…"`, `--history`. A decision stays until a model
-that was not yet known passes the gate; the next run tells it in the report. Files that are not what was registered are refused.
+    python -m flows.promote --version 3 --reason "…"
+    python -m flows.promote --rollback --reason "…"
+    python -m flows.promote --history
+
+A person's decision holds until a model passes the gate that was not registered then. The report of
+the next run shows the decision. A version whose files changed since it was registered is refused.
 """
 
 import argparse
@@ -30,54 +34,75 @@ SPLITS = Path("data/splits.csv")
 
 
 def promote(client: MlflowClient, name: str, number: int, reason: str) -> str:
-    """Make a version champion; return in words what was done. Raises `UserError`, and changes nothing, where that cannot be."""
-    return _change(client, promotions.PROMOTION, _version(client, name, number), reason)
+    """Make a version champion, and describe the change.
+
+    Raises `UserError` and changes nothing if the version cannot be champion.
+    """
+    return _change(client, promotions.PROMOTION, _find_version(client, name, number), reason)
 
 
 def roll_back(client: MlflowClient, name: str, reason: str) -> str:
-    """Make the champion before champion again. Raises `UserError`, and changes nothing, where that cannot be."""
+    """Make the champion before champion again, and describe the change.
+
+    Raises `UserError` and changes nothing if there is no champion before.
+    """
     lines = versions.history(client, name, PROMOTIONS)
     champion = versions.find_champion(client, name)
     if champion is None:
         raise UserError(f"{name} has no champion to roll back from: name one with --version")
-    change = promotions.last_change(lines)
-    told = change is not None and change["champion_sha256"] == champion.tags.get(versions.SHA256)
-    sha256 = (
-        promotions.champion_before(lines) if told or change is None else change["champion_sha256"]
-    )
+    sha256 = _champion_before(lines, champion)
     version = sha256 and versions.find_version(client, name, sha256)
     if not version:
-        lacking = (
-            f"model {sha256[:8]} is in {PROMOTIONS}, but not in this registry"
-            if sha256
-            else f"{PROMOTIONS} knows none"
-        )
+        lacking = f"{PROMOTIONS} has none"
+        if sha256:
+            lacking = f"model {sha256[:8]} is in {PROMOTIONS}, but not in this registry"
         raise UserError(
             f"no champion before version {champion.version}: {lacking}. Name one with --version"
         )
     return _change(client, promotions.ROLLBACK, version, reason)
 
 
-def tell_history(lines: Sequence[Line], champion: ModelVersion | None) -> Iterator[str]:
-    """Yield the champion of each span of days, and then every line, as tables."""
+def _champion_before(lines: Sequence[Line], champion: ModelVersion) -> str | None:
+    """Return the hash of the champion before.
+
+    If the last change is not in the file, the last champion of the file is the one before.
+    """
+    change = promotions.last_change(lines)
+    if change is not None and change["champion_sha256"] != champion.tags.get(versions.SHA256):
+        return change["champion_sha256"]
+    return promotions.champion_before(lines)
+
+
+def describe_history(lines: Sequence[Line], champion: ModelVersion | None) -> Iterator[str]:
+    """Yield a table of the champions and their times, and a table of all events."""
     if not lines:
         yield f"no promotions yet: {PROMOTIONS} and the registry have none"
         return
     changes = [line for line in lines if promotions.changes(line)]
     yield "champion        from              until"
-    for line, following in zip(changes, [*changes[1:], None], strict=True):
-        until = following["when"][:16].replace("T", " ") if following else "now"
-        yield f"{_named(line['champion'], line['champion_sha256']):<15} {line['when'][:16].replace('T', ' ')}  {until}"
+    ends = [*map(_minute, changes[1:]), "now"]
+    for line, until in zip(changes, ends, strict=False):
+        yield f"{_champion_of(line):<15} {_minute(line)}  {until}"
     now = champion and champion.tags.get(versions.SHA256)
     if champion is not None and (not changes or changes[-1]["champion_sha256"] != now):
-        yield f"{_named(champion.version, now):<15} champion in the registry today, by something that left no line"
+        name = _name_model(champion.version, now)
+        yield f"{name:<15} champion in the registry now; no line says who chose it"
     yield ""
     yield "when (UTC)        what                 version         champion then    who: why"
     for line in lines:
-        event = line["event"] if line["event"] != promotions.LOOK else f"look: {line['verdict']}"
-        then = _named(line["champion"], line["champion_sha256"])
-        version = _named(line["version"], line["model_sha256"])
-        yield f"{line['when'][:16].replace('T', ' ')}  {event:<20} {version:<15} {then:<15}  {line['who']}: {_why(line)}"
+        event = line["event"]
+        event = f"look: {line['verdict']}" if event == promotions.LOOK else event
+        version = _name_model(line["version"], line["model_sha256"])
+        columns = f"{event:<20} {version:<15} {_champion_of(line):<15}"
+        yield f"{_minute(line)}  {columns}  {line['who']}: {_describe_reason(line)}"
+
+
+def _minute(line: Line) -> str:
+    return line["when"][:16].replace("T", " ")
+
+
+def _champion_of(line: Line) -> str:
+    return _name_model(line["champion"], line["champion_sha256"])
 
 
 def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str) -> str:
@@ -86,8 +111,9 @@ def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str
     if before == number:
         raise UserError(f"version {before} is the champion of {version.name} already")
     with versions.fetched(version):
-        pass  # raises where the files are not those that were registered
-    scores = versions.read_tags(version)
+        pass  # raises if the files are not those that were registered
+    sha256 = version.tags[versions.SHA256]
+    scores = versions.read_tags(version).items()
     line = promotions.new_line(
         event,
         version.name,
@@ -95,60 +121,60 @@ def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str
         {"splits": file_sha256(SPLITS)} if SPLITS.exists() else {},
         version=number,
         architecture=version.tags.get("architecture"),
-        model_sha256=version.tags[versions.SHA256],
+        model_sha256=sha256,
         champion_before=before,
         champion_before_sha256=champion.tags.get(versions.SHA256) if champion else None,
         champion=number,
-        champion_sha256=version.tags[versions.SHA256],
+        champion_sha256=sha256,
         numbers={
-            name: float(value)
-            for name, value in scores.items()
-            if name.startswith(("val_", "test_"))
+            name: float(value) for name, value in scores if name.startswith(("val_", "test_"))
         },
     )
     versions.record(client, version, line, PROMOTIONS)
-    if RECEIPT.exists():  # DVC sees it changed, so the next run tells this in the report
+    _note_in_receipt({"champion": number, "champion_before": before})
+    replaced = f"version {before}" if before else "none"
+    return f"champion of {version.name}: version {number}, {event} in place of {replaced}"
+
+
+def _note_in_receipt(change: dict[str, int | None]) -> None:
+    """Change the receipt of the last run, so that DVC writes the report again."""
+    if RECEIPT.exists():
         receipt = json.loads(RECEIPT.read_text(encoding="utf-8"))
-        RECEIPT.write_text(
-            json.dumps(receipt | {"champion": number, "champion_before": before}, indent=2) + "\n"
-        )
-    return f"champion of {version.name}: version {number}, {event} in place of {f'version {before}' if before else 'none'}"
+        RECEIPT.write_text(json.dumps(receipt | change, indent=2) + "\n")
 
 
-def _version(client: MlflowClient, name: str, number: int) -> ModelVersion:
-    known = {
-        int(version.version): version
-        for version in client.search_model_versions(f"name = '{name}'")
-    }
+def _find_version(client: MlflowClient, name: str, number: int) -> ModelVersion:
+    found = client.search_model_versions(f"name = '{name}'")
+    known = {int(version.version): version for version in found}
     if number not in known:
-        raise UserError(
-            f"{name} has no version {number}; known are {', '.join(map(str, sorted(known))) or 'none'}"
-        )
+        listed = ", ".join(map(str, sorted(known))) or "none"
+        raise UserError(f"{name} has no version {number}; known are {listed}")
     return known[number]
 
 
-def _why(line: Line) -> str:
-    """Return a person's reason, or the main numbers of a look; all of them are in the file."""
+def _describe_reason(line: Line) -> str:
+    """Return a person's reason, or the main numbers of the gate; the file has all of them."""
     if line["event"] != promotions.LOOK:
         return line["reason"]
-    numbers, failed = (
-        line["numbers"],
-        [check["name"] for check in line["checks"] if not check["met"]],
-    )
+    numbers = line["numbers"]
+    failed = [check["name"] for check in line["checks"] if not check["met"]]
     against = ""
     if "difference" in numbers:
         low, high = numbers["difference_low"], numbers["difference_high"]
         against = f" against {numbers['champion_macro_f1']:.3f} ({low:+.3f} to {high:+.3f})"
-    words = f"macro F1 {numbers.get('challenger_macro_f1', numbers['macro_f1']):.3f}{against}"
-    return f"{words}; not met: {', '.join(failed)}" if failed else words
+    score = f"macro F1 {numbers.get('challenger_macro_f1', numbers['macro_f1']):.3f}{against}"
+    return f"{score}; not met: {', '.join(failed)}" if failed else score
 
 
-def _named(version: int | None, sha256: str | None) -> str:
+def _name_model(version: int | None, sha256: str | None) -> str:
     return "none" if version is None else f"{version} ({(sha256 or '?')[:8]})"
 
 
-def _client() -> MlflowClient | None:
-    """Return the registry; None where the default one is not there, and must not be made by asking for it."""
+def _open_registry() -> MlflowClient | None:
+    """Return a client of the registry, or None if the default registry does not exist.
+
+    MLflow would create it.
+    """
     if "MLFLOW_TRACKING_URI" not in os.environ and not DEFAULT_FILE.exists():
         return None
     runs.refuse_silence()
@@ -157,33 +183,31 @@ def _client() -> MlflowClient | None:
 
 
 def main() -> None:
-    """Read the command line and decide."""
+    """Do what the command line asks for."""
     logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stdout)
     logging.getLogger("tasks").setLevel("INFO")
-    arguments = parse()
+    arguments = parse_arguments()
     try:
         with exit_with_message():
             decide(arguments)
-    except (
-        MlflowException
-    ) as error:  # the registry's own words, such as that its server does not answer
+    except MlflowException as error:  # such as a server of the registry that does not answer
         sys.exit(f"error: {servers.masked(str(error))}")
 
 
 def decide(arguments: argparse.Namespace) -> None:
-    """Do what the command line says, and print what was done."""
+    """Change the champion or list the history, and print the result."""
     name = load_params().register_.model
-    client = _client()
+    client = _open_registry()
     if arguments.history:
         lines = (
             versions.history(client, name, PROMOTIONS) if client else promotions.read(PROMOTIONS)
         )
-        print(
-            "\n".join(tell_history(lines, versions.find_champion(client, name) if client else None))
-        )
+        champion = versions.find_champion(client, name) if client else None
+        print("\n".join(describe_history(lines, champion)))
     elif client is None:
         raise UserError(
-            f"{DEFAULT_FILE} is missing, so there is no registry here; make run fills one, or set MLFLOW_TRACKING_URI"
+            f"{DEFAULT_FILE} is missing, so there is no registry here: "
+            "make run fills one, or set MLFLOW_TRACKING_URI"
         )
     elif arguments.rollback:
         print(roll_back(client, name, arguments.reason))
@@ -191,24 +215,18 @@ def decide(arguments: argparse.Namespace) -> None:
         print(promote(client, name, arguments.version, arguments.reason))
 
 
-def parse() -> argparse.Namespace:
-    """Read the command line; a decision needs a reason."""
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line; a change needs a reason."""
     parser = argparse.ArgumentParser(
-        prog="python -m flows.promote", description="Say who is champion, and read who was."
+        prog="python -m flows.promote", description="Choose the champion, or list the champions."
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--version", type=int, metavar="N", help="make version N the champion")
-    what.add_argument(
-        "--rollback", action="store_true", help="make the champion before this one champion again"
-    )
-    what.add_argument(
-        "--history",
-        action="store_true",
-        help="who was champion when, and every look at the test images",
-    )
-    parser.add_argument(
-        "--reason", default="", help="why, in words that others understand in a year"
-    )
+    add = parser.add_mutually_exclusive_group(required=True).add_argument
+    add("--version", type=int, metavar="N", help="make version N the champion")
+    add("--rollback", action="store_true", help="make the champion before champion again")
+    history = "list the champions, and every evaluation on the test images"
+    add("--history", action="store_true", help=history)
+    reason = "why, in words that others understand in a year"
+    parser.add_argument("--reason", default="", help=reason)
     arguments = parser.parse_args()
     if not arguments.history and not arguments.reason.strip():
         parser.error('a decision needs a reason: --reason "…"')

@@ -1,9 +1,8 @@
-"""Hand on what a run made: objects to DVC's remote, the pointers to them as a commit on the branch that is checked out.
+"""Publish results: push data to DVC's remote, commit the pointers, and push the current branch.
 
-`python -m flows.publish` (`make push`) does it for a run by `dvc repro`, or in CI.
+`python -m flows.publish` (`make push`) does this after `dvc repro`, or in CI.
 """
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,75 +11,62 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 
-from flows.process import EndedError, environment
-from flows.stage_outcome import PASSING, hear, trouble
+from flows.git import git, read_branch
+from flows.process import EndedError
+from flows.stage_outcome import find_trouble, name_failure, run_command
 from tasks.errors import UserError
 
 POINTERS = ("dvc.lock", "data/raw.dvc", "data/promotions.jsonl")
 
 
 @task(
-    name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False,
-    retries=3, retry_delay_seconds=[5, 20, 60], retry_condition_fn=lambda task, run, state: state.name == "Unavailable",
-)  # fmt: skip
+    name="publish",
+    task_run_name="publish",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=3,
+    retry_delay_seconds=[5, 20, 60],
+    retry_condition_fn=lambda task, run, state: state.name == "Unavailable",
+)
 def publish() -> State:
-    """Push objects and run cache, commit the pointers where they changed, and push the branch if there is a remote."""
+    """Publish the results, and try again if a remote does not answer."""
     try:
-        hand_on(get_run_logger().info)
+        push_results(get_run_logger().info)
     except (EndedError, UserError) as error:
-        return Failed(
-            name="Unavailable" if PASSING.search(str(error)) else None,
-            message=f"publishing failed: {error}",
-        )
-    return Completed(message=f"published on branch {branch()}")
+        return Failed(name=name_failure(str(error)), message=f"publishing failed: {error}")
+    return Completed(message=f"published on branch {read_branch()}")
 
 
-def hand_on(say: Callable[[str], None]) -> None:
-    """Do it, without Prefect. Raises `UserError` with the words of the command that failed."""
-    for command in commands():
-        if why := trouble(*hear(command, say)):
+def push_results(show: Callable[[str], None]) -> None:
+    """Publish the results. Raises `UserError` with the output of the command that failed."""
+    for command in list_commands():
+        if why := find_trouble(*run_command(command, show)):
             raise UserError(f"{' '.join(command[-3:])}: {why}")
 
 
-def commands() -> list[list[str]]:
-    """Return what is to be run, in order. Raises `UserError` where no branch is checked out."""
-    name = branch()
-    todo = [[sys.executable, "-m", "dvc", "push", "--run-cache"]]
+def list_commands() -> list[list[str]]:
+    """Return the commands of publishing in their order.
+
+    There is a commit only if a pointer changed, and a push only if there is a remote `origin`.
+    Raises `UserError` if no branch is checked out.
+    """
+    branch = read_branch()
+    commands = [[sys.executable, "-m", "dvc", "push", "--run-cache"]]
     present = [path for path in POINTERS if Path(path).exists()]
     if git("status", "--porcelain", "--", *present):
-        todo += [
+        commands += [
             ["git", "add", "--", *present],
             ["git", "commit", "--only", "--message", "Retrain", "--", *present],
         ]
     if "origin" in git("remote").split():
-        todo.append(["git", "push", "origin", name])
-    return todo
-
-
-def branch() -> str:
-    """Return the branch that is checked out."""
-    name = git("branch", "--show-current")
-    if not name:
-        raise UserError(
-            "no branch is checked out, so nothing can be committed: git switch -c retrain"
-        )
-    return name
-
-
-def git(*arguments: str) -> str:
-    """Return what Git prints. Raises `UserError` with its error output."""
-    result = subprocess.run(
-        ["git", *arguments], capture_output=True, text=True, check=False, env=environment()
-    )
-    if result.returncode != 0:
-        raise UserError(f"git {' '.join(arguments)}: {result.stderr.strip()}")
-    return result.stdout.strip()
+        commands.append(["git", "push", "origin", branch])
+    return commands
 
 
 def main() -> None:
-    """Hand on what is here."""
+    """Publish the results of this folder."""
     try:
-        hand_on(print)
+        push_results(print)
     except UserError as error:
         sys.exit(f"error: publishing failed: {error}")
 

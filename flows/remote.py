@@ -1,14 +1,15 @@
-"""Stages on other machines: hand one to a Prefect work pool, follow its run, and take what it made from DVC's remote.
+"""Run stages on other machines: hand one to a Prefect work pool, follow it, and take its outputs.
 
-A worker of the pool (flows/worker.py) has a Git clone and DVC's remote, nothing else of this machine. So what the stage
-reads has to be committed and pushed, its data go to the remote first, and DVC's records of them travel with the run.
-What the worker made is taken by hash, from the run cache in the remote: a stage that goes elsewhere never runs here.
+A worker of the pool (flows/worker.py) has a Git clone and DVC's remote, and nothing else of this
+machine. So all that the stage reads must be committed and pushed, its data are pushed to the remote
+first, and DVC's records of the data travel with the run. The outputs come back by hash, from the
+run cache in the remote. A stage that is sent to a pool never runs here.
 """
 
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -24,68 +25,68 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Completed, Crashed, Failed, State, StateType
 
+from flows.git import git
 from flows.graph import read_files, read_inputs
-from flows.process import EndedError, ending
-from flows.publish import git
-from flows.stage_outcome import PASSING, dvc, hear, judge, trouble
+from flows.process import EndedError, wait_for_end
+from flows.stage_outcome import dvc_command, dvc_outcome, find_trouble, name_failure, run_command
 from tasks.errors import UserError
 
 FLOW = "stage"
-LINES = f"prefect.flow_runs.{FLOW}"  # the logger of what a worker's run itself says
+LINES = f"prefect.flow_runs.{FLOW}"  # the logger of the stage's lines in a worker's run
 ENTRYPOINT = "flows/worker.py:stage"
-FOLDER = (
-    "PWD"  # the variable of a worker that names its clone: shells set it, and so does `make worker`
-)
+FOLDER = "PWD"  # the variable that holds the folder of a worker's clone: `make worker` sets it
 HEARTBEAT = 30  # seconds; the shortest that Prefect has
-SILENCE = 100.0  # seconds without a heartbeat after which a run is given up and its stage handed out again
+SILENCE = 100.0  # seconds without a heartbeat after which a run is lost and its stage tried again
 START = 300.0  # seconds that a worker may take to start a run that it took
 POLL = 2.0  # seconds
 LATE = timedelta(seconds=10)
 PAGE = 200  # lines; the most that Prefect returns at once
+# The final states of a worker's run.
 ENDS = (
-    "Completed",
-    "Skipped",
-    "Cached",
-    "Failed",
-    "Unavailable",
-    "Ended",
-    "Cancelled",
-    "Crashed",
-)  # states of a worker's run
-COMMITTED = (
-    "dvc.yaml",
-    ".dvc/config",
-    "requirements.txt",
-)  # what a worker takes from Git, beside the stage's own files
+    "Completed", "Skipped", "Cached", "Failed", "Unavailable", "Ended", "Cancelled", "Crashed",
+)  # fmt: skip
+# The files that every worker takes from Git.
+COMMITTED = ("dvc.yaml", ".dvc/config", "requirements.txt")
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Where a stage runs if not here."""
+    """The work pool and the commit with which a stage runs."""
 
     pool: str
     revision: str
 
 
+@dataclass(frozen=True)
+class Order:
+    """A stage for a work pool; `limit` is in seconds."""
+
+    stage: str
+    where: Elsewhere
+    force: bool
+    limit: float
+
+
 def prepare(
     remote: dict[str, str], graph: dict[str, list[str]], wanted: set[str]
 ) -> dict[str, Elsewhere]:
-    """Return {stage: where it runs} of the `wanted` stages that `remote`, {verb or stage: work pool}, sends elsewhere.
+    """Return {stage: where it runs} for the `wanted` stages that a work pool runs.
 
-    Raises `UserError` where workers could not run them: unknown names, results that DVC does not keep, code or parameters
-    that are not committed, a commit that is not pushed, a pool that does not exist.
+    `remote` is {verb or stage: work pool}. Raises `UserError` if workers could not run the stages:
+    for unknown names, outputs that DVC does not keep, code or parameters that are not committed,
+    a commit that is not pushed, and an unknown pool.
     """
     known = {*graph, *(stage.partition("@")[0] for stage in graph)}
     if unknown := [name for name in remote if name not in known]:
         raise UserError(
             f"remote: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
-    pools = {
+    found = {
         stage: remote.get(stage, remote.get(stage.partition("@")[0], ""))
         for stage in graph
         if stage in wanted
     }
-    pools = {stage: pool for stage, pool in pools.items() if pool}
+    pools = {stage: pool for stage, pool in found.items() if pool}
     if not pools:
         return {}
     refuse_unready(list(pools))
@@ -97,50 +98,53 @@ def prepare(
 
 
 def refuse_unready(stages: list[str]) -> None:
-    """Raise `ValueError` naming what keeps these stages from running in another clone."""
+    """Raise `UserError` with the reason if these stages could not run in another clone."""
     files = set(COMMITTED)
     for stage in stages:
         read, uncached = read_files(stage)
         if uncached:
             raise UserError(
-                f"remote: {stage} has to run here, its output {', '.join(uncached)} is kept out of DVC's cache"
+                f"remote: {stage} must run here: DVC's cache does not keep its output "
+                f"{', '.join(uncached)}"
             )
         files |= set(read)
-    changed = git(
-        "status", "--porcelain", "--untracked-files=all", "--", *sorted(files)
-    ).splitlines()
+    changed = git("status", "--porcelain", "--untracked-files=all", "--", *sorted(files))
     if changed:
-        listed = "\n  ".join(changed)
+        listed = "\n  ".join(changed.splitlines())
         raise UserError(
-            f"workers see only what is committed, and this is not:\n  {listed}\ncommit and push it"
+            f"workers see only committed files, and these are not:\n  {listed}\n"
+            "commit and push them"
         )
     git("fetch", "--quiet", "origin")
     if not git("for-each-ref", "--contains", "HEAD", "refs/remotes/origin"):
+        commit = git("rev-parse", "--short", "HEAD")
         raise UserError(
-            f"workers cannot fetch commit {git('rev-parse', '--short', 'HEAD')}: origin does not have it; git push it"
+            f"workers cannot fetch commit {commit}: origin does not have it; git push it"
         )
 
 
 def deploy(client: SyncPrefectClient, pool: str) -> None:
-    """Have the deployment of this pool, and the automation that gives up its runs when their machine falls silent."""
+    """Create the deployment of a pool, and the automation that ends its lost runs."""
     try:
         found = client.read_work_pool(pool)
     except ObjectNotFound:
         raise UserError(
-            f"{client.api_url} has no work pool {pool}: start a worker, `make worker POOL={pool}` in its clone"
+            f"{client.api_url} has no work pool {pool}: "
+            f"start a worker, `make worker POOL={pool}` in its clone"
         ) from None
     if found.status != WorkPoolStatus.READY:
-        get_run_logger().warning(
-            "no worker of pool %s is online; its stages wait for one: make worker POOL=%s",
-            pool,
-            pool,
-        )
+        message = "no worker of pool %s is online; its stages wait for one: make worker POOL=%s"
+        get_run_logger().warning(message, pool, pool)
+    folder = {"directory": f"{{{{ ${FOLDER} }}}}"}
     deployment = client.create_deployment(
-        client.create_flow_from_name(FLOW), pool, work_pool_name=pool, entrypoint=ENTRYPOINT,
-        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": f"{{{{ ${FOLDER} }}}}"}}],
+        client.create_flow_from_name(FLOW),
+        pool,
+        work_pool_name=pool,
+        entrypoint=ENTRYPOINT,
+        pull_steps=[{"prefect.deployments.steps.set_working_directory": folder}],
         job_variables={"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}},
-    )  # fmt: skip
-    automation = silence(pool, deployment)
+    )
+    automation = make_automation(pool, deployment)
     before = client.read_automations_by_name(automation.name)
     if before:
         client.update_automation(before[0].id, automation)
@@ -148,15 +152,15 @@ def deploy(client: SyncPrefectClient, pool: str) -> None:
         client.create_automation(automation)
 
 
-def silence(pool: str, deployment: UUID) -> AutomationCore:
-    """Return Prefect's own recipe for machines that die: a run whose heartbeats stop is marked as crashed."""
+def make_automation(pool: str, deployment: UUID) -> AutomationCore:
+    """Return Prefect's automation that marks a run as crashed when its heartbeats stop."""
+    of_deployment = {"prefect.resource.id": f"prefect.deployment.{deployment}"}
+    message = f"no heartbeat for {SILENCE:.0f} seconds"
     return AutomationCore(
         name=f"{FLOW}/{pool}: crashed when silent",
         trigger=EventTrigger(
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=ResourceSpecification(
-                {"prefect.resource.id": f"prefect.deployment.{deployment}"}
-            ),
+            match_related=ResourceSpecification(of_deployment),
             after={"prefect.flow-run.heartbeat"},
             expect={f"prefect.flow-run.{name}" for name in ("heartbeat", *ENDS)},
             for_each={"prefect.resource.id"},
@@ -164,95 +168,116 @@ def silence(pool: str, deployment: UUID) -> AutomationCore:
             threshold=1,
             within=timedelta(seconds=SILENCE),
         ),
-        actions=[
-            ChangeFlowRunState(
-                state=StateType.CRASHED, message=f"no sign of life for {SILENCE:.0f} seconds"
-            )
-        ],
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
     )
 
 
-def run(
-    stage: str, where: Elsewhere, force: bool, limit: float, on_line: Callable[[str], None]
-) -> State:
-    """Have a stage done by a worker, unless DVC's remote has its outputs, and take them."""
-    if not force:
-        state = take(stage, limit)
+def run(order: Order, on_line: Callable[[str], None]) -> State:
+    """Let a worker run a stage, unless DVC's remote has its outputs, and take the outputs."""
+    stage, pool = order.stage, order.where.pool
+    if not order.force:
+        state = take(stage, order.limit)
         if state.is_completed():
             return state
     inputs, pointers = read_inputs(stage)
-    if inputs and (why := trouble(*hear(dvc("push", *inputs), on_line, limit))):
-        name = "Unavailable" if PASSING.search(why) else None
-        return Failed(
-            name=name,
-            message=f"{stage} failed: its inputs could not be pushed to DVC's remote: {why}",
-        )
+    push = dvc_command("push", *inputs)
+    if inputs and (why := find_trouble(*run_command(push, on_line, order.limit))):
+        message = f"{stage} failed: its inputs could not be pushed to DVC's remote: {why}"
+        return Failed(name=name_failure(why), message=message)
     parameters = {
         "name": stage,
-        "revision": where.revision,
+        "revision": order.where.revision,
         "inputs": inputs,
         "pointers": pointers,
-        "force": force,
+        "force": order.force,
     }
-    there = run_deployment(
-        f"{FLOW}/{where.pool}", parameters=parameters, flow_run_name=stage, timeout=0
-    )
-    get_run_logger().info("%s goes to pool %s as flow run %s", stage, where.pool, there.id)
-    state = follow(there, limit, on_line)
+    there = run_deployment(f"{FLOW}/{pool}", parameters=parameters, flow_run_name=stage, timeout=0)
+    get_run_logger().info("%s goes to pool %s as flow run %s", stage, pool, there.id)
+    state = follow(there, order.limit, on_line)
     if not state.is_completed():
-        return as_here(stage, where.pool, state)
-    taken = take(stage, limit)
+        return translate_state(stage, pool, state)
+    taken = take(stage, order.limit)
     if taken.is_completed():
-        return Completed(name=state.name, message=f"{state.message} in pool {where.pool}")
-    why = f"nothing in DVC's remote fits what the stage reads here now; did files change meanwhile? {taken.message}"
-    return Failed(
-        name=taken.name, message=f"{stage} failed: it ran in pool {where.pool}, but {why}"
+        return Completed(name=state.name, message=f"{state.message} in pool {pool}")
+    why = (
+        "DVC's remote has no outputs for what the stage reads here now; "
+        f"did files change meanwhile? {taken.message}"
     )
+    message = f"{stage} failed: it ran in pool {pool}, but {why}"
+    return Failed(name=taken.name, message=message)
 
 
 def take(stage: str, limit: float) -> State:
-    """Have DVC check out the outputs that its remote has for what the stage reads now; fail where it has none."""
-    # DVC runs commands by the user's shell: with this one a stage that cannot be taken fails, instead of running here.
-    status, lines = hear(
-        dvc("repro", "--pull", "--single-item", stage), lambda line: None, limit, {"SHELL": "false"}
-    )
-    return judge(stage, status, lines)
+    """Check out the outputs that DVC's remote has for the stage; fail if it has none."""
+    # DVC runs commands by the user's shell. With this shell a stage that is not in the remote
+    # fails, instead of running here.
+    shell = {"SHELL": "false"}
+    pull = dvc_command("repro", "--pull", "--single-item", stage)
+    return dvc_outcome(stage, *run_command(pull, lambda line: None, limit, shell))
+
+
+@dataclass
+class Watch:
+    """Why a run is cancelled: a worker does not start it, its time limit, or an interrupt."""
+
+    state: State
+    limit: float
+    since: float = field(default_factory=time.monotonic)
+
+    def note(self, state: State) -> None:
+        """Remember the latest state of the run and its time."""
+        if state.id != self.state.id:
+            self.state, self.since = state, time.monotonic()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Return whether a worker took the run and did not start it."""
+        return self.state.is_pending() and time.monotonic() - self.since > START
+
+    @property
+    def is_late(self) -> bool:
+        """Return whether the run is past its time limit."""
+        return self.state.is_running() and time.monotonic() - self.since > self.limit
 
 
 def follow(there: FlowRun, limit: float, on_line: Callable[[str], None]) -> State:
-    """Pass on the lines of a flow run until it ends, and return its last state; an interrupt or the time limit cancels it."""
-    log = get_run_logger()
+    """Pass on the lines of a flow run until it ends, and return its last state.
+
+    An interrupt or the time limit cancels the run. Raises `EndedError` then.
+    """
     seen: dict[UUID, datetime] = {}
-    state, since, why = there.state, time.monotonic(), ""
+    watch = Watch(there.state, limit)
     with get_client(sync_client=True) as client:
-        while not why:
+        while True:
             try:
-                found = client.read_flow_run(there.id).state
-                if found.is_final():
-                    ending(POLL)  # its last lines come a little later
-                for line in new_lines(client, there.id, seen):
+                state = client.read_flow_run(there.id).state
+                if state.is_final():
+                    wait_for_end(POLL)  # its last lines come a little later
+                for line in read_new_lines(client, there.id, seen):
                     on_line(line)
-                if found.is_final():
-                    return found
-                if found.id != state.id:
-                    state, since = found, time.monotonic()
+                if state.is_final():
+                    return state
+                watch.note(state)
             except httpx.HTTPError as error:
-                log.warning("Prefect's server does not answer: %s", error)
-            if state.is_pending() and time.monotonic() - since > START:
+                get_run_logger().warning("Prefect's server does not answer: %s", error)
+            why = f"ended after its time limit of {limit:g} seconds" if watch.is_late else ""
+            why = "ended by an interrupt" if wait_for_end(POLL) else why
+            if why or watch.is_stuck:
                 client.set_flow_run_state(there.id, Cancelling())
-                return Crashed(
-                    message=f"it took the run and did not start it within {START:.0f} seconds"
-                )
-            if state.is_running() and time.monotonic() - since > limit:
-                why = f"ended after its time limit of {limit:g} seconds"
-            if ending(POLL):
-                why = "ended by an interrupt"
-        client.set_flow_run_state(there.id, Cancelling())
-    raise EndedError(why)
+            if why:
+                raise EndedError(why)
+            if watch.is_stuck:
+                message = f"it took the run and did not start it within {START:.0f} seconds"
+                return Crashed(message=message)
 
 
-def new_lines(client: SyncPrefectClient, run: UUID, seen: dict[UUID, datetime]) -> Iterator[str]:
-    """Return what a flow run itself logged since the last call; processes send in bundles, so older ones can come late."""
+def read_new_lines(
+    client: SyncPrefectClient, run: UUID, seen: dict[UUID, datetime]
+) -> Iterator[str]:
+    """Yield the lines of a flow run's stage since the last call.
+
+    Processes send their lines in batches, so older lines can come late.
+    """
     after = max(seen.values()) - LATE if seen else None
     wanted = LogFilter(
         flow_run_id=LogFilterFlowRunId(any_=[run]), timestamp=LogFilterTimestamp(after_=after)
@@ -267,13 +292,11 @@ def new_lines(client: SyncPrefectClient, run: UUID, seen: dict[UUID, datetime]) 
             return
 
 
-def as_here(stage: str, pool: str, state: State) -> State:
-    """Return the state of a worker's run that did not complete as one that happened here."""
+def translate_state(stage: str, pool: str, state: State) -> State:
+    """Return a worker's failed state as the state of the stage's task run here."""
     if state.is_crashed():
-        return Failed(
-            name="Unavailable",
-            message=f"{stage} failed: its worker in pool {pool} was lost: {state.message}",
-        )
+        message = f"{stage} failed: its worker in pool {pool} was lost: {state.message}"
+        return Failed(name="Unavailable", message=message)
     if state.is_cancelled():
         return Failed(name="Ended", message=f"{stage} was cancelled in pool {pool}")
     return Failed(name=state.name, message=state.message)

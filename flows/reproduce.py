@@ -1,7 +1,14 @@
-"""One DVC stage as one Prefect task run: the verb is the task, the stage names its run.
+"""Run one DVC stage as one Prefect task run. The verb is the task, the stage names the run.
 
-The state says what happened: Completed, Skipped (nothing it depends on changed), Cached (taken from DVC's run cache),
-Failed, Unavailable (a lock or the network; tried again), Ended (time limit or interrupt), NotRun (what it needs failed).
+States of a task run:
+
+    Completed    the stage ran
+    Skipped      none of its dependencies changed
+    Cached       its outputs came from DVC's run cache
+    Failed       the stage failed
+    Unavailable  it met a lock or a network failure, and is tried again
+    Ended        it was ended by its time limit or an interrupt
+    NotRun       a stage that it needs failed
 """
 
 import os
@@ -20,32 +27,30 @@ from prefect.utilities.annotations import opaque
 from flows import remote
 from flows.artifacts import Progress
 from flows.process import EndedError
-from flows.stage_outcome import dvc, hear, judge
+from flows.stage_outcome import dvc_command, dvc_outcome, run_command
+
+WORKERS = "PIPELINE_WORKERS"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How Prefect treats the stages of one verb."""
+    """How Prefect runs the stages of one verb."""
 
-    delays: tuple[float, ...] = (
-        5,
-        20,
-        60,
-    )  # seconds before each new try, where the reason may pass by itself
-    limit: float = 6 * 3600  # seconds one stage may take
-    at_once: int | None = None  # how many may run side by side; PIPELINE_WORKERS_<VERB> goes first
+    # Seconds before each new try after a failure that may pass.
+    delays: tuple[float, ...] = (5, 20, 60)
+    # Seconds that one stage may take.
+    limit: float = 6 * 3600
+    # How many stages may run at once; the variable PIPELINE_WORKERS_<VERB> overrides it.
+    at_once: int | None = None
 
 
-SETTINGS = {
-    "train": Settings(limit=72 * 3600),
-    "explain": Settings(limit=3600),
-}  # a verb that is not listed takes the defaults
-WORKERS = "PIPELINE_WORKERS"
+# Verbs that are not listed have the defaults.
+SETTINGS = {"train": Settings(limit=72 * 3600), "explain": Settings(limit=3600)}
 
 
 @dataclass
 class Plan:
-    """What the task runs of one flow run share."""
+    """What the task runs of one flow run have in common."""
 
     graph: dict[str, list[str]]
     stale: set[str]
@@ -58,7 +63,7 @@ class Plan:
 
     @contextmanager
     def slot(self, verb: str) -> Iterator[None]:
-        """Wait until one more stage of this verb, and one more stage at all, may run."""
+        """Wait for a slot of this verb, and for one of the whole run."""
         with ExitStack() as stack:
             for name in (verb, ""):
                 if name in self.slots:
@@ -67,26 +72,35 @@ class Plan:
 
 
 def submit(plan: Plan) -> dict[str, State]:
-    """Run every stage of the plan after those it needs, side by side where possible; return the final states."""
-    plan.slots = slots({stage.partition("@")[0] for stage in plan.graph})
+    """Run every stage of the plan after the stages that it needs; return the final states."""
+    plan.slots = make_slots({verb_of(stage) for stage in plan.graph})
     for stage, needed in plan.graph.items():
-        verb = stage.partition("@")[0]
-        delays = SETTINGS.get(verb, Settings()).delays
+        delays = find_settings(stage).delays
         named = reproduce.with_options(
-            name=verb, task_run_name=stage, retries=len(delays), retry_delay_seconds=list(delays)
+            name=verb_of(stage),
+            task_run_name=stage,
+            retries=len(delays),
+            retry_delay_seconds=list(delays),
         )
-        plan.futures[stage] = named.submit(
-            stage,
-            opaque(plan),
-            wait_for=[allow_failure(plan.futures[name]) for name in needed if name in plan.futures],
-        )
+        before = [allow_failure(plan.futures[name]) for name in needed if name in plan.futures]
+        plan.futures[stage] = named.submit(stage, opaque(plan), wait_for=before)
     for future in plan.futures.values():
         future.wait()
     return {stage: future.state for stage, future in plan.futures.items()}
 
 
+def verb_of(stage: str) -> str:
+    """Return the verb of a stage: `train` of `train@cnn_a`."""
+    return stage.partition("@")[0]
+
+
+def find_settings(stage: str) -> Settings:
+    """Return the settings of a stage's verb."""
+    return SETTINGS.get(verb_of(stage), Settings())
+
+
 def conclude(states: dict[str, State]) -> State:
-    """Return the state of the whole run: which stages failed and why, which did not run because of it."""
+    """Return the state of the whole run: the failures and their reasons, and the stages not run."""
     if not states:
         return Completed(name="Unchanged", message="nothing changed")
     not_run = [stage for stage, state in states.items() if state.name == "NotRun"]
@@ -97,26 +111,20 @@ def conclude(states: dict[str, State]) -> State:
     ]
     if failures:
         because = [f"not run because of it: {', '.join(not_run)}"] if not_run else []
-        return Failed(
-            message="\n".join(
-                [*failures, *because, "what is finished is kept: run again to go on from here"]
-            )
-        )
+        kept = "finished stages are kept: run again to continue from here"
+        return Failed(message="\n".join([*failures, *because, kept]))
     ran = [stage for stage, state in states.items() if state.name != "Skipped"]
-    return Completed(
-        message=f"{len(ran)} of {len(states)} stages ran: {', '.join(ran)}"
-        if ran
-        else "nothing changed"
-    )
+    if not ran:
+        return Completed(message="nothing changed")
+    return Completed(message=f"{len(ran)} of {len(states)} stages ran: {', '.join(ran)}")
 
 
-def slots(verbs: set[str]) -> dict[str, threading.Semaphore]:
-    """Return how many stages may run at once, of each verb that has a limit, and under "" of all."""
-    limits = {"": os.environ.get(WORKERS, "2")}
-    limits |= {
-        verb: os.environ.get(f"{WORKERS}_{verb.upper()}", SETTINGS.get(verb, Settings()).at_once)
-        for verb in verbs
-    }
+def make_slots(verbs: set[str]) -> dict[str, threading.Semaphore]:
+    """Return a semaphore for each verb with a limit, and under "" one for all stages."""
+    limits: dict[str, str | int | None] = {"": os.environ.get(WORKERS, "2")}
+    for verb in verbs:
+        own = os.environ.get(f"{WORKERS}_{verb.upper()}")
+        limits[verb] = own or find_settings(verb).at_once
     return {verb: threading.Semaphore(int(limit)) for verb, limit in limits.items() if limit}
 
 
@@ -126,7 +134,7 @@ def slots(verbs: set[str]) -> dict[str, threading.Semaphore]:
     retry_condition_fn=lambda task, run, state: state.name == "Unavailable",
 )
 def reproduce(stage: str, plan: Plan) -> State:
-    """Let DVC bring one stage up to date; its lines go to the log."""
+    """Bring one stage up to date by DVC, and log its lines."""
     lacking = [
         name
         for name in plan.graph[stage]
@@ -137,18 +145,18 @@ def reproduce(stage: str, plan: Plan) -> State:
     if not (plan.force or stage in plan.stale):
         return Completed(name="Skipped", message="nothing it depends on changed")
     where = plan.elsewhere.get(stage)
-    with nullcontext() if where else plan.slot(stage.partition("@")[0]):
+    with nullcontext() if where else plan.slot(verb_of(stage)):
         started = time.monotonic()
-        state = run(stage, plan, where)
+        state = run_stage(stage, plan, where)
         plan.seconds[stage] = time.monotonic() - started
     return state
 
 
-def run(stage: str, plan: Plan, where: remote.Elsewhere | None) -> State:
-    """Run `dvc repro` for one stage, here or elsewhere, and tell by its words what happened."""
+def run_stage(stage: str, plan: Plan, where: remote.Elsewhere | None) -> State:
+    """Run `dvc repro` for one stage, here or at a worker, and return its state."""
     log = get_run_logger()
     progress = Progress(stage)
-    limit = plan.limit or SETTINGS.get(stage.partition("@")[0], Settings()).limit
+    limit = plan.limit or find_settings(stage).limit
 
     def show(line: str) -> None:
         log.info(line)
@@ -156,14 +164,9 @@ def run(stage: str, plan: Plan, where: remote.Elsewhere | None) -> State:
 
     try:
         if where:
-            return remote.run(stage, where, plan.force, limit, show)
-        return judge(
-            stage,
-            *hear(
-                dvc("repro", "--single-item", *(["--force"] if plan.force else []), stage),
-                show,
-                limit,
-            ),
-        )
+            return remote.run(remote.Order(stage, where, plan.force, limit), show)
+        force = ["--force"] if plan.force else []
+        command = dvc_command("repro", "--single-item", *force, stage)
+        return dvc_outcome(stage, *run_command(command, show, limit))
     except EndedError as error:
         return Failed(name="Ended", message=f"{stage} was {error}")

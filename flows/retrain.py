@@ -1,11 +1,12 @@
-"""Bring the images up to date and reproduce what is stale: one Prefect task run per DVC stage, side by side.
+"""Bring the images up to date, and reproduce what is stale: one Prefect task run per DVC stage.
 
-`python -m flows.retrain` runs it once (`make run`). DVC decides what is stale; Prefect runs it, watches and tells.
-`PIPELINE_WORKERS` (2) is how many stages may run at once.
+`python -m flows.retrain` (`make run`) does it once. DVC decides which stages are stale. Prefect
+runs them side by side and shows their progress. `PIPELINE_WORKERS` (2) limits how many run at once.
 """
 
 import argparse
 import sys
+from dataclasses import dataclass
 from typing import Literal
 
 from prefect import flow
@@ -15,21 +16,33 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import artifacts, import_images
 from flows.graph import downstream, read_graph, read_status, upstream
 from flows.links import mend_links
-from flows.process import EndedError, ended_together
+from flows.process import EndedError, end_together
 from flows.project_lock import OverlapError, hold_lock
 from flows.publish import publish as publish_results
 from flows.remote import prepare
 from flows.reproduce import Plan, conclude, submit
-from flows.server import connected
-from flows.store import forget_lost_registry, open_store, tell_away
+from flows.server import connect
+from flows.store import forget_lost_registry, open_store, warn_if_away
 from tasks.errors import UserError, exit_with_message
 from tasks.params.whole import load_params
 from tasks.tracking.store import make_places_relative
 
 
-# The pool holds a thread for every stage; how many of them work is a matter of slots (flows/reproduce.py).
+@dataclass(frozen=True)
+class Options:
+    """The parameters of a run, see `retrain`."""
+
+    update: bool
+    force: bool
+    publish: bool
+    stages: list[str]
+    time_limit: float | None
+    remote: dict[str, str]
+
+
+# The pool has a thread for each stage; slots limit how many work at once (flows/reproduce.py).
 @flow(name="retrain", task_runner=ThreadPoolTaskRunner(), persist_result=False)
-def retrain(
+def retrain(  # noqa: PLR0913, PLR0917 -- Prefect's page has a field for each parameter
     update: bool = True,
     force: bool = False,
     publish: bool = False,
@@ -40,128 +53,114 @@ def retrain(
 ) -> State:
     """Update the images, reproduce what is stale, and publish if asked.
 
-    When nothing changed the run says so and ends. When a stage fails, those that do not need it still finish, and
-    the next run goes on from there.
+    When a stage fails, the stages that do not need it still finish. The next run continues there.
 
     Args:
-        update: Ask the source of the images for changes first; a folder tracked by `dvc add` records its changes.
-        force: Run stages even where nothing changed.
-        publish: At the end push to DVC's remote, commit dvc.lock and data/raw.dvc on the branch that is checked out, push it.
-        stages: Only these stages and what they need, such as `train@cnn_a`; all when empty.
-        time_limit: Seconds that any one stage may take; empty takes the limits in flows/reproduce.py.
-        overlap: What to do while another run is at work in the same folder: wait for it, or refuse.
-        remote: Which stages workers of which Prefect work pool run, by verb or stage, such as {"train": "gpu"}.
+        update: First check the source of the images for changes. In a folder that `dvc add`
+            tracks, record the changes.
+        force: Run stages even if nothing changed.
+        publish: At the end push to DVC's remote, commit dvc.lock and data/raw.dvc on the current
+            branch, and push the branch.
+        stages: Run only these stages and those that they need, such as `train@cnn_a`. Empty runs
+            all.
+        time_limit: Seconds that any one stage may take. Empty takes the limits of
+            flows/reproduce.py.
+        overlap: Wait while another run is at work in the same folder, or refuse.
+        remote: The stages that workers of a Prefect work pool run, by verb or stage, such as
+            {"train": "gpu"}.
     """
+    options = Options(update, force, publish, stages or [], time_limit, remote or {})
     try:
-        with hold_lock(overlap), ended_together():
-            return work(update, force, publish, stages or [], time_limit, remote or {})
+        with hold_lock(overlap), end_together():
+            return run_stages(options)
     except OverlapError as error:
         return Cancelled(name="Refused", message=str(error))
     except (UserError, EndedError) as error:
         return Failed(message=str(error))
 
 
-def work(
-    update: bool,
-    force: bool,
-    publish: bool,
-    stages: list[str],
-    time_limit: float | None,
-    remote: dict[str, str],
-) -> State:
-    """Do what `retrain` promises; nobody else is at work in this folder."""
+def run_stages(options: Options) -> State:
+    """Do what `retrain` promises; the caller holds the lock of this folder."""
     load_params()
     make_places_relative()
     mend_links()
-    away = tell_away()
-    images = import_images.update() if update else ""
+    is_away = warn_if_away()
+    images = import_images.update_images() if options.update else ""
     forget_lost_registry()
     changed = read_status()
     states: dict[str, State] = {}
-    if changed or force or stages:
-        graph = read_graph()
-        wanted = upstream(stages or list(graph), graph)
-        plan = Plan(
-            {stage: graph[stage] for stage in graph if stage in wanted},
-            downstream(set(changed), graph),
-            force,
-            time_limit,
-        )
-        if force or wanted & plan.stale:
-            plan.elsewhere = prepare(remote, graph, wanted if force else wanted & plan.stale)
-            if not away:
-                open_store()
+    if changed or options.force or options.stages:
+        plan = make_plan(options, changed)
+        if (plan.force or plan.stale.intersection(plan.graph)) and not is_away:
+            open_store()
         states = submit(plan)
-        artifacts.tell(states, plan.seconds, changed, images)
-    if publish and all(state.is_completed() for state in states.values()):
+        artifacts.record_run(states, plan.seconds, changed, images)
+    if options.publish and all(state.is_completed() for state in states.values()):
         states["publish"] = publish_results(return_state=True)
     return conclude(states)
 
 
+def make_plan(options: Options, changed: dict[str, list]) -> Plan:
+    """Return the stages of a run, those of them that are stale, and where each one runs."""
+    graph = read_graph()
+    wanted = upstream(options.stages or list(graph), graph)
+    stale = downstream(set(changed), graph)
+    plan = Plan(
+        {stage: graph[stage] for stage in graph if stage in wanted},
+        stale,
+        options.force,
+        options.time_limit,
+    )
+    to_run = wanted if options.force else wanted & stale
+    if to_run:
+        plan.elsewhere = prepare(options.remote, graph, to_run)
+    return plan
+
+
 def main() -> None:
-    """Run the flow once and print where everything is."""
-    arguments = parse()
+    """Run the flow once, and print where the results are."""
+    arguments = parse_arguments()
     try:
         with exit_with_message():
-            load_params()  # the most frequent mistake, told before a server starts
-            with connected():
+            load_params()  # the most frequent mistake is reported before a server starts
+            with connect():
                 state = retrain(**arguments, return_state=True)
     except KeyboardInterrupt:
-        print(
-            "\ninterrupted; what is finished is kept: run again to go on from here", file=sys.stderr
-        )
+        print("\ninterrupted; finished stages are kept: run again to continue", file=sys.stderr)
         sys.exit(130)
     if not state.is_completed():
         sys.exit(f"\nerror: {state.message}")
     print(f"\n{artifacts.REPORT.read_text() if artifacts.REPORT.exists() else ''}\n{state.message}")
-    for what, where in artifacts.places().items():
+    for what, where in artifacts.find_results().items():
         print(f"{what:>17}: {where}")
 
 
-def parse() -> dict[str, object]:
-    """Return the parameters of the flow that the command line names."""
+def parse_arguments() -> dict[str, object]:
+    """Return the parameters of the flow from the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.retrain", description="Update the images and reproduce what is stale."
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--update",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="ask the source of the images first",
+        help="first check the source of the images for changes",
     )
-    parser.add_argument(
-        "--force", action="store_true", help="run stages even where nothing changed"
-    )
-    parser.add_argument(
-        "--publish", action="store_true", help="dvc push, commit the pointers, git push"
-    )
-    parser.add_argument(
-        "--stages",
-        nargs="+",
-        metavar="STAGE",
-        help="only these and what they need, such as train@cnn_a",
-    )
-    parser.add_argument(
-        "--time-limit", type=float, metavar="SECONDS", help="how long any one stage may take"
-    )
-    parser.add_argument(
-        "--overlap",
-        choices=("wait", "refuse"),
-        default="wait",
-        help="while another run is at work here",
-    )
-    parser.add_argument(
-        "--remote",
-        nargs="+",
-        type=pair,
-        metavar="VERB=POOL",
-        help="what workers of a Prefect work pool run, such as train=gpu",
-    )
+    add("--force", action="store_true", help="run stages even if nothing changed")
+    add("--publish", action="store_true", help="dvc push, commit the pointers, git push")
+    stages = "only these stages and those that they need, such as train@cnn_a"
+    add("--stages", nargs="+", metavar="STAGE", help=stages)
+    add("--time-limit", type=float, metavar="SECONDS", help="time that any one stage may take")
+    overlap = "what to do while another run is at work here (default: wait)"
+    add("--overlap", choices=("wait", "refuse"), default="wait", help=overlap)
+    remote = "stages that workers of a Prefect work pool run, such as train=gpu"
+    add("--remote", nargs="+", type=read_pair, metavar="VERB=POOL", help=remote)
     arguments = vars(parser.parse_args())
     return arguments | {"remote": dict(arguments["remote"] or [])}
 
 
-def pair(text: str) -> tuple[str, str]:
+def read_pair(text: str) -> tuple[str, str]:
     """Return the two sides of VERB=POOL."""
     name, _, pool = text.partition("=")
     if not name or not pool:

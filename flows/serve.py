@@ -1,103 +1,122 @@
-"""What has to stay: the Prefect server, the deployments of prefect.yaml and a worker; or the pages of Prefect and MLflow.
+"""Start the permanent processes: the Prefect server, its schedules and a worker, or the web pages.
 
-`python -m flows.serve` (`make serve`) runs schedules until it is interrupted; with PREFECT_API_URL set, as to a team's
-server, it starts the worker alone. `python -m flows.serve pages` (`make ui`) only shows what is recorded.
-`python -m flows.serve worker POOL` (`make worker POOL=gpu`) runs stages of other machines' runs in this clone.
+    python -m flows.serve              runs the schedules of prefect.yaml (`make serve`)
+    python -m flows.serve pages        shows the pages of Prefect and MLflow (`make ui`)
+    python -m flows.serve worker POOL  runs stages of other machines here (`make worker POOL=gpu`)
+
+With PREFECT_API_URL set, as to a team's server, no Prefect server is started here.
 """
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-
-import httpx
 
 from flows.process import Keeper, environment, start
 from flows.remote import FOLDER
-from flows.server import HOME, answers, configured, launch, refuse_newer_records
+from flows.server import HOME, configured_address, is_answering, launch, refuse_newer_records
 from flows.store import refuse_newer_store
 from tasks import machine
 from tasks.errors import UserError, exit_with_message
 from tasks.tracking import servers, store
 
 POOL = "images"  # as in prefect.yaml
-MLFLOW = 5000  # the port; the next free one where it is taken
+HOST, PORT = "127.0.0.1", 4200  # of HOME
+MLFLOW_PORT = 5000  # or the next free one
 PREFECT = [sys.executable, "-m", "prefect"]
 
 
 def serve() -> Keeper:
-    """Have a server, deploy what prefect.yaml says, and return the worker. Raises `UserError` when one does not start."""
-    address = have_server()
+    """Ensure a server, create the deployments of prefect.yaml, and return a worker.
+
+    Raises `UserError` if one of them does not start.
+    """
+    address = ensure_server()
     variables = {"PREFECT_API_URL": address}
-    for command in (
-        [*PREFECT, "--no-prompt", "work-pool", "create", POOL, "--type", "process", "--overwrite"],
-        [*PREFECT, "--no-prompt", "deploy", "--all"],
+    for words in (
+        f"--no-prompt work-pool create {POOL} --type process --overwrite",
+        "--no-prompt deploy --all",
     ):
         done = subprocess.run(
-            command, env=environment() | variables, capture_output=True, text=True, check=False
+            [*PREFECT, *words.split()],
+            env=environment() | variables,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
-            raise UserError(f"{' '.join(command[3:])} failed:\n{done.stdout}{done.stderr}")
-    print(f"schedules of prefect.yaml are on; runs: {address.removesuffix('/api')}", flush=True)
-    return start([*PREFECT, "worker", "start", "--pool", POOL, "--type", "process"], variables)
+            raise UserError(f"prefect {words} failed:\n{done.stdout}{done.stderr}")
+    runs = address.removesuffix("/api")
+    print(f"the schedules of prefect.yaml are active; runs: {runs}", flush=True)
+    return start_worker(POOL, variables)
 
 
-def pages() -> Keeper:
-    """Have Prefect's pages, and return the server of MLflow's."""
+def show_pages() -> Keeper:
+    """Ensure the pages of Prefect, and return the server of MLflow's pages."""
     refuse_newer_store()
-    address, port = have_server(), servers.free_port("127.0.0.1", MLFLOW)
-    print(f"Prefect: {address.removesuffix('/api')}\n MLflow: http://127.0.0.1:{port}", flush=True)
-    if port != MLFLOW:
-        print(f"(port {MLFLOW} is taken by {servers.who_listens(MLFLOW)})", flush=True)
+    address, port = ensure_server(), servers.free_port(HOST, MLFLOW_PORT)
+    print(f"Prefect: {address.removesuffix('/api')}\n MLflow: http://{HOST}:{port}", flush=True)
+    if port != MLFLOW_PORT:
+        print(f"(port {MLFLOW_PORT} is taken by {servers.who_listens(MLFLOW_PORT)})", flush=True)
     store.make_places_relative()
-    root = store.ARTIFACTS.resolve().as_uri()
-    options = [
-        "--backend-store-uri",
-        store.find_uri(),
-        "--default-artifact-root",
-        root,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    return start([sys.executable, "-m", "mlflow", "server", *options])
+    command = [sys.executable, *f"-m mlflow server --host {HOST} --port {port}".split()]
+    command += ["--backend-store-uri", store.find_uri()]
+    return start([*command, "--default-artifact-root", store.ARTIFACTS.resolve().as_uri()])
 
 
-def worker(pool: str) -> Keeper:
-    """Return a worker of a pool for this clone, one stage at a time. Raises `UserError` where no server is known."""
-    address = configured()
-    if not address and not answers(HOME):
+def run_worker(pool: str) -> Keeper:
+    """Return a worker of a pool for this clone, which runs one stage at a time.
+
+    Raises `UserError` if no server is known.
+    """
+    address = configured_address()
+    if not address and not is_answering(HOME):
         raise UserError(
-            "which Prefect server has the work pool? export PREFECT_API_URL=http://<driver or server>:4200/api"
+            "which Prefect server has the work pool? "
+            f"export PREFECT_API_URL=http://<driver or server>:{PORT}/api"
         )
     variables = {"PREFECT_API_URL": address or HOME, FOLDER: str(Path.cwd())}
-    return start(
-        [*PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--limit", "1"],
-        variables,
-    )
+    return start_worker(pool, variables, "--limit", "1")
 
 
-def have_server() -> str:
-    """Return the address of the configured server, or of one on this machine, started here unless it runs already."""
-    address = configured()
-    if not address and not answers(HOME):
-        host, port = httpx.URL(HOME).host, httpx.URL(HOME).port
-        servers.hold_port(
-            host, port, "have a Prefect server at another place and set PREFECT_API_URL"
-        ).close()
+def start_worker(pool: str, variables: dict[str, str], *options: str) -> Keeper:
+    """Start a worker of a Prefect work pool."""
+    words = f"worker start --pool {pool} --type process".split()
+    return start([*PREFECT, *words, *options], variables)
+
+
+def ensure_server() -> str:
+    """Return the address of the configured server, or of one on this machine.
+
+    The server on this machine is started here unless it runs.
+    """
+    address = configured_address()
+    if not address and not is_answering(HOME):
+        remedy = "start a Prefect server elsewhere and set PREFECT_API_URL"
+        servers.hold_port(HOST, PORT, remedy).close()
         refuse_newer_records()
-        launch([*PREFECT, "server", "start", "--host", host, "--port", str(port)], HOME)
+        launch([*PREFECT, *f"server start --host {HOST} --port {PORT}".split()], HOME)
     return address or HOME
 
 
+COMMANDS: dict[str, Callable[..., Keeper]] = {
+    "schedules": serve,
+    "pages": show_pages,
+    "worker": run_worker,
+}
+
+
 def main() -> None:
-    """Show the lines of what was started until it ends; then end with its status, so that a supervisor starts it again."""
+    """Start the processes, show their lines, and end with their exit status.
+
+    A supervisor that restarts failed services can then start this one again.
+    """
     try:
         what, *names = sys.argv[1:] or ["schedules"]
-        machine.tell(print)
+        machine.report_ignored(print)
         with exit_with_message():
-            keeper = {"schedules": serve, "pages": pages, "worker": worker}[what](*names)
-        for line in keeper.process.stdout:
+            keeper = COMMANDS[what](*names)
+        for line in keeper.lines:
             print(line, end="", flush=True)
         sys.exit(keeper.process.wait())
     except KeyboardInterrupt:

@@ -1,41 +1,51 @@
-"""Run a command and tell by its exit status and words what happened: done, from the cache, failed, or worth another try."""
+"""Run a command, and read the outcome from its exit status and its output.
+
+A stage ran, came from the cache, failed, or failed for a reason that may pass.
+"""
 
 import re
 import sys
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 from prefect.states import Completed, Failed, State
 
-from flows.process import stream
+from flows.process import NOTHING, stream
 
-# What passes by itself and is worth another try; a stage's own verdict is not.
+# Failures that may pass by themselves, so that another try is worth it.
 PASSING = re.compile(
-    r"unable to acquire lock|is busy, it is being blocked|database is locked|connection (error|reset|refused|timed out)|"
-    r"temporar(y|ily) (failure|unavailable)|name resolution|timed? ?out|too many requests|service unavailable",
+    r"unable to acquire lock|is busy, it is being blocked|database is locked|"
+    r"connection (error|reset|refused|timed out)|temporar(y|ily) (failure|unavailable)|"
+    r"name resolution|timed? ?out|too many requests|service unavailable",
     re.IGNORECASE,
 )
 SKIPPED = re.compile(r"^Stage '.*' didn't change, skipping$", re.MULTILINE)
 CACHED = re.compile(r"^Stage '.*' is cached - skipping run", re.MULTILINE)
 DVC_HINTS = (
-    "To track the changes with git", "To enable auto staging", "Use `dvc push`", "\tgit add ", "\tdvc config ",
+    "To track the changes with git",
+    "To enable auto staging",
+    "Use `dvc push`",
+    "\tgit add ",
+    "\tdvc config ",
     "Having any troubles?",
-)  # fmt: skip
+)
 DVC_CHATTER = ("ERROR: failed to reproduce", "Running stage", "> ", *DVC_HINTS)
 
 
-def dvc(*words: str) -> list[str]:
-    """Return a command of DVC that waits where another `dvc` is at work."""
+def dvc_command(*words: str) -> list[str]:
+    """Return a command of DVC that waits while another `dvc` is at work."""
     return [sys.executable, "-m", "dvc", "--wait-for-lock", *words]
 
 
-def hear(
+def run_command(
     command: list[str],
     show: Callable[[str], None],
     limit: float | None = None,
-    variables: Mapping[str, str] = MappingProxyType({}),
+    variables: Mapping[str, str] = NOTHING,
 ) -> tuple[int, list[str]]:
-    """Run a command as `stream` does, show the lines that a person wants to see, and return its exit status and all lines."""
+    """Run a command as `stream` does, and return its exit status and all of its lines.
+
+    `show` gets the lines that a person wants to see: no blank lines, and no hints of DVC.
+    """
     lines: list[str] = []
 
     def on_line(line: str) -> None:
@@ -46,13 +56,11 @@ def hear(
     return stream(command, on_line, limit, variables), lines
 
 
-def judge(stage: str, status: int, lines: list[str]) -> State:
-    """Return the state that the exit status and the words of `dvc repro` amount to."""
+def dvc_outcome(stage: str, status: int, lines: list[str]) -> State:
+    """Return the state of a stage, from the exit status and the lines of `dvc repro`."""
     if status != 0:
-        why = reason(lines)
-        return Failed(
-            name="Unavailable" if PASSING.search(why) else None, message=f"{stage} failed: {why}"
-        )
+        why = find_reason(lines)
+        return Failed(name=name_failure(why), message=f"{stage} failed: {why}")
     text = "\n".join(lines)
     if SKIPPED.search(text):
         return Completed(name="Skipped", message="nothing it depends on changed")
@@ -61,18 +69,27 @@ def judge(stage: str, status: int, lines: list[str]) -> State:
     return Completed(message="done")
 
 
-def trouble(status: int, lines: list[str]) -> str:
-    """Return why a transfer failed, or ""; DVC ends well where the run cache alone could not be copied, and only says so."""
-    return reason(lines) if status != 0 or any(line.startswith("ERROR:") for line in lines) else ""
+def name_failure(why: str) -> str | None:
+    """Return "Unavailable" for a reason that may pass, and None for any other."""
+    return "Unavailable" if PASSING.search(why) else None
 
 
-def reason(lines: list[str]) -> str:
-    """Return what a failed stage said: from its first `error:` line on, else its last lines."""
+def find_trouble(status: int, lines: list[str]) -> str:
+    """Return why a transfer of DVC failed, or "".
+
+    DVC exits with 0 if only the run cache could not be copied, so its lines are searched too.
+    """
+    failed = status != 0 or any(line.startswith("ERROR:") for line in lines)
+    return find_reason(lines) if failed else ""
+
+
+def find_reason(lines: list[str]) -> str:
+    """Return the reason that a failed stage gave: 20 lines from its first `error:` on.
+
+    Without such a line these are its last five lines.
+    """
     own = [line for line in lines if line.strip() and not line.startswith(DVC_CHATTER)]
-    start = next(
-        (number for number, line in enumerate(own) if line.lower().startswith("error:")),
-        max(len(own) - 5, 0),
-    )
-    return "\n".join(own[start : start + 20]).strip() or "\n".join(
-        line for line in lines if line.startswith("ERROR:")
-    )
+    errors = [number for number, line in enumerate(own) if line.lower().startswith("error:")]
+    start = errors[0] if errors else max(len(own) - 5, 0)
+    reason = "\n".join(own[start : start + 20]).strip()
+    return reason or "\n".join(line for line in lines if line.startswith("ERROR:"))

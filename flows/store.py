@@ -1,4 +1,7 @@
-"""MLflow's store as runs need it: opened once before stages log to it side by side, and filled again where it was lost."""
+"""Prepare MLflow's store for a run: open it once before stages log to it side by side.
+
+A registry that was lost is filled again.
+"""
 
 import os
 import sqlite3
@@ -8,7 +11,7 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from flows.process import stream
-from flows.stage_outcome import reason
+from flows.stage_outcome import find_reason
 from tasks import machine
 from tasks.errors import UserError
 from tasks.tracking import servers
@@ -23,8 +26,9 @@ with exit_with_message():
     runs.open_store()
 """
 AWAY = (
-    "%s.\nTrainings go on and are not recorded; the stage `register` will fail until it answers, and the next run goes on from "
-    "there. Or end this run, `unset MLFLOW_TRACKING_URI` (runs and registry are in mlflow.db then), and run again"
+    "%s.\nModels are trained and not recorded. The stage `register` fails until the server "
+    "answers, and the next run continues there. To record in mlflow.db instead, end this run, "
+    "`unset MLFLOW_TRACKING_URI`, and run again"
 )
 
 
@@ -36,9 +40,9 @@ def forget_lost_registry() -> None:
 
 
 def open_store() -> None:
-    """Have MLflow create its store once, before stages that log to it run side by side.
+    """Let MLflow create its store once, before stages log to it side by side.
 
-    Raises `UserError` for a store that does not answer or cannot be used, before anything is trained.
+    Raises `UserError` before any training if the store does not answer or cannot be used.
     """
     if not TRACKING.exists():
         return
@@ -47,43 +51,44 @@ def open_store() -> None:
         return
     lines: list[str] = []
     if stream([sys.executable, "-c", OPEN], lines.append) != 0:
-        raise UserError(reason(lines).removeprefix("error: "))
+        raise UserError(find_reason(lines).removeprefix("error: "))
 
 
-def tell_away() -> bool:
-    """Say whether MLflow's server is away, to the log too, before hours of training.
+def warn_if_away() -> bool:
+    """Return whether MLflow's server is away, and warn of it before hours of training.
 
-    They go on all the same: they do without it, and it may be back when the winner is registered.
+    The run continues: the server may be back when the winner is registered.
     """
     address = os.environ.get(VARIABLE, "")
     why = servers.why_silent(address)
     if why is not None:
-        get_run_logger().warning(
-            AWAY, servers.describe_silence(VARIABLE, address, "environment", why)
-        )
+        silence = servers.describe_silence(VARIABLE, address, "environment", why)
+        get_run_logger().warning(AWAY, silence)
     return why is not None
 
 
 def refuse_newer_store() -> None:
-    """Raise `UserError` where the default store is one of a newer MLflow, or no database."""
+    """Raise `UserError` if the default store was written by a newer MLflow, or is no database."""
     if VARIABLE not in os.environ:
-        refuse_newer(
-            DEFAULT_FILE,
-            "mlflow",
-            f"set it aside (mv {DEFAULT_FILE} {DEFAULT_FILE}.newer): a new one is begun",
-        )
+        refuse_newer(DEFAULT_FILE, "mlflow", ": MLflow creates a new one")
 
 
-def refuse_newer(file: Path, package: str, remedy: str) -> None:
-    """Raise `UserError` where a newer version of a package wrote a database, or it is none."""
-    shown = machine.shown(file)
+def refuse_newer(file: Path, package: str, consequence: str) -> None:
+    """Raise `UserError` if a newer version of a package wrote a database, or it is none."""
+    shown = machine.shorten_home(file)
+    remedy = f"{set_aside(shown)}{consequence}"
     try:
         revision = servers.foreign_revision(file, package)
     except sqlite3.OperationalError as error:
         raise UserError(": ".join(servers.describe_unusable(shown, error))) from error
     except sqlite3.DatabaseError as error:
         raise UserError(
-            f"{shown} is no database that can be read ({error}): bring back a copy, or {remedy}"
+            f"{shown} is no readable database ({error}): restore a copy of it, or {remedy}"
         ) from error
     if revision is not None:
         raise UserError(servers.describe_newer(shown, package, remedy))
+
+
+def set_aside(shown: str) -> str:
+    """Return the words that tell a person to set a database aside."""
+    return f"set it aside (mv {shown} {shown}.newer)"

@@ -1,13 +1,14 @@
-"""Search better values for an architecture, by workers side by side: `python -m tasks.tuning.trials`, watched and ended.
+"""Search for better values of an architecture: workers run `python -m tasks.tuning.trials`.
 
-python -m flows.tune cnn_a                       # Hyperband over the ranges in params.yaml; run again, it goes on
-python -m flows.tune cnn_a --workers 2 --minutes 60
-python -m flows.tune cnn_a --search random --minutes 60     # for comparison
-python -m flows.tune cnn_a --minutes 0 --write   # write the best values found so far to params.yaml
+python -m flows.tune cnn_a                       # Hyperband in the search space of params.yaml
+python -m flows.tune cnn_a --workers 2 --minutes 60          # continues a search
+python -m flows.tune cnn_a --search random --minutes 60      # random search, for comparison
+python -m flows.tune cnn_a --minutes 0 --write   # writes the best values to params.yaml
 """
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,16 +18,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import Progress, key
+from flows.artifacts import Progress, make_key
 from flows.graph import downstream, read_arguments, read_graph, read_status, upstream
-from flows.process import EndedError, ended_together
+from flows.process import EndedError, end_together
 from flows.project_lock import hold_lock
 from flows.reproduce import Plan, conclude, submit
-from flows.server import connected
-from flows.stage_outcome import hear, reason
+from flows.server import connect
+from flows.stage_outcome import find_reason, run_command
 from flows.store import open_store
 from tasks.errors import UserError, exit_with_message
-from tasks.imaging import decoding
+from tasks.imaging.bit_depth import read_bit_depth
 from tasks.params.read import PARAMS
 from tasks.params.whole import load_params
 from tasks.tuning import study
@@ -37,8 +38,20 @@ SHOWN = 10  # trials in the table
 INPUTS = ("--architecture", "--clean", "--splits-csv", "--class-weights", "--decoding-json")
 
 
+@dataclass(frozen=True)
+class Options:
+    """The parameters of a search, see `tune`."""
+
+    architecture: str
+    kind: str
+    trials: int | None
+    minutes: float | None
+    workers: int
+    write: bool
+
+
 @flow(name="tune", task_runner=ThreadPoolTaskRunner(), persist_result=False)
-def tune(
+def tune(  # noqa: PLR0913, PLR0917 -- Prefect's page has a field for each parameter
     architecture: str,
     search: Literal["hyperband", "random"] = "hyperband",
     trials: int | None = None,
@@ -46,230 +59,218 @@ def tune(
     workers: int = 1,
     write: bool = False,
 ) -> State:
-    """Search until there are so many trials, or the time is over; leave the table of the best as an artefact.
+    """Search until a number of trials or a time is reached.
+
+    The table of the best trials becomes an artifact of the run.
 
     Args:
-        architecture: One that `tune.space` of params.yaml has ranges for.
-        search: Hyperband, which stops poor trials early and learns from good ones; or random search, which does neither.
-        trials: How many there shall be in all, over all starts; params.yaml says it when empty.
-        minutes: After which no trial begins or goes on; what is unfinished goes on at the next start. 0 searches no more.
-        workers: Processes side by side. With one alone, equal seeds give equal trials.
+        architecture: An architecture that `tune.space` of params.yaml has a search space for.
+        search: Hyperband stops poor trials early and learns from good ones. Random search does
+            neither.
+        trials: The number of trials of all starts together. Empty takes the number in params.yaml.
+        minutes: The time after which the search stops. Unfinished trials continue at the next
+            start. 0 runs no trial.
+        workers: The number of processes that run trials at once. A search with one worker is
+            reproducible.
         write: Write the best values to params.yaml.
     """
     try:
-        with ended_together():
-            return work(architecture, search, trials, minutes, workers, write)
+        with end_together():
+            return run_search(Options(architecture, search, trials, minutes, workers, write))
     except EndedError as error:
         return Failed(name="Ended", message=str(error))
     except UserError as error:
         return Failed(message=str(error))
 
 
-def work(
-    architecture: str,
-    kind: str,
-    trials: int | None,
-    minutes: float | None,
-    workers: int,
-    write: bool,
-) -> State:
+def run_search(options: Options) -> State:
     """Do what `tune` promises."""
-    for name, value, least in (
-        ("trials", trials, 1),
-        ("minutes", minutes, 0),
-        ("workers", workers, 1),
-    ):
-        if value is not None and value < least:
-            raise UserError(f"{name}: received {value:g}, expected at least {least}")
-    searched(load_params(), architecture)
-    prepared = prepare(architecture)
+    refuse_too_small(options)
+    searched(load_params(), options.architecture)
+    prepared = prepare(options.architecture)
     if not prepared.is_completed():
         return prepared
-    inputs = inputs_of(architecture)
-    given = inputs | {"--kind": kind, "--trials": trials, "--minutes": minutes}
-    words = [
-        str(word)
-        for option, value in given.items()
-        if value is not None
-        for word in (option, value)
-    ]
-    command = [sys.executable, "-m", "tasks.tuning.trials", *words]
-    states = [] if minutes == 0 else run(architecture, command, workers)
-    files = Path(inputs["--splits-csv"]), Path(inputs["--class-weights"])
-    bits = decoding.read(Path(inputs["--decoding-json"])).bits
-    searches = {name: define(load_params(), architecture, name, *files, bits) for name in KINDS}
-    text = summary(searches, kind)
+    inputs = read_training_options(options.architecture)
+    states = [] if options.minutes == 0 else run_workers(options, make_command(options, inputs))
+    searches = load_searches(options.architecture, inputs)
+    text = summarize(searches, options.kind)
     get_run_logger().info("\n%s", text)
     create_markdown_artifact(
-        text, key=key(f"tune-{architecture}"), description=f"The search for {architecture}"
+        text,
+        key=make_key(f"tune-{options.architecture}"),
+        description=f"The search for {options.architecture}",
     )
     failures = [state.message for state in states if not state.is_completed()]
     if failures:
-        return Failed(
-            message="\n".join(
-                [*dict.fromkeys(failures), "what is finished is kept: run again to go on from here"]
-            )
-        )
-    return Completed(message=hand_over(searches[kind], write))
+        kept = "finished trials are kept: run again to continue from here"
+        return Failed(message="\n".join([*dict.fromkeys(failures), kept]))
+    return Completed(message=hand_over(searches[options.kind], options.write))
+
+
+def refuse_too_small(options: Options) -> None:
+    """Raise `UserError` for a number below its minimum."""
+    for name, value, least in (
+        ("trials", options.trials, 1),
+        ("minutes", options.minutes, 0),
+        ("workers", options.workers, 1),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"{name}: received {value:g}, expected at least {least}")
+
+
+def make_command(options: Options, inputs: dict[str, str]) -> list[str]:
+    """Return the command of a worker."""
+    given = {"--kind": options.kind, "--trials": options.trials, "--minutes": options.minutes}
+    known = {option: value for option, value in (inputs | given).items() if value is not None}
+    words = [str(word) for pair in known.items() for word in pair]
+    return [sys.executable, "-m", "tasks.tuning.trials", *words]
+
+
+def load_searches(architecture: str, inputs: dict[str, str]) -> dict[str, Search]:
+    """Return the search of each kind for an architecture."""
+    files = Path(inputs["--splits-csv"]), Path(inputs["--class-weights"])
+    bits = read_bit_depth(Path(inputs["--decoding-json"]))
+    return {name: define(load_params(), architecture, name, *files, bits) for name in KINDS}
 
 
 def prepare(architecture: str) -> State:
-    """Bring up to date what the training of the architecture reads."""
+    """Bring the inputs of the training of an architecture up to date."""
     with hold_lock("wait"):
         graph = read_graph()
         wanted = upstream(graph[f"train@{architecture}"], graph)
         stale = downstream(set(read_status()), graph) & wanted
-        states = (
-            submit(Plan({stage: graph[stage] for stage in graph if stage in wanted}, stale))
-            if stale
-            else {}
-        )
+        needed = {stage: graph[stage] for stage in graph if stage in wanted}
+        states = submit(Plan(needed, stale)) if stale else {}
         open_store()
     return conclude(states)
 
 
-def inputs_of(architecture: str) -> dict[str, str]:
-    """Return the options of the training that say what it reads: architecture, images, splits, class weights."""
+def read_training_options(architecture: str) -> dict[str, str]:
+    """Return the options of the training that name its inputs."""
     given = read_arguments(f"train@{architecture}")
     return {option: given[option] for option in INPUTS}
 
 
-def run(architecture: str, command: list[str], workers: int) -> list[State]:
-    """Run so many workers side by side; return how each of them ended."""
+def run_workers(options: Options, command: list[str]) -> list[State]:
+    """Run the workers side by side, and return their final states."""
     futures = [
-        worker.with_options(task_run_name=f"worker {number}").submit(
-            architecture, command, number if workers > 1 else 0
+        work.with_options(task_run_name=f"worker {number}").submit(
+            options.architecture, command, number if options.workers > 1 else 0
         )
-        for number in range(1, workers + 1)
+        for number in range(1, options.workers + 1)
     ]
     for future in futures:
         future.wait()
     return [future.state for future in futures]
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
-def worker(architecture: str, command: list[str], number: int) -> State:
-    """Run one worker; its lines go to the log, with its number where there are several."""
-    log, progress = (
-        get_run_logger(),
-        Progress(f"tune-{architecture}{f'-{number}' if number else ''}"),
-    )
+@task(name="worker", cache_policy=NO_CACHE, persist_result=False)
+def work(architecture: str, command: list[str], number: int) -> State:
+    """Run one worker, and log its lines. Several workers have a number in front of each line."""
+    suffix, prefix = (f"-{number}", f"[{number}] ") if number else ("", "")
+    log, progress = get_run_logger(), Progress(f"tune-{architecture}{suffix}")
 
     def show(line: str) -> None:
-        log.info("%s%s", f"[{number}] " if number else "", line)
+        log.info("%s%s", prefix, line)
         progress.note(line)
 
     try:
-        status, lines = hear(command, show)
+        status, lines = run_command(command, show)
     except EndedError as error:
         return Failed(name="Ended", message=f"the search was {error}")
-    return (
-        Failed(message=reason(lines) or f"a worker ended with status {status}")
-        if status
-        else Completed(message="done")
-    )
+    if status:
+        return Failed(message=find_reason(lines) or f"a worker ended with status {status}")
+    return Completed(message="done")
 
 
-def summary(searches: dict[str, Search], kind: str) -> str:
-    """Return in Markdown what was found, and what the other kind of search has found."""
+def summarize(searches: dict[str, Search], kind: str) -> str:
+    """Return the best trials of a search in Markdown, and a line on each kind of search."""
     found = study.find(searches[kind])
-    counts = filter(None, (told(name, one) for name, one in searches.items()))
+    counts = filter(None, (describe_search(name, one) for name, one in searches.items()))
     title = f"### {searches[kind].architecture}: the best of {len(found)} trials"
-    return "\n".join([title, "", *table(found[:SHOWN], searches[kind]), "", *counts])
+    return "\n".join([title, "", *make_table(found[:SHOWN], searches[kind]), "", *counts])
 
 
 def hand_over(search: Search, write: bool) -> str:
-    """Write the best values to params.yaml where that is asked; return them and what to do next."""
+    """Return the best values and the next command; write the values to params.yaml if asked."""
     best = study.winner(study.find(search))
     if best is None:
-        return "no trial has finished yet: run again to go on"
+        return "no trial has finished yet: run again to continue"
     values = study.to_write(best)
-    lines = [
-        f"best values, of trial {best.number}: {', '.join(f'{path}: {scalar(value)}' for path, value in values.items())}"
-    ]
+    listed = ", ".join(f"{path}: {scalar(value)}" for path, value in values.items())
+    lines = [f"best values, from trial {best.number}: {listed}"]
     if write:
         rewrite(PARAMS, search.architecture, values)
         lines.append(f"they are written to {PARAMS}; next: make run   # or: dvc repro")
     else:
         kind = "" if search.kind == KINDS[0] else f" --search {search.kind}"
-        lines.append(
-            f"next: python -m flows.tune {search.architecture}{kind} --minutes 0 --write   # writes them to {PARAMS}"
-        )
+        command = f"python -m flows.tune {search.architecture}{kind} --minutes 0 --write"
+        lines.append(f"next: {command}   # writes them to {PARAMS}")
     return "\n".join(lines)
 
 
-def told(name: str, search: Search) -> str:
-    """Return one line on a search: how many trials, how long, how good; "" where there was none."""
+def describe_search(name: str, search: Search) -> str:
+    """Return one line on a search: its trials, time and best score. Without trials return ""."""
     found = study.find(search)
     if not found:
         return ""
     best, states = study.winner(found), [one.state for one in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     score = f"best {search.tune.objective} {best.score:.4f}" if best else "none finished"
-    return f"- {name}: {len(found)} trials ({counts}), {sum(one.seconds for one in found) / 60:.1f} minutes of training, {score}"
+    minutes = sum(one.seconds for one in found) / 60
+    return f"- {name}: {len(found)} trials ({counts}), {minutes:.1f} minutes of training, {score}"
 
 
-def table(found: list[study.Outcome], search: Search) -> list[str]:
-    """Return trials as lines of a Markdown table."""
+def make_table(found: list[study.Outcome], search: Search) -> list[str]:
+    """Return trials as the lines of a Markdown table."""
     heads = ["trial", "state", search.tune.objective, "epochs", "seconds", *search.space]
     rows = [
         [
-            one.number, one.state, "" if one.score is None else f"{one.score:.4f}", one.epochs or one.step, f"{one.seconds:.0f}",
+            str(one.number),
+            one.state,
+            "" if one.score is None else f"{one.score:.4f}",
+            str(one.epochs or one.step),
+            f"{one.seconds:.0f}",
             *(scalar(one.values[path]) if path in one.values else "" for path in search.space),
         ]
         for one in found
-    ]  # fmt: skip
-    return ["| " + " | ".join(map(str, row)) + " |" for row in (heads, ["---"] * len(heads), *rows)]
+    ]
+    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
 
 
 def main() -> None:
-    """Run the flow once, and print what was found."""
-    arguments = parse()
+    """Run the flow once, and print the best values."""
+    arguments = parse_arguments()
     try:
         with exit_with_message():
-            searched(
-                load_params(), arguments["architecture"]
-            )  # the most frequent mistakes, told before a server starts
-            with connected():
+            # The most frequent mistakes are reported before a server starts.
+            searched(load_params(), str(arguments["architecture"]))
+            with connect():
                 state = tune(**arguments, return_state=True)
     except KeyboardInterrupt:
-        print(
-            "\ninterrupted; finished trials are kept: run again to go on from here", file=sys.stderr
-        )
+        print("\ninterrupted; finished trials are kept: run again to continue", file=sys.stderr)
         sys.exit(130)
     if not state.is_completed():
         sys.exit(f"\nerror: {state.message.removeprefix('error: ')}")
     print(f"\n{state.message}")
 
 
-def parse() -> dict[str, object]:
-    """Return the parameters of the flow that the command line names."""
+def parse_arguments() -> dict[str, object]:
+    """Return the parameters of the flow from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m flows.tune", description="Search better values for an architecture."
+        prog="python -m flows.tune", description="Search for better values of an architecture."
     )
-    parser.add_argument("architecture", help="one that tune.space of params.yaml has ranges for")
-    parser.add_argument(
-        "--search",
-        choices=KINDS,
-        default=KINDS[0],
-        help="Hyperband (default), or random search for comparison",
-    )
-    parser.add_argument(
-        "--trials",
-        type=int,
-        metavar="N",
-        help="in all, over all starts; default: tune.trials of params.yaml",
-    )
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        metavar="M",
-        help="then stop; what is unfinished goes on at the next start",
-    )
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes side by side; default: 1"
-    )
-    parser.add_argument("--write", action="store_true", help="write the best values to params.yaml")
+    add = parser.add_argument
+    add("architecture", help="one that tune.space of params.yaml has a search space for")
+    search = "Hyperband (default), or random search for comparison"
+    add("--search", choices=KINDS, default=KINDS[0], help=search)
+    trials = "trials of all starts together (default: tune.trials of params.yaml)"
+    add("--trials", type=int, metavar="N", help=trials)
+    minutes = "time after which the search stops; the next start continues it"
+    add("--minutes", type=float, metavar="M", help=minutes)
+    workers = "processes that run trials at once (default: 1)"
+    add("--workers", type=int, default=1, metavar="N", help=workers)
+    add("--write", action="store_true", help="write the best values to params.yaml")
     return vars(parser.parse_args())
 
 

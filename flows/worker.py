@@ -1,11 +1,13 @@
-"""One stage of another machine's run, in this worker's clone: the flow that a work pool hands out.
+"""Run one stage for another machine, in this worker's clone: the flow that a work pool hands out.
 
-`make worker POOL=gpu` starts a worker here. A run brings the commit to check out and the records of the stage's inputs;
-they are pulled from DVC's remote, the stage runs, and its outputs are pushed there. What is pulled, made or could not be
-pushed stays in this clone's cache. The stage's code is the commit's; this module's own is that of the run before.
+`make worker POOL=gpu` starts a worker here. A run brings a commit and DVC's records of the stage's
+inputs. The worker checks out the commit, pulls the inputs from DVC's remote, runs the stage, and
+pushes the outputs. All of that data stays in the cache of this clone, also if a push failed.
+The stage runs with the code of the commit; this module was loaded before the checkout.
 """
 
 import socket
+from dataclasses import dataclass
 from logging import LoggerAdapter
 from pathlib import Path
 
@@ -13,84 +15,90 @@ from filelock import FileLock, Timeout
 from prefect import flow, get_run_logger
 from prefect.states import Failed, State
 
-from flows.doctor import differences
-from flows.process import EndedError, ended_together
+from flows.git import git
+from flows.packages import find_differences, list_some
+from flows.process import EndedError, end_together
 from flows.project_lock import LOCK
-from flows.publish import POINTERS, git
+from flows.publish import POINTERS
 from flows.remote import FLOW
-from flows.stage_outcome import PASSING, dvc, hear, judge, trouble
+from flows.stage_outcome import dvc_command, dvc_outcome, find_trouble, name_failure, run_command
 from tasks.errors import UserError
 
 PACKAGES = Path("requirements.txt")
-NAMED = 10  # packages that a message lists
+
+
+@dataclass(frozen=True)
+class Order:
+    """The stage that a worker runs; see `stage`."""
+
+    name: str
+    revision: str
+    inputs: list[str]
+    pointers: dict[str, str]
+    force: bool = False
 
 
 @flow(name="stage", persist_result=False)
 def stage(
     name: str, revision: str, inputs: list[str], pointers: dict[str, str], force: bool = False
 ) -> State:
-    """Run one DVC stage at a commit, from inputs in DVC's remote, and push what it made.
+    """Run one DVC stage at a commit, from inputs in DVC's remote, and push its outputs.
 
     Args:
         name: The stage, such as `train@cnn_a`.
-        revision: The commit to check out; `origin` must have it.
-        inputs: The data that the stage reads, to be pulled.
-        pointers: DVC's records of these inputs, by file. They travel because the commit's own `dvc.lock` is older than
-            what the run made since.
-        force: Run it even where DVC's run cache has its outputs.
+        revision: The commit to check out. `origin` must have it.
+        inputs: The data that the stage reads, which the worker pulls.
+        pointers: DVC's records of these inputs, by file. The `dvc.lock` of the commit does not
+            know the inputs that the run made since.
+        force: Run the stage even if DVC's run cache has its outputs.
     """
     here = f"{socket.gethostname()}:{Path.cwd()}"
     try:
-        with FileLock(LOCK, blocking=False), ended_together():
+        with FileLock(LOCK, blocking=False), end_together():
             log = get_run_logger().getChild(FLOW)
             log.info("%s runs in %s", name, here)
-            return work(name, revision, inputs, pointers, force, log)
+            return work(Order(name, revision, inputs, pointers, force), log)
     except Timeout:
         message = f"{here} is busy with another run; a worker needs a clone of its own"
         return Failed(name="Unavailable", message=f"{name} failed: {message}")
     except EndedError as error:
         return Failed(name="Ended", message=f"{name} was {error}")
     except UserError as error:
-        unavailable = PASSING.search(str(error))
-        return Failed(
-            name="Unavailable" if unavailable else None, message=f"{name} failed in {here}: {error}"
-        )
+        message = f"{name} failed in {here}: {error}"
+        return Failed(name=name_failure(str(error)), message=message)
 
 
-def work(
-    name: str,
-    revision: str,
-    inputs: list[str],
-    pointers: dict[str, str],
-    force: bool,
-    log: LoggerAdapter,
-) -> State:
-    """Do what `stage` promises; nobody else is at work in this folder."""
-    check_out(revision)
+def work(order: Order, log: LoggerAdapter) -> State:
+    """Do what `stage` promises; the caller holds the lock of this folder."""
+    check_out(order.revision)
     refuse_other_packages(PACKAGES)
-    for path, text in pointers.items():
+    for path, text in order.pointers.items():
         Path(path).write_text(text)
-    if inputs and (why := trouble(*hear(dvc("pull", "--force", *inputs), log.info))):
+    pull = dvc_command("pull", "--force", *order.inputs)
+    if order.inputs and (why := find_trouble(*run_command(pull, log.info))):
         raise UserError(f"its inputs could not be pulled from DVC's remote: {why}")
-    state = judge(
-        name, *hear(dvc("repro", "--single-item", *(["--force"] if force else []), name), log.info)
-    )
-    if state.is_completed() and (why := trouble(*hear(dvc("push", "--run-cache", name), log.info))):
+    force = ["--force"] if order.force else []
+    repro = dvc_command("repro", "--single-item", *force, order.name)
+    state = dvc_outcome(order.name, *run_command(repro, log.info))
+    push = dvc_command("push", "--run-cache", order.name)
+    if state.is_completed() and (why := find_trouble(*run_command(push, log.info))):
         raise UserError(
-            f"what it made is kept there, but could not be pushed to DVC's remote: {why}"
+            f"its outputs are kept there, but could not be pushed to DVC's remote: {why}"
         )
     return state
 
 
 def check_out(revision: str) -> None:
-    """Check out a commit of `origin`. Raises `UserError` for one it does not have, and in a folder somebody works in."""
-    if git(
-        "branch", "--show-current"
-    ):  # never used by a worker before: this is a clone's first run
+    """Check out a commit of `origin`.
+
+    Raises `UserError` if `origin` lacks it, and in a folder with uncommitted changes.
+    """
+    if git("branch", "--show-current"):  # a branch is checked out only before the first run
         changed = git("status", "--porcelain", "--untracked-files=no")
         if changed:
             raise UserError(
-                f"a worker needs a clone of its own, and this one has uncommitted changes:\n{changed}"
+                "a worker needs a clone of its own, and this one has uncommitted changes:\n"
+                f"{changed}"
             )
     else:
         forget_records()
@@ -106,7 +114,7 @@ def check_out(revision: str) -> None:
 
 
 def forget_records() -> None:
-    """Undo what the run before left in DVC's records; its outputs stay in the cache."""
+    """Restore DVC's records as committed: the run before changed them. The cache is kept."""
     Path("dvc.lock").unlink(missing_ok=True)  # the commit before may have none
     left = git("ls-files", "--modified", "--deleted", "--", *POINTERS, "*.dvc").splitlines()
     if left:
@@ -114,11 +122,9 @@ def forget_records() -> None:
 
 
 def refuse_other_packages(lock: Path) -> None:
-    """Raise `ValueError` naming the installed packages that differ from the checked out lock: results would differ."""
-    differing = differences(lock)
-    if differing:
-        more = [f"… and {len(differing) - NAMED} more"] if len(differing) > NAMED else []
-        listed = "\n  ".join([*differing[:NAMED], *more])
+    """Raise `UserError` if installed packages differ from the lock: the results would differ."""
+    if differences := find_differences(lock):
         raise UserError(
-            f"installed packages differ from {lock} of this revision:\n  {listed}\n`make worker` again installs them"
+            f"installed packages differ from {lock} of this revision:\n  "
+            f"{list_some(differences)}\n`make worker` again installs them"
         )

@@ -275,7 +275,7 @@ def main() -> None:
     logging.getLogger("python_multipart").setLevel(
         logging.ERROR
     )  # it warns of what clients send; they are told
-    machine.tell(log.info)
+    machine.report_ignored(log.info)
     with exit_with_message():
         chosen = settings.read(os.environ, **vars(parse()))
         held = hold_port(chosen.host, chosen.port, "take another: --port 8001, or API_PORT")

@@ -28,7 +28,7 @@ from serving import explain, rows
 from tasks import machine
 from tasks.errors import UserError, describe_error
 from tasks.inference.predictor import BATCH, PLACES, THREADS, Answer, Predictor
-from tasks.quality.litter import is_litter
+from tasks.quality.junk import is_junk
 from tasks.registry import load
 from tasks.tables import printable
 from tasks.tracking.hashes import file_sha256
@@ -84,9 +84,9 @@ def walk(folder: Path) -> Iterator[Path]:
     seen, refused = set(), []
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=refused.append):
         real = os.path.realpath(parent)
-        folders[:] = [name for name in folders if not is_litter(name) and real not in seen]
+        folders[:] = [name for name in folders if not is_junk(name) and real not in seen]
         if real not in seen:
-            yield from (Path(parent, name) for name in names if not is_litter(name))
+            yield from (Path(parent, name) for name in names if not is_junk(name))
         seen.add(real)
     yield from (Path(error.filename) for error in refused)
 
@@ -202,7 +202,7 @@ def main() -> None:
     """Answer, and end with a status that says how it went."""
     logging.basicConfig(level=os.environ.get("LOG_LEVEL", "WARNING"), format="%(message)s")
     warnings.filterwarnings("ignore")  # Pillow's, of damaged files
-    machine.tell(lambda text: print(text, file=sys.stderr))
+    machine.report_ignored(lambda text: print(text, file=sys.stderr))
     try:
         sys.exit(run(parse()))
     except KeyboardInterrupt:

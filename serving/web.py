@@ -151,7 +151,7 @@ def main() -> None:
     for library in ("mlflow", "alembic", "absl", "h5py", "httpx"):
         logging.getLogger(library).setLevel(logging.WARNING)
     asked = parse()
-    machine.tell(log.info)
+    machine.report_ignored(log.info)
     with exit_with_message():
         held = hold_port(asked.host, asked.port, f"take another: --port {asked.port + 1}")
         current = Current(asked.model, asked.name, SETTINGS.limits)

@@ -1,3 +1,3 @@
-"""The stages. What a machine brings along is settled first: libraries read their settings when they are imported."""
+"""The pipeline. `machine` comes first: libraries read their settings when they are imported."""
 
-import tasks.machine
+import tasks.machine  # noqa: F401  # it works when it is imported

@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from scipy.stats import spearmanr
 
 from tasks.errors import UserError
-from tasks.imaging.decode import decode_file, render, show
+from tasks.imaging.decode import decode_file
+from tasks.imaging.render import render, show
 from tasks.inference import gradcam
 from tasks.modeling import saved
 from tasks.modeling.training import use_threads

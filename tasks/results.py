@@ -1,8 +1,8 @@
-"""Where an architecture or an ensemble has its files, and what they are called.
+"""Names and folders of the files of an architecture or an ensemble.
 
-How long a training took lies beside DVC, in `data/timing/`: no two trainings take equally long, and
-DVC would train again where times alone differ. Times are named after the predictions, so they are
-never told of a model that another machine trained.
+DVC does not track the times of a training, which are in `data/timing/`. They differ from run to
+run, and DVC would train again if only they differed. A file of times is named after a hash of the
+predictions. So the times of this machine are never shown for a model that another machine trained.
 """
 
 import hashlib
@@ -21,29 +21,28 @@ METRICS_JSON = "metrics.json"
 THRESHOLDS_JSON = "thresholds.json"
 
 TIMING = Path("data/timing")
-INDEX = (
-    "ensembles.json"  # in the folder of the ensembles: the vote and all members' weights of each
-)
+INDEX = "ensembles.json"  # in the folder of the ensembles: vote and members' weights of each
 
 
 def find_folder(name: str, folder: Path, ensembles: Path) -> Path:
-    """Return what is of `name` in `folder`, such as data/results/cnn_a; of an ensemble data/ensembles/results/<name>.
+    """Return the folder of an architecture or an ensemble.
 
-    `folder` is data/models or data/results. No ensemble has the name of an architecture: params say so.
+    In the `folder` data/results (or data/models) this is data/results/<name>; for an ensemble it is
+    data/ensembles/results/<name>. The check of params ensures that no name is both.
     """
     inside = ensembles / folder.name / name
     return inside if inside.is_dir() else folder / name
 
 
 def write_timing(timing: dict[str, object], results: Path) -> None:
-    """Write how long the model took that made the predictions in `results`."""
+    """Write the times of the model with these `results`."""
     file = _timing_file(results)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(timing, indent=2) + "\n")
 
 
 def read_timing(results: Path) -> dict[str, object]:
-    """Return how long it took; {} where another machine trained it."""
+    """Return the times of the model with these `results`, {} if another machine trained it."""
     file = _timing_file(results)
     return json.loads(file.read_text()) if file.exists() else {}
 

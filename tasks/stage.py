@@ -1,11 +1,11 @@
-"""The rim of every stage: arguments by name from the command line, a user's mistake in one message.
+"""Run a stage from the command line: options by name, and one message for a user's mistake.
 
 A stage is a function `main`. Its parameters are the options of the command: `splits_csv: Path` is
-`--splits-csv PATH`. Where there are more than five, `main` takes one frozen dataclass instead, and
-its fields are the options. Options with a default may be left out.
+`--splits-csv PATH`. With more than five options, `main` takes one frozen dataclass whose fields are
+the options. An option with a default may be left out.
 
-A path must be named like its option, as `data/splits.csv` is, or lie in a folder that is, as
-`data/results/cnn_a` does for `--results`. So two swapped paths are an error.
+The last or second-to-last part of each path has the name of its option: `data/splits.csv` for
+`--splits-csv`, `data/results/cnn_a` for `--results`. So two swapped paths are an error.
 """
 
 import argparse
@@ -19,35 +19,32 @@ import warnings
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from tasks import machine
 from tasks.errors import UserError, describe_error
 
-LOUD = (
-    "great_expectations",
-    "great_expectations.data_context.types.base",
-    "mlflow",
-    "alembic",
-    "absl",
-    "h5py",
-)
+# Loggers of libraries that log more than a person wants to read -> the lowest level shown.
+LOUD = {
+    "absl": logging.WARNING,
+    "alembic": logging.WARNING,
+    "great_expectations": logging.WARNING,
+    "great_expectations.data_context.types.base": logging.WARNING,
+    "h5py": logging.WARNING,
+    "mlflow": logging.WARNING,
+    "urllib3": logging.ERROR,  # it warns at each retry
+}
 
 
 def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
-    """Call `stage` with the command line's options; exit 1 on a user's mistake. `LOG_LEVEL=DEBUG` shows its traceback too.
+    """Call `stage` with the options of the command line. Exit with 1 on a user's mistake.
 
-    A stage of the pipeline has its paths checked by name, and what later stages need before it begins, so that a wrong
-    key of one of them is told before the night and not after it.
+    `LOG_LEVEL=DEBUG` also shows the traceback of the mistake. For a stage of the pipeline, the
+    names of paths and the needs of later stages are checked first. So a typo in the section of the
+    last stage stops the first one.
     """
-    logging.basicConfig(
-        level=os.environ.get("LOG_LEVEL", "INFO"), format="%(message)s", stream=sys.stdout
-    )
-    for library in LOUD:
-        logging.getLogger(library).setLevel(logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each new try
-    warnings.filterwarnings("ignore")
-    machine.tell(logging.info)
+    _set_up_logging()
+    machine.report_ignored(logging.info)
     arguments: dict[str, object] = {}
     try:
         arguments = read_arguments(stage, sys.argv[1:], names_of_paths=of_pipeline)
@@ -55,7 +52,7 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
             check_ahead()
         call(stage, arguments)
     except KeyboardInterrupt:
-        logging.error("interrupted: run again to go on from here")
+        logging.error("interrupted: run the same command again to continue")
         sys.exit(130)
     except Exception as error:
         message = describe_error(error) or describe_missing(error, arguments)
@@ -67,8 +64,8 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
 
 
 def call(stage: Callable[..., None], arguments: dict[str, object]) -> None:
-    """Call a stage with its options, as arguments or as the dataclass that it takes."""
-    fields = dataclass_of(stage)
+    """Call a stage with its options, as arguments or as one dataclass."""
+    fields = find_dataclass(stage)
     if fields:
         stage(fields(**arguments))
     else:
@@ -76,9 +73,10 @@ def call(stage: Callable[..., None], arguments: dict[str, object]) -> None:
 
 
 def check_ahead() -> None:
-    """Check what later stages need: the whole of `params.yaml`, and the packages of a registered model. Raises `UserError`.
+    """Check all of `params.yaml`, and the packages that registering a model needs.
 
-    It can stop a stage and changes no result. So it is no dependency of the stages in `dvc.yaml`, and imported here alone.
+    Raises `UserError`. The check can stop a stage but never changes a result. So its modules are no
+    dependencies of the stages in `dvc.yaml` and are imported only here.
     """
     from tasks.params.whole import load_params
     from tasks.registry.requirements import requirements
@@ -88,30 +86,33 @@ def check_ahead() -> None:
 
 
 def describe_missing(error: Exception, arguments: dict[str, object]) -> str | None:
-    """Return in words that what a stage was given is not there; None for any other error."""
+    """Return the message for a missing input of the stage, None for any other error."""
     missing = getattr(error, "filename", None) if isinstance(error, FileNotFoundError) else None
     given = [path for path in arguments.values() if isinstance(path, Path)]
     if missing is None or not any(Path(missing).is_relative_to(path) for path in given):
         return None
-    return f"{missing} is missing: expected what an earlier stage writes; `dvc repro` runs them in their order"
+    return f"{missing} is missing: an earlier stage writes it; `dvc repro` runs all in order"
 
 
 def read_arguments(
     stage: Callable[..., None], words: list[str], *, names_of_paths: bool = True
 ) -> dict[str, object]:
-    """Return the keyword arguments of `stage` that `words` name. Raises `UserError` for wrong, missing and swapped ones."""
+    """Return the options of `stage` in the words of a command line.
+
+    Raises `UserError` for an unknown or missing option and, if `names_of_paths`, for a path without
+    the name of its option.
+    """
     parser = _Parser(
         prog=f"python -m {stage.__module__}", description=inspect.getdoc(stage), allow_abbrev=False
     )
-    parameters = inspect.signature(dataclass_of(stage) or stage).parameters
+    parameters = inspect.signature(find_dataclass(stage) or stage).parameters
     for name, parameter in parameters.items():
         option = "--" + name.replace("_", "-")
-        needed = parameter.default is parameter.empty
+        required = parameter.default is parameter.empty
         kinds = [kind for kind in get_args(parameter.annotation) if kind is not type(None)]
         kind = kinds[0] if kinds else parameter.annotation
-        parser.add_argument(
-            option, required=needed, type=kind, default=None if needed else parameter.default
-        )
+        default = None if required else parameter.default
+        parser.add_argument(option, required=required, type=kind, default=default)
     arguments = vars(parser.parse_args(words))
     if names_of_paths:
         for name, value in arguments.items():
@@ -120,18 +121,28 @@ def read_arguments(
     return arguments
 
 
-def dataclass_of(stage: Callable[..., None]) -> type | None:
-    """Return the dataclass that a stage takes as its only parameter; None where it takes others."""
-    annotations = [one.annotation for one in inspect.signature(stage).parameters.values()]
-    return annotations[0] if len(annotations) == 1 and is_dataclass(annotations[0]) else None
+def find_dataclass(stage: Callable[..., None]) -> type[Any] | None:
+    """Return the dataclass that is the only parameter of a stage, None for other parameters."""
+    kinds = [parameter.annotation for parameter in inspect.signature(stage).parameters.values()]
+    only = kinds[0] if len(kinds) == 1 else None
+    return only if isinstance(only, type) and is_dataclass(only) else None
+
+
+def _set_up_logging() -> None:
+    level = os.environ.get("LOG_LEVEL", "INFO")
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
+    for library, lowest in LOUD.items():
+        logging.getLogger(library).setLevel(lowest)
+    warnings.filterwarnings("ignore")
 
 
 def _check_name(name: str, path: Path) -> None:
-    """Raise `UserError` unless the path, or the folder that it lies in, is called like the parameter."""
+    """Raise `UserError` unless the path or its folder has the name of the option."""
     if name not in (re.sub(r"\W", "_", part) for part in path.parts[-2:]):
         option = "--" + name.replace("_", "-")
         raise UserError(
-            f"{option}: expected a path named like the option, received {path}; dvc.yaml has the paths"
+            f"{option}: expected a path named like the option, received {path}; "
+            "dvc.yaml lists the paths"
         )
 
 
@@ -141,5 +152,5 @@ class _Parser(argparse.ArgumentParser):
             action.option_strings[0] for action in self._actions if action.option_strings[0] != "-h"
         )
         raise UserError(
-            f"{self.prog}: {message}; the options are {known}, and dvc.yaml has the paths"
+            f"{self.prog}: {message}; the options are {known}, and dvc.yaml lists the paths"
         )

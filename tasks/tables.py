@@ -1,4 +1,7 @@
-"""CSV tables: those that stages hand on, read without guessing and written the same way each time, and those people bring."""
+"""CSV tables: those that stages exchange, and those that people bring.
+
+The tables of stages are read without guessing types. Equal tables are written as equal bytes.
+"""
 
 import csv
 import io
@@ -15,9 +18,10 @@ NUMBERS = ("bytes", "width", "height", "mean", "std", "levels", "peak", "correla
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a table; all columns are text ("01" and "NA" are class names like any other) but the numeric `NUMBERS`.
+    """Read a table of a stage.
 
-    Columns that begin with `p_` are probabilities, hence numeric too.
+    The columns `NUMBERS` and the probabilities, whose names begin with `p_`, are numeric. All
+    others are text: "01" and "NA" are class names like any other.
     """
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     numeric = [column for column in table if column in NUMBERS or column.startswith("p_")]
@@ -25,10 +29,10 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def read_foreign_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the text of `columns` of a table that a person brings, without blanks around it.
+    """Return `columns` of a table that a person brings, as text without surrounding blanks.
 
-    Excel's byte order mark, its separators, columns in upper case and more columns are fine. Raises `UserError` that
-    names file, line and encoding.
+    A byte order mark, the separators of Excel, column names in upper case and further columns are
+    allowed. Raises `UserError` that names file, line and encoding.
     """
     text = _decode(path)
     header = text.partition("\n")[0]
@@ -38,18 +42,21 @@ def read_foreign_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         rows = [(reader.line_num, row) for row in reader if any(row)]
     except csv.Error as error:
         raise UserError(
-            f"{path}, line {reader.line_num}: is no CSV ({error}); expected columns {', '.join(columns)}"
+            f"{path}, line {reader.line_num}: this is no CSV file ({error}); "
+            f"expected the columns {', '.join(columns)}"
         ) from error
     names = [name.strip().lower() for name in rows[0][1]] if rows else []
     if any(names.count(column) != 1 for column in columns):
         received = ", ".join(names) or "an empty file"
         raise UserError(
-            f"{path}, line 1: expected the columns {', '.join(columns)}, each once; received {received}"
+            f"{path}, line 1: expected the columns {', '.join(columns)}, each once; "
+            f"received {received}"
         )
     for line, row in rows:
         if len(row) != len(names):
             raise UserError(
-                f"{path}, line {line}: expected {len(names)} cells as in the first line, received {len(row)}"
+                f"{path}, line {line}: expected {len(names)} cells as in the first line, "
+                f"received {len(row)}"
             )
     table = pd.DataFrame([row for _, row in rows[1:]], columns=names, dtype=str)[list(columns)]
     return table.apply(lambda column: column.str.strip())
@@ -63,33 +70,31 @@ def _decode(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(
-            f"{path}, line {line}: byte {content[error.start]:#04x} is not {encoding.removesuffix('-sig').upper()}; "
+            f"{path}, line {line}: byte {content[error.start]:#04x} is not "
+            f"{encoding.removesuffix('-sig').upper()}; "
             "save the table as UTF-8 (in Excel: CSV UTF-8)"
         ) from error
 
 
 def write_table(table: pd.DataFrame, path: Path, numbers: str = "%.7g") -> None:
-    """Write a table, by default with seven significant digits, making its folder where needed.
+    """Write a table, by default with seven significant digits, and create its folder.
 
-    A name may hold a carriage return, which readers take for the end of a line unless it is quoted.
+    All text is quoted if some of it has a carriage return: readers take an unquoted one for the end
+    of a line.
     """
     texts = [*table.columns, *table.select_dtypes(exclude="number").to_numpy(object).ravel()]
-    quoting = (
-        csv.QUOTE_NONNUMERIC if any("\r" in str(text) for text in texts) else csv.QUOTE_MINIMAL
-    )
+    quote_all = any("\r" in str(text) for text in texts)
+    quoting = csv.QUOTE_NONNUMERIC if quote_all else csv.QUOTE_MINIMAL
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False, float_format=numbers, lineterminator="\n", quoting=quoting)
 
 
 def printable(text: object) -> str:
-    """Return a text as one line without control signs: those become escapes such as `\\n`, and a backslash becomes two.
+    r"""Return a text on one line: control characters become escapes such as `\n`.
 
-    Two different texts stay different.
+    A backslash becomes two, so different texts stay different.
     """
     return "".join(
-        sign if sign.isprintable() and sign != "\\" else _escape(sign) for sign in str(text)
+        sign if sign.isprintable() and sign != "\\" else sign.encode("unicode_escape").decode()
+        for sign in str(text)
     )
-
-
-def _escape(sign: str) -> str:
-    return sign.encode("unicode_escape").decode()

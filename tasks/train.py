@@ -22,7 +22,8 @@ import pandas as pd
 from PIL import Image
 
 from tasks.errors import UserError
-from tasks.imaging import decoding, samples
+from tasks.imaging import samples
+from tasks.imaging.bit_depth import read_bit_depth
 from tasks.modeling import classical, features, saved, temperature, transfer
 from tasks.modeling import out_of_distribution as ood
 from tasks.modeling import test_time_augmentation as tta
@@ -54,7 +55,7 @@ def main(
     weights = json.loads(class_weights.read_text())
     classes = list(weights)
     splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
-    bits = decoding.read(decoding_json).bits
+    bits = read_bit_depth(decoding_json)
     form = replace(section.train.form, bits=bits)
     images = load_images(clean, splits, weights, form)
     key = checkpoint_key(section, splits_csv, class_weights, bits)

@@ -1,8 +1,8 @@
-"""Balanced class weights of the training images, by scikit-learn: `data/class_weights/<architecture>.json`.
+"""Compute the class weights of each architecture: `data/class_weights/<architecture>.json`.
 
-Weights are inversely proportional to class frequencies, so that each class counts the same in the loss. Each
-architecture has those of its own question; one that does not fit the class folders fails here, before anything is
-trained. Run by hand: `dvc repro --single-item weigh`.
+A balanced weight is inversely proportional to the frequency of the class in the training images, so
+that all classes count the same in the loss. An architecture whose question does not fit the class
+folders fails here, before any training. Run by hand: `dvc repro --single-item weigh`.
 """
 
 import json
@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.class_weight import compute_class_weight
 
-from tasks.errors import UserError
 from tasks.params.architectures import read_architectures
 from tasks.params.questions import Question
-from tasks.params.read import PARAMS, list_problems, read_section
+from tasks.params.read import PARAMS, read_section, refuse
 from tasks.params.weigh import Weigh
 from tasks.stage import run
 from tasks.tables import read_table
@@ -33,38 +32,41 @@ def main(splits_csv: Path, class_weights: Path) -> None:
     questions = {name: section.question for name, section in read_architectures().items()}
     check(questions, folders)
     class_weights.mkdir(parents=True, exist_ok=True)
-    told: dict[str, dict[str, float]] = {}
+    by_question: dict[str, dict[str, float]] = {}
     for name, question in questions.items():
         weights = weigh(training.map(question.answers(folders)), question.classes(folders), method)
         (class_weights / f"{name}.json").write_text(json.dumps(weights, indent=2) + "\n")
-        told[question.name] = weights
-    for question, weights in told.items():
-        log.info(
-            "class weights, %s: %s",
-            question,
-            "  ".join(f"{label} {weight:.2f}" for label, weight in weights.items()),
-        )
+        by_question[question.name] = weights
+    for question_name, weights in by_question.items():
+        shown = "  ".join(f"{label} {weight:.2f}" for label, weight in weights.items())
+        log.info("class weights, %s: %s", question_name, shown)
 
 
 def check(questions: dict[str, Question], folders: list[str]) -> None:
-    """Raise `ValueError` naming every question that does not fit the class folders, and two that differ by their folders alone."""
+    """Raise `UserError` that names each question that does not fit the class folders.
+
+    Two questions of one name must also group the folders equally.
+    """
     problems: list[str] = []
-    known: dict[str, Question] = {}
+    known: dict[str, dict[str, str]] = {}
     for architecture, question in questions.items():
         wrong = question.problems(folders)
-        if not wrong and question.answers(folders) != known.setdefault(
-            question.name, question
-        ).answers(folders):
-            wrong = [
-                f"labels: another architecture groups other folders as {question.name}; give one class another name"
-            ]
+        if not wrong:
+            answers = question.answers(folders)
+            if answers != known.setdefault(question.name, answers):
+                wrong = [
+                    f"labels: another architecture groups other folders as {question.name}; "
+                    "give one class another name"
+                ]
         problems += [f"architectures.{architecture}.{problem}" for problem in wrong]
-    if problems:
-        raise UserError(list_problems(PARAMS, problems))
+    refuse(PARAMS, problems)
 
 
 def weigh(labels: pd.Series, classes: list[str], method: str) -> dict[str, float]:
-    """Return {class: weight} in the order of `classes`: n / (classes * n_class), or 1 with the method `none`."""
+    """Return {class: weight} in the order of `classes`.
+
+    The weight is n / (number of classes * n of the class), or 1 with the method `none`.
+    """
     weights = compute_class_weight(
         "balanced" if method == "balanced" else None, classes=np.array(classes), y=labels
     )

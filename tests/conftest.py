@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: one tiny set that went through all stages, and a Prefect server."""
+"""Fixtures for many tests: a tiny data set after all stages, and a Prefect server."""
 
 import gc
 import os
@@ -15,15 +15,16 @@ from filelock import FileLock
 from tests.support import ROOT, make_once
 from tests.support.pipeline import TINY_PARAMS, draw_tiny, enter, run_stage, stages
 
-gc.disable()  # until all is imported
-SLOW = {"pipeline", "server"}  # fixtures that take long to make
+gc.disable()  # until all tests are imported
+SLOW = {"pipeline", "server"}  # fixtures that take seconds
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of flows come last: Prefect's threads draw from Python's random numbers, which Keras takes its seeds from.
+    """Sort tests so that those with a Prefect server come last, and mark slow ones.
 
-    Files stay whole: side by side, each has one process, whose tests share what they set up. Of those with a server,
-    which wait more than they compute, the longest comes first. What needs a pipeline or a server is slow.
+    Prefect's threads draw from Python's random numbers, from which Keras takes its seeds. Files
+    stay whole: in parallel runs each file has one process, whose tests share fixtures. Among the
+    files with a server, which mostly wait, the longest comes first.
     """
     places = {item.path: place for place, item in reversed(list(enumerate(items)))}
     served = Counter(item.path for item in items if with_server(item))
@@ -41,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector pass over what was imported: going through it took a fifth of the time of all tests."""
+    """Exempt imported modules from garbage collection, which took a fifth of the suite's time."""
     gc.freeze()
     gc.enable()
 
@@ -52,7 +53,7 @@ def with_server(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def threads() -> None:
-    """TensorFlow takes its number of threads only before it computes anything; all tests here use the default of two."""
+    """Set TensorFlow's threads to the default of two, which works only before it computes."""
     if "tensorflow" in sys.modules:
         from tasks.modeling.training import use_threads
 
@@ -61,49 +62,44 @@ def threads() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_networks() -> Iterator[None]:
-    """Free what Keras remembers of a file's networks, or a process would grow with each file."""
+    """Free the networks that Keras remembers. Otherwise a process grows with each file."""
     yield
     if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session(
-            free_memory=False
-        )  # the collector comes by itself, and costs
+        sys.modules["keras"].backend.clear_session(free_memory=False)  # without a slow collection
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of this run of the tests that processes side by side have in common."""
+    """Return a folder that the parallel processes of this test run share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
 def server(shared: Path) -> Iterator[str]:
-    """A Prefect server of the tests' own, with an empty database.
+    """Start a Prefect server with an empty database, and return its address.
 
-    Processes side by side share it: the first that needs it starts it, and stays until no other uses it.
+    Parallel processes share it. The first that needs it starts it, and waits for the others.
     """
-    from prefect.settings import (
-        PREFECT_API_URL,
-        temporary_settings,
-    )  # costs seconds, and few tests need it
+    from prefect.settings import PREFECT_API_URL, temporary_settings  # takes seconds
 
-    told, users = shared / "server", shared / "users"
+    note, users = shared / "server", shared / "users"
     users.mkdir(exist_ok=True)
     user = users / str(os.getpid())
     with FileLock(shared / "server.lock"):
-        mine = not told.exists()
+        mine = not note.exists()
         if mine:
-            told.write_text(start_server(shared / "prefect"))
+            note.write_text(start_server(shared / "prefect"))
         user.touch()
-    address = told.read_text()
+    address = note.read_text()
     with (
         temporary_settings({PREFECT_API_URL: address}),
         pytest.MonkeyPatch.context() as monkeypatch,
     ):
-        monkeypatch.setenv("PREFECT_API_URL", address)  # for the flows that run as processes
-        yield address  # it ends with the process that started it, after Prefect sent its last lines
+        monkeypatch.setenv("PREFECT_API_URL", address)  # for flows in child processes
+        yield address  # the server ends with the process that started it
     user.unlink()
-    while mine and leave(told, users):
+    while mine and is_used(note, users):
         time.sleep(0.2)
 
 
@@ -131,20 +127,20 @@ def start_server(home: Path) -> str:
     return address
 
 
-def leave(told: Path, users: Path) -> bool:
-    """Say whether others still use the server; where nobody does, nobody finds it any more."""
-    with FileLock(told.with_suffix(".lock")):
+def is_used(note: Path, users: Path) -> bool:
+    """Return whether other processes use the server. If not, remove the note of its address."""
+    with FileLock(note.with_suffix(".lock")):
         if any(Path("/proc", user.name).exists() for user in users.iterdir()):
             return True
-        told.unlink()
+        note.unlink()
         return False
 
 
 @pytest.fixture(scope="session")
 def pipeline(shared: Path) -> Path:
-    """A folder in which every stage ran once. Only for reading: what changes something takes `workspace`.
+    """Return a folder in which each stage ran once. A test that changes it takes `workspace`.
 
-    Processes side by side share it: the first that needs it makes it.
+    Parallel processes share it. The first that needs it makes it.
     """
     return make_once(shared / "pipeline", make_pipeline)
 
@@ -153,7 +149,7 @@ def make_pipeline(root: Path) -> None:
     """Draw the tiny set and run every stage on it."""
     draw_tiny(root / "data/raw")
     (root / "params.yaml").write_text(TINY_PARAMS)
-    (root / "tasks").symlink_to(ROOT / "tasks")  # what is registered takes its code along
+    (root / "tasks").symlink_to(ROOT / "tasks")  # a registered model includes its code
     with pytest.MonkeyPatch.context() as monkeypatch:
         enter(root, monkeypatch)
         for stage in stages():
@@ -162,7 +158,7 @@ def make_pipeline(root: Path) -> None:
 
 @pytest.fixture
 def workspace(pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of `pipeline` with a registry of its own, made the current folder."""
+    """Return a copy of `pipeline` with its own registry, as the current folder."""
     root = tmp_path / "workspace"
     shutil.copytree(pipeline, root, symlinks=True, ignore=shutil.ignore_patterns("mlruns"))
     enter(root, monkeypatch)

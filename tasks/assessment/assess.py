@@ -21,8 +21,8 @@ from tasks.imaging.picture import Limits
 from tasks.inference.predictor import Predictor
 from tasks.params.split import NearCopies
 from tasks.params.whole import load_params
-from tasks.quality.duplicates import find_copies, group
-from tasks.quality.scan import scan, walk
+from tasks.quality.duplicates import find_duplicates, group_duplicates
+from tasks.quality.scan import list_files, scan
 from tasks.registry import unseen_images
 from tasks.reporting import page
 from tasks.results import METRICS_JSON, PREDICTIONS_CSV
@@ -51,7 +51,7 @@ def main(
     assessed = model_record.find(
         model, name, Limits(params.validate_.max_bytes, params.validate_.max_pixels)
     )
-    files = scan(images, assessed.predictor.limits, None)
+    files = scan(images, assessed.predictor.limits, None).files
     meant = class_mapping.assign(
         count_usable(files, images), said, assessed.predictor.classes, str(images)
     )
@@ -102,7 +102,7 @@ def check_names(images: Path) -> None:
     """Raise `UserError` for files whose names no table can hold."""
     odd = [
         path.name
-        for path in walk(images)
+        for path in list_files(images)
         if str(path).encode(errors="replace").decode() != str(path)
     ]
     if odd:
@@ -176,7 +176,7 @@ def predict(
     near: NearCopies,
 ) -> pd.DataFrame:
     """Return a row per image: its label, group of copies among these images, kind of overlap, and what the model says."""
-    alike = find_copies(asked, images, near.hash_distance, near.correlation)
+    alike = find_duplicates(asked, images, near.hash_distance, near.correlation)
     kinds = {} if copies is None else dict(zip(copies.path, copies.kind, strict=True))
     answers = predictor.stream(Path(file) for file in asked.file)
     rows, clipped = [], 0
@@ -202,7 +202,9 @@ def predict(
             "%d images have pixels brighter than in any training image: these count as white",
             clipped,
         )
-    known = asked[["path", "folder", "label"]].assign(split=ALL, group=group(asked.path, alike))
+    known = asked[["path", "folder", "label"]].assign(
+        split=ALL, group=group_duplicates(asked.path, alike)
+    )
     return known.join(pd.DataFrame(rows))
 
 

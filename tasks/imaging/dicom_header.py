@@ -1,8 +1,9 @@
-"""The header of a DICOM file, walked: the elements in `TAGS` are read, and no others.
+"""The header of a DICOM file: only the elements in `TAGS` are read.
 
-So names, dates and identifiers are never decoded, and no message can quote them. pydicom would build an object of every
-item of every sequence (a file of a million empty ones took 85 times its size in memory); here nothing is built of what is
-not read, and sequences may nest as deep as they like.
+Names, dates and identifiers are never decoded, so no message can quote them. pydicom builds an
+object for every item of every sequence: a file of a million empty items took 85 times its size in
+memory. This reader builds nothing for the elements that it skips, and sequences may nest to any
+depth.
 
 Source: DICOM PS3.5, chapter 7 (data elements and sequences) and annex A (transfer syntaxes).
 """
@@ -51,77 +52,82 @@ TAGS = {
 }
 END_OF_META, PIXEL_DATA = 0x0002FFFF, 0x7FE00010
 ITEM, END_OF_ITEM, END_OF_SEQUENCE, UNDEFINED = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0xFFFFFFFF
+# Kinds of elements (value representations) whose length takes 32 bits.
 LONG = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
-IMPLICIT, DEFLATED, BIG_ENDIAN = (
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.1.99",
-    "1.2.840.10008.1.2.2",
-)
+# Transfer syntaxes.
+IMPLICIT = "1.2.840.10008.1.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 
 @dataclass(frozen=True)
-class Part:
-    """A run of bytes of a file, and how it is written: the value of an element, or elements, or items."""
+class Span:
+    """A run of bytes in a file: the value of an element, a list of elements, or a list of items."""
 
     content: bytes
     start: int
     stop: int
-    order: str  # < or >
+    order: str  # the byte order, < or >
     explicit: bool  # whether elements name their kind
-    kind: bytes = b""  # OB, OW, …
+    kind: bytes = b""  # the value representation, such as OB or OW
 
     @property
     def value(self) -> bytes:
+        """The bytes themselves."""
         return self.content[self.start : self.stop]
 
 
-Elements = Mapping[str, Part]  # by the names of TAGS
+Elements = Mapping[str, Span]  # by the names in TAGS
 
 
 def read_header(content: bytes, max_bytes: float) -> Elements:
-    """Return the elements of a whole file with its preamble, `PixelData` among them.
+    """Return the elements of a whole file with its preamble, `PixelData` included.
 
-    A deflated file is unpacked up to `max_bytes`. Raises `ImageError`, `struct.error` and `zlib.error`.
+    A deflated file is unpacked up to `max_bytes`. Raises `ImageError`, `struct.error` and
+    `zlib.error`.
     """
-    meta, place = _read(Part(content, 132, len(content), "<", True), END_OF_META)
-    element(meta, "TransferSyntaxUID")
-    syntax = text(meta, "TransferSyntaxUID")
+    meta, place = _read_elements(Span(content, 132, len(content), "<", True), END_OF_META)
+    get_element(meta, "TransferSyntaxUID")
+    syntax = read_text(meta, "TransferSyntaxUID")
     if syntax == DEFLATED:
         content, place = _inflate(content[place:], max_bytes), 0
-    whole = Part(
-        content, place, len(content), ">" if syntax == BIG_ENDIAN else "<", syntax != IMPLICIT
-    )
-    return meta | _read(whole, PIXEL_DATA)[0]
+    order = ">" if syntax == BIG_ENDIAN else "<"
+    whole = Span(content, place, len(content), order, syntax != IMPLICIT)
+    return meta | _read_elements(whole, PIXEL_DATA)[0]
 
 
-def item(elements: Elements, name: str, index: int = 0) -> dict[str, Part]:
-    """Return the elements of one item of a sequence; none where there is no such item."""
-    part = elements.get(name)
-    place = part.start if part else 0
-    while part and place + 8 <= part.stop:
-        tag, _, start, length = _next(part, place, part.explicit)
+def get_item(elements: Elements, name: str, index: int = 0) -> dict[str, Span]:
+    """Return the elements of one item of a sequence; {} if there is no such item."""
+    sequence = elements.get(name)
+    place = sequence.start if sequence else 0
+    while sequence and place + 8 <= sequence.stop:
+        tag, _, start, length = _read_tag(sequence, place, sequence.explicit)
         if tag != ITEM:
             break
-        stop = part.stop if length == UNDEFINED else start + length
-        found, place = _read(Part(part.content, start, stop, part.order, part.explicit), PIXEL_DATA)
+        stop = sequence.stop if length == UNDEFINED else start + length
+        inside = Span(sequence.content, start, stop, sequence.order, sequence.explicit)
+        found, place = _read_elements(inside, PIXEL_DATA)
         if index == 0:
             return found
         index, place = index - 1, place if length == UNDEFINED else stop
     return {}
 
 
-def text(elements: Elements, name: str) -> str:
-    """Return the first value of a text; empty where there is none."""
+def read_text(elements: Elements, name: str) -> str:
+    """Return the first value of a text element; "" if the element is missing."""
     value = elements[name].value if name in elements else b""
     return value.decode("ascii", "replace").split("\\")[0].strip(" \0")
 
 
-def decimal(elements: Elements, name: str) -> float | None:
-    """Return the first number of a text; none where there is none. Raises `ImageError` where it is no finite number."""
+def read_decimal(elements: Elements, name: str) -> float | None:
+    """Return the first number of a text element; None if there is none.
+
+    Raises `ImageError` if the text is no finite number.
+    """
     try:
-        number = float(text(elements, name) or "nan")
+        number = float(read_text(elements, name) or "nan")
     except ValueError:
         number = math.inf
     if math.isinf(number):
@@ -129,16 +135,20 @@ def decimal(elements: Elements, name: str) -> float | None:
     return None if math.isnan(number) else number
 
 
-def integer(elements: Elements, name: str, default: int | None = None) -> int:
-    """Return a number of 16 bits without sign. Raises `ImageError` where it is missing and there is no default."""
+def read_integer(elements: Elements, name: str, default: int | None = None) -> int:
+    """Return an unsigned number of 16 bits.
+
+    Raises `ImageError` if the element is missing and there is no default.
+    """
     if name not in elements and default is not None:
         return default
-    part = element(elements, name)
-    return struct.unpack_from(f"{part.order}H", part.value)[0]
+    found = get_element(elements, name)
+    number: int = struct.unpack_from(f"{found.order}H", found.value)[0]
+    return number
 
 
-def element(elements: Elements, name: str) -> Part:
-    """Return an element. Raises `ImageError` where it is missing."""
+def get_element(elements: Elements, name: str) -> Span:
+    """Return an element. Raises `ImageError` if it is missing."""
     if name not in elements:
         raise ImageError("corrupt", f"a DICOM file whose header lacks {name}")
     return elements[name]
@@ -148,51 +158,50 @@ def _inflate(packed: bytes, max_bytes: float) -> bytes:
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     content = unpacker.decompress(packed, int(min(max_bytes, 2**31)))
     if unpacker.unconsumed_tail:
-        raise ImageError(
-            "too_many_bytes", "a deflated DICOM file that is too large when it is unpacked"
-        )
+        found = "a deflated DICOM file that is too large when it is unpacked"
+        raise ImageError("too_many_bytes", found)
     return content
 
 
-def _read(part: Part, last: int) -> tuple[dict[str, Part], int]:
-    """Return the elements in `TAGS`, up to the tag `last` or the end of the item, and the place behind them."""
-    found, place = {}, part.start
-    while place + 8 <= part.stop:
-        tag, kind, start, length = _next(part, place, part.explicit)
+def _read_elements(span: Span, last: int) -> tuple[dict[str, Span], int]:
+    """Return the elements in `TAGS` and the place behind them.
+
+    Reading ends at the first tag above `last`, or at the end of the item.
+    """
+    found: dict[str, Span] = {}
+    place = span.start
+    while place + 8 <= span.stop:
+        tag, kind, start, length = _read_tag(span, place, span.explicit)
         if tag > last:
             return found, start if tag == END_OF_ITEM else place
-        inside = part.explicit and kind != b"UN"
-        place = _end(part, start, inside) if length == UNDEFINED else start + length
-        if place > part.stop:
+        inside = span.explicit and kind != b"UN"
+        place = _skip_sequence(span, start, inside) if length == UNDEFINED else start + length
+        if place > span.stop:
             raise ImageError(
                 "truncated", "a DICOM file that ends within its header or within its pixel data"
             )
         if tag in TAGS:
-            found[TAGS[tag]] = Part(part.content, start, place, part.order, inside, kind)
+            found[TAGS[tag]] = Span(span.content, start, place, span.order, inside, kind)
     return found, place
 
 
-def _next(part: Part, place: int, explicit: bool) -> tuple[int, bytes, int, int]:
-    """Return tag, kind, place of the value and its length, of the element or item at `place`."""
-    group, element, length = struct.unpack_from(f"{part.order}HHL", part.content, place)
-    tag, kind = group << 16 | element, part.content[place + 4 : place + 6]
+def _read_tag(span: Span, place: int, explicit: bool) -> tuple[int, bytes, int, int]:
+    """Return the tag, kind, value's place and length of the element or item at `place`."""
+    order, content = span.order, span.content
+    group, element, length = struct.unpack_from(f"{order}HHL", content, place)
+    tag, kind = group << 16 | element, content[place + 4 : place + 6]
     if not explicit or group == 0xFFFE or not (kind.isalpha() and kind.isupper()):
         return tag, b"", place + 8, length
     if kind in LONG:
-        return (
-            tag,
-            kind,
-            place + 12,
-            struct.unpack_from(f"{part.order}L", part.content, place + 8)[0],
-        )
-    return tag, kind, place + 8, struct.unpack_from(f"{part.order}H", part.content, place + 6)[0]
+        return tag, kind, place + 12, struct.unpack_from(f"{order}L", content, place + 8)[0]
+    return tag, kind, place + 8, struct.unpack_from(f"{order}H", content, place + 6)[0]
 
 
-def _end(part: Part, place: int, explicit: bool) -> int:
-    """Return the place behind a sequence of undefined length, whatever nests in it."""
+def _skip_sequence(span: Span, place: int, explicit: bool) -> int:
+    """Return the place behind a sequence of undefined length, whatever is nested in it."""
     nested = [explicit]
     while nested:
-        tag, kind, start, length = _next(part, place, nested[-1])
+        tag, kind, start, length = _read_tag(span, place, nested[-1])
         place = start if length == UNDEFINED else start + length
         if tag == END_OF_SEQUENCE:
             nested.pop()

@@ -1,4 +1,4 @@
-"""What a file is that cannot be read as an image, in words, by its first bytes.
+"""Names for files that cannot be read as images, found by their first bytes.
 
 Sources: Gary Kessler's table of file signatures; ISO 14496-12 (brands); the formats' own pages.
 """
@@ -6,16 +6,17 @@ Sources: Gary Kessler's table of file signatures; ISO 14496-12 (brands); the for
 import re
 import zlib
 
-HEAD = 4096  # bytes that are looked at
+HEAD = 4096  # bytes that are compared with the patterns
+LFS_POINTER = b"version https://git-lfs"  # Git LFS leaves it in place of a file it did not fetch
 
-# Kinds that are known by more than their words: the decoder goes on with them.
+# The decoder handles these kinds further.
 HEIC = "a HEIC image"
 AVIF = "an AVIF image whose header cannot be read"
 TIFF = "a TIFF image whose header cannot be read"
 NIFTI = "a NIfTI volume: save its slices as PNG"
-# The first pattern that fits the beginning says what the file is. A remedy stands behind a colon.
+# The first pattern that matches the beginning of a file names it. The remedy follows the colon.
 KINDS = {
-    rb"version https://git-lfs": "a Git LFS pointer in place of the file: `git lfs pull` brings it",
+    LFS_POINTER: "a Git LFS pointer in place of the file: `git lfs pull` brings it",
     rb"\x89PNG|PNG\r\n": "a PNG image whose header cannot be read",
     rb"\xff\xd8\xff": "a JPEG image whose header cannot be read",
     rb"GIF8": "a GIF image whose header cannot be read",
@@ -71,7 +72,9 @@ KINDS = {
     rb"ObjectType *=|NDims *=": "a MetaImage volume: save its slices as PNG",
     rb"\x89HDF\r\n|.{512}\x89HDF": "an HDF5 file: save each image of it as PNG",
     rb"MATLAB ": "a MATLAB file: save each image of it as PNG",
-    rb"ZISRAWFILE|\xda\xce\xbe\x0a|\x70\0\0\0.{4}\x2a": "a microscope's own file (CZI, ND2, LIF): export it as TIFF",
+    rb"ZISRAWFILE|\xda\xce\xbe\x0a|\x70\0\0\0.{4}\x2a": (
+        "a microscope's own file (CZI, ND2, LIF): export it as TIFF"
+    ),
     rb"....ftyp(?:qt  )|....(?:moov|mdat|wide)": "a video (QuickTime): save its frames as images",
     rb"....ftyp(?:M4A|M4B)|ID3|RIFF....WAVE|fLaC|\xff[\xfb\xf3\xf2]": "a sound file",
     rb"....ftyp": "a video (MP4): save its frames as images",
@@ -89,12 +92,16 @@ KINDS = {
     rb"\0\0\0\x01Bud1": "a .DS_Store of macOS",
     rb"\x7fELF|MZ|\xcf\xfa\xed\xfe|\xfe\xed\xfa": "a program",
     rb"DICM": "a DICOM file without its preamble: `dcmconv` adds it",
-    rb"[\x08\x02]\0|\0[\x08\x02]\0.[A-Z][A-Z]": "perhaps a DICOM file without its preamble? `dcmconv` adds it",
+    rb"[\x08\x02]\0|\0[\x08\x02]\0.[A-Z][A-Z]": (
+        "perhaps a DICOM file without its preamble? `dcmconv` adds it"
+    ),
 }
-# Likewise of a text, in lower case and without blanks before it.
+# The same for texts, in lower case and without leading blanks.
 TEXTS = {
     r"<svg|(?:<\?xml|<!--|<!doctype svg).*<svg": "an SVG drawing: export it as PNG",
-    r"<!doctype html|<html|<head|<body|(?:<!--|<\?xml).*<html": "an HTML page, such as a site sends in place of a file",
+    r"<!doctype html|<html|<head|<body|(?:<!--|<\?xml).*<html": (
+        "an HTML page, such as a site sends in place of a file"
+    ),
     r"<\?xml|<[a-z]+>": "an XML file",
     r"data:image/|ivborw0kggo|/9j/|r0lgod": "an image in base64: decode it first",
     r"/\* xpm|static char|#define \w+_width": "an image as C code (XPM, XBM): convert it to PNG",
@@ -107,7 +114,7 @@ CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")  # no text has them
 
 
 def name_kind(content: bytes) -> str:
-    """Say in words what a file is, and what to do with it."""
+    """Return what kind of file this is, and how to turn it into an image."""
     head = content[:HEAD]
     if head.startswith(b"\x1f\x8b"):
         return _name_gzip(content)
@@ -134,7 +141,7 @@ def _name_gzip(content: bytes) -> str:
 
 
 def _name_text(head: bytes) -> str | None:
-    """Name the kind of a text; None for what is none."""
+    """Name the kind of a text file; None if it is no text."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = head.decode("utf-16", "ignore")
     elif CONTROLS.search(head):

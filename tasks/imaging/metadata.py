@@ -1,9 +1,11 @@
-"""What an image file says beside its picture (EXIF, XMP, ICC, texts), cut out of it.
+"""Metadata of image files (EXIF, XMP, ICC, texts): how to cut it out.
 
-Metadata must never decide whether a picture can be read. Pillow reads all of it before the picture, and refuses files whose
-metadata is damaged or large. `cut` returns such a file without it; the picture's own bytes stay as they are.
+Metadata must never decide whether an image can be read. Pillow reads all metadata before the
+image, and refuses files whose metadata is damaged or large. `cut_metadata` returns such a file
+without it. The bytes of the image itself stay as they are.
 
-Sources: PNG (W3C) chapter 11; JPEG (ITU-T T.81) annex B; GIF89a; RFC 9649 (WebP); TIFF 6.0; ISO 14496-12 (AVIF, HEIC) and 15444-1.
+Sources: PNG (W3C) chapter 11; JPEG (ITU-T T.81) annex B; GIF89a; RFC 9649 (WebP); TIFF 6.0;
+ISO 14496-12 (AVIF, HEIC) and 15444-1 (JPEG 2000).
 """
 
 import re
@@ -11,36 +13,35 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 
-LARGE = (
-    2**20
-)  # bytes: more metadata than that is cut out before Pillow sees it, which takes minutes for 100 MB of comments
+# Bytes. Pillow takes minutes for 100 MB of comments, so more metadata than this is cut out first.
+LARGE = 2**20
 
 Span = tuple[int, int]  # start and stop
 
-PNG_PARTS = {b"tRNS"}  # chunks that may be left out, and are part of the picture
-PNG_MORE = {b"acTL", b"fcTL", b"fdAT"}  # frames
-ADOBE = 0xEE  # a segment of a JPEG that says what the colours are
-SEGMENT = re.compile(
-    rb"\xff++([^\xda])", re.DOTALL
-)  # before the picture; more than one \xff says nothing
+PNG_CHUNKS = {b"tRNS"}  # the image needs them, though the standard lets a reader skip them
+PNG_FRAMES = {b"acTL", b"fcTL", b"fdAT"}
+ADOBE = 0xEE  # a JPEG segment that names the colour space
+# A JPEG segment before the image; \xff may be repeated.
+SEGMENT = re.compile(rb"\xff++([^\xda])", re.DOTALL)
 WEBP_METADATA = {b"EXIF", b"XMP ", b"ICCP"}
-JP2_PARTS = {b"jP  ", b"ftyp", b"jp2h", b"jp2c"}
-TIFF_PARTS = {
-    254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 330, 332,
-    334, 338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 50706,
+JP2_BOXES = {b"jP  ", b"ftyp", b"jp2h", b"jp2c"}
+TIFF_TAGS = {  # the image needs them
+    254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320,
+    322, 323, 324, 325, 330, 332, 334, 338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529,
+    530, 531, 532, 50706,
 }  # fmt: skip
-ITEM = re.compile(
-    rb"(infe.{8}(?:..)?)(Exif|mime)", re.DOTALL
-)  # version, flags, number, protection, then the kind
-BLANKS = rb"(?:\s|#[^\r\n]*+[\r\n])++"  # comments count as such; nothing is tried twice, however long they are
+# An item of a HEIF file: version, flags, number, protection, then its kind.
+ITEM = re.compile(rb"(infe.{8}(?:..)?)(Exif|mime)", re.DOTALL)
+# Comments count as blanks. The quantifiers are possessive, so long comments cost no backtracking.
+BLANKS = rb"(?:\s|#[^\r\n]*+[\r\n])++"
 PNM_BITMAP = re.compile(rb"(P[14])" + 2 * (BLANKS + rb"(\d+)"))  # width and height
-PNM = re.compile(rb"(P[2356])" + 3 * (BLANKS + rb"(\d+)"))  # and the brightest value
+PNM = re.compile(rb"(P[2356])" + 3 * (BLANKS + rb"(\d+)"))  # width, height and largest value
 
 
-def cut(content: bytes, keep_exif: bool) -> bytes:
-    """Return an image file without its metadata; other files are returned as they are.
+def cut_metadata(content: bytes, keep_exif: bool) -> bytes:
+    """Return an image file without its metadata, and any other file as it is.
 
-    If asked, the EXIF block is kept, and what makes the file an animation or gives it several pictures.
+    `keep_exif` keeps the EXIF block, and the frames of an animation or of a two-picture file.
     """
     for magic, cutter in CUTTERS.items():
         if re.match(magic, content, re.DOTALL):
@@ -49,7 +50,7 @@ def cut(content: bytes, keep_exif: bool) -> bytes:
 
 
 def is_cut_short(exif: bytes | None) -> bool:
-    """Say whether an EXIF block ends before its first directory does: Pillow takes such a one for empty."""
+    """Say whether an EXIF block ends within its first directory: Pillow takes it for empty."""
     block = (exif or b"").removeprefix(b"Exif\0\0")
     if not block:
         return False
@@ -66,22 +67,22 @@ def _join(content: bytes, spans: Sequence[Span]) -> bytes:
     return b"".join(content[start:stop] for start, stop in spans)
 
 
-def _png(content: bytes, keep_exif: bool) -> bytes:
+def _cut_png(content: bytes, keep_exif: bool) -> bytes:
     kept, place = [(0, 8)], 8
     while place + 8 <= len(content):
         length, kind = struct.unpack_from(">L4s", content, place)
         stop = place + 12 + length
-        is_optional = kind in PNG_MORE or (kind == b"eXIf" and length < LARGE)
-        says_bits = kind == b"sBIT" and zlib.crc32(content[place + 4 : stop - 4]) == int.from_bytes(
-            content[stop - 4 : stop]
-        )
-        if not kind[0] & 0x20 or kind in PNG_PARTS or says_bits or (keep_exif and is_optional):
+        is_optional = kind in PNG_FRAMES or (kind == b"eXIf" and length < LARGE)
+        declares_bits = kind == b"sBIT" and zlib.crc32(
+            content[place + 4 : stop - 4]
+        ) == int.from_bytes(content[stop - 4 : stop])
+        if not kind[0] & 0x20 or kind in PNG_CHUNKS or declares_bits or (keep_exif and is_optional):
             kept.append((place, stop))
         place = stop
     return _join(content, kept)
 
 
-def _jpeg(content: bytes, keep_exif: bool) -> bytes:
+def _cut_jpeg(content: bytes, keep_exif: bool) -> bytes:
     kept, place, exif = [(0, 2)], 2, 0
     while found := SEGMENT.match(content, place):
         place, marker = found.end() - 2, found[1][0]
@@ -96,8 +97,8 @@ def _jpeg(content: bytes, keep_exif: bool) -> bytes:
     return _join(content, [*kept, (place, len(content))])
 
 
-def _gif(content: bytes, keep_exif: bool) -> bytes:
-    """Cut out the extensions before the first picture, but for its delay and transparent colour."""
+def _cut_gif(content: bytes, keep_exif: bool) -> bytes:
+    """Cut out the extensions before the first image, except its delay and transparent colour."""
     place = 13 + (3 * 2 ** (content[10] % 8 + 1) if len(content) > 10 and content[10] & 0x80 else 0)
     kept = [(0, place)]
     while content[place : place + 1] == b"!":
@@ -111,7 +112,7 @@ def _gif(content: bytes, keep_exif: bool) -> bytes:
     return _join(content, [*kept, (place, len(content))])
 
 
-def _webp(content: bytes, keep_exif: bool) -> bytes:
+def _cut_webp(content: bytes, keep_exif: bool) -> bytes:
     metadata = WEBP_METADATA - ({b"EXIF"} if keep_exif else set())
     kept, place = [], 12
     while place + 8 <= len(content):
@@ -126,20 +127,20 @@ def _webp(content: bytes, keep_exif: bool) -> bytes:
     return b"RIFF" + (len(chunks) + 4).to_bytes(4, "little") + b"WEBP" + chunks
 
 
-def _jp2(content: bytes, keep_exif: bool) -> bytes:
+def _cut_jp2(content: bytes, keep_exif: bool) -> bytes:
     return _join(
-        content, [(start, stop) for start, stop, kind in _boxes(content) if kind in JP2_PARTS]
+        content, [(start, stop) for start, stop, kind in _find_boxes(content) if kind in JP2_BOXES]
     )
 
 
-def _heif(content: bytes, keep_exif: bool) -> bytes:
-    """Rename the kinds of items that are metadata, so that nobody reads them; the orientation is no such item."""
-    start, stop, _ = next((box for box in _boxes(content) if box[2] == b"meta"), (0, 0, b""))
+def _cut_heif(content: bytes, keep_exif: bool) -> bytes:
+    """Rename metadata items so that no parser reads them; the orientation is no such item."""
+    start, stop, _ = next((box for box in _find_boxes(content) if box[2] == b"meta"), (0, 0, b""))
     return content[:start] + ITEM.sub(rb"\1none", content[start:stop]) + content[stop:]
 
 
-def _boxes(content: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield start, stop and kind of each box of a file."""
+def _find_boxes(content: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield the start, stop and kind of each box of a file."""
     place = 0
     while place + 8 <= len(content):
         length, kind = struct.unpack_from(">L4s", content, place)
@@ -150,11 +151,11 @@ def _boxes(content: bytes) -> Iterator[tuple[int, int, bytes]]:
         place = stop
 
 
-def _tiff(content: bytes, keep_exif: bool) -> bytes:
-    """Take the entries of metadata out of the first directory, where it lies: nothing else moves."""
+def _cut_tiff(content: bytes, keep_exif: bool) -> bytes:
+    """Remove metadata entries from the first directory in place: nothing else moves."""
     order, is_big = "<" if content[:1] == b"I" else ">", 43 in content[2:4]
     count_format, entry, pointer = ("Q", 20, 8) if is_big else ("H", 12, 4)
-    kept_tags = TIFF_PARTS | ({34665} if keep_exif else set())
+    kept_tags = TIFF_TAGS | ({34665} if keep_exif else set())
     try:
         (start,) = struct.unpack_from(order + ("Q" if is_big else "L"), content, 8 if is_big else 4)
         (count,) = struct.unpack_from(order + count_format, content, start)
@@ -178,7 +179,7 @@ def _tiff(content: bytes, keep_exif: bool) -> bytes:
     return content[:start] + directory + content[start + len(directory) :]
 
 
-def _ppm(content: bytes, keep_exif: bool) -> bytes:
+def _cut_ppm(content: bytes, keep_exif: bool) -> bytes:
     header = (PNM_BITMAP if content[1:2] in b"14" else PNM).match(content)
     if header is None or b"#" not in header[0]:
         return content
@@ -186,12 +187,12 @@ def _ppm(content: bytes, keep_exif: bool) -> bytes:
 
 
 CUTTERS: dict[bytes, Callable[[bytes, bool], bytes]] = {
-    rb"\x89PNG\r\n\x1a\n": _png,
-    rb"\xff\xd8": _jpeg,
-    rb"GIF8[79]a": _gif,
-    rb"RIFF....WEBP": _webp,
-    rb"....jP  \r\n\x87\n": _jp2,
-    rb"....ftyp": _heif,
-    rb"II[*+]\0|MM\0[*+]": _tiff,
-    rb"P[1-6]\s": _ppm,
+    rb"\x89PNG\r\n\x1a\n": _cut_png,
+    rb"\xff\xd8": _cut_jpeg,
+    rb"GIF8[79]a": _cut_gif,
+    rb"RIFF....WEBP": _cut_webp,
+    rb"....jP  \r\n\x87\n": _cut_jp2,
+    rb"....ftyp": _cut_heif,
+    rb"II[*+]\0|MM\0[*+]": _cut_tiff,
+    rb"P[1-6]\s": _cut_ppm,
 }

@@ -1,6 +1,7 @@
-"""What a model gets to see in training: one picture of the first images, changed as the first epoch changes them."""
+"""A sheet of training images as the first epoch augments them."""
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.imaging import augmentation
@@ -8,14 +9,14 @@ from tasks.params.augmentation import Augmentation
 
 ROWS = 4
 COUNT = ROWS * ROWS
-SIDE = 160  # pixels of one image in the picture, at most
-QUALITY = 85
+SIDE = 160  # the largest side of one image on the sheet, in pixels
+QUALITY = 85  # of the JPEG
 
 
-def draw_samples(pixels: np.ndarray, changes: Augmentation | None, seed: int) -> Image.Image:
-    """Return the first sixteen of `uint8` images (images, height, width, channels) side by side, four in a row.
+def draw_samples(pixels: NDArray[np.uint8], changes: Augmentation | None, seed: int) -> Image.Image:
+    """Draw the first sixteen of `uint8` images (images, height, width, channels), four in a row.
 
-    Blending is left out: it needs the batch.
+    Blending is left out, because it needs the whole batch.
     """
     images = np.asarray(pixels[:COUNT])
     if changes is not None:

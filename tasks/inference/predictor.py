@@ -28,8 +28,9 @@ from PIL import Image
 
 from tasks.errors import UserError
 from tasks.imaging import decode as decoder
-from tasks.imaging.decode import decode_bytes, read_file, render, show
+from tasks.imaging.decode import decode_bytes, read_file
 from tasks.imaging.picture import ImageError
+from tasks.imaging.render import render, show
 from tasks.inference import ensemble
 from tasks.modeling import saved
 from tasks.params.model_input import DEFAULT_LIMITS, Form, Limits, shape_of

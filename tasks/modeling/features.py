@@ -13,7 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tasks.imaging import augmentation
-from tasks.imaging.arrays import kept
+from tasks.imaging.arrays import load_or_make
 from tasks.modeling.training import Images
 from tasks.params.architectures import Backbone
 from tasks.params.augmentation import Augmentation
@@ -74,7 +74,7 @@ def _kept(
         *more,
     ]
     shape = (len(images.rows), *below.output.shape[1:])
-    return kept(
+    return load_or_make(
         CACHE,
         content,
         shape,

@@ -1,11 +1,11 @@
-"""Check `params.yaml` of the current folder, and print what it says of each architecture and ensemble."""
+"""Check `params.yaml` in the current folder, and print each architecture and ensemble in full."""
 
 from tasks.errors import exit_with_message
 from tasks.params.whole import load_params
 
 
 def main() -> None:
-    """Check the file, and print."""
+    """Check the file, and print its architectures and ensembles."""
     with exit_with_message():
         params = load_params()
     for name, section in (params.architectures | params.ensembles).items():

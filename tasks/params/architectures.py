@@ -1,9 +1,8 @@
-"""The architectures that can be built, as a table of plain data, and the section `architectures`, which is laid over it.
+"""The section `architectures` of `params.yaml`, and the table of architectures that it changes.
 
-`layers.py`, `backbones.py` and `classical.py` in `tasks/modeling/` build them.
+Plain data: `layers.py`, `backbones.py` and `classical.py` in `tasks/modeling/` build the models.
 """
 
-import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from tasks.errors import UserError
-from tasks.params.augmentation import spelled_out
+from tasks.errors import UserError, suggest
+from tasks.params.augmentation import expand_augmentation
 from tasks.params.questions import Question
 from tasks.params.read import PARAMS, describe_problem, read_file, refuse
 from tasks.params.section import Count, Positive, Section, Share
@@ -20,128 +19,159 @@ from tasks.params.train import Train
 
 Activation = Literal["relu", "tanh"]
 
-# The image models of keras.applications, and the smallest side in pixels that each of them takes without its top.
+# Image models of keras.applications -> the smallest side in pixels that each takes without its top.
 BACKBONES: dict[str, int] = {
-    "ConvNeXtBase": 32, "ConvNeXtLarge": 32, "ConvNeXtSmall": 32, "ConvNeXtTiny": 32, "ConvNeXtXLarge": 32,
+    "ConvNeXtBase": 32, "ConvNeXtLarge": 32, "ConvNeXtSmall": 32, "ConvNeXtTiny": 32,
+    "ConvNeXtXLarge": 32,
     "DenseNet121": 32, "DenseNet169": 32, "DenseNet201": 32,
-    "EfficientNetB0": 32, "EfficientNetB1": 32, "EfficientNetB2": 32, "EfficientNetB3": 32, "EfficientNetB4": 32,
-    "EfficientNetB5": 32, "EfficientNetB6": 32, "EfficientNetB7": 32,
+    "EfficientNetB0": 32, "EfficientNetB1": 32, "EfficientNetB2": 32, "EfficientNetB3": 32,
+    "EfficientNetB4": 32, "EfficientNetB5": 32, "EfficientNetB6": 32, "EfficientNetB7": 32,
     "EfficientNetV2B0": 32, "EfficientNetV2B1": 32, "EfficientNetV2B2": 32, "EfficientNetV2B3": 32,
     "EfficientNetV2L": 32, "EfficientNetV2M": 32, "EfficientNetV2S": 32,
-    "InceptionResNetV2": 75, "InceptionV3": 75, "MobileNet": 32, "MobileNetV2": 32, "MobileNetV3Large": 32,
-    "MobileNetV3Small": 32, "NASNetLarge": 32, "NASNetMobile": 32,
-    "ResNet50": 32, "ResNet50V2": 32, "ResNet101": 32, "ResNet101V2": 32, "ResNet152": 32, "ResNet152V2": 32,
+    "InceptionResNetV2": 75, "InceptionV3": 75,
+    "MobileNet": 32, "MobileNetV2": 32, "MobileNetV3Large": 32, "MobileNetV3Small": 32,
+    "NASNetLarge": 32, "NASNetMobile": 32,
+    "ResNet50": 32, "ResNet50V2": 32, "ResNet101": 32, "ResNet101V2": 32, "ResNet152": 32,
+    "ResNet152V2": 32,
     "VGG16": 32, "VGG19": 32, "Xception": 71,
 }  # fmt: skip
 
 
-def _known_backbone(name: str) -> str:
+def _check_backbone(name: str) -> str:
     if name not in BACKBONES:
-        close = difflib.get_close_matches(name.lower(), [known.lower() for known in BACKBONES], n=1)
-        hint = (
-            f"did you mean {next(known for known in BACKBONES if known.lower() == close[0])}? "
-            if close
-            else ""
-        )
         raise ValueError(
-            f"expected an image model of keras.applications; {hint}known are {', '.join(BACKBONES)}"
+            f"expected an image model of keras.applications; {suggest(name, BACKBONES)}"
+            f"known are {', '.join(BACKBONES)}"
         )
     return name
 
 
 class Cnn(Section):
-    """Blocks of convolution (ReLU), optional batch normalisation, 2x2 max pooling and dropout; then dense layers with dropout.
+    """A convolutional network: blocks of layers, then dense layers.
 
-    Without filters it is a multilayer perceptron on the flattened pixels.
+    A block has a convolution with ReLU, batch normalisation, 2x2 max pooling and dropout.
+    Without filters the network is a multilayer perceptron on the flattened pixels.
     """
 
     filters: tuple[Count, ...]
+    """Filters of each convolution, block by block; an empty list makes a multilayer perceptron."""
     kernel: Count = 3
+    """Height and width of each convolution kernel in pixels."""
     padding: Literal["same", "valid"] = "same"
-    pool: tuple[bool, ...] | bool = True  # after each block, or said block by block
+    """Padding of the convolutions: `same` keeps the size, `valid` adds no border."""
+    pool: tuple[bool, ...] | bool = True
+    """Whether max pooling ends a block: one value for all blocks, or a list with one for each."""
     batch_norm: bool = True
+    """Whether batch normalisation follows each convolution."""
     # Keras's default of 0.99 averages over hundreds of steps; small sets have some forty an epoch.
     batch_norm_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
-    block_dropout: tuple[Share, ...] = ()  # after each block; none where empty
+    """Momentum of batch normalisation's moving averages; 0.9 averages over about ten steps."""
+    block_dropout: tuple[Share, ...] = ()
+    """Dropout rate at the end of each block; an empty list means no dropout there."""
     dense: tuple[Count, ...] = (128,)
-    activation: Activation = "relu"  # of the dense layers
-    dropout: Share = 0.0  # after the dense layers
+    """Units of each dense layer."""
+    activation: Activation = "relu"
+    """Activation of the dense layers."""
+    dropout: Share = 0.0
+    """Dropout rate after each dense layer; 0 means none."""
 
     @model_validator(mode="after")
-    def _said_for_every_block(self) -> "Cnn":
-        for name, said in (("pool", self.pool), ("block_dropout", self.block_dropout)):
-            if isinstance(said, tuple) and said and len(said) != len(self.filters):
+    def _check_one_for_each_block(self) -> "Cnn":
+        for name, given in (("pool", self.pool), ("block_dropout", self.block_dropout)):
+            if isinstance(given, tuple) and given and len(given) != len(self.filters):
                 raise ValueError(
-                    f"{name}: expected {len(self.filters)} entries, one for each of filters, received {len(said)}"
+                    f"{name}: expected {len(self.filters)} entries, one for each of filters, "
+                    f"received {len(given)}"
                 )
         return self
 
 
 class Backbone(Section):
-    """An image model of keras.applications without its top, as it was pretrained."""
+    """A pretrained image model of keras.applications without its top."""
 
-    backbone: Annotated[str, AfterValidator(_known_backbone)]
-    options: dict[str, bool | int | float | str] = Field(
-        default_factory=dict
-    )  # its own, such as alpha of MobileNet
-    weights: str | None = (
-        "imagenet"  # or a file of this backbone's weights without top; null starts at random
-    )
+    backbone: Annotated[str, AfterValidator(_check_backbone)]
+    """Name in keras.applications, such as MobileNetV2."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Arguments of the backbone's own, such as `alpha` of MobileNet."""
+    weights: str | None = "imagenet"
+    """`imagenet`, or a file with this backbone's weights without top; null starts at random."""
 
 
 class Dense(Section):
     """A dense layer of a head: its activation, then batch normalisation, then dropout."""
 
     units: Count
+    """Number of units."""
     activation: Activation = "relu"
+    """Activation function."""
     batch_norm: bool = False
+    """Whether batch normalisation follows."""
     dropout: Share = 0.0
+    """Dropout rate after the layer; 0 means none."""
 
 
 class Head(Section):
-    """What stands between a backbone's feature map and the probabilities."""
+    """The layers between a backbone's feature map and the probabilities."""
 
     pooling: Literal["average", "max", "flatten"] = "average"
-    dropout: Share = 0.0  # after the pooling
+    """How the feature map becomes a vector: global average, global maximum, or flattened."""
+    dropout: Share = 0.0
+    """Dropout rate after the pooling; 0 means none."""
     dense: tuple[Dense, ...] = ()
+    """Dense layers after the pooling."""
 
 
 class Phase(Section):
-    """Training goes on with more of the backbone unfrozen, from the best epoch of the phase before."""
+    """A further phase of training with more of the backbone unfrozen.
 
-    trainable_from: str | None  # as below
+    It starts from the best epoch of the phase before.
+    """
+
+    trainable_from: str | None
+    """First layer of the backbone that is trained; null trains only the head."""
     epochs: Count
+    """Most epochs of this phase."""
     learning_rate: Positive
+    """Initial learning rate of this phase."""
     views: Count | None = None
+    """Cached augmented copies of each training image; null draws new ones each epoch, uncached."""
 
 
 class Transfer(Backbone):
-    """A pretrained backbone with a head of its own; batch normalisation of the backbone stays as it was pretrained.
+    """A pretrained backbone with a new head. The backbone's batch normalisation stays frozen.
 
-    What lies below the first trained layer is computed once for each image and view, and kept in `.cache/features`.
+    The output of the layers below the first trained one is computed once for each image and cached
+    augmented copy. It is kept in `.cache/features`.
     """
 
-    trainable_from: str | None = (
-        None  # the first layer of the backbone that is trained; null trains the head alone
-    )
-    views: Count | None = (
-        2  # augmented copies of each training image, used in turn; null draws anew each epoch, uncached
-    )
-    precision: Literal["float32", "bfloat16"] = (
-        "float32"  # of views and trained layers; predictions are always float32
-    )
+    trainable_from: str | None = None
+    """First layer of the backbone that is trained; null trains only the head."""
+    views: Count | None = 2
+    """Cached augmented copies of each training image; null draws new ones each epoch, uncached."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of cached copies and trained layers; predictions are always float32."""
     head: Head = Head()
-    phases: tuple[Phase, ...] = ()  # further unfreezing, after the head
+    """The layers between the backbone's feature map and the probabilities."""
+    phases: tuple[Phase, ...] = ()
+    """Further phases of training with more of the backbone unfrozen."""
 
 
 class Classical(Section):
-    """A scikit-learn classifier on the pixels (flattened, 0 to 1), or on the pooled features of a frozen backbone."""
+    """A scikit-learn classifier.
+
+    Its inputs are the flattened pixels from 0 to 1, or the pooled features of a frozen backbone.
+    """
 
     classifier: Literal["random_forest", "logistic_regression", "linear_svm", "rbf_svm"]
-    trees: Count = 300  # of the forest
-    regularization: Positive = 1.0  # C of the others: smaller is stronger
+    """The kind of classifier."""
+    trees: Count = 300
+    """Number of trees of a random forest."""
+    regularization: Positive = 1.0
+    """C of the other classifiers; a smaller value regularizes more."""
     features: Backbone | None = None
+    """The frozen backbone that computes the inputs; null takes the pixels."""
     pooling: Literal["average", "max"] = "average"
+    """How the backbone's feature map becomes a vector."""
 
 
 ARCHITECTURES: dict[str, Cnn | Transfer | Classical] = {
@@ -189,15 +219,18 @@ ARCHITECTURES: dict[str, Cnn | Transfer | Classical] = {
 
 
 class Architecture(Section):
-    """One architecture to train: its structure, the question it answers, and how it is trained."""
+    """One architecture to train."""
 
     structure: Cnn | Transfer | Classical
+    """Layers of a network, or kind of a classifier."""
     question: Question = Question()
+    """The question that the model answers."""
     train: Train
+    """How it is trained."""
 
     @property
     def weights_files(self) -> list[Path]:
-        """The file of pretrained weights that params name, if it is there; those of Keras are checked by Keras."""
+        """The file of pretrained weights named in params, if it exists. Keras checks its own."""
         structure = (
             self.structure.features if isinstance(self.structure, Classical) else self.structure
         )
@@ -206,7 +239,10 @@ class Architecture(Section):
 
 
 def read_architecture(name: str, path: Path = PARAMS) -> Architecture:
-    """Return one architecture of a params file: its keys laid over its row of the table and over `train`. Raises `UserError`."""
+    """Return one architecture of a params file.
+
+    Its own keys override its row of the table and the section `train`. Raises `UserError`.
+    """
     raw = read_file(path)
     sections = raw.get("architectures")
     if not isinstance(sections, dict) or name not in sections:
@@ -221,19 +257,20 @@ def read_architectures(path: Path = PARAMS) -> dict[str, Architecture]:
 
 
 def lay_over_table(raw: dict[str, Any], problems: list[str]) -> Iterator[tuple[str, Architecture]]:
-    """Yield each architecture of a file's content; what is wrong with one is added to `problems`."""
+    """Yield each architecture of a file's content. The mistakes of the others go to `problems`."""
     sections = raw.get("architectures")
     if not isinstance(sections, dict) or not sections:
         problems.append(
-            f"architectures: received {sections!r}, expected at least one of {', '.join(ARCHITECTURES)}"
+            f"architectures: received {sections!r}, "
+            f"expected at least one of {', '.join(ARCHITECTURES)}"
         )
         return
     defaults = raw.get("train") or {}
     if not _is_valid(Train, defaults):
-        defaults = {}  # its mistakes are told once, under train
+        defaults = {}  # its mistakes are reported once, under train
     for name, section in sections.items():
         try:
-            architecture = _architecture(name, section or {}, defaults, problems)
+            architecture = _read_one(name, section or {}, defaults, problems)
         except UserError as error:
             problems.append(f"architectures.{name}: {error}")
         else:
@@ -252,33 +289,23 @@ def _read(path: Path, raw: dict[str, Any]) -> dict[str, Architecture]:
     return found
 
 
-def _architecture(
-    name: str, section: Any, defaults: dict[str, Any], problems: list[str]
+def _read_one(
+    name: object, section: Any, defaults: dict[str, Any], problems: list[str]
 ) -> Architecture | None:
-    """Return the architecture, or None where one of its keys is wrong, which is added to `problems`."""
+    """Return the architecture, or None after adding its mistakes to `problems`."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,200}", name):
         raise UserError(
-            f"received {name!r}, expected a text of 1 to 200 letters, digits and underscores: it names a folder and a stage"
+            f"received {name!r}, expected a text of 1 to 200 letters, digits and underscores: "
+            "it names a folder and a stage"
         )
     if not isinstance(section, dict):
         raise UserError(
             f"received {section!r}, expected a mapping such as {{batch_size: 64}} or {{}}"
         )
-    row = _row(section.get("like", name))
-    structure, question = (
-        {key: section[key] for key in section if key in model.model_fields}
-        for model in (type(row), Question)
-    )
-    train = {
-        key: value for key, value in section.items() if key not in {"like", *structure, *question}
-    }
-    known = ["like", *type(row).model_fields, *Question.model_fields, *Train.model_fields]
     checked: dict[str, Any] = {}
-    for part, model, values in (
-        ("structure", type(row), _merge(row.model_dump(), structure)),
-        ("question", Question, question),
-        ("train", Train, _merge(_spelled_out(defaults), _spelled_out(train))),
-    ):
+    parts = _divide({"like": name} | section, defaults)
+    known = ["like", *(key for model, _ in parts.values() for key in model.model_fields)]
+    for part, (model, values) in parts.items():
         try:
             checked[part] = model.model_validate(values)
         except ValidationError as error:
@@ -286,31 +313,54 @@ def _architecture(
                 describe_problem(detail, model, f"architectures.{name}", known)
                 for detail in error.errors()
             ]
-    if len(checked) < 3:
+    if len(checked) < len(parts):
         return None
     check_size(checked["structure"], checked["train"].image_size)
     return Architecture(**checked)
 
 
-def _row(like: object) -> Cnn | Transfer | Classical:
+def _divide(
+    section: dict[str, Any], defaults: dict[str, Any]
+) -> dict[str, tuple[type[Section], dict[str, Any]]]:
+    """Return the schema and the values of each part of an architecture.
+
+    Unknown keys go to the part `train`, whose schema refuses them.
+    """
+    row = _find_row(section["like"])
+    structure, question = (
+        {key: section[key] for key in section if key in model.model_fields}
+        for model in (type(row), Question)
+    )
+    others = {"like", *structure, *question}
+    train = {key: value for key, value in section.items() if key not in others}
+    return {
+        "structure": (type(row), _merge(row.model_dump(), structure)),
+        "question": (Question, question),
+        "train": (Train, _merge(_expand_names(defaults), _expand_names(train))),
+    }
+
+
+def _find_row(like: object) -> Cnn | Transfer | Classical:
     if isinstance(like, str) and like in ARCHITECTURES:
         return ARCHITECTURES[like]
     if isinstance(like, str) and like in BACKBONES:
         return ARCHITECTURES["transfer"].model_copy(update={"backbone": like})
-    close = difflib.get_close_matches(str(like), [*ARCHITECTURES, *BACKBONES], n=1)
     raise UserError(
-        f"unknown architecture {like!r}; {f'did you mean {close[0]}? ' if close else ''}known are {', '.join(ARCHITECTURES)}, "
+        f"unknown architecture {like!r}; {suggest(like, [*ARCHITECTURES, *BACKBONES])}"
+        f"known are {', '.join(ARCHITECTURES)}, "
         "and every image model of keras.applications by its name, such as EfficientNetB0. "
         "A variant says which of them it changes: cnn_d: {like: cnn_a, dropout: 0.2}"
     )
 
 
 def check_size(structure: Cnn | Transfer | Classical, size: tuple[int, int]) -> None:
+    """Raise `UserError` if images are too small for the backbone."""
     backbone = structure.features if isinstance(structure, Classical) else structure
     if isinstance(backbone, Backbone) and min(size) < BACKBONES[backbone.backbone]:
         least = BACKBONES[backbone.backbone]
         raise UserError(
-            f"image_size: received {list(size)}, expected at least {least} pixels a side for {backbone.backbone}"
+            f"image_size: received {list(size)}, "
+            f"expected at least {least} pixels a side for {backbone.backbone}"
         )
 
 
@@ -330,8 +380,12 @@ def _merge(defaults: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any
     return merged
 
 
-def _spelled_out(train: dict[str, Any]) -> dict[str, Any]:
-    """Name no augmentation any more, so that a name given for one architecture replaces the default instead of joining it."""
+def _expand_names(train: dict[str, Any]) -> dict[str, Any]:
+    """Replace the name of an augmentation by its keys.
+
+    So a name given for one architecture replaces the default instead of joining it.
+    """
     return {
-        key: spelled_out(value) if key == "augmentation" else value for key, value in train.items()
+        key: expand_augmentation(value) if key == "augmentation" else value
+        for key, value in train.items()
     }

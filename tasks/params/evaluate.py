@@ -1,4 +1,4 @@
-"""The section `evaluate` of `params.yaml`: which thresholds are chosen on validation images."""
+"""The section `evaluate` of `params.yaml`: thresholds that are chosen on validation images."""
 
 from typing import Annotated
 
@@ -8,16 +8,25 @@ from tasks.params.section import Count, Section, Share
 
 
 class Abstain(Section):
-    accuracy: Annotated[float, Field(gt=0, le=1)] = 0.95  # of the answers that are given, at least
+    """The accuracy that the confidence threshold has to reach."""
+
+    accuracy: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Least accuracy on the validation images whose confidence reaches the threshold."""
 
 
 class Unfamiliar(Section):
-    false_alarms: Share = 0.02  # images of the known kind that are called unfamiliar, at most
+    """How often the out-of-distribution threshold may be wrong."""
+
+    false_alarms: Share = 0.02
+    """Largest share of validation images that the model may call unfamiliar."""
 
 
 class Evaluate(Section):
-    """What the thresholds of `results/<architecture>/thresholds.json` shall give; null switches one off."""
+    """How each model's thresholds and calibration error are computed."""
 
     calibration_bins: Count = 15
+    """Number of confidence bins of the calibration error."""
     abstain: Abstain | None = Abstain()
+    """Sets the confidence below which a model gives no prediction; null always predicts."""
     unfamiliar: Unfamiliar | None = Unfamiliar()
+    """Sets the out-of-distribution score above which an image is unfamiliar; null calls none so."""

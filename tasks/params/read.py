@@ -1,16 +1,15 @@
-"""Read `params.yaml` section by section: a wrong key, type or value stops at once and is named.
+"""Read `params.yaml` section by section. A wrong key, type or value is an error that names it.
 
-A stage reads its own sections alone, so that a new key of another one changes nothing for it.
+A stage reads only its own sections, so that a new key in another section does not affect it.
 """
 
-import difflib
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
-from tasks.errors import UserError
+from tasks.errors import UserError, suggest
 
 PARAMS = Path("params.yaml")
 
@@ -18,7 +17,10 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def read_section(name: str, schema: type[Schema], path: Path = PARAMS) -> Schema:
-    """Return the section `name` of a params file; what it leaves out has its default. Raises `UserError`."""
+    """Return the section `name` of a params file, missing keys at their defaults.
+
+    Raises `UserError`.
+    """
     values = read_file(path).get(name)
     try:
         return schema.model_validate({} if values is None else values)
@@ -43,13 +45,13 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def refuse(path: Path, problems: list[str]) -> None:
-    """Raise `UserError` that lists the problems, if there are any."""
+    """Raise `UserError` with the list of problems, if there are any."""
     if problems:
         raise UserError(list_problems(path, problems))
 
 
 def list_problems(path: Path, problems: list[str]) -> str:
-    """Return one message of all problems of a params file."""
+    """Return one message with all problems of a params file."""
     return "\n  ".join(
         [f"{path} has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]
     )
@@ -58,28 +60,33 @@ def list_problems(path: Path, problems: list[str]) -> str:
 def describe_problem(
     detail: Any, model: type[BaseModel], prefix: str = "", known: list[str] | None = None
 ) -> str:
-    """One line of where, what was received and what is allowed, from an error of pydantic; `known` goes for the first level."""
+    """Return one line on an error of pydantic: the key, the value received, and what is allowed.
+
+    `known` are the keys of the first level, by default those of `model`.
+    """
     steps = [str(step) for step in detail["loc"]]
     key = ".".join([prefix, *steps] if prefix else steps)
     if detail["type"] == "extra_forbidden":
-        known = known if known and len(steps) == 1 else _keys_beside(model, steps)
-        close = difflib.get_close_matches(steps[-1], known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return f"{key}: unknown key; {hint}known here are {', '.join(known)}"
-    wanted = detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        known = known if known and len(steps) == 1 else _list_keys(model, steps[:-1])
+        return f"{key}: unknown key; {suggest(steps[-1], known)}known here are {', '.join(known)}"
+    wanted = describe_wanted(detail)
     return f"{key}: received {detail['input']!r}, {wanted}" if steps else f"{key}: {wanted}"
 
 
-def _keys_beside(model: type[BaseModel], steps: list[str]) -> list[str]:
-    """The keys that are known where `steps` ends, following the models of the sections on the way."""
-    for step in steps[:-1]:
-        field = next(
-            (field for name, field in model.model_fields.items() if (field.alias or name) == step),
-            None,
+def describe_wanted(detail: Any) -> str:
+    """Return what an error of pydantic expected."""
+    return detail["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+
+
+def _list_keys(model: type[BaseModel], steps: list[str]) -> list[str]:
+    """Return the keys of the section that `steps` lead to, from `model` on."""
+    for step in steps:
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        kinds = (
+            [fields[step].annotation, *get_args(fields[step].annotation)] if step in fields else []
         )
-        kinds = [field.annotation, *get_args(field.annotation)] if field else []
-        model = next(
-            (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)),
-            model,
+        sections = (
+            kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)
         )
+        model = next(sections, model)
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,13 +1,18 @@
-"""The section `report` of `params.yaml`: what the report says beyond the results."""
+"""The section `report` of `params.yaml`: texts and pictures of the report."""
 
 from tasks.params.section import Section
 
 
 class Report(Section):
-    """What the report says beyond the results; texts that are left out are said to be missing."""
+    """Texts and pictures of the report. The report names each text that is missing."""
 
     title: str = "Image classification"
-    thumbnails: bool = True  # false: no picture of an image is in the report or in MLflow
-    purpose: str | None = None  # of the model
-    images: str | None = None  # where they are from, and their licence
-    weights: str | None = None  # the licence of pretrained weights
+    """Title of the report."""
+    thumbnails: bool = True
+    """`false` keeps all pictures of images out of the report and out of MLflow."""
+    purpose: str | None = None
+    """What the model is for."""
+    images: str | None = None
+    """Source and licence of the images."""
+    weights: str | None = None
+    """Licence of the pretrained weights, if any are used."""

@@ -1,57 +1,60 @@
-"""Which values a search may try for an architecture, and an architecture with other values.
+"""The search space of an architecture, and the architecture with other values.
 
-A value stands at a dotted path of the architecture's keys: `learning_rate`, `dense.0`, `head.dense.0.units`.
+A dotted path of the architecture's keys names each value: `learning_rate`, `dense.0`,
+`head.dense.0.units`.
 """
 
-import difflib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from tasks.errors import UserError
+from tasks.errors import UserError, suggest
 from tasks.params.architectures import Architecture, Classical, check_size
+from tasks.params.read import Schema, describe_wanted
 from tasks.params.section import Section
 
 FIXED = {
-    "like": "it names another architecture: give that one a space of its own",
+    "like": "it names another architecture; give that one its own space",
     "positive": "models of other questions cannot be compared",
     "labels": "models of other questions cannot be compared",
-    "seed": "a lucky seed is no better model",
-    "threads": "it changes nothing but the rounding",
-    "epochs": "the search finds their number by itself, up to tune.epochs",
+    "seed": "a lucky seed does not make a better model",
+    "threads": "it changes only the rounding",
+    "epochs": "the search finds the best number itself, up to tune.epochs",
     "test_views": "trials are scored without them",
 }
-OF_CLASSICAL = (
-    "image_size",
-    "channels",
-    "dark_border",
-    "detail",
-)  # the training keys that scikit-learn's models know
+# Keys of `train` that also apply to scikit-learn models.
+OF_CLASSICAL = ("image_size", "channels", "dark_border", "detail")
 
 
 class Range(Section):
-    """Numbers from `low` to `high`, both included, in steps or on a logarithmic scale; or a list of choices."""
+    """Values to try for one key: a range of numbers, or a list of choices."""
 
     low: Any = None
+    """Lowest number, included."""
     high: Any = None
+    """Highest number, included."""
     step: Any = None
+    """Distance between numbers; null tries all numbers, or whole numbers if both ends are whole."""
     log: bool = False
+    """Whether numbers are drawn on a logarithmic scale."""
     choices: tuple[Any, ...] = ()
+    """The choices, written as a plain list: `dropout: [0, 0.3, 0.5]`."""
 
     @model_validator(mode="before")
     @classmethod
-    def _spelled_out(cls, given: Any) -> Any:
+    def _expand_list(cls, given: Any) -> Any:
         if isinstance(given, list | tuple):
             return {"choices": given}
         if not isinstance(given, dict):
             raise ValueError(
-                "expected a list of choices such as [relu, tanh], or a range such as {low: 32, high: 512, step: 32}"
+                "expected a list of choices such as [relu, tanh], "
+                "or a range such as {low: 32, high: 512, step: 32}"
             )
         known = ("low", "high", "step", "log")
         if unknown := [str(key) for key in given if key not in known]:
-            raise ValueError(_unknown(unknown[0], known))
+            raise ValueError(_describe_unknown(unknown[0], known))
         if wrong := [key for key in ("low", "high") if not _is_number(given.get(key))]:
             raise ValueError(
                 f"expected numbers low and high, received {wrong[0]}: {given.get(wrong[0])!r}"
@@ -59,12 +62,12 @@ class Range(Section):
         return given
 
     @model_validator(mode="after")
-    def _makes_sense(self) -> "Range":
+    def _check_values(self) -> "Range":
         if self.low is None:
             if not self.choices or any(
                 value in self.choices[:place] for place, value in enumerate(self.choices)
             ):
-                raise ValueError("expected at least one choice, each of them once")
+                raise ValueError("expected at least one choice, none of them twice")
             return self
         if not self.low < self.high:
             raise ValueError("expected low below high")
@@ -81,59 +84,52 @@ class Range(Section):
         if not math.isclose(steps, round(steps), abs_tol=1e-9):
             reached = self.low + math.floor(steps) * self.step
             raise ValueError(
-                f"expected a high that steps of {self.step} from {self.low} reach, such as {reached:.10g}"
+                f"expected a high that steps of {self.step} from {self.low} reach, "
+                f"such as {reached:.10g}"
             )
 
     @property
     def whole(self) -> bool:
-        """Whether all its numbers are whole."""
+        """Whether the numbers of a range are whole."""
         return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The choices, or the two ends."""
+        """The choices, or the two ends of a range."""
         return self.choices if self.low is None else (self.low, self.high)
 
 
 def vary(section: Architecture, values: Mapping[str, Any]) -> Architecture:
     """Return an architecture with other values at dotted paths, such as `dense.0`.
 
-    Raises `UserError` for an unknown path, and for a value that is not allowed there.
+    Raises `UserError` for an unknown path or a value that is not allowed there.
     """
-    parts = _parts(section)
-    changed = dict(parts)
+    structure, train = section.structure, section.train
     for path, value in values.items():
         steps = path.split(".")
-        name = next(
-            (name for name, part in changed.items() if steps[0] in type(part).model_fields), None
-        )
-        if name is None:
-            known = [key for part in parts.values() for key in type(part).model_fields]
-            raise UserError(_unknown(steps[0], known))
-        try:
-            changed[name] = type(parts[name]).model_validate(_placed(changed[name], steps, value))
-        except ValidationError as error:
-            wanted = (
-                error.errors()[0]["msg"]
-                .removeprefix("Value error, ")
-                .replace("Input should be", "expected")
-            )
-            raise UserError(f"received {value!r}, {wanted}") from error
-    check_size(changed["structure"], changed["train"].image_size)
-    return section.model_copy(update=changed)
+        if steps[0] in type(structure).model_fields:
+            structure = _vary_one(structure, steps, value)
+        elif steps[0] in type(train).model_fields:
+            train = _vary_one(train, steps, value)
+        else:
+            known = [*type(structure).model_fields, *type(train).model_fields]
+            raise UserError(_describe_unknown(steps[0], known))
+    check_size(structure, train.image_size)
+    return section.model_copy(update={"structure": structure, "train": train})
 
 
 def find_mistakes(space: Mapping[str, Range], section: Architecture) -> Iterator[str]:
-    """Yield what is wrong with the space of an architecture, as `path: why`: keys that do not exist, ends that are refused."""
+    """Yield `path: why` for each key that does not exist and each value that is not allowed."""
     classical = isinstance(section.structure, Classical)
     for path, values in space.items():
         key = path.partition(".")[0]
         fixed = "epochs" if path.endswith(".epochs") else key
         if fixed in FIXED:
-            yield f"{path}: is not searched: {FIXED[fixed]}"
+            yield f"{path}: cannot be searched: {FIXED[fixed]}"
             continue
         if classical and key in type(section.train).model_fields and key not in OF_CLASSICAL:
-            yield f"{path}: means nothing to a scikit-learn model; known here are {', '.join(Classical.model_fields)}"
+            known = ", ".join(Classical.model_fields)
+            yield f"{path}: does not apply to a scikit-learn model; known here are {known}"
             continue
         for end in values.ends:
             try:
@@ -143,39 +139,41 @@ def find_mistakes(space: Mapping[str, Range], section: Architecture) -> Iterator
                 break
 
 
-def plain(value: Any) -> Any:
-    """Return a model, and all that it holds, as dictionaries, lists and scalars."""
+def to_plain(value: Any) -> Any:
+    """Return a model and all its values as dictionaries, lists and scalars."""
     if isinstance(value, BaseModel):
-        return {name: plain(getattr(value, name)) for name in type(value).model_fields}
+        return {name: to_plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):
-        return {name: plain(item) for name, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {name: to_plain(item) for name, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _parts(section: Architecture) -> dict[str, BaseModel]:
-    """Return what dotted paths begin in: the structure, and how it is trained."""
-    return {"structure": section.structure, "train": section.train}
+def _vary_one(model: Schema, steps: list[str], value: Any) -> Schema:
+    """Return a model with another value at the end of `steps`."""
+    try:
+        return type(model).model_validate(_replace_at(model, steps, value))
+    except ValidationError as error:
+        raise UserError(f"received {value!r}, {describe_wanted(error.errors()[0])}") from error
 
 
-def _placed(held: Any, steps: list[str], value: Any) -> Any:
-    """Return what is `held`, plain, with `value` at the end of `steps`."""
+def _replace_at(held: Any, steps: list[str], value: Any) -> Any:
+    """Return plain data of `held` with `value` at the end of `steps`."""
     if not steps:
         return value
     step, *rest = steps
     if isinstance(held, list | tuple):
-        places = plain(held)
-        if step not in map(str, range(len(places))):
-            known = ", ".join(map(str, range(len(places)))) or "none, for it is empty"
-            raise UserError(f"received the place {step}, expected one of {known}")
-        places[int(step)] = _placed(held[int(step)], rest, value)
-        return places
+        items, indices = to_plain(held), [str(index) for index in range(len(held))]
+        if step not in indices:
+            known = ", ".join(indices) or "none, because the list is empty"
+            raise UserError(f"received the index {step}, expected one of {known}")
+        items[int(step)] = _replace_at(held[int(step)], rest, value)
+        return items
     if isinstance(held, BaseModel):
-        known = list(type(held).model_fields)
-        if step not in known:
-            raise UserError(_unknown(step, known))
-        return plain(held) | {step: _placed(getattr(held, step), rest, value)}
+        if step not in type(held).model_fields:
+            raise UserError(_describe_unknown(step, list(type(held).model_fields)))
+        return to_plain(held) | {step: _replace_at(getattr(held, step), rest, value)}
     if held is None or isinstance(held, Mapping):
-        return plain(held or {}) | {step: _placed((held or {}).get(step), rest, value)}
+        return to_plain(held or {}) | {step: _replace_at((held or {}).get(step), rest, value)}
     raise UserError(f"expected nothing after a plain value, received {step}")
 
 
@@ -183,6 +181,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _unknown(received: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(received, list(known), n=1)
-    return f"unknown key {received}; {f'did you mean {close[0]}? ' if close else ''}known here are {', '.join(known)}"
+def _describe_unknown(received: str, known: Sequence[str]) -> str:
+    return f"unknown key {received}; {suggest(received, known)}known here are {', '.join(known)}"

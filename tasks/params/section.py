@@ -1,4 +1,4 @@
-"""What all schemas of `params.yaml` share: sections are closed and frozen, and numbers come in a few kinds."""
+"""The base class of every schema of `params.yaml`, and the kinds of numbers that schemas share."""
 
 from typing import Annotated, Literal
 
@@ -11,6 +11,9 @@ Level = Literal["error", "warn", "off"]
 
 
 class Section(BaseModel):
-    """A closed, frozen part of `params.yaml`. The text below a field describes that key."""
+    """A frozen part of `params.yaml` that allows no unknown key.
+
+    The text below a field describes that key. The reference page of the docs shows it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -1,4 +1,4 @@
-"""The section `train` of `params.yaml`: how networks are trained, and which epoch's weights are kept."""
+"""The section `train` of `params.yaml`: how networks are trained, and which epoch is kept."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -11,67 +11,87 @@ from tasks.params.section import Count, Positive, Section
 
 
 class Schedule(Section):
+    """How the learning rate changes during training."""
+
     kind: Literal["constant", "plateau", "cosine"] = "plateau"
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5  # plateau: the rate is multiplied by it
-    patience: Count = 3  # plateau: after so many epochs without a better val_loss
-    minimum: Annotated[float, Field(ge=0)] = 0.0  # plateau and cosine: the lowest rate
+    """Constant, reduced when val_loss stops improving, or falling along a cosine to the minimum."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Factor by which `plateau` multiplies the learning rate."""
+    patience: Count = 3
+    """Epochs without a lower val_loss after which `plateau` reduces the learning rate."""
+    minimum: Annotated[float, Field(ge=0)] = 0.0
+    """Lowest learning rate of `plateau` and `cosine`."""
 
 
 class EarlyStopping(Section):
+    """When training ends before the last epoch."""
+
     monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
+    """Score that has to improve; it also decides which epoch is the best."""
     patience: Count = 5
+    """Epochs without a better score after which training stops."""
 
 
 class Train(Section):
-    """Defaults of every architecture; each key may be given again in an architecture's own section."""
+    """Defaults for all architectures. An architecture may override each key in its own section."""
 
     seed: int = 42
-    threads: Count = 2  # of one operation: other numbers give other models
-    image_size: tuple[Count, Count] = (128, 128)  # height, width
+    """Seed of the initial weights, of shuffling and of augmentation."""
+    threads: Count = 2
+    """CPU threads of one operation; another number gives another model."""
+    image_size: tuple[Count, Count] = (128, 128)
+    """Height and width in pixels to which images are resized; one number stands for both."""
     channels: Literal[1, 3] = 3
-    dark_border: Annotated[int, Field(ge=0, le=254)] | None = (
-        None  # grey value: what is darker around a picture is cut off
-    )
-    detail: Count | None = (
-        None  # pixels a side that a picture is reduced to before it is stretched to image_size
-    )
-    test_views: tuple[View, ...] = ()  # answers are the mean over an image and these views of it
+    """Channels of the model input: 1 for grey, 3 for colour."""
+    dark_border: Annotated[int, Field(ge=0, le=254)] | None = None
+    """Rows and columns at the border up to this grey value are cropped; null crops none."""
+    detail: Count | None = None
+    """Side in pixels to which an image is reduced before it is resized; null keeps all detail."""
+    test_views: tuple[View, ...] = ()
+    """Test-time augmentation: views whose predictions are averaged with those of the image."""
     batch_size: Count = 32
+    """Images in a batch."""
     epochs: Count = 15
+    """Most epochs of a training; early stopping may end it sooner."""
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
+    """Keras optimizer."""
     learning_rate: Positive = 1e-4
+    """Initial learning rate."""
     schedule: Schedule = Schedule()
+    """How the learning rate changes during training."""
     early_stopping: EarlyStopping | None = EarlyStopping()
-    keep: Literal["best", "last"] = (
-        "best"  # which epoch's weights: the best of what early stopping watches, or the last one's
-    )
+    """When training ends before the last epoch; null trains all epochs."""
+    keep: Literal["best", "last"] = "best"
+    """Epoch whose weights are kept: the best by early_stopping.monitor, or the last."""
     augmentation: Augmentation | None = None
+    """Random changes of training images: a name, or a mapping of changes; null changes nothing."""
 
     @model_validator(mode="before")
     @classmethod
-    def _square(cls, values: Any) -> Any:
+    def _expand_square(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(values.get("image_size"), int):
             return values | {"image_size": (values["image_size"], values["image_size"])}
         return values
 
     @property
     def monitor(self) -> str:
-        """What decides which epoch is the best: what early stopping watches."""
+        """The score that decides which epoch is the best."""
         return self.early_stopping.monitor if self.early_stopping else "val_loss"
 
     @property
     def form(self) -> Form:
-        """What a model takes of a picture."""
+        """The model input."""
         return Form(self.image_size, self.channels, self.dark_border, self.detail)
 
 
 def select_epoch(
     history: Sequence[Mapping[str, float]], train: Train, monitor: str | None = None
 ) -> int:
-    """Return the index of the epoch whose weights are kept: the last, or the first of the best `monitor`, as `train.keep` says.
+    """Return the index of the epoch whose weights are kept.
 
-    `history` has one row per epoch; its scores count to the seven digits that `history.csv` has. `monitor` is by default what
-    early stopping watches; a search names its objective.
+    With `train.keep: last` this is the last epoch. Otherwise it is the first epoch with the best
+    `monitor`: by default the score that early stopping monitors, in a search the objective.
+    `history` has one row per epoch. Scores are rounded to seven digits, as in `history.csv`.
     """
     if train.keep == "last":
         return len(history) - 1

@@ -1,4 +1,7 @@
-"""The section `tune` of `params.yaml`: what the search looks for, and how long. No stage reads it."""
+"""The section `tune` of `params.yaml`: objective, budget and space of the search.
+
+No stage reads it.
+"""
 
 from typing import Annotated, Literal
 
@@ -9,16 +12,19 @@ from tasks.params.section import Count, Section
 
 
 class Tune(Section):
-    """What the search looks for, how long it may train, and where it looks."""
+    """Objective, budget and space of the hyperparameter search."""
 
     objective: Literal["val_accuracy", "val_macro_f1", "val_loss"] = "val_accuracy"
-    folds: Annotated[int, Field(ge=2)] | None = (
-        None  # of training and validation images; null scores the validation images
-    )
-    epochs: Count = 10  # of the longest trial
-    factor: Annotated[int, Field(ge=2)] = (
-        3  # Hyperband lets one of so many trials go on at each halving
-    )
+    """Validation score that the search improves."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """Folds of cross-validation on training and validation images; null uses the given split."""
+    epochs: Count = 10
+    """Epochs of the longest trial."""
+    factor: Annotated[int, Field(ge=2)] = 3
+    """Reduction factor of Hyperband: each round stops all but one in so many trials."""
     trials: Count = 30
+    """Number of trials."""
     seed: int = 42
+    """Seed of the sampler."""
     space: dict[str, Annotated[dict[str, Range], Field(min_length=1)]]
+    """Values to try: architecture, then dotted path of a key, then a range or list of choices."""

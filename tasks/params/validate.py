@@ -1,4 +1,4 @@
-"""The section `validate` of `params.yaml`: how large files may be, and what their table is expected to fulfil."""
+"""The section `validate` of `params.yaml`: folder layout, file sizes and expectations."""
 
 from typing import Annotated, Literal
 
@@ -8,59 +8,74 @@ from tasks.params.section import Count, Level, Section
 
 
 class Minimum(Section):
+    """An expectation with a lower limit."""
+
     minimum: float
+    """Lowest value that meets the expectation."""
     level: Level
+    """If unmet, `error` stops the pipeline and `warn` reports; `off` skips the expectation."""
 
 
 class Maximum(Section):
+    """An expectation with an upper limit."""
+
     maximum: float
+    """Highest value that meets the expectation."""
     level: Level
+    """If unmet, `error` stops the pipeline and `warn` reports; `off` skips the expectation."""
 
 
-class Judgement(Section):
+class Check(Section):
+    """An expectation without a number."""
+
     level: Level
+    """If unmet, `error` stops the pipeline and `warn` reports; `off` skips the expectation."""
 
 
 class Expectations(Section):
-    """What the table of files is expected to fulfil; `error` stops the pipeline, `warn` is reported."""
+    """What the images should be like."""
 
-    usable_share: Minimum = Minimum(
-        minimum=0.8, level="error"
-    )  # files that are usable images, of all files
+    usable_share: Minimum = Minimum(minimum=0.8, level="error")
+    """Share of the files that are usable images."""
     classes: Minimum = Minimum(minimum=2, level="error")
-    images_per_class: Minimum = Minimum(minimum=10, level="error")  # usable images
-    imbalance: Maximum = Maximum(maximum=10, level="warn")  # largest class over smallest
-    side: Minimum = Minimum(minimum=32, level="warn")  # pixels of the shorter side
-    contrast: Minimum = Minimum(
-        minimum=1, level="warn"
-    )  # standard deviation of the grey values, 0 to 255
-    levels: Minimum = Minimum(
-        minimum=32, level="warn"
-    )  # different grey values that an image uses, of 256
-    distinct_share: Minimum = Minimum(
-        minimum=0.95, level="warn"
-    )  # files whose content no other file has
-    format_matches_name: Judgement = Judgement(level="warn")
+    """Number of classes."""
+    images_per_class: Minimum = Minimum(minimum=10, level="error")
+    """Usable images of the smallest class."""
+    imbalance: Maximum = Maximum(maximum=10, level="warn")
+    """Size of the largest class divided by the size of the smallest."""
+    side: Minimum = Minimum(minimum=32, level="warn")
+    """Shorter side of each image in pixels."""
+    contrast: Minimum = Minimum(minimum=1, level="warn")
+    """Standard deviation of each image's grey values, which run from 0 to 255."""
+    levels: Minimum = Minimum(minimum=32, level="warn")
+    """Number of different grey values in each image, at most 256."""
+    distinct_share: Minimum = Minimum(minimum=0.95, level="warn")
+    """Share of the images whose content differs from that of every other image."""
+    format_matches_name: Check = Check(level="warn")
+    """Whether the ending of each file name fits the format of its content."""
 
 
 class Layout(Section):
-    """How the images lie, where that is not read from their folders or not to be."""
+    """The folder layout, where it cannot be detected or is detected wrongly."""
 
-    # Folders of each part, as they lie in the imported folder; {} there are none; null reads them from their names.
     parts: dict[Literal["training", "validation", "test"], list[str]] | None = None
-    depth: Annotated[int, Field(ge=0)] | None = (
-        None  # folders between that of a part and those of the classes
-    )
-    similar_names: Literal["refuse", "keep"] = (
-        "refuse"  # classes that differ in case, blanks or the coding of letters only
-    )
+    """Folders of each split, relative to the imported folder; {} means none, null detects them."""
+    depth: Annotated[int, Field(ge=0)] | None = None
+    """Folder levels between a split's folder and the class folders; null detects them."""
+    similar_names: Literal["refuse", "keep"] = "refuse"
+    """Classes whose names differ only in case, blanks or Unicode form: refused, or kept apart."""
 
 
 class Validate(Section):
+    """What the files of a data set may be like."""
+
     layout: Layout = Layout()
-    label_from: Literal["folder", "name"] = (
-        "folder"  # name: cat.12.jpg is a cat, whatever folder it lies in
-    )
+    """The folder layout, where it cannot be detected or is detected wrongly."""
+    label_from: Literal["folder", "name"] = "folder"
+    """Source of the class: the folder, or the file name (`cat.12.jpg` is a cat in any folder)."""
     max_bytes: Count = 100_000_000
+    """Largest file size in bytes; a larger file goes into quarantine."""
     max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 100_000_000  # Pillow refuses more
+    """Largest number of pixels of an image; a larger image goes into quarantine."""
     expectations: Expectations = Expectations()
+    """What the images should be like, and how serious a deviation is."""

@@ -1,15 +1,15 @@
-"""The whole of `params.yaml`, all sections together. `python -m tasks.params` checks the file with it."""
+"""The whole of `params.yaml`: all sections, and what must fit between them."""
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from tasks.params import search_space
+from tasks.errors import suggest
+from tasks.params import ensembles, search_space
 from tasks.params.architectures import Architecture, lay_over_table
 from tasks.params.compare import Compare
-from tasks.params.ensembles import Ensemble, find_mistakes
+from tasks.params.ensembles import Ensemble
 from tasks.params.evaluate import Evaluate
 from tasks.params.explain import Explain
 from tasks.params.read import PARAMS, describe_problem, read_file, refuse
@@ -27,21 +27,36 @@ class Params(Section):
     """The whole of `params.yaml`."""
 
     validate_: Validate = Field(default=Validate(), alias="validate")
+    """What the files of a data set may be like."""
     split: Split = Split()
+    """How images are divided into training, validation and test."""
     weigh: Weigh = Weigh()
+    """The weight of each class in the loss."""
     train: Train = Train()
+    """Defaults for all architectures."""
     architectures: dict[str, Architecture]
+    """The architectures to train, by name; at least one."""
     ensembles: dict[str, Ensemble] = Field(default_factory=dict)
-    tune: Tune | None = None  # what `python -m flows.tune` may try; no stage reads it
+    """Architectures that predict together, by the name of the ensemble; {} makes none."""
+    tune: Tune | None = None
+    """Objective, budget and space of `python -m flows.tune`; null if nothing is searched."""
     evaluate: Evaluate = Evaluate()
+    """How each model's thresholds and calibration error are computed."""
     explain: Explain = Explain()
+    """How many images get a heat map."""
     compare: Compare = Compare()
+    """How models are ranked."""
     register_: Register = Field(default=Register(), alias="register")
+    """The registered model, and the gate to its champion."""
     report: Report = Report()
+    """Texts and pictures of the report."""
 
 
 def load_params(path: Path = PARAMS) -> Params:
-    """Read and check a params file. Raises `UserError` naming every wrong key and what is allowed there."""
+    """Read and check a params file.
+
+    Raises `UserError` that names every wrong key and what is allowed there.
+    """
     raw = read_file(path)
     problems: list[str] = []
     raw["architectures"] = dict(lay_over_table(raw, problems))
@@ -50,33 +65,33 @@ def load_params(path: Path = PARAMS) -> Params:
     except ValidationError as error:
         refuse(path, [describe_problem(detail, Params) for detail in error.errors()] + problems)
     refuse(path, problems)
-    refuse(path, [*_unknown_question(params), *_wrong_members(params), *_space_mistakes(params)])
+    refuse(path, [*_check_question(params), *_check_ensembles(params), *_check_space(params)])
     return params
 
 
-def _unknown_question(params: Params) -> list[str]:
-    asked = list(dict.fromkeys(section.question.name for section in params.architectures.values()))
+def _check_question(params: Params) -> list[str]:
+    known = list(dict.fromkeys(section.question.name for section in params.architectures.values()))
     received = params.compare.question
-    return (
-        []
-        if received in (None, *asked)
-        else [f"compare.question: received {received!r}, expected {' or '.join(map(repr, asked))}"]
-    )
+    if received in (None, *known):
+        return []
+    expected = " or ".join(map(repr, known))
+    return [f"compare.question: received {received!r}, expected {expected}"]
 
 
-def _wrong_members(params: Params) -> list[str]:
-    return find_mistakes(
-        params.ensembles, {name: section.question for name, section in params.architectures.items()}
-    )
+def _check_ensembles(params: Params) -> list[str]:
+    questions = {name: section.question for name, section in params.architectures.items()}
+    return ensembles.find_mistakes(params.ensembles, questions)
 
 
-def _space_mistakes(params: Params) -> Iterator[str]:
-    """Yield what `tune.space` names or allows that no architecture takes."""
+def _check_space(params: Params) -> Iterator[str]:
+    """Yield each mistake of `tune.space`."""
+    known = params.architectures
     for name, space in (params.tune.space if params.tune else {}).items():
-        if name not in params.architectures:
-            close = difflib.get_close_matches(name, params.architectures, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            yield f"tune.space.{name}: unknown architecture; {hint}known here are {', '.join(params.architectures)}"
-        else:
-            found = search_space.find_mistakes(space, params.architectures[name])
+        if name in known:
+            found = search_space.find_mistakes(space, known[name])
             yield from (f"tune.space.{name}.{problem}" for problem in found)
+        else:
+            yield (
+                f"tune.space.{name}: unknown architecture; "
+                f"{suggest(name, known)}known here are {', '.join(known)}"
+            )

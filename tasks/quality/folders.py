@@ -1,4 +1,4 @@
-"""What lies below a folder of images, but for litter."""
+"""The tree of files and folders below a folder of images, without junk files."""
 
 import os
 import re
@@ -8,31 +8,31 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from tasks.quality.litter import is_litter
+from tasks.quality.junk import is_junk
 
 NO_IMAGE = re.compile(
     r"(?:licen[sc]e|readme|notice|changelog|authors|citation|makefile|checksums?)|"
-    r".*\.(?:txt|csv|tsv|jsonl?|xml|md|rst|html?|pdf|ya?ml|toml|ini|cfg|log|py|ipynb|mat|np[yz]|h5|xlsx?|docx?|dvc|sh|db|sqlite|"
-    r"names|data|cff|bib|zip|tar|gz|tgz|bz2|xz|7z|rar)",
+    r".*\.(?:txt|csv|tsv|jsonl?|xml|md|rst|html?|pdf|ya?ml|toml|ini|cfg|log|py|ipynb|mat|np[yz]|"
+    r"h5|xlsx?|docx?|dvc|sh|db|sqlite|names|data|cff|bib|zip|tar|gz|tgz|bz2|xz|7z|rar)",
     re.IGNORECASE | re.DOTALL,
 )
 
 
 @dataclass
 class Folder:
-    """What lies in a folder: the names of its files, and its folders by name; without litter."""
+    """The names of the files in a folder, and its folders by name."""
 
     files: list[str] = field(default_factory=list)
     folders: dict[str, "Folder"] = field(default_factory=dict)
 
     @cached_property
     def images(self) -> list[str]:
-        """The files in the folder itself that may be images, by their endings."""
+        """The files in this folder that may be images, by their endings."""
         return [name for name in self.files if not NO_IMAGE.fullmatch(name)]
 
     @cached_property
     def with_images(self) -> dict[str, "Folder"]:
-        """The folders in it that hold an image, at any depth."""
+        """The folders in this folder that hold an image at any depth."""
         return {
             name: folder
             for name, folder in self.folders.items()
@@ -40,39 +40,37 @@ class Folder:
         }
 
 
-def look(root: Path) -> tuple[Folder, Counter[str]]:
-    """Return all that lies below a folder but litter, and how often each kind of litter does. Links are followed."""
+def read_tree(root: Path) -> tuple[Folder, Counter[str]]:
+    """Return the tree below a folder, and how often each kind of junk occurs in it."""
     tree = Folder()
-    litter: Counter[str] = Counter()
-    for parent, _, files in walk(root, litter):
+    junk: Counter[str] = Counter()
+    for parent, _, files in walk(root, junk):
         folder = tree
         for name in Path(parent).relative_to(root).parts:
             folder = folder.folders.setdefault(name, Folder())
         folder.files.extend(files)
-    return tree, litter
+    return tree, junk
 
 
 def walk(
-    root: Path, litter: Counter[str] | None = None
+    root: Path, junk: Counter[str] | None = None
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield as `os.walk` does, in order and without litter, which is counted. Links are followed."""
+    """Yield like `os.walk`, sorted and without junk, which is counted. Links are followed."""
     for parent, folders, files in os.walk(root, followlinks=True):
-        if litter is not None:
-            litter.update(
-                "._*" if name.startswith("._") else name
-                for name in (*folders, *files)
-                if is_litter(name)
-            )
-        folders[:] = sorted(name for name in folders if not is_litter(name))
-        yield parent, folders, sorted(name for name in files if not is_litter(name))
+        if junk is not None:
+            found = filter(is_junk, (*folders, *files))
+            junk.update("._*" if name.startswith("._") else name for name in found)
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        yield parent, folders, sorted(name for name in files if not is_junk(name))
 
 
-def each_folder(folder: Folder, path: str = "") -> Iterator[tuple[str, Folder]]:
-    """Yield each folder with its path, the outer ones first."""
+def list_folders(folder: Folder, path: str = "") -> Iterator[tuple[str, Folder]]:
+    """Yield each folder with its path; outer folders come first."""
     yield path, folder
     for name, inner in folder.folders.items():
-        yield from each_folder(inner, join(path, name))
+        yield from list_folders(inner, join(path, name))
 
 
 def join(path: str, name: str) -> str:
+    """Return the path of `name` in the folder `path`; "" is the root."""
     return f"{path}/{name}" if path else name

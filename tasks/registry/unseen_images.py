@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasks.quality.duplicates import alike, closest_copies
+from tasks.quality.duplicates import find_closest_duplicates, has_similar_hash
 
 WITHHELD = "withheld"
 GIVEN = [
@@ -58,7 +58,7 @@ def unseen(
     return ~(
         test.sha256.isin(seen.sha256)
         | test.group.isin(groups)
-        | alike(test.hash, gone, hash_distance)
+        | has_similar_hash(test.hash, gone, hash_distance)
     ).to_numpy()
 
 
@@ -82,7 +82,7 @@ def overlap(
     path = given.sha256.map(places.drop_duplicates("sha256").set_index("sha256").path).fillna("")
     file = [str(clean / name) if name and (clean / name).is_file() else "" for name in path]
     known = given.assign(path=path, file=file, hash=given.hash.fillna(""))
-    found = closest_copies(files, known, hash_distance, correlation)
+    found = find_closest_duplicates(files, known, hash_distance, correlation)
     copies = known.iloc[found.known].reset_index(drop=True)
     return pd.DataFrame(
         {

@@ -27,7 +27,7 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from tasks.errors import UserError
-from tasks.imaging import decoding
+from tasks.imaging.bit_depth import read_bit_depth
 from tasks.modeling.fitting import CHECKPOINTS, Row, Watch, load_images, tell, train
 from tasks.modeling.training import DivergedError, use_threads
 from tasks.params.architectures import Architecture, Classical, Transfer
@@ -106,7 +106,7 @@ def main(
     )  # it warns of one process that trains many networks
     deadline = time.monotonic() + (math.inf if minutes is None else minutes * 60)
     params = load_params()
-    bits = decoding.read(decoding_json).bits
+    bits = read_bit_depth(decoding_json)
     search = define(params, architecture, kind, splits_csv, class_weights, bits)
     data = usable(
         clean, read_table(splits_csv), json.loads(class_weights.read_text()), bits, search.section

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from tasks.errors import UserError
-from tasks.params.search_space import plain, vary
+from tasks.params.search_space import to_plain, vary
 from tasks.params.whole import Params, load_params
 
 PLAIN = re.compile(r"[A-Za-z][\w./-]*")
@@ -36,7 +36,7 @@ def rewrite(file: Path, architecture: str, values: Mapping[str, Any]) -> None:
         file.read_bytes().decode(),
         architecture,
         values,
-        plain(wanted.structure) | plain(wanted.train),
+        to_plain(wanted.structure) | to_plain(wanted.train),
     )
     with tempfile.NamedTemporaryFile(
         dir=file.parent, prefix=f".{file.name}.", delete=False

@@ -1,4 +1,4 @@
-"""One toy pipeline that ran, for all tests of flows to copy."""
+"""One toy pipeline that ran, which all tests of flows copy."""
 
 import subprocess
 from pathlib import Path
@@ -11,9 +11,9 @@ from tests.support import toy_pipeline as toy
 
 @pytest.fixture(scope="session")
 def team(shared: Path) -> Path:
-    """A folder with `driver`, a toy pipeline that ran once and is committed, and its Git remote `origin`.
+    """Return a folder with `driver`, a toy pipeline that ran once, and its Git remote `origin`.
 
-    Its DVC remote is to be `store` beside them. Only to be copied.
+    The pipeline is committed, and its DVC remote is `store` beside them. Tests copy the folder.
     """
     return make_once(shared / "toy", make_team)
 

@@ -1,4 +1,4 @@
-"""The page says what is wrong and what to do, holds no secrets, and comes whatever is broken, within ten seconds."""
+"""The page of the doctor names remedies, holds no secrets, and comes within ten seconds."""
 
 import os
 import subprocess
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import doctor
-from flows.doctor import Finding, show
+from flows import checks, doctor, packages, service_checks
+from flows.checks import Finding
+from flows.doctor import show
 from tasks.errors import UserError
 from tests.flows.test_server import newer
 from tests.support import ROOT
@@ -17,7 +18,7 @@ from tests.support import ROOT
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with nothing, as current one and as home."""
+    """Enter an empty folder, which is the home folder too."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "PREFECT_API_URL", "PREFECT_HOME"):
@@ -30,7 +31,6 @@ def wrong(findings: object) -> dict[str, str]:
 
 
 def test_the_page_comes_without_any_package(project: Path) -> None:
-    """By a Python that sees no package that is installed."""
     variables = {
         name: value
         for name, value in os.environ.items()
@@ -53,31 +53,31 @@ def test_the_page_comes_without_any_package(project: Path) -> None:
 
 def test_what_is_in_order_needs_no_remedy(project: Path) -> None:
     subprocess.run(["git", "init", "--quiet"], check=True)
-    found = wrong(doctor.check_git())
+    found = wrong(checks.check_git())
     assert set(found) == {"Git", "DVC"} and found["Git"] == "`git add . && git commit -m start`"
-    assert wrong(doctor.check_mlflow()) == wrong(doctor.check_prefect()) == {}
+    assert wrong(service_checks.check_mlflow()) == wrong(service_checks.check_prefect()) == {}
     assert "`make run` sets it up again" in dangle(project)
 
 
 def dangle(project: Path) -> str:
     (project / ".venv/bin").mkdir(parents=True)
     (project / ".venv/bin/python").symlink_to("/nowhere/python3.11")
-    return wrong(doctor.check_machine())[".venv"]
+    return wrong(checks.check_machine())[".venv"]
 
 
 def test_a_store_of_a_newer_version_is_wrong(project: Path) -> None:
     newer(project / "mlflow.db")
     (project / ".prefect").mkdir()
     (project / ".prefect/prefect.db").write_text("no database" * 100)
-    assert "git pull" in wrong(doctor.check_mlflow())["mlflow.db"]
-    assert "bring back a copy" in wrong(doctor.check_prefect())["prefect.db"]
+    assert "git pull" in wrong(service_checks.check_mlflow())["mlflow.db"]
+    assert "restore a copy" in wrong(service_checks.check_prefect())["prefect.db"]
 
 
 def test_an_address_in_a_profile_is_found_without_prefect(project: Path) -> None:
     (project / ".prefect").mkdir()
     text = 'active = "local"\n[profiles.local]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n'
     (project / ".prefect/profiles.toml").write_text(text)
-    finding = next(iter(doctor.check_prefect()))
+    finding = next(iter(service_checks.check_prefect()))
     assert (
         "set in profile local of Prefect" in finding.said
         and "prefect config unset" in finding.remedy
@@ -94,14 +94,13 @@ def test_keys_are_never_shown(project: Path, monkeypatch: pytest.MonkeyPatch) ->
     ):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:3128")
-    page = "\n".join(map(show, doctor.check_settings()))
+    page = "\n".join(map(show, checks.check_settings()))
     assert "secret" not in page and page.count(" set") == 5 and "***@proxy" in page
 
 
 def test_a_value_is_shown_only_where_it_holds_no_key(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that sounds harmless says nothing of the value."""
     for name in (
         "PREFECT_CLIENT_CUSTOM_HEADERS",
         "MLFLOW_TRACKING_AWS_SIGV4",
@@ -110,7 +109,7 @@ def test_a_value_is_shown_only_where_it_holds_no_key(
     ):
         monkeypatch.setenv(name, '{"Authorization": "Bearer hidden"}')
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
-    page = "\n".join(map(show, doctor.check_settings()))
+    page = "\n".join(map(show, checks.check_settings()))
     assert "hidden" not in page and "PREFECT_CLIENT_CUSTOM_HEADERS set" in page and " mine" in page
 
 
@@ -134,28 +133,29 @@ def test_the_home_folder_is_shortened_and_no_other(
 
 
 def test_a_command_that_hangs_costs_its_line_alone() -> None:
-    assert doctor.run("sleep", "5", seconds=0.1).startswith(doctor.LATE)
+    assert checks.run_quickly("sleep", "5", seconds=0.1).startswith(checks.LATE)
 
 
 def test_a_missing_package_is_named(project: Path) -> None:
     lock = project / "requirements.txt"
     lock.write_text(
-        "packaging>=1 \\\n    --hash=sha256:0\nno-such-package==1.0\nother==2 ; python_version < '3'\n"
+        "packaging>=1 \\\n    --hash=sha256:0\n"
+        "no-such-package==1.0\nother==2 ; python_version < '3'\n"
     )
-    assert doctor.differences(lock) == ["no-such-package is missing, expected ==1.0"]
+    assert packages.find_differences(lock) == ["no-such-package is missing, expected ==1.0"]
 
 
 def test_the_port_of_prefect_has_to_be_prefects(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "PORTS", {4200: "make serve"})
+    monkeypatch.setattr(service_checks, "PORTS", {4200: "make serve"})
 
     def hold(*_: object) -> None:
         raise UserError("taken")
 
-    monkeypatch.setattr(doctor.servers, "hold_port", hold)
-    monkeypatch.setattr(doctor.servers, "read", lambda *_: "<html>")
-    assert "end that" in wrong(doctor.check_ports())["port 4200"]
-    monkeypatch.setattr(doctor.servers, "read", lambda *_: "true")
-    assert wrong(doctor.check_ports()) == {}
+    monkeypatch.setattr(service_checks.servers, "hold_port", hold)
+    monkeypatch.setattr(service_checks.servers, "read", lambda *_: "<html>")
+    assert "end that" in wrong(service_checks.check_ports())["port 4200"]
+    monkeypatch.setattr(service_checks.servers, "read", lambda *_: "true")
+    assert wrong(service_checks.check_ports()) == {}
 
 
 def test_a_check_that_fails_or_hangs_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,11 @@ import pytest
 
 from flows.graph import (
     DvcError,
-    ask_dvc,
     downstream,
     read_graph,
     read_status,
     refuse_without_git,
+    run_dvc,
     upstream,
 )
 from tasks.errors import UserError, describe_error
@@ -32,7 +32,7 @@ GRAPH = {
 
 @pytest.fixture(scope="module")
 def project(team: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy pipeline, with an import."""
+    """Return the toy pipeline with an import."""
     root = toy.copy(team / "driver", tmp_path_factory.mktemp("graph") / "project")
     (root / "images").mkdir()
     (root / "images" / "one").write_text("1")
@@ -91,20 +91,20 @@ def test_what_dvc_refuses_comes_in_its_words(
     with pytest.raises(DvcError, match="not inside of a DVC repository"):
         read_status()
     with pytest.raises(DvcError, match=r"dvc status: .*not inside of a DVC repository"):
-        ask_dvc("status")
+        run_dvc("status")
 
 
 def test_without_git_the_one_command_is_told(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless a person told DVC to do without."""
+    """Unless DVC is configured to work without Git."""
     root = toy.copy(project, tmp_path / "unpacked")
     shutil.rmtree(root / ".git")
     monkeypatch.chdir(root)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    for work in (read_graph, read_status, lambda: ask_dvc("status")):
+    for work in (read_graph, read_status, lambda: run_dvc("status")):
         with pytest.raises(
-            UserError, match="unpacked is in no Git repository, and DVC needs one.*: git init$"
+            UserError, match="unpacked is in no Git repository, and DVC needs Git.*: git init$"
         ):
             work()
     (root / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
@@ -119,7 +119,9 @@ def test_where_git_is_not_installed_the_word_is_that(
 ) -> None:
     monkeypatch.chdir(project)
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(UserError, match="git is not installed, .*: install git, and run again"):
+    with pytest.raises(
+        UserError, match="git is not installed, and DVC needs Git. Do this, .*: install git"
+    ):
         refuse_without_git()
     with pytest.raises(FileNotFoundError) as caught:
         git_revision()

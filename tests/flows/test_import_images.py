@@ -1,4 +1,4 @@
-"""Where the images come from: imports looked at first, nothing lost, and a failed one that leaves all as it was."""
+"""An import is checked first, loses no image, and leaves all as it was if it fails."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from flows import import_images
 from tasks.errors import UserError
-from tasks.quality.layout import Layout
+from tasks.quality.layout import FolderLayout
 from tests.support import ROOT
 from tests.support import toy_pipeline as toy
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DVC project that imported its folder `images`."""
+    """Make a DVC project that imported its folder `images`."""
     root = tmp_path_factory.mktemp("source")
     (root / "data").mkdir(parents=True)
     toy.git(root, "init", "--quiet")
@@ -33,13 +33,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_images(root / "images", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(root)
-        import_images.replace("images")
+        import_images.replace_images("images")
     return root
 
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of `template` as the current folder."""
+    """Enter a copy of `template`."""
     root = tmp_path / "project"
     shutil.copytree(template, root, symlinks=True)
     monkeypatch.chdir(root)
@@ -67,7 +67,7 @@ def test_a_local_folder_is_imported_and_replaced(project: Path, tmp_path: Path) 
     assert raw() == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"]
     assert "path: ../images\n" in Path("data/raw.dvc").read_text()  # right for every clone
     add_images(tmp_path / "others", "bird/1.jpg")
-    import_images.replace("../others")
+    import_images.replace_images("../others")
     assert raw() == ["bird/1.jpg"]
     assert sorted(path.name for path in Path("data").iterdir()) == [".gitignore", "raw", "raw.dvc"]
 
@@ -79,27 +79,27 @@ def test_a_folder_of_a_git_repository_is_imported_and_followed(
     toy.git(origin, "init", "--quiet", "--initial-branch=main")
     toy.git(origin, "add", ".")
     toy.git(origin, "commit", "--quiet", "--message", "one")
-    import_images.replace(f"git+{origin}#set")
+    import_images.replace_images(f"git+{origin}#set")
     assert raw() == ["cat/1.jpg"]
-    assert import_images.update() == ""
+    assert import_images.update_images() == ""
     add_images(origin, "set/cat/2.jpg")
     toy.git(origin, "add", ".")
     toy.git(origin, "commit", "--quiet", "--message", "two")
-    assert import_images.update() == "data/raw: 2 files, 1 before"
+    assert import_images.update_images() == "data/raw: 2 files, 1 before"
     assert raw() == ["cat/1.jpg", "cat/2.jpg"]
 
 
 def test_an_import_asks_its_source(project: Path) -> None:
-    assert import_images.update() == ""
+    assert import_images.update_images() == ""
     add_images(project / "images", "dog/2.jpg")
-    assert import_images.update() == "data/raw: 4 files, 3 before"
+    assert import_images.update_images() == "data/raw: 4 files, 3 before"
     assert raw() == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg"]
 
 
 def test_a_missing_copy_is_fetched(project: Path) -> None:
     shutil.rmtree("data/raw")
     shutil.rmtree(".dvc/cache")
-    import_images.update()
+    import_images.update_images()
     assert raw() == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"]
 
 
@@ -107,13 +107,13 @@ def test_a_folder_tracked_by_dvc_add_records_what_changed(project: Path) -> None
     Path("data/raw.dvc").unlink()
     toy.dvc(project, "add", "data/raw")
     add_images(project / "data/raw", "cat/3.jpg")
-    assert import_images.update() == "data/raw: 4 files, 3 before"
+    assert import_images.update_images() == "data/raw: 4 files, 3 before"
     assert YAML(typ="safe").load(Path("data/raw.dvc"))["outs"][0]["nfiles"] == 4
     assert raw() == ["cat/1.jpg", "cat/2.jpg", "cat/3.jpg", "dog/1.jpg"]
 
 
 def test_the_digits_of_scikit_learn_are_written_and_tracked(project: Path) -> None:
-    import_images.replace("sklearn:digits")
+    import_images.replace_images("sklearn:digits")
     counts = {
         folder.name: len(list(folder.glob("*.png")))
         for folder in sorted(Path("data/raw").iterdir())
@@ -129,7 +129,7 @@ def test_the_digits_of_scikit_learn_are_written_and_tracked(project: Path) -> No
 
 @pytest.mark.parametrize(
     "act",
-    [import_images.update, lambda: import_images.replace("images")],
+    [import_images.update_images, lambda: import_images.replace_images("images")],
     ids=["update", "replace"],
 )
 def test_unrecorded_files_are_refused_listed_and_kept(
@@ -159,7 +159,7 @@ def test_every_offender_of_a_folder_is_named_at_once(project: Path, tmp_path: Pa
     (images / "dog/.dvcignore").write_text("*.jpg")
     Path(os.fsdecode(os.fsencode(images / "dog") + b"/caf\xe9.jpg")).write_text("x")
     with pytest.raises(UserError, match="6 entries cannot be versioned") as refused:
-        import_images.replace("images")
+        import_images.replace_images("images")
     for line in (
         "cat/dangling: a link to nowhere, which does not exist",
         "cat/leaving: a link out of the folder",
@@ -173,13 +173,16 @@ def test_every_offender_of_a_folder_is_named_at_once(project: Path, tmp_path: Pa
 
 
 def test_unreadable_files_and_folders_are_named() -> None:
-    """Root reads everything, so a child that gave up its rights looks."""
+    """Root reads everything, so a child process without its rights checks the folder."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         images = add_images(Path(folder) / "images", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg")
         (images / "cat/2.jpg").chmod(0)
         (images / "dog").chmod(0)
-        code = "import os, sys\nfrom flows.import_images import check\nos.getuid() or os.setuid(65534)\ncheck(sys.argv[1])"
+        code = (
+            "import os, sys\nfrom flows.check_source import check_source\n"
+            "os.getuid() or os.setuid(65534)\ncheck_source(sys.argv[1])"
+        )
         child = subprocess.run(
             [sys.executable, "-c", code, str(images)],
             cwd=ROOT,
@@ -204,12 +207,12 @@ def test_litter_is_left_out_of_the_import_and_of_its_updates(project: Path, tmp_
         "dog/Thumbs.db",
     )
     (images / ".dvcignore").write_text("*1*.jpg\n")
-    import_images.replace("../elsewhere")
+    import_images.replace_images("../elsewhere")
     assert raw() == ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"]
     add_images(images, "cat/.another.jpg")
-    assert import_images.update() == ""
+    assert import_images.update_images() == ""
     add_images(images, "dog/2.jpg")
-    assert import_images.update() == "data/raw: 4 files, 3 before"
+    assert import_images.update_images() == "data/raw: 4 files, 3 before"
 
 
 def test_a_layout_that_is_not_clear_is_refused_before_anything_is_copied(
@@ -222,10 +225,10 @@ def test_a_layout_that_is_not_clear_is_refused_before_anything_is_copied(
     with pytest.raises(
         UserError, match=r"sites: a, b hold folders of the same names .*in more than one way"
     ):
-        import_images.replace("../sites")
+        import_images.replace_images("../sites")
     assert state() == before
     (project / "params.yaml").write_text("validate: {layout: {depth: 1}}\n")
-    import_images.replace("../sites")
+    import_images.replace_images("../sites")
     assert len(raw()) == 4
 
 
@@ -237,7 +240,7 @@ def test_pointers_of_git_lfs_are_refused(project: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="2 files are pointers of Git LFS, such as .*; run `git lfs pull`"
     ):
-        import_images.replace("../lfs")
+        import_images.replace_images("../lfs")
 
 
 def test_what_is_imported_is_shown_and_may_be_declined(
@@ -249,19 +252,16 @@ def test_what_is_imported_is_shown_and_may_be_declined(
         *(f"{part}/{label}/1.jpg" for part in ("train", "test_set") for label in ("cat", "dog")),
     )
 
-    def decline(layout: Layout) -> bool:
-        import_images.describe(layout)
+    def decline(layout: FolderLayout) -> bool:
+        import_images.log_layout(layout)
         return False
 
     with caplog.at_level("INFO"):
-        import_images.replace("../parts", decline)
-    assert "parts: test_set → test, train → training" in caplog.text
+        import_images.replace_images("../parts", decline)
+    assert "splits: test_set → test, train → training" in caplog.text
     assert [
         line.split() for line in caplog.text.splitlines() if line.startswith(("cat", "2 classes"))
-    ] == [
-        ["cat", "1", "1"],
-        ["2", "classes", "2", "2"],
-    ]
+    ] == [["cat", "1", "1"], ["2", "classes", "2", "2"]]
     assert state() == before
 
 
@@ -275,19 +275,19 @@ def test_a_failed_import_leaves_all_as_it_was_even_after_a_killed_one(
         "images/cat/1.jpg": "expected a folder of images in class folders, received a file",
         "https://example.org/images": "cannot be listed over HTTP",
         "../empty": "is empty",
-        "data/raw": "is the copy itself",
+        "data/raw": "this is the imported copy",
         "sklearn:faces": "no such set; known is sklearn:digits",
         "git+images": "received no folder",
     }.items():
         with pytest.raises(UserError, match=message):
-            import_images.replace(address)
+            import_images.replace_images(address)
         assert state() == before
     Path("data/before").mkdir()
     for name in ("raw", "raw.dvc"):
         Path("data", name).rename(f"data/before/{name}")
     add_images(Path("data/raw"), "half.png")  # so far a killed import has come
     with pytest.raises(UserError, match="could not be imported, the images are as before"):
-        import_images.replace("git+images#set")
+        import_images.replace_images("git+images#set")
     assert state() == before
     assert sorted(path.name for path in Path("data").iterdir()) == [".gitignore", "raw", "raw.dvc"]
 
@@ -295,7 +295,7 @@ def test_a_failed_import_leaves_all_as_it_was_even_after_a_killed_one(
 def test_an_import_that_was_killed_at_its_very_end_has_ended(project: Path) -> None:
     before = state()
     add_images(Path("data/replaced/raw"), "cat/old.jpg")  # what it was about to delete
-    assert import_images.update() == ""
+    assert import_images.update_images() == ""
     assert state() == before and not Path("data/replaced").exists()
 
 
@@ -313,14 +313,14 @@ def test_an_import_that_ends_half_way_leaves_all_as_it_was(
 
     monkeypatch.setattr(import_images, "write_digits", fail)
     with pytest.raises(type(error) if isinstance(error, OSError) else error):
-        import_images.replace("sklearn:digits")
+        import_images.replace_images("sklearn:digits")
     assert state() == before
 
 
 def test_no_pointer_says_how_to_bring_images(project: Path) -> None:
     Path("data/raw.dvc").unlink()
     with pytest.raises(UserError, match="make data FROM="):
-        import_images.update()
+        import_images.update_images()
 
 
 def test_the_command_ends_in_one_message(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

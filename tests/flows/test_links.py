@@ -1,4 +1,4 @@
-"""With `cache.type symlink` a project that was moved works as before."""
+"""A project with `cache.type symlink` works after a move."""
 
 import shutil
 from pathlib import Path

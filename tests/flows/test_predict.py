@@ -1,4 +1,4 @@
-"""The flow runs the command line, ends with it, and its state says how it went."""
+"""The flow runs the command line, and its state is the outcome."""
 
 import csv
 from collections.abc import Callable
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def run(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., State]:
-    """The flow, for eight drawn images in `images` and a model of random weights."""
+    """Return the flow for eight drawn images in `images` and a model with random weights."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
     draw_set(Path("images"), {"": dict.fromkeys(LABELS, 2)}, size=24)

@@ -1,4 +1,4 @@
-"""Commands in process groups: their lines, their status, and that nothing of them outlives what started them."""
+"""Commands run in process groups, and none of their processes outlives its starter."""
 
 import os
 import signal
@@ -10,13 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from flows.process import EndedError, ended_together, stream
+from flows.process import EndedError, end_together, stream
 from tests.support.toy_pipeline import until
 
 pytestmark = pytest.mark.slow
 
-STUBBORN = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-FAMILY = "import pathlib, subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+"""
+FAMILY = """
+import pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, '-c', {child!r}])
+"""
 TELLS = "pathlib.Path({pids!r}).write_text(f'{{child.pid}}')\n"
 WAITS = "import time; time.sleep(60)"
 
@@ -29,7 +36,7 @@ def alive(pid: int) -> bool:
 
 
 def family(pids: Path, before: str = "", then: str = WAITS) -> list[str]:
-    """A command that starts a child, writes the child's number to `pids`, and waits as the child does."""
+    """Return a command that starts a child, writes its number to `pids`, and waits as it does."""
     return [
         sys.executable,
         "-c",
@@ -44,7 +51,10 @@ def child_of(pids: Path) -> int:
 
 def test_lines_come_as_they_are_printed_and_the_status_comes_last() -> None:
     times: dict[str, float] = {}
-    code = "import sys, time; print('one'); time.sleep(0.5); print('two', file=sys.stderr); sys.exit(3)"
+    code = (
+        "import sys, time; print('one'); time.sleep(0.5); print('two', file=sys.stderr); "
+        "sys.exit(3)"
+    )
     assert (
         stream([sys.executable, "-c", code], lambda line: times.setdefault(line, time.monotonic()))
         == 3
@@ -55,7 +65,6 @@ def test_lines_come_as_they_are_printed_and_the_status_comes_last() -> None:
 
 @pytest.mark.parametrize("before", ["", STUBBORN], ids=["obedient", "stubborn"])
 def test_a_time_limit_ends_the_whole_group_within_ten_seconds(tmp_path: Path, before: str) -> None:
-    """Also who ignores an interrupt."""
     started = time.monotonic()
     with pytest.raises(EndedError, match="time limit of 2 seconds"):
         stream(family(tmp_path / "pids", before), lambda line: None, limit=2)
@@ -78,7 +87,7 @@ def test_an_error_ends_all_commands_and_lets_none_start(tmp_path: Path) -> None:
             raised.append(error)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
-    with pytest.raises(KeyboardInterrupt), ended_together():
+    with pytest.raises(KeyboardInterrupt), end_together():
         for thread in threads:
             thread.start()
         children = [child_of(tmp_path / f"pids{number}") for number in range(2)]
@@ -89,7 +98,7 @@ def test_an_error_ends_all_commands_and_lets_none_start(tmp_path: Path) -> None:
         thread.join(10)
     assert [str(error) for error in raised] == ["ended by an interrupt"] * 2
     assert not any(alive(child) for child in children)
-    with ended_together():
+    with end_together():
         assert stream([sys.executable, "-c", ""], print) == 0
 
 

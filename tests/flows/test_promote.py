@@ -1,4 +1,4 @@
-"""A person's word moves the champion, needs a reason, leaves a line, and never makes a registry by asking for one."""
+"""A person's decision changes the champion, needs a reason, and is recorded."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry with three versions; the first two have been champion, the second is."""
+    """Make a registry with three versions; the first was champion, the second is."""
     root = tmp_path_factory.mktemp("promote")
     (root / "params.yaml").write_text("register: {model: toy}\narchitectures: {cnn_a: {}}\n")
     (root / "data").mkdir()
@@ -34,7 +34,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """A copy of the template, made the current folder."""
+    """Enter a copy of the template."""
     shutil.copytree(template, tmp_path / "copy")
     enter(tmp_path / "copy", monkeypatch)
     runs.open_store()
@@ -86,7 +86,7 @@ def test_rolling_back_leads_to_the_one_before_and_no_further(
     assert champion(client) == 1
     with pytest.raises(
         SystemExit,
-        match=r"error: no champion before version 1: .* knows none. Name one with --version",
+        match=r"error: no champion before version 1: .* has none. Name one with --version",
     ):
         call(monkeypatch, "--rollback", "--reason", "further")
     assert champion(client) == 1

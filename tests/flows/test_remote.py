@@ -1,4 +1,4 @@
-"""Stages on other machines: two workers with clones, caches and settings of their own, one Git and one DVC remote."""
+"""Two workers, each with its own clone, cache and settings, run stages for a driver."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def clones(team: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the toy pipeline with its remotes, and two clones of it."""
+    """Copy the toy pipeline with its remotes, and clone it twice."""
     folder = toy.copy(team, tmp_path_factory.mktemp("remote") / "team")
     (folder / "driver/flows").symlink_to(ROOT / "flows")
     publish(folder / "driver")
@@ -40,7 +40,7 @@ def clones(team: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(clones: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The driver's folder as the current one; failures that may pass are tried again at once."""
+    """Enter the driver's folder; failures that may pass are tried again at once."""
     monkeypatch.chdir(clones / "driver")
     monkeypatch.setattr(
         reproduce, "Settings", lambda **given: Settings(**({"delays": (0.1, 0.1)} | given))
@@ -53,7 +53,7 @@ def root(clones: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def workers(clones: Path, server: str) -> Iterator[list[Path]]:
-    """Two workers of pool `gpu` at work in the clones."""
+    """Start two workers of pool `gpu` in the clones."""
     folders = [clones / "one", clones / "other"]
     for folder in folders:
         start_worker(folder)
@@ -66,7 +66,7 @@ def workers(clones: Path, server: str) -> Iterator[list[Path]]:
 
 
 def start_worker(folder: Path) -> None:
-    """Start `make worker POOL=gpu` in a clone, with Prefect's settings of its own."""
+    """Start `make worker POOL=gpu` in a clone, with its own settings of Prefect."""
     variables = {
         "PREFECT_HOME": str(folder.parent / f"{folder.name}.home"),
         "PREFECT_API_URL": get_current_settings().api.url,
@@ -74,9 +74,12 @@ def start_worker(folder: Path) -> None:
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     subprocess.Popen(
-        [sys.executable, "-m", "flows.serve", "worker", "gpu"], cwd=folder, env=os.environ | variables,
-        stdout=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "flows.serve", "worker", "gpu"],
+        cwd=folder,
+        env=os.environ | variables,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def run(**parameters: object) -> tuple[str, str]:
@@ -136,9 +139,12 @@ def test_an_interrupt_of_the_driver_ends_the_stage_at_the_worker(
     toy.instruct(root, "train@a", "stubborn", "spawn 300", f"hang {hanging}")
     publish(root)
     flow = toy.start_flow(root, "--stages", "train@a", "--remote", "train=gpu")
-    toy.until(hanging.exists)
-    os.killpg(flow.pid, signal.SIGINT)
-    assert flow.wait(30) == 130
+    try:
+        toy.until(hanging.exists)
+        os.killpg(flow.pid, signal.SIGINT)
+        assert flow.wait(30) == 130
+    finally:
+        flow.kill()
     toy.until(
         lambda: (
             not [
@@ -162,7 +168,7 @@ def test_what_workers_cannot_see_is_refused(root: Path) -> None:
     toy.instruct(root, "train@a", "say changed")
     with pytest.raises(
         UserError,
-        match=r"workers see only what is committed, and this is not:\n  M work/train@a\ncommit",
+        match=r"workers see only committed files, and these are not:\n  M work/train@a\ncommit",
     ):
         remote.refuse_unready(["train@a", "train@b"])
     toy.git(root, "commit", "--quiet", "--all", "--message", "changed")
@@ -173,14 +179,14 @@ def test_what_workers_cannot_see_is_refused(root: Path) -> None:
 
 
 def test_the_command_line_names_verbs_and_pools() -> None:
-    assert [retrain.pair(text) for text in ("train=gpu", "train@a=big")] == [
+    assert [retrain.read_pair(text) for text in ("train=gpu", "train@a=big")] == [
         ("train", "gpu"),
         ("train@a", "big"),
     ]
     with pytest.raises(
         argparse.ArgumentTypeError, match="expected VERB=POOL such as train=gpu, received train"
     ):
-        retrain.pair("train")
+        retrain.read_pair("train")
 
 
 def test_a_stage_with_results_out_of_the_cache_is_refused(
@@ -188,14 +194,14 @@ def test_a_stage_with_results_out_of_the_cache_is_refused(
 ) -> None:
     monkeypatch.setattr(remote, "read_files", lambda stage: (["work/join"], ["out/join"]))
     with pytest.raises(
-        UserError, match="join has to run here, its output out/join is kept out of DVC's cache"
+        UserError, match="join must run here: DVC's cache does not keep its output out/join"
     ):
         remote.refuse_unready(["join"])
 
 
 def test_what_goes_elsewhere_never_runs_here(root: Path) -> None:
     toy.instruct(root, "train@a", "say other")
-    with process.ended_together():
+    with process.end_together():
         state = remote.take("train@a", 60)
     assert state.is_failed()
     assert toy.ran(root) == []

@@ -1,4 +1,4 @@
-"""The flow on a toy pipeline with a real server, and once on the real pipeline."""
+"""The flow runs a toy pipeline with a real server, and once the real pipeline."""
 
 import contextvars
 import json
@@ -37,7 +37,7 @@ runs: list[FlowRunFilter] = []  # of this file, in order
 
 @pytest.fixture
 def root(team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str) -> Path:
-    """A copy of the toy pipeline as the current folder; failures that may pass are tried again at once."""
+    """Enter a copy of the toy pipeline; failures that may pass are tried again at once."""
     copy = toy.copy(team / "driver", tmp_path / "toy")
     monkeypatch.chdir(copy)
     monkeypatch.setattr(
@@ -51,7 +51,7 @@ def root(team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: st
 
 
 def run(**parameters: object) -> tuple[str, str, dict[str, str]]:
-    """Run the flow here; return its state's name and message, and the states of its task runs by `task: run`."""
+    """Run the flow; return its state, its message, and the states of its task runs by name."""
     state = retrain.retrain(**({"update": False} | parameters), return_state=True)
     runs.append(FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id])))
     with get_client(sync_client=True) as client:
@@ -59,8 +59,8 @@ def run(**parameters: object) -> tuple[str, str, dict[str, str]]:
     return state.name, state.message, {task_run.name: task_run.state.name for task_run in task_runs}
 
 
-def artefact(key: str) -> str:
-    """Return an artefact of the last run: other tests use the server too."""
+def artifact(key: str) -> str:
+    """Return an artifact of the last run: other tests use the server too."""
     of_key = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=of_key, flow_run_filter=runs[-1], limit=200)
@@ -80,9 +80,9 @@ def test_only_what_is_stale_runs_one_task_run_a_stage(root: Path) -> None:
         "evaluate@a": "Skipped",
     } | dict.fromkeys(["train@b", "evaluate@b", "join"], "Completed")
     assert sorted(toy.ran(root)) == ["evaluate@b", "join", "train@b"]
-    assert "train@b: work/train@b modified" in artefact("retrain")
-    assert json.loads(artefact("stages"))[3]["state"] == "Completed"
-    assert artefact("train-b") in ("50", "50.0")
+    assert "train@b: work/train@b modified" in artifact("retrain")
+    assert json.loads(artifact("stages"))[3]["state"] == "Completed"
+    assert artifact("train-b") in ("50", "50.0")
     (root / "work/train@b").write_text(before)
     assert (
         run(stages=["train@b"])[2]["train@b"] == "Cached"
@@ -114,7 +114,7 @@ def test_siblings_finish_when_one_fails_and_the_next_run_goes_on(root: Path) -> 
         "train@a",
         "train@b",
     ]  # a stage's own verdict is not tried again
-    assert "**train@a** Failed" in artefact("retrain")
+    assert "**train@a** Failed" in artifact("retrain")
     toy.instruct(root, "train@a", "say mended")
     assert run(stages=["evaluate@a"])[1] == "2 of 3 stages ran: train@a, evaluate@a"
 
@@ -258,7 +258,7 @@ def test_wrong_input_ends_in_one_message(root: Path, monkeypatch: pytest.MonkeyP
 def test_the_real_pipeline_gives_the_bytes_of_its_stages(
     pipeline: Path, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the flow, in DVC, each stage in a process of its own. What comes before the class weights is taken as it is."""
+    """The stages before the class weights are not run again."""
     monkeypatch.chdir(tiny_project(tmp_path / "project", pipeline))
     (tmp_path / "mlflow.db").write_bytes(empty_store())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -278,7 +278,7 @@ def test_the_real_pipeline_gives_the_bytes_of_its_stages(
 
 
 def tiny_project(root: Path, pipeline: Path) -> Path:
-    """Make a Git and DVC project of the real stages, with images and params of the other tests; three stages are done."""
+    """Make a project of the real stages, with the tiny images and params; three stages are done."""
     draw_tiny(root / "data/raw")
     for name in ("dvc.yaml", "prefect.toml", "tasks"):
         (root / name).symlink_to(ROOT / name)

@@ -1,4 +1,4 @@
-"""What is wrong with servers, stores and ports is the first word, and the remedy the second; nothing waits for long."""
+"""Mistakes with servers, stores and ports are reported soon, with their remedy."""
 
 import socket
 import sqlite3
@@ -18,7 +18,13 @@ from prefect.settings import (
 )
 
 from flows import artifacts, serve, server
-from flows.server import configured, is_prefect, launch, refuse_newer_records, why_ended
+from flows.server import (
+    configured_address,
+    explain_end,
+    is_prefect,
+    launch,
+    refuse_newer_records,
+)
 from flows.store import refuse_newer_store
 from tasks.errors import UserError
 from tasks.tracking.servers import free_port
@@ -27,7 +33,7 @@ from tests.tracking.test_servers import Busy
 
 @pytest.fixture
 def other() -> Iterator[str]:
-    """The address of a program that is no Prefect."""
+    """Start a program that is no Prefect server, and yield its address."""
     with HTTPServer(("127.0.0.1", 0), Busy) as busy:
         threading.Thread(target=busy.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{busy.server_port}/api"
@@ -50,7 +56,7 @@ def test_an_address_where_nothing_answers_is_named_with_where_it_is_set(
         temporary_settings({PREFECT_API_URL: address}),
         pytest.raises(UserError, match="nothing answers") as error,
     ):
-        configured()
+        configured_address()
     told = str(error.value)
     assert (
         "PREFECT_API_URL (environment) is http://***@" in told
@@ -62,9 +68,9 @@ def test_an_address_where_nothing_answers_is_named_with_where_it_is_set(
 def test_what_answers_has_to_be_prefect(other: str) -> None:
     with (
         temporary_settings({PREFECT_API_URL: other}),
-        pytest.raises(UserError, match="something answers that is no Prefect"),
+        pytest.raises(UserError, match="no Prefect server answers there"),
     ):
-        configured()
+        configured_address()
 
 
 @pytest.mark.parametrize("end", ["", "/"])
@@ -84,7 +90,7 @@ def test_an_address_may_end_in_a_slash(end: str) -> None:
 
 def test_without_an_address_no_server_is_asked() -> None:
     with temporary_settings({PREFECT_API_URL: None}):
-        assert configured() is None
+        assert configured_address() is None
 
 
 def test_records_of_a_newer_prefect_are_refused_before_a_server_starts(tmp_path: Path) -> None:
@@ -123,14 +129,14 @@ def test_a_registry_of_a_newer_mlflow_is_refused(
         ),
         (
             "sqlalchemy.exc.OperationalError: unable to open database file",
-            "PREFECT_HOME has to be a folder",
+            "PREFECT_HOME must be a folder",
         ),
-        ("one\nValueError: odd", "ValueError: odd\n  its last words:\n  one"),
-        ("", "it said nothing"),
+        ("one\nValueError: odd", "ValueError: odd\n  its last lines:\n  one"),
+        ("", "no output"),
     ],
 )
 def test_the_reason_of_a_server_that_ended_comes_first(said: str, told: str) -> None:
-    assert told in why_ended(said.splitlines())
+    assert told in explain_end(said.splitlines())
 
 
 def test_a_server_that_ends_is_told_at_once() -> None:
@@ -146,31 +152,29 @@ def test_a_taken_port_is_refused_before_a_server_starts(monkeypatch: pytest.Monk
         socket.create_server(("127.0.0.1", 0)) as taken,
         temporary_settings({PREFECT_API_URL: None}),
     ):
-        address = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
-        monkeypatch.setattr(serve, "HOME", address)
-        monkeypatch.setattr(serve, "answers", lambda _: False)
+        monkeypatch.setattr(serve, "PORT", taken.getsockname()[1])
+        monkeypatch.setattr(serve, "is_answering", lambda _: False)
         with pytest.raises(
-            UserError, match=r"is taken by .*: end that, or have a Prefect server at another place"
+            UserError, match=r"is taken by .*: end that, or start a Prefect server elsewhere"
         ):
-            serve.have_server()
+            serve.ensure_server()
 
 
 def test_asking_whether_a_server_is_up_reads_no_certificates() -> None:
-    """It is asked every tenth of a second."""
     began = time.process_time()
     for _ in range(10):
-        assert not server.answers("http://127.0.0.1:9/api")
+        assert not server.is_answering("http://127.0.0.1:9/api")
     assert time.process_time() - began < 0.2
 
 
 def test_only_what_is_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert artifacts.places() == {}
+    assert artifacts.find_results() == {}
     (tmp_path / "data").mkdir()
     (tmp_path / "data/splits.csv").touch()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@db/mlflow")
-    assert artifacts.places() == {
+    assert artifacts.find_results() == {
         "splits": "data/splits.csv",
         "runs and registry": "postgresql://***@db/mlflow (make ui: http://127.0.0.1:5000)",
     }

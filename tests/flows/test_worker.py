@@ -1,4 +1,4 @@
-"""One stage at a worker: what is checked out, what is refused, and that nothing is lost when DVC's remote fails."""
+"""A worker checks out a commit, runs one stage, and loses nothing when DVC's remote fails."""
 
 import hashlib
 import logging
@@ -19,11 +19,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def template(team: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy pipeline that made `prepare` after its commit, a Git and a DVC remote that have both."""
+    """Make a toy pipeline that ran `prepare` after its commit, and its Git and DVC remotes."""
     folder = toy.copy(team, tmp_path_factory.mktemp("worker") / "team")
     root = folder / "driver"
-    packages = f"pytest=={pytest.__version__} \\\n    --hash=sha256:0\nabsent==1 ; sys_platform == 'win32'\n"
-    (root / "requirements.txt").write_text(packages)
+    (root / "requirements.txt").write_text(
+        f"pytest=={pytest.__version__} \\\n    --hash=sha256:0\n"
+        "absent==1 ; sys_platform == 'win32'\n"
+    )
     for stage in ("prepare", "train@a"):
         toy.instruct(root, stage, "say new")
     publish(root)
@@ -35,14 +37,14 @@ def template(team: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def driver(template: Path, tmp_path: Path) -> Path:
-    """A copy of it all, beside which a test finds `origin` and `store`."""
+    """Copy the template; `origin` and `store` are beside the copy."""
     shutil.copytree(template, tmp_path, symlinks=True, dirs_exist_ok=True)
     return tmp_path / "driver"
 
 
 @pytest.fixture
 def clone(driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A worker's clone, made the current folder."""
+    """Enter a worker's clone."""
     subprocess.run(
         ["git", "clone", "--quiet", str(tmp_path / "origin"), str(tmp_path / "clone")], check=True
     )
@@ -51,24 +53,25 @@ def clone(driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def work(driver: Path, monkeypatch: pytest.MonkeyPatch, name: str = "train@a") -> str:
-    """Have a stage done here as the driver would ask for it; return the name of the state."""
+    """Run a stage here as the driver would order it; return the name of the state."""
     here = Path.cwd()
     monkeypatch.chdir(driver)
     inputs, pointers = read_inputs(name)
     monkeypatch.chdir(here)
     revision = toy.git(driver, "rev-parse", "HEAD").strip()
-    return worker.work(name, revision, inputs, pointers, False, logging.getLogger("stage")).name
+    order = worker.Order(name, revision, inputs, pointers)
+    return worker.work(order, logging.getLogger("stage")).name
 
 
 def test_a_remote_that_takes_no_more_is_named_and_the_next_try_pushes_what_was_made(
     driver: Path, clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the run cache alone is not copied, DVC ends as if all was well."""
+    """DVC exits with 0 if only the run cache could not be copied."""
     wall = tmp_path / "store/runs"
     wall.write_text("a file where DVC needs a folder")
     with pytest.raises(
         UserError,
-        match="what it made is kept there, but could not be pushed to DVC's remote: ERROR: ",
+        match="its outputs are kept there, but could not be pushed to DVC's remote: ERROR: ",
     ):
         work(driver, monkeypatch)
     wall.unlink()
@@ -118,7 +121,7 @@ def test_a_commit_that_origin_does_not_have_is_refused(
     toy.git(driver, "commit", "--quiet", "--allow-empty", "--message", "not pushed")
     with pytest.raises(
         UserError,
-        match="revision [0-9a-f]{40} is not in .*origin, where this worker looks: git push it there",
+        match="revision [0-9a-f]{40} is not in .*origin, where this worker looks: git push it",
     ):
         work(driver, monkeypatch)
 
@@ -129,7 +132,7 @@ def test_a_folder_in_which_somebody_works_is_refused(
     toy.instruct(clone, "join", "say edited")
     with pytest.raises(
         UserError,
-        match="a worker needs a clone of its own, and this one has uncommitted changes:\nM work/join",
+        match="needs a clone of its own, and this one has uncommitted changes:\nM work/join",
     ):
         work(driver, monkeypatch)
     assert (clone / "work/join").read_text() == "say edited\n"

@@ -1,4 +1,4 @@
-"""Decoded pixels come in the order asked for; the cache is used when whole, made again when not, and kept below its cap."""
+"""Pixels keep the order of the paths. The cache mends damaged arrays and stays below its limit."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ SIZE = (4, 6)
 
 @pytest.fixture(autouse=True)
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five flat pictures in the current folder; picture n has the value 10 n."""
+    """Save five flat images in the current folder; image n has the value 10 n."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ARRAY_CACHE_GB", raising=False)
     for number, name in enumerate(NAMES):
@@ -31,7 +31,7 @@ def load(names: list[str] = NAMES, size: tuple[int, int] = SIZE, channels: int =
 
 
 def remove_images() -> None:
-    """From now on pixels can only come from the cache."""
+    """Delete the images, so that pixels can only come from the cache."""
     for name in NAMES:
         Path(name).unlink(missing_ok=True)
 
@@ -62,7 +62,7 @@ def test_the_second_time_nothing_is_decoded() -> None:
     assert len(cached()) == 1
 
 
-def test_another_question_is_another_array(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_request_is_another_array(monkeypatch: pytest.MonkeyPatch) -> None:
     load()
     changes = {
         "content": lambda: load_pixels(
@@ -134,7 +134,7 @@ def test_an_image_that_cannot_be_decoded_leaves_no_half_file() -> None:
 
 
 def test_the_longest_unused_arrays_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two arrays of 500 bytes and their headers fit below the cap, a third does not; using one keeps it young."""
+    """Two arrays of 500 bytes fit below the limit, a third does not. Loading one keeps it young."""
     monkeypatch.setenv("ARRAY_CACHE_GB", str(1500e-9))
     first, second = (make(size, when) for size, when in [((10, 10), 1000), ((5, 20), 2000)])
     assert cached() == sorted([first, second])
@@ -146,7 +146,7 @@ def test_the_longest_unused_arrays_make_room(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def make(size: tuple[int, int], used: float) -> Path:
-    """Load pixels of this size, and let it seem that they were used at that time."""
+    """Load pixels of this size, and date their last use to that time."""
     before = cached()
     load(size=size)
     (new,) = set(cached()) - set(before)

@@ -1,4 +1,4 @@
-"""Each kind of change does what its unit says, and depends on the seed, the epoch and the image's index alone."""
+"""Each change follows its unit, and depends only on the seed, the epoch and the image's index."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,19 @@ from tasks.params.augmentation import Augmentation, Elastic, Mixup
 pytestmark = pytest.mark.slow  # TensorFlow
 SIZE = (16, 24)
 EVERYTHING = Augmentation(
-    rotation=30, width_shift=0.2, height_shift=0.2, shear=10, zoom=0.2, horizontal_flip=True, vertical_flip=True, brightness=0.3,
-    contrast=0.3, blur=0.5, elastic=Elastic(), mixup=Mixup(),
-)  # fmt: skip
+    rotation=30,
+    width_shift=0.2,
+    height_shift=0.2,
+    shear=10,
+    zoom=0.2,
+    horizontal_flip=True,
+    vertical_flip=True,
+    brightness=0.3,
+    contrast=0.3,
+    blur=0.5,
+    elastic=Elastic(),
+    mixup=Mixup(),
+)
 
 
 def pictures(count: int = 1, size: tuple[int, int] = SIZE, channels: int = 1) -> np.ndarray:
@@ -33,7 +43,7 @@ def change(
 def matrices(
     augmentation: Augmentation, count: int = 4000, size: tuple[int, int] = SIZE
 ) -> np.ndarray:
-    """Drawn transforms of shape (count, 2, 3): output to input coordinates (x, y)."""
+    """Draw transforms of shape (count, 2, 3), from output to input coordinates (x, y)."""
     transforms, *_ = draw(augmentation, seed=0, epoch=0, count=count, size=size)
     assert np.abs(transforms[:, 6:]).max() == 0
     return transforms[:, :6].reshape(-1, 2, 3)
@@ -98,7 +108,7 @@ def test_a_quarter_turn_of_a_known_picture() -> None:
     for quarters in (1, -1):
         most = transforms[
             [np.argmax(quarters * transforms[:, 3])]
-        ]  # of 50,000 some lie within 0.01 degrees of 90
+        ]  # some of 50,000 are within 0.01 degrees of 90
         assert (
             np.abs(change(images, most)[0].astype(int) - np.rot90(images[0], quarters)).max() <= 1
         )
@@ -283,7 +293,7 @@ def test_each_image_is_blended_with_the_one_before_it() -> None:
     assert np.array_equal(pixels[0], images[0])
     assert np.array_equal(pixels[2], images[1])
     assert np.abs(pixels[1] - (0.25 * images[1] + 0.75 * images[0])).max() <= 0.5
-    # Of the second image a weight of 0.25 * 2 is its own class, and 0.75 * 1 is that of the first.
+    # The second image: weight 0.25 * 2 for its own class, 0.75 * 1 for the class of the first.
     assert sums.tolist() == [1, 1.25, 2]
     assert np.allclose(classes, [[1, 0, 0], [0.75 / 1.25, 0.5 / 1.25, 0], [0, 1, 0]])
 
@@ -295,7 +305,7 @@ def test_the_loss_of_a_blend_is_the_blend_of_the_losses() -> None:
         rng.uniform(0.5, 2, 8).astype(np.float32),
     )
     shares = draw_shares(Augmentation(mixup=Mixup(alpha=1)), 0, 0, 8)
-    surprise = -np.log(rng.dirichlet(np.ones(4), 8))  # of any answers to the blended images
+    surprise = -np.log(rng.dirichlet(np.ones(4), 8))  # any predictions for the blended images
     _, classes, sums = (array.numpy() for array in mix(pictures(8), targets, weights, shares, 4))
     own, before = (wanted_weights * surprise[np.arange(8), wanted] for wanted, wanted_weights in (
         (targets, weights), (np.roll(targets, 1), np.roll(weights, 1))

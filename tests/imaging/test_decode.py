@@ -1,4 +1,4 @@
-"""Every kind of image file gives the pixels that a viewer shows; every other file gives an `ImageError` with a reason."""
+"""An image file gives the pixels that a viewer shows, any other file an `ImageError`."""
 
 import io
 import resource
@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.imaging.decode import MAX_SCANS, cut_dark_border, decode, decode_bytes, read_file, render
-from tasks.imaging.metadata import cut
+from tasks.imaging.decode import decode, decode_bytes, read_file
+from tasks.imaging.metadata import cut_metadata
 from tasks.imaging.picture import FORMATS, REASONS, Decoded, ImageError, Limits
+from tasks.imaging.pillow import MAX_SCANS
+from tasks.imaging.render import cut_dark_border, render
 from tasks.params.model_input import Form, shape_of
 
 ORIENTATION = 0x0112
@@ -23,7 +25,7 @@ LOSSLESS = {"BMP", "JPEG2000", "PNG", "PPM", "TIFF"}
 
 
 def picture(seed: int = 0, width: int = 32, height: int = 24) -> Image.Image:
-    """Smooth random colours: they survive lossy formats."""
+    """Draw smooth random colours, which survive lossy formats."""
     coarse = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -35,7 +37,7 @@ def encode(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def refuse(content: bytes, limits: Limits = NO_LIMITS) -> str:
-    """Return the reason why a file is refused; "decoded" where it is not."""
+    """Return the reason why a file is refused; "decoded" if it is not."""
     try:
         decode(content, 3, limits=limits)
     except ImageError as error:
@@ -159,7 +161,7 @@ BRIGHT = np.array([[0, 255, 256, 4095, 32768, 65535]], dtype=np.uint16)
 
 
 def taken(content: bytes, bits: int | None) -> list[int]:
-    """Return the grey values of a file of one row, as a model of so many bits takes them."""
+    """Return the grey values of a file of one row, as a model with this bit depth takes them."""
     decoded = decode_bytes(content)
     return render(decoded, Form((1, decoded.picture.width), 1, bits=bits)).ravel().tolist()
 
@@ -168,12 +170,12 @@ def taken(content: bytes, bits: int | None) -> list[int]:
 def test_grey_values_of_more_than_eight_bits_keep_the_highest_eight_of_the_bits_of_the_model(
     form: str,
 ) -> None:
-    """Not by what else the image holds; what is brighter is white."""
+    """The other values of the image have no influence, and brighter ones are white."""
     scan, bright = encode(Image.fromarray(SCAN), form), encode(Image.fromarray(BRIGHT), form)
     assert taken(scan, 12) == [0, 0, 1, 15, 16, 255]
     assert taken(bright, 12) == [0, 15, 16, 255, 255, 255]
     assert taken(bright, 16) == taken(bright, None) == [0, 0, 1, 15, 128, 255]
-    assert taken(scan, None) == [0, 0, 0, 0, 1, 15]  # a model from before there were bits
+    assert taken(scan, None) == [0, 0, 0, 0, 1, 15]  # a model that was saved before bit depths were
     assert decode(scan, 1).ravel().tolist() == taken(scan, 12)  # a file by itself
     assert [decode_bytes(bright).clipped(bits) for bits in (12, 16, None)] == [2 / 6, 0, 0]
 
@@ -212,7 +214,7 @@ def test_size_is_height_and_width() -> None:
 
 
 def test_shrinking_averages() -> None:
-    """One white pixel in 16 leaves a sixteenth of white wherever it lies: nothing falls between the samples."""
+    """One white pixel in 16 gives a sixteenth of white, wherever it is."""
     checks = np.zeros((64, 64), dtype=np.uint8)
     checks[2::4, 1::4] = 255
     small = decode(encode(Image.fromarray(checks), "PNG"), 1, (4, 4))
@@ -256,7 +258,7 @@ def test_a_decompression_bomb_is_refused_fast_and_without_memory() -> None:
 
 
 def bomb(side: int) -> bytes:
-    """A whole, valid 1-bit PNG of `side` x `side` black pixels."""
+    """Return a whole, valid 1-bit PNG of `side` x `side` black pixels."""
     packer = zlib.compressobj(9)
     row = bytes(1 + (side + 7) // 8)
     data = b"".join([packer.compress(row) for _ in range(side)]) + packer.flush()
@@ -271,7 +273,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def with_scans(count: int) -> bytes:
-    """A progressive JPEG that ends in a thumbnail and a film, as phones append, with its last scan so many times."""
+    """Return a progressive JPEG with `count` scans, and a thumbnail and film as phones append."""
     content = encode(picture(), "JPEG", progressive=True)
     last = content[content.rindex(b"\xff\xc4", 0, content.rindex(b"\xff\xda")) : -2]
     return (
@@ -282,7 +284,7 @@ def with_scans(count: int) -> bytes:
     )
 
 
-def test_a_picture_that_is_gone_over_without_end_is_refused() -> None:
+def test_a_jpeg_with_too_many_scans_is_refused() -> None:
     assert decode(with_scans(MAX_SCANS), 3).shape == (24, 32, 3)
     with pytest.raises(ImageError, match="corrupt: a JPEG of 101 scans, allowed are 100"):
         decode(with_scans(MAX_SCANS + 1), 3)
@@ -345,7 +347,7 @@ def test_what_the_system_refuses_to_read(tmp_path: Path) -> None:
 
 
 def deep_png(values: np.ndarray) -> bytes:
-    """A PNG of colours of 16 bits, which Pillow does not write."""
+    """Return a PNG of 16-bit colours, which Pillow does not write."""
     height, width, _ = values.shape
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
     header = width.to_bytes(4) + height.to_bytes(4) + bytes([16, 2, 0, 0, 0])
@@ -389,7 +391,9 @@ def test_a_png_keeps_its_bits_where_a_text_beside_them_cannot_be_read() -> None:
         content[:33] + chunk(b"sBIT", b"\x0c") + chunk(b"iTXt", b"\xff") + content[33:]
     )
     assert decode_bytes(bytes(damaged)).bits == 12
-    assert b"sBIT" in cut(bytes(damaged), keep_exif=False)  # as where the EXIF block is damaged too
+    assert b"sBIT" in cut_metadata(
+        bytes(damaged), keep_exif=False
+    )  # as where the EXIF block is damaged too
     damaged[45] ^= 1  # the checksum of the bits
     assert decode_bytes(bytes(damaged)).bits is None
 
@@ -405,7 +409,7 @@ def test_plain_values_in_a_bmp_of_run_lengths_are_read_whole() -> None:
 
 
 def samples() -> dict[str, bytes]:
-    """Small files of every format and kind."""
+    """Return small files of every format and kind."""
     image = picture()
     exif = Image.Exif()
     exif[ORIENTATION] = 6
@@ -431,7 +435,7 @@ def samples() -> dict[str, bytes]:
 
 
 def mutations(content: bytes, rng: np.random.Generator) -> Iterator[bytes]:
-    """Cut off, hit in many places, hit in the header, and with a part lost."""
+    """Yield the file cut off, changed in many places, changed in the header, and with a gap."""
     yield content[: rng.integers(len(content))]
     for reach in (len(content), min(80, len(content))):
         hit = bytearray(content)
@@ -458,7 +462,7 @@ def test_a_damaged_file_gives_pixels_or_a_reason(name: str) -> None:
 
 
 def framed(border: int = 6, width: int = 30, height: int = 20) -> np.ndarray:
-    """A bright picture of this size in the middle of black."""
+    """Return a bright image of this size in a black frame."""
     pixels = np.zeros((height + 2 * border, width + 2 * border), np.uint8)
     pixels[border:-border, border:-border] = np.random.default_rng(0).integers(
         100, 256, (height, width)
@@ -481,12 +485,12 @@ def test_the_dark_border_is_cut_off_and_nothing_else() -> None:
 def test_noise_in_the_border_goes_with_it_and_a_dark_picture_stays_whole() -> None:
     noisy = framed(border=60)
     noisy[np.random.default_rng(1).random(noisy.shape) < 0.002] = 255
-    noisy[::50, 0] = 20  # not brighter than what is asked for
+    noisy[::50, 0] = 20  # not brighter than the limit
     assert cut_dark_border(Image.fromarray(noisy), 20).size == (30, 20)
     assert cut_dark_border(Image.fromarray(np.full((5, 7), 20, np.uint8)), 20).size == (7, 5)
 
 
-def test_a_picture_in_several_forms_lies_flat_in_their_order() -> None:
+def test_an_image_for_several_inputs_is_flat_and_in_their_order() -> None:
     image, forms = (
         Image.fromarray(framed()).convert("RGB"),
         (Form((8, 6), 3), Form((4, 4), 1, dark_border=20)),

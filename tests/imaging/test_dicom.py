@@ -1,4 +1,4 @@
-"""A DICOM file gives the pixels that a viewer shows; nobody learns from the outputs whose they are."""
+"""A DICOM file gives the pixels that a viewer shows, and no output names the patient."""
 
 import io
 import itertools
@@ -26,7 +26,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, p
 from tasks import clean, validate
 from tasks.imaging.decode import decode, decode_bytes
 from tasks.imaging.picture import REASONS, ImageError, Limits
-from tasks.quality.duplicates import find_copies
+from tasks.quality.duplicates import find_duplicates
 from tasks.quality.scan import scan
 from tests.support import ROOT, dicoms
 from tests.support.dicoms import (
@@ -68,7 +68,7 @@ def stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def by_pydicom(content: bytes) -> np.ndarray:
-    """The first frame as pydicom's own functions for display give it, brought to 0 to 255."""
+    """Return the first frame as pydicom's display functions give it, scaled to 0 to 255."""
     data = pydicom.dcmread(io.BytesIO(content))
     values = pixel_array(data, index=0)
     if data.PhotometricInterpretation == "PALETTE COLOR":
@@ -93,7 +93,7 @@ def by_pydicom(content: bytes) -> np.ndarray:
 
 
 def test_pixels_are_those_of_pydicoms_own_functions() -> None:
-    others = {"frames", "enhanced"}  # of which another frame or window is shown
+    others = {"frames", "enhanced"}  # another frame or window of these is shown
     contents = {name: content for name, content in SAMPLES.items() if name not in others}
     pictures = {
         name: np.asarray(decode_bytes(content).picture) for name, content in contents.items()
@@ -176,7 +176,7 @@ def test_a_negative_slope_inverts() -> None:
 
 
 def test_a_table_of_long_entries_in_eight_bits() -> None:
-    """4,096 places, 8 bits each: the places do not fit into the type of the entries."""
+    """The index of a table of 4,096 entries needs more bits than its 8-bit entries."""
     values = np.array([[0, 255, 256, 4095]], "u2")
     table = dicoms.table([place // 16 for place in range(4096)], 0, 8)
     assert shown(dicom(values, VOILUTSequence=[table])).tolist() == [[0, 15, 16, 255]]
@@ -229,7 +229,7 @@ def test_the_same_pixels_however_they_are_packed(syntax: str) -> None:
         "colours": coloured(),
     }
     if syntax == JPEG2000:
-        del kinds["signed"]  # which Pillow does not write
+        del kinds["signed"]  # Pillow does not write it
     wrong = []
     for kind, values in kinds.items():
         photometric = "YBR_RCT" if (syntax, kind) == (JPEG2000, "colours") else ""
@@ -254,7 +254,7 @@ def test_a_jpeg_of_values_that_are_told_to_have_room() -> None:
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_an_unknown_sequence_is_written_implicitly(inside: bool) -> None:
-    """PS3.5 6.2.2: its elements name no kinds, though here a length looks like one."""
+    """PS3.5 6.2.2: its elements name no kinds, and here a length looks like a kind."""
     content = dicom(grey())
     place = content.find(struct.pack("<HH", 0x0028, 0x0002))
     length = int.from_bytes(b"LO", "little")
@@ -335,7 +335,7 @@ def floating() -> bytes:
 
 
 def relabelled(syntax: str, **header: object) -> bytes:
-    """Packed pixels in a file that names this syntax."""
+    """Return packed pixels in a file that names this transfer syntax."""
     data = describe(grey(bits=8, dtype="u1"), **header)
     data.PixelData = encapsulate([b"\xff\xd8\xff\xe0"])
     data["PixelData"].is_undefined_length = True
@@ -429,7 +429,7 @@ def test_too_many_pixels() -> None:
 
 @cache
 def hostile() -> dict[str, tuple[bytes, str]]:
-    """Files that would take much time or memory if they were believed, and the reason they get; without one, they are whole."""
+    """Return files that claim to take much time or memory, with their reason; "" if whole."""
     content, place = dicom(grey()), dicom(grey()).find(struct.pack("<HH", 0x0028, 0x0002))
     open_items = struct.pack("<HH2s2xL", 0x0008, 0x1140, b"SQ", 0xFFFFFFFF)
     items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 100_000 + struct.pack(
@@ -445,7 +445,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
     packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     block = packer.compress(bytes(10**6)) + packer.flush(
         zlib.Z_FULL_FLUSH
-    )  # means the same wherever it stands
+    )  # the meaning does not depend on its place
     bomb = block * 1000 + packer.flush()
     runs = describe(grey(shape=(16, 16)))
     runs.PixelData = encapsulate(
@@ -475,7 +475,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         ),
         "deflated": (deflated[:meta] + bomb, "too_many_bytes"),
         "run lengths": (write(runs, RLE), ""),
-        "a JPEG larger than told": (write(larger, JPEG), "corrupt"),
+        "a JPEG larger than texts": (write(larger, JPEG), "corrupt"),
     }
 
 
@@ -515,7 +515,7 @@ def test_a_damaged_file_gives_pixels_or_a_reason(name: str) -> None:
 
 
 def marked() -> pydicom.Dataset:
-    """A data set with a mark in whatever tells of a patient."""
+    """Return a data set with a mark in every element about the patient."""
     data = describe(grey())
     for keyword in (
         "PatientID",
@@ -539,7 +539,7 @@ def marked() -> pydicom.Dataset:
 
 
 def marked_files() -> dict[str, bytes]:
-    """Files of the marked data set: whole, spoilt with marks in what is read, and damaged."""
+    """Return marked files: whole, with marks in the elements that are read, and damaged."""
     spoilt = {}
     for keyword, value in {
         "PhotometricInterpretation": MARK,
@@ -575,17 +575,18 @@ def test_no_output_tells_of_the_patient(
     caplog.set_level(logging.DEBUG)
     raw, files_csv = tmp_path / "raw", tmp_path / "files.csv"
     (raw / "cat").mkdir(parents=True)
-    told, contents = [], marked_files()
+    texts, contents = [], marked_files()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         for name, content in contents.items():
             (raw / f"cat/{name}.dcm").write_bytes(content)
             try:
-                told.append(decode_bytes(content).mode)
+                texts.append(decode_bytes(content).mode)
             except ImageError:
-                told.append(traceback.format_exc())
-        files = scan(raw, Limits())
-        validate.tell(files)
+                texts.append(traceback.format_exc())
+        found = scan(raw, Limits())
+        files = found.files
+        validate.log_files(found)
         files.to_csv(files_csv, index=False)
         clean.main(
             raw, files_csv, tmp_path / "clean", tmp_path / "quarantine", tmp_path / "quarantine.csv"
@@ -593,7 +594,7 @@ def test_no_output_tells_of_the_patient(
     assert set(files.status) == {"usable", "rejected"} and len(files) > 50
     tables = [(tmp_path / name).read_text() for name in ("files.csv", "quarantine.csv")]
     for text in (
-        *told,
+        *texts,
         *tables,
         caplog.text,
         *capfd.readouterr(),
@@ -607,7 +608,7 @@ def test_validation_treats_it_like_any_image(tmp_path: Path) -> None:
     (tmp_path / "cat/a.dcm").write_bytes(dicom(grey()))
     (tmp_path / "cat/b").write_bytes(SAMPLES["colours"])
     (tmp_path / "cat/c.dcm").write_bytes(dicom(grey())[:-9])
-    files = scan(tmp_path, Limits()).set_index("path")
+    files = scan(tmp_path, Limits()).files.set_index("path")
     found = files.loc["cat/a.dcm"]
     assert found[["status", "format", "mode", "width", "height"]].tolist() == [
         "usable",
@@ -622,15 +623,15 @@ def test_validation_treats_it_like_any_image(tmp_path: Path) -> None:
 
 
 def test_copies_are_found_by_their_pixels(tmp_path: Path) -> None:
-    """The same picture under another header, packed in another way, and as a PNG."""
+    """The duplicates have another header, another compression, and one is a PNG."""
     values = np.random.default_rng(3).integers(0, 256, (12, 12), dtype=np.uint8)
     values = np.asarray(Image.fromarray(values).resize((64, 64), Image.Resampling.BICUBIC))
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat/a.dcm").write_bytes(dicom(values, PatientID="1"))
     (tmp_path / "cat/b.dcm").write_bytes(dicom(values, RLE, PatientID="2"))
     Image.fromarray(values).save(tmp_path / "cat/c.png")
-    files = scan(tmp_path, Limits())
-    copies = find_copies(files, tmp_path, 32, 0.965)
+    files = scan(tmp_path, Limits()).files
+    copies = find_duplicates(files, tmp_path, 32, 0.965)
     assert list(zip(copies.path_a, copies.path_b, copies.kind, strict=True)) == [
         ("cat/a.dcm", "cat/b.dcm", "near"),
         ("cat/a.dcm", "cat/c.png", "near"),
@@ -659,7 +660,7 @@ def test_pydicom_is_needed_for_dicom_alone(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "a.dcm").write_bytes(dicom(grey()))
     command = [sys.executable, "-c", WITHOUT, str(tmp_path / "a.png"), str(tmp_path / "a.dcm")]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert told.startswith(
+    texts = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert texts.startswith(
         "missing_package: a DICOM file, and pydicom is not installed: `pip install pydicom`"
     )

@@ -1,4 +1,4 @@
-"""A file that cannot be read is named by what it is."""
+"""The reason for an unreadable file names the kind of the file."""
 
 import io
 import sys
@@ -117,7 +117,7 @@ def test_a_heic_file_is_read_or_names_what_is_missing(monkeypatch: pytest.Monkey
 
 
 def heic() -> bytes:
-    """A HEIC file that is to be turned to the right."""
+    """Return a HEIC file whose orientation is a turn to the right."""
     pillow_heif = pytest.importorskip("pillow_heif")
     with io.BytesIO() as buffer:
         pillow_heif.from_pillow(picture()).save(buffer, exif=TURNED)

@@ -1,4 +1,4 @@
-"""What a file says beside its picture never decides whether the picture can be read."""
+"""Metadata never decides whether an image can be read."""
 
 import struct
 import time
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.imaging.decode import METADATA, ORIENTATION, decode_bytes
+from tasks.imaging.decode import decode_bytes
 from tasks.imaging.picture import ImageError
+from tasks.imaging.pillow import METADATA, ORIENTATION
 from tests.imaging.test_decode import chunk, encode, picture
 
 TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # to the right
@@ -32,7 +33,7 @@ def with_segment(marker: int, data: bytes, count: int = 1) -> bytes:
 
 
 def tiff(tag: int, kind: int, count: int, value: int) -> bytes:
-    """A grey TIFF of 16 x 16 with one more entry."""
+    """Return a grey TIFF of 16 x 16 with one more entry."""
     entries = [
         (256, 3, 1, 16),
         (257, 3, 1, 16),
@@ -52,7 +53,7 @@ def tiff(tag: int, kind: int, count: int, value: int) -> bytes:
 
 
 def check_same(content: bytes, original: bytes) -> str:
-    """Check that a file is read to the pixels of another; return the remark."""
+    """Check that a file gives the pixels of another, and return its note."""
     decoded, expected = decode_bytes(content), decode_bytes(original)
     assert decoded.format == expected.format
     assert np.array_equal(np.asarray(decoded.picture), np.asarray(expected.picture))
@@ -65,10 +66,10 @@ def test_an_orientation_that_cannot_be_read_counts_as_upright_and_is_told(exif: 
         assert (
             check_same(encode(picture(), form, exif=exif), encode(picture(), form)) == ORIENTATION
         )
-    if exif == CUT_SHORT:  # an encoder of AVIF refuses the others
+    if exif == CUT_SHORT:  # the AVIF encoder refuses the others
         assert (
             check_same(encode(picture(), "AVIF", exif=exif), encode(picture(), "AVIF")) == METADATA
-        )  # it is kept elsewhere
+        )  # these formats keep it elsewhere
 
 
 @pytest.mark.parametrize(
@@ -120,11 +121,11 @@ def test_the_orientation_is_kept_where_a_text_cannot_be_read() -> None:
 def test_megabytes_of_comments_take_no_time(content: bytes, original: bytes) -> None:
     started = time.process_time()
     check_same(content, original)
-    assert time.process_time() - started < 3  # Pillow alone takes up to minutes
+    assert time.process_time() - started < 3  # without us Pillow takes minutes
 
 
 def hostile() -> Iterator[bytes]:
-    """Files on which a pattern that tries a thing twice would never end."""
+    """Yield files that would take a backtracking pattern forever."""
     for run in (b" ", b"1", b"1 ", b"#", b"#\n", b"# a\n", b"\r\n", b"P5#", b"\xff", b"\xff\0"):
         many = run * (2**17 // len(run))
         yield from (
@@ -148,7 +149,10 @@ def test_much_of_anything_in_a_header_takes_no_time() -> None:
 
 @pytest.mark.parametrize("marker", [0xE1, 0xE2, 0xED])
 def test_segments_of_a_jpeg_that_are_damaged_stop_nothing(marker: int) -> None:
-    several = b"MPF\0II*\0\x08\0\0\0\x02\0\1\xb0\4\0\1\0\0\0\2\0\0\0\2\xb0\7\0\x20\0\0\0\xff\xff\0\0\0\0\0\0"
+    several = (
+        b"MPF\0II*\0\x08\0\0\0\x02\0\1\xb0\4\0\1\0\0\0\2\0\0\0"
+        b"\2\xb0\7\0\x20\0\0\0\xff\xff\0\0\0\0\0\0"
+    )
     for data in (
         b"",
         TURNED[:8],

@@ -1,4 +1,4 @@
-"""The picture shows what the first epoch trains on."""
+"""The sheet shows the images as the first epoch trains on them."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ CHANGES = Augmentation.model_validate({"like": "comparison", "elastic": {}})
 
 
 def cut(sheet: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the sixteen places of a picture as images of `shape`."""
+    """Return the sixteen places of a sheet as images of `shape`."""
     height, width, channels = shape
     return (
         np.asarray(sheet).reshape(4, height, 4, width, channels).swapaxes(1, 2).reshape(16, *shape)

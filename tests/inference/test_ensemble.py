@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from tasks.errors import UserError
-from tasks.imaging.decode import decode_file, render
+from tasks.imaging.decode import decode_file
+from tasks.imaging.render import render
 from tasks.inference import ensemble, gradcam, predictor
 from tasks.inference.ensemble import Committee
 from tasks.modeling import saved, temperature

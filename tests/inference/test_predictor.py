@@ -13,7 +13,8 @@ import pytest
 
 from bench.fuzz import mutant
 from tasks.errors import UserError
-from tasks.imaging.decode import decode_bytes, render
+from tasks.imaging.decode import decode_bytes
+from tasks.imaging.render import render
 from tasks.imaging.picture import REASONS, Limits
 from tasks.inference.predictor import (
     BATCH,

@@ -1,9 +1,15 @@
-"""An augmentation is given by name, by keys, or by a name and keys that differ."""
+"""An augmentation is a name, a mapping, or a mapping that starts from a name."""
 
 import pytest
 from pydantic import ValidationError
 
-from tasks.params.augmentation import AUGMENTATIONS, Augmentation, Elastic, Mixup, spelled_out
+from tasks.params.augmentation import (
+    AUGMENTATIONS,
+    Augmentation,
+    Elastic,
+    Mixup,
+    expand_augmentation,
+)
 
 
 def test_a_name_stands_for_its_row() -> None:
@@ -33,17 +39,17 @@ def test_keys_differ_from_the_name() -> None:
     assert (changed.elastic, changed.mixup) == (Elastic(scale=0.02, grid=3), Mixup(alpha=1))
 
 
-def test_what_is_spelled_out_names_every_key() -> None:
+def test_an_expanded_name_has_every_key() -> None:
     assert (
-        set(spelled_out("light"))
-        == set(spelled_out({"like": "light", "zoom": 0}))
+        set(expand_augmentation("light"))
+        == set(expand_augmentation({"like": "light", "zoom": 0}))
         == set(Augmentation.model_fields)
     )
 
 
-def test_what_names_nothing_known_stays() -> None:
+def test_an_unknown_name_comes_back_unchanged() -> None:
     given = [None, {"rotation": 3}, "lite", {"like": "lite"}, {"like": ["light"]}, 3]
-    assert [spelled_out(one) for one in given] == given
+    assert [expand_augmentation(one) for one in given] == given
 
 
 @pytest.mark.parametrize("given", ["lite", {"like": ["light"]}])

@@ -1,4 +1,4 @@
-"""The section `ensembles` of params: what cannot be put together is refused in words."""
+"""The section `ensembles` of params: each mistake is named."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def write(folder: Path, ensemble: str) -> Path:
     return folder / "params.yaml"
 
 
-def test_the_shortest_one_is_a_soft_vote_with_weights_from_validation(tmp_path: Path) -> None:
+def test_the_shortest_section_is_a_soft_vote_with_weights_from_validation(tmp_path: Path) -> None:
     (committee,) = load_params(
         write(tmp_path, "committee: {members: [cnn_a, cnn_b]}")
     ).ensembles.values()
@@ -35,7 +35,7 @@ def test_the_shortest_one_is_a_soft_vote_with_weights_from_validation(tmp_path: 
     )
 
 
-def test_weights_may_be_said(tmp_path: Path) -> None:
+def test_weights_may_be_given(tmp_path: Path) -> None:
     two = "members: [cnn_a, cnn_b], vote: majority"
     said = (
         f"even: {{{two}, weights: equal}}\n  uneven: {{{two}, weights: {{cnn_a: 0, cnn_b: 1.5}}}}"
@@ -50,29 +50,31 @@ def test_without_the_section_there_are_none(tmp_path: Path) -> None:
     assert load_params(tmp_path / "params.yaml").ensembles == {}
 
 
-def test_equal_questions_are_equal_in_whatever_order(tmp_path: Path) -> None:
+def test_questions_are_equal_in_any_order(tmp_path: Path) -> None:
     assert load_params(write(tmp_path, "e: {members: [coarse, same]}")).ensembles
 
 
-@pytest.mark.parametrize(
-    ("ensemble", "words"),
-    [
-        ("e: {members: [cnn_a, cnnb]}", "ensembles.e: unknown member 'cnnb'; did you mean cnn_b? architectures here are cnn_a,"),
-        ("e: {members: [cnn_a]}", "ensembles.e.members: received ['cnn_a'], expected at least two architectures"),
-        ("e: {members: [cnn_a, cnn_b, cnn_a]}", "cnn_a is named twice: weights say how much a member counts"),
-        ("cnn_b: {members: [cnn_a, cnn_b]}", "ensembles.cnn_b: an architecture has this name already"),
-        ("../e: {members: [cnn_a, cnn_b]}", "ensembles.../e: expected a name of 1 to 200 letters, digits and underscores"),
-        ("e: {members: [cnn_a, binary]}", "their answers cannot be put together (cnn_a: all classes; binary: photo or not)"),
-        ("e: {members: [coarse, other]}", "(coarse: sick (x, y), well (z); other: sick (x), well (y, z))"),
-        ("e: {members: [cnn_a, cnn_b], vote: loud}", "ensembles.e.vote: received 'loud', expected 'soft' or 'majority'"),
-        ("e: {members: [cnn_a, cnn_b], weight: equal}", "ensembles.e.weight: unknown key; did you mean weights? known here"),
-        ("e: {members: [cnn_a, cnn_b], weights: best}", "ensembles.e.weights: received 'best', expected validation or equal, or"),
-        ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: 1}}", "weights are of cnn_a, expected one for each of cnn_a, cnn_b"),
-        ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: -1, cnn_b: 2}}", "none below 0 and not all of them 0"),
-        ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: 0, cnn_b: 0}}", "none below 0 and not all of them 0"),
-        ("e: {members: [cnn_a, cnn_b], weights: {cnn_a: .inf, cnn_b: 1}}", "none below 0 and not all of them 0"),
-    ],
-)  # fmt: skip
+TWO = "members: [cnn_a, cnn_b]"
+POSITIVE = "none below 0 and not all of them 0"
+MISTAKES = [
+    ("e: {members: [cnn_a, cnnb]}", "ensembles.e: unknown member 'cnnb'; did you mean cnn_b?"),
+    ("e: {members: [cnn_a]}", "e.members: received ['cnn_a'], expected at least two architectures"),
+    ("e: {members: [cnn_a, cnn_b, cnn_a]}", "cnn_a is named twice: use weights to make a member"),
+    (f"cnn_b: {{{TWO}}}", "ensembles.cnn_b: an architecture has this name already"),
+    (f"../e: {{{TWO}}}", "ensembles.../e: expected a name of 1 to 200 letters, digits"),
+    ("e: {members: [cnn_a, binary]}", "(cnn_a: all classes; binary: photo or not)"),
+    ("e: {members: [coarse, other]}", "(coarse: sick (x, y), well (z); other: sick (x), well (y,"),
+    (f"e: {{{TWO}, vote: loud}}", "e.vote: received 'loud', expected 'soft' or 'majority'"),
+    (f"e: {{{TWO}, weight: equal}}", "ensembles.e.weight: unknown key; did you mean weights?"),
+    (f"e: {{{TWO}, weights: best}}", "received 'best', expected validation or equal, or"),
+    (f"e: {{{TWO}, weights: {{cnn_a: 1}}}}", "received weights for cnn_a, expected one for each"),
+    (f"e: {{{TWO}, weights: {{cnn_a: -1, cnn_b: 2}}}}", POSITIVE),
+    (f"e: {{{TWO}, weights: {{cnn_a: 0, cnn_b: 0}}}}", POSITIVE),
+    (f"e: {{{TWO}, weights: {{cnn_a: .inf, cnn_b: 1}}}}", POSITIVE),
+]
+
+
+@pytest.mark.parametrize(("ensemble", "words"), MISTAKES)
 def test_mistakes_are_named(tmp_path: Path, ensemble: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
         load_params(write(tmp_path, ensemble))

@@ -1,4 +1,4 @@
-"""A question says of every class folder which class it counts as, or why it cannot be asked of these folders."""
+"""A question assigns each class folder to a class, or reports why it does not fit the folders."""
 
 import pytest
 
@@ -46,21 +46,23 @@ def test_groups_are_in_alphabetical_order() -> None:
         (
             {"positive": "photo"},
             [
-                "positive: received 'photo', expected one of not_a, paintings, photos; did you mean photos?"
+                "positive: received 'photo'; did you mean photos? "
+                "expected one of not_a, paintings, photos"
             ],
         ),
         (
             {"labels": {"real": ["photos"], "drawn": ["painting", "photos"]}},
             [
-                "labels: the folder 'photos' is given twice; it counts as one class",
-                "labels: received 'painting', expected one of not_a, paintings, photos; did you mean paintings?",
-                "labels: the folder 'not_a' counts as no class; add it to one of real, drawn",
-                "labels: the folder 'paintings' counts as no class; add it to one of real, drawn",
+                "labels: the folder 'photos' is listed twice; list it under one class",
+                "labels: received 'painting'; did you mean paintings? "
+                "expected one of not_a, paintings, photos",
+                "labels: the folder 'not_a' belongs to no class; add it to one of real, drawn",
+                "labels: the folder 'paintings' belongs to no class; add it to one of real, drawn",
             ],
         ),
     ],
 )
-def test_all_problems_are_told_at_once(question: dict, expected: list[str]) -> None:
+def test_all_problems_are_reported_at_once(question: dict, expected: list[str]) -> None:
     asked = Question(**question)
     assert asked.problems(["photos", "paintings", "not_a"]) == expected
     for call in (asked.answers, asked.classes):
@@ -71,7 +73,7 @@ def test_all_problems_are_told_at_once(question: dict, expected: list[str]) -> N
 
 def test_a_folder_may_not_have_the_name_of_the_rest() -> None:
     (problem,) = Question(positive="a").problems(["a", "b", "not_a"])
-    assert "count as 'not_a', and a folder has that name already" in problem
+    assert "form the class 'not_a', and a folder has that name already" in problem
 
 
 def test_all_classes_are_finer_than_every_question() -> None:

@@ -1,4 +1,4 @@
-"""Every recipe lays what it changes over the base, gives a whole params file, and trains as its original says."""
+"""Each recipe gives a whole params file and trains as its original says."""
 
 import runpy
 import shutil
@@ -129,22 +129,17 @@ def test_the_questions_of_a_recipe_fit_its_folders(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_recipe_has_every_section_and_changes_what_it_says_and_nothing_else(name: str) -> None:
-    base, changes, written = (
-        YAML(typ="rt").load(RECIPES / "base.yaml"),
-        read(RECIPES / f"{name}.yaml"),
-        read(render(name)),
-    )
-    assert set(written) == {
-        field.alias or key for key, field in Params.model_fields.items()
-    }  # DVC asks for them
+def test_a_recipe_has_every_section_and_changes_only_its_own_keys(name: str) -> None:
+    base = YAML(typ="rt").load(RECIPES / "base.yaml")
+    changes, written = read(RECIPES / f"{name}.yaml"), read(render(name))
+    assert set(written) == {field.alias or key for key, field in Params.model_fields.items()}
     assert written == lay(base, changes)
     whole = [section for section in ("architectures", "ensembles", "tune") if section in changes]
     assert all(written[section] == changes[section] for section in whole)
 
 
 def lay(base: CommentedMap, changes: dict[str, Any]) -> dict[str, Any]:
-    """What the recipe shall give, by the data alone: what the base has in braces is one value."""
+    """Return the expected params. A mapping in braces in the base is one value."""
     spread = [
         key
         for key in changes
@@ -153,8 +148,7 @@ def lay(base: CommentedMap, changes: dict[str, Any]) -> dict[str, Any]:
     return dict(base) | changes | {key: lay(base[key], changes[key]) for key in spread}
 
 
-def test_what_the_base_gains_is_in_every_recipe(tmp_path: Path) -> None:
-    """A new key with a default, or a new section, is written once."""
+def test_a_new_key_of_the_base_is_in_every_recipe(tmp_path: Path) -> None:
     folder = shutil.copytree(RECIPES, tmp_path / "recipes")
     text = (folder / "base.yaml").read_text()
     text = text.replace("\ntrain:", "\nnew: {key: 1}\n\ntrain:").replace(
@@ -182,7 +176,7 @@ def test_comments_stay_with_their_keys(tmp_path: Path) -> None:
 
 
 def test_braces_over_keys_of_the_base_are_refused(tmp_path: Path) -> None:
-    """They would take the place of all keys of the base, which nobody means."""
+    """They would replace all keys of the base."""
     with pytest.raises(
         UserError,
         match=r"toy.yaml: first.deep: expected one key a line.* received deep: \{new: 1\}",
@@ -193,12 +187,12 @@ def test_braces_over_keys_of_the_base_are_refused(tmp_path: Path) -> None:
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(
         UserError,
-        match=r"unknown recipe 'digit'; did you mean digits\? known are brain_mri, .*, photo_filter",
+        match=r"unknown recipe 'digit'; did you mean digits\? known are brain_mri, .*, photo_fi",
     ):
         recipe.render("digit", RECIPES)
 
 
-def test_edits_are_overwritten_on_request_alone(
+def test_edits_are_overwritten_only_on_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("base", "demo", "digits"):
@@ -213,16 +207,16 @@ def test_edits_are_overwritten_on_request_alone(
         return params.read_text()
 
     assert write("digits") == render("digits")
-    assert write("demo") == render("demo")  # nobody's edits were lost
+    assert write("demo") == render("demo")  # no edits are lost
     for edit in ("one", "another"):
         params.write_text(f"# my {edit}\n")
         with pytest.raises(
             SystemExit,
-            match="params.yaml has edits that are not committed.* make recipe NAME=digits ARGS=--force",
+            match="has edits that are not committed.* make recipe NAME=digits ARGS=--force",
         ):
             write("digits")
         assert params.read_text() == f"# my {edit}\n"
-        git("init", "--quiet")  # it changes nothing that there is a repository
+        git("init", "--quiet")  # a repository without the commit changes nothing
     git("add", "params.yaml")
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "mine")
     assert write("digits") == render("digits")
@@ -235,7 +229,7 @@ def git(*words: str) -> None:
 
 
 def test_every_architecture_of_the_table_has_a_recipe() -> None:
-    """But for those that no original has: a backbone of one's own choice, and classifiers on its features."""
+    """Except three that no original has: any backbone, and classifiers on its features."""
     used = [
         architecture.structure
         for name in FOLDERS
@@ -276,7 +270,7 @@ def test_the_ablation_changes_one_thing_at_a_time() -> None:
 
 
 def test_the_recipes_train_as_the_originals_say() -> None:
-    """Optimizer, rate, epochs, batch and size that the originals state."""
+    """Optimizer, learning rate, epochs, batch size and image size are those of the originals."""
     stated = {
         ("brain_mri_resnet50", "cnn_a"): ("adam", 1e-4, 15, 32, 224),
         ("brain_mri_resnet50", "cnn_b"): ("adam", 1e-4, 15, 64, 224),

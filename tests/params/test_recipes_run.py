@@ -1,4 +1,4 @@
-"""Every network of every recipe can be built; one of each kind and question goes through all stages."""
+"""The networks of all recipes can be built. Each kind and question goes through all stages."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.support.page import parse
 from tests.support.pipeline import enter, run_stage, stages
 
 pytestmark = pytest.mark.slow
-# Each kind of model, each kind of question, an ensemble, and the rarer keys of train that brain_mri_best has.
+# Each kind of model and of question, an ensemble, and the rarer keys of brain_mri_best.
 ALL_KINDS = """
 validate: {expectations: {images_per_class: {minimum: 5, level: error}}}
 train:
@@ -64,7 +64,7 @@ report: {}
 
 
 def test_the_networks_of_recipes_fit_their_images() -> None:
-    """In their own size, and without the weights of wide dense layers."""
+    """They are built in full size, except for wide dense layers."""
     built = set()
     for name, folders in FOLDERS.items():
         for key, section in load_recipe(name).architectures.items():
@@ -83,7 +83,7 @@ def test_the_networks_of_recipes_fit_their_images() -> None:
 
 
 def test_the_backbones_of_recipes_have_the_layers_that_are_trained() -> None:
-    """Smaller ones than trained, and at random."""
+    """They are built smaller, with random weights."""
     built: dict[str, keras.Model] = {}
     for name, folders in FOLDERS.items():
         for key, section in load_recipe(name).architectures.items():
@@ -128,10 +128,10 @@ def test_every_kind_and_question_goes_through_all_stages(
     for key, architecture in params.architectures.items():
         check_predictions(key, architecture.question.classes(TUMOURS))
     check_registered()
-    told = Path("data/report/report.html").read_text()
-    check_numbers(Path.cwd(), parse(told), params.evaluate.calibration_bins)
-    assert all(key in told for key in params.architectures)
-    assert 'id="shared"' in told
+    page = Path("data/report/report.html").read_text()
+    check_numbers(Path.cwd(), parse(page), params.evaluate.calibration_bins)
+    assert all(key in page for key in params.architectures)
+    assert 'id="shared"' in page
 
 
 def check_predictions(key: str, classes: list[str]) -> None:
@@ -151,7 +151,7 @@ def check_predictions(key: str, classes: list[str]) -> None:
 
 
 def check_registered() -> None:
-    """What was registered answers for an image file as training did."""
+    """Check that the registered model predicts an image file as training did."""
     receipt = json.loads(Path("data/registration.json").read_text())
     results = find_folder(receipt["architecture"], Path("data/results"), Path("data/ensembles"))
     row = read_table(results / "predictions.csv").iloc[0]

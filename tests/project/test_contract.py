@@ -1,16 +1,18 @@
-"""`dvc.yaml`, `params.yaml` and the code agree: what a stage reads is declared, and nothing else is.
+"""`dvc.yaml` declares exactly the files and params that each stage reads.
 
-A dependency that is not declared leaves stale results, one that is not read trains for nothing. The code is read with
-`ast`, so nothing needs to run.
+A missing dependency leaves stale results, a superfluous one trains for nothing. The code is parsed
+with `ast`, so no stage runs.
 """
 
 import ast
 import itertools
 import re
 import subprocess
+import warnings
 from collections.abc import Callable
 from inspect import Parameter, Signature
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -25,17 +27,22 @@ from tests.support.dependencies import code_of, imports, parse, python_files
 
 STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
 OUTSIDE_DVC = {"data/data_docs"}  # pages for people, which differ from run to run
-IN_GIT = {
-    "data/promotions.jsonl"
-}  # what a stage appends to, and DVC must neither empty nor take for stale
+IN_GIT = {"data/promotions.jsonl"}  # a stage appends to it, so DVC must not empty it
 READERS = {
     "read_architecture": "architectures",
     "read_architectures": "architectures",
     "read_ensembles": "ensembles",
 }
-# Who may read the whole of params.yaml: no stage, or a key of one section would be a dependency of all.
-WHOLE = {"tasks/stage.py", "tasks/params/__main__.py", "tasks/registry/load.py", "tasks/assessment/assess.py",
-         "tasks/tuning/trials.py", "tasks/tuning/search.py", "tasks/tuning/write_back.py"}  # fmt: skip
+# Modules that may read all of params.yaml. In a stage, each key would be a dependency.
+WHOLE = {
+    "tasks/assessment/assess.py",
+    "tasks/params/__main__.py",
+    "tasks/registry/load.py",
+    "tasks/stage.py",
+    "tasks/tuning/search.py",
+    "tasks/tuning/trials.py",
+    "tasks/tuning/write_back.py",
+}
 
 
 def body(stage: str) -> dict:
@@ -43,7 +50,7 @@ def body(stage: str) -> dict:
 
 
 def names(entries: list) -> list[str]:
-    """Names of deps, outs, metrics and plots, with or without settings of their own."""
+    """Return the names of deps, outs, metrics or plots, whether or not they have settings."""
     return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
 
 
@@ -62,7 +69,7 @@ def test_only_registering_reaches_the_registry() -> None:
     assert [stage for stage in STAGES if "tasks/registry" in code_of(stage)] == ["register"]
 
 
-def test_training_depends_on_no_room_that_judges_or_reports() -> None:
+def test_training_depends_on_no_room_that_scores_or_reports() -> None:
     assert not {
         "tasks/scoring",
         "tasks/reporting",
@@ -73,7 +80,7 @@ def test_training_depends_on_no_room_that_judges_or_reports() -> None:
 
 
 def test_packages_hold_no_code_that_decides_results() -> None:
-    """`__init__.py` is no dependency of any stage: it may settle what a machine brings along, and nothing else."""
+    """No stage depends on an `__init__.py`, so it may only import `tasks.machine`."""
     for path in python_files("tasks") + python_files("serving") + python_files("flows"):
         if path.name == "__init__.py":
             assert imports(path) <= {"tasks", "tasks.machine"}
@@ -91,7 +98,7 @@ def test_deps_are_listed_once_and_in_order(stage: str) -> None:
 
 
 def sections_read(stage: str) -> set[str]:
-    """The sections of params that a stage reads: `read_section("split", Split)`, `read_architecture(name)` and their like."""
+    """Return the sections of params that a stage reads by `read_section` and the like."""
     calls = [
         node for node in ast.walk(parse(Path(f"tasks/{stage}.py"))) if isinstance(node, ast.Call)
     ]
@@ -102,7 +109,9 @@ def sections_read(stage: str) -> set[str]:
             found.add(call.args[0].value)
         elif called in READERS:
             found.add(READERS[called])
-    return found | ({"train"} if "architectures" in found else set())  # which are laid over `train`
+    return found | (
+        {"train"} if "architectures" in found else set()
+    )  # the defaults of architectures
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -111,7 +120,7 @@ def test_the_params_of_a_stage_are_the_sections_it_reads(stage: str) -> None:
 
 
 def test_only_a_stage_itself_reads_params() -> None:
-    """What a module below reads would escape the check above."""
+    """The check above does not look into the modules that a stage imports."""
     stages = {f"tasks/{stage}.py" for stage in STAGES}
     readers = {
         "tasks.params.read.read_section",
@@ -123,21 +132,21 @@ def test_only_a_stage_itself_reads_params() -> None:
         assert str(path) in WHOLE or "tasks.params.whole" not in imports(path), path
 
 
-def test_training_one_architecture_reads_its_section_alone() -> None:
+def test_training_one_architecture_reads_only_its_section() -> None:
     assert set(body("train")["params"]) == {"architectures.${key}", "train"}
     assert set(body("compare")["params"]) >= {"architectures"}
     assert STAGES["train"]["foreach"] == STAGES["evaluate"]["foreach"] == "${architectures}"
 
 
 def arguments(stage: str) -> dict[str, object]:
-    """The arguments of a stage's command, by the name of its parameter, as the stage itself reads them."""
+    """Return the options in a stage's command, read as the stage reads them."""
     _, _, called, *words = body(stage)["cmd"].replace("${key}", "cnn_a").split()
     assert called == f"tasks.{stage}"
     return read_arguments(signature(stage), words)
 
 
 def signature(stage: str) -> Callable[..., None]:
-    """A function with the options of a stage's `main`, without importing what the stage needs."""
+    """Return a function with the options of a stage's `main`, without importing the stage."""
     defined = {getattr(node, "name", ""): node for node in parse(Path(f"tasks/{stage}.py")).body}
     options = {a.arg: a.annotation.id for a in defined["main"].args.args}
     if len(options) == 1 and (fields := defined.get(*options.values())):
@@ -156,7 +165,7 @@ def signature(stage: str) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_command_gives_what_is_declared_and_nothing_else(stage: str) -> None:
+def test_a_command_has_exactly_the_declared_paths(stage: str) -> None:
     given = (
         {str(value) for value in arguments(stage).values() if isinstance(value, Path)}
         - OUTSIDE_DVC
@@ -175,7 +184,6 @@ def test_a_command_gives_what_is_declared_and_nothing_else(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_swapped_paths_of_a_command_are_an_error(stage: str) -> None:
-    """Any two, in the command of `dvc.yaml`."""
     given = [(name, value) for name, value in arguments(stage).items() if isinstance(value, Path)]
     others = [
         f"--{name.replace('_', '-')}={value}"
@@ -209,16 +217,11 @@ def test_no_stage_writes_into_what_it_reads() -> None:
             ), f"{stage}: {out}"
 
 
-def test_times_lie_in_no_folder_that_dvc_looks_at() -> None:
-    """No two machines take equally long, so a model would be trained again where nothing but its times differ."""
-    looked_at = {
-        path for stage in STAGES for path in [*outputs(stage), *names(body(stage)["deps"])]
-    }
-    assert not [
-        path
-        for path in looked_at
-        if TIMING.is_relative_to(path) or Path(path).is_relative_to(TIMING)
-    ]
+def test_dvc_does_not_track_times() -> None:
+    """Times differ from run to run, so a model would be trained again for them."""
+    tracked = {path for stage in STAGES for path in [*outputs(stage), *names(body(stage)["deps"])]}
+    for path in tracked:
+        assert not TIMING.is_relative_to(path) and not Path(path).is_relative_to(TIMING), path
     ignored = subprocess.run(["git", "check-ignore", "--quiet", TIMING], cwd=ROOT, check=False)
     assert ignored.returncode == 0
 
@@ -228,60 +231,62 @@ def test_registering_is_not_replayed_from_the_cache() -> None:
 
 
 def test_git_ignores_every_output() -> None:
-    """DVC appends lines in the order stages run, which would change a file that folders of dependencies contain."""
-    ignored = [
-        line
-        for line in (ROOT / "data/.gitignore").read_text().splitlines()
-        if line and not line.startswith("#")
-    ]
+    """Otherwise DVC appends lines to the file, in the order in which stages run."""
+    lines = (ROOT / "data/.gitignore").read_text().splitlines()
+    ignored = [line for line in lines if line and not line.startswith("#")]
     for name in [name for stage in STAGES for name in outputs(stage)] + ["data/raw", *OUTSIDE_DVC]:
         inside = name.removeprefix("data")
         assert any(inside == line or inside.startswith(f"{line}/") for line in ignored), name
 
 
-def test_git_keeps_what_dvc_must_not_touch() -> None:
+def test_git_has_the_files_that_dvc_must_not_touch() -> None:
     for name in IN_GIT:
-        assert (
-            subprocess.run(
-                ["git", "check-ignore", "--quiet", "--no-index", name], cwd=ROOT, check=False
-            ).returncode
-            == 1
-        )
-        assert name not in [
-            entry for stage in STAGES for entry in outputs(stage) + names(body(stage)["deps"])
-        ]
+        command = ["git", "check-ignore", "--quiet", "--no-index", name]
+        assert subprocess.run(command, cwd=ROOT, check=False).returncode == 1
+        for stage in STAGES:
+            assert name not in outputs(stage) + names(body(stage)["deps"])
 
 
-def test_only_schemas_raise_a_bare_value_error() -> None:
-    """pydantic collects those. Elsewhere a person's mistake is a `UserError`, and a `ValueError` is ours or a library's."""
+def test_only_schemas_raise_a_value_error() -> None:
+    """There pydantic collects them. Elsewhere a person's mistake is a `UserError`."""
     isolated = Path("tasks/registry/predict_isolated.py")  # imports nothing of this project
+    bare = {"ValueError", "OSError", "RuntimeError", "Exception"}
     for path in [path for folder in ("flows", "serving", "tasks") for path in python_files(folder)]:
-        raised = [
-            node.exc.func
+        raised = {
+            getattr(node.exc.func, "id", "")
             for node in ast.walk(parse(path))
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
-        ]
+        }
         if path.parent != Path("tasks/params") and path != isolated:
-            assert not {getattr(error, "id", "") for error in raised} & {
-                "ValueError",
-                "OSError",
-                "RuntimeError",
-                "Exception",
-            }, path
+            assert not raised & bare, path
 
 
-def test_no_drawers() -> None:
+@pytest.mark.parametrize("kind", [DeprecationWarning, FutureWarning])
+def test_a_deprecated_call_is_an_error_in_our_own_code(kind: type[Warning]) -> None:
+    for room in ("bench", "flows", "serving", "tasks"):
+        with pytest.raises(kind):
+            warnings.warn_explicit("old", kind, "module.py", 1, module=f"{room}.module")
+    warnings.warn_explicit("old", kind, "module.py", 1, module="keras.module")
+
+
+def test_no_module_is_a_drawer() -> None:
     drawers = {"common", "utils", "helpers", "constants", "base"}
     for folder in ("tasks", "flows", "serving"):
-        assert not [
-            path
-            for path in python_files(folder)
-            if path.stem in drawers or set(path.parts) & drawers
-        ]
+        for path in python_files(folder):
+            assert not drawers & {path.stem, *path.parts}, path
+
+
+def test_every_key_of_params_is_described() -> None:
+    """The reference page of the docs is made of these sentences."""
+    for model in sections_below(Params):
+        for name, field in model.model_fields.items():
+            text = field.description or ""
+            assert text.endswith("."), f"{model.__name__}.{name}: {text}"
+            assert text[0] == "`" or text[0].isupper(), f"{model.__name__}.{name}: {text}"
 
 
 def test_every_key_of_params_is_used() -> None:
-    """A key that no code reads would promise something: each name occurs as an attribute below tasks/, or as a text there."""
+    """A key that no code reads is an empty promise. Each is an attribute or a text in tasks/."""
     code = "\n".join(
         (ROOT / path).read_text()
         for path in python_files("tasks")
@@ -292,11 +297,8 @@ def test_every_key_of_params_is_used() -> None:
             assert re.search(rf"[.\"']{name}\b", code), f"{model.__name__}.{name}"
 
 
-def sections_below(model: type[BaseModel]) -> set[type[BaseModel]]:
-    """A model of params and all models in its fields."""
-    found = {model}
-    for field in model.model_fields.values():
-        for kind in [field.annotation, *getattr(field.annotation, "__args__", ())]:
-            if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in found:
-                found |= sections_below(kind)
-    return found
+def sections_below(kind: object) -> set[type[BaseModel]]:
+    """Return all models in a type: itself, those in its arguments and those in its fields."""
+    found = {kind} if isinstance(kind, type) and issubclass(kind, BaseModel) else set()
+    fields = [field.annotation for model in found for field in model.model_fields.values()]
+    return found.union(*map(sections_below, [*get_args(kind), *fields]))

@@ -1,4 +1,4 @@
-"""The drawn images are deterministic, learnable in principle, and the committed demo set is what the code draws."""
+"""Drawn images are deterministic and learnable. The committed demo is what the code draws."""
 
 import sys
 from pathlib import Path
@@ -11,9 +11,9 @@ from tests.support import draw
 
 COMMITTED = Path(__file__).parents[2] / "data/demo"
 COPIES = {
-    "Training/glioma_tumor/exact_copy_of_testing_0003.jpg": "Testing/glioma_tumor/glioma_tumor_0003.jpg",
-    "Training/meningioma_tumor/mirrored_copy_of_testing_0005.jpg": "Testing/meningioma_tumor/meningioma_tumor_0005.jpg",
-    "Training/pituitary_tumor/reencoded_copy_of_testing_0007.jpg": "Testing/pituitary_tumor/pituitary_tumor_0007.jpg",
+    "glioma_tumor/exact_copy_of_testing_0003.jpg": "glioma_tumor_0003.jpg",
+    "meningioma_tumor/mirrored_copy_of_testing_0005.jpg": "meningioma_tumor_0005.jpg",
+    "pituitary_tumor/reencoded_copy_of_testing_0007.jpg": "pituitary_tumor_0007.jpg",
 }
 
 
@@ -76,8 +76,8 @@ def test_seed_subset_label_and_index_all_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_lesions_show(tmp_path: Path) -> None:
-    """The mean picture of a class with a tumour differs from the mean picture without one where the tumour sits."""
+def test_lesions_are_visible_in_the_mean(tmp_path: Path) -> None:
+    """The mean images with and without a tumour differ where the tumour is."""
     draw.draw_set(tmp_path, {"": dict.fromkeys(draw.LABELS, 40)}, size=64)
     mean = {
         label: np.mean([pixels(path) for path in (tmp_path / label).iterdir()], axis=0)
@@ -112,7 +112,7 @@ def test_demo_is_small_and_has_its_counts_and_shapes() -> None:
     )
 
 
-def test_demo_holds_unusable_files() -> None:
+def test_demo_has_unusable_files() -> None:
     training = COMMITTED / "Training"
     assert (training / "no_tumor/empty.jpg").read_bytes() == b""
     with pytest.raises(UnidentifiedImageError):
@@ -121,7 +121,7 @@ def test_demo_holds_unusable_files() -> None:
         Image.open(training / "meningioma_tumor/truncated.jpg").load()
 
 
-def test_demo_holds_misleading_names() -> None:
+def test_demo_has_misleading_names() -> None:
     training = COMMITTED / "Training"
     with Image.open(training / "pituitary_tumor/png_named_jpg.jpg") as image:
         image.load()
@@ -134,14 +134,14 @@ def test_demo_holds_misleading_names() -> None:
 
 
 def test_demo_copies_resemble_their_originals() -> None:
-    for copy, original in COPIES.items():
-        copied = pixels(COMMITTED / copy, mirror="mirrored" in copy)
-        assert likeness(copied, pixels(COMMITTED / original)) > 0.99
-        equal = (COMMITTED / copy).read_bytes() == (COMMITTED / original).read_bytes()
-        assert equal == ("exact" in copy)
+    for name, original_name in COPIES.items():
+        copy = COMMITTED / "Training" / name
+        original = COMMITTED / "Testing" / copy.parent.name / original_name
+        assert likeness(pixels(copy, mirror="mirrored" in name), pixels(original)) > 0.99
+        assert (copy.read_bytes() == original.read_bytes()) == ("exact" in name)
 
 
-def test_main_refuses_a_folder_that_holds_something(
+def test_main_refuses_a_folder_that_is_not_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["draw", str(tmp_path), "--per-class", "1"])

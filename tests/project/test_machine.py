@@ -1,4 +1,4 @@
-"""What lies about on a machine changes no result and stops no run; it is told once, and the pipeline's own settings stay."""
+"""Settings of a machine change no result and stop no run. Those of the pipeline stay."""
 
 import json
 import os
@@ -12,14 +12,14 @@ import pytest
 from tasks import machine
 from tests.support import ROOT
 
-LIBRARIES = "{name.partition('.')[0] for name in sys.modules} & {'keras', 'matplotlib', 'mlflow', 'prefect', 'tensorflow', 'httpx'}"
+LIBRARIES = {"keras", "matplotlib", "mlflow", "prefect", "tensorflow", "httpx"}
 
 
 def python(code: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in machine.OURS and name != machine.TOLD
+        if name not in machine.OURS and name != machine.REPORTED
     }
     environment |= {"PYTHONPATH": str(ROOT), "HOME": str(folder)} | variables
     return subprocess.run(
@@ -34,19 +34,21 @@ def python(code: str, folder: Path, **variables: str) -> subprocess.CompletedPro
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder that is the current one and the home."""
+    """Return an empty folder that is the current folder and the home."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
 
 @pytest.mark.parametrize("package", ["tasks", "flows", "serving", "tasks.stage"])
-def test_settings_are_settled_before_any_library_is_there(package: str, folder: Path) -> None:
-    """So no module of a package can import one first."""
-    code = f"import sys, os, {package}; print({LIBRARIES}, os.environ['KERAS_BACKEND'], os.environ['MPLBACKEND'])"
-    done = python(
-        code, folder, KERAS_BACKEND="torch", MPLBACKEND="module://matplotlib_inline.backend_inline"
-    )
+def test_settings_are_set_aside_before_any_library_is_imported(package: str, folder: Path) -> None:
+    code = f"""
+import sys, os, {package}
+libraries = {{name.partition('.')[0] for name in sys.modules}} & {LIBRARIES}
+print(libraries, os.environ['KERAS_BACKEND'], os.environ['MPLBACKEND'])
+"""
+    backend = "module://matplotlib_inline.backend_inline"
+    done = python(code, folder, KERAS_BACKEND="torch", MPLBACKEND=backend)
     assert (done.stdout, done.stderr) == ("set() tensorflow agg\n", "")
 
 
@@ -72,21 +74,22 @@ def test_settings_are_settled_before_any_library_is_there(package: str, folder: 
         ("GIT_DIR", "/elsewhere/.git"),
     ],
 )
-def test_what_would_change_a_result_or_stop_a_run_is_dropped_and_named(
-    name: str, value: str
-) -> None:
+def test_a_setting_that_changes_results_or_stops_runs_is_dropped(name: str, value: str) -> None:
     variables = {name: value}
-    assert list(machine.settle(variables)) == [name]
+    assert list(machine.set_aside(variables)) == [name]
     assert variables.get(name) == machine.OURS.get(name)
 
 
-def test_a_model_leaves_the_settings_of_who_loads_it(folder: Path) -> None:
-    """MLflow imports the code that lies in the model's folder into a process of somebody else."""
+def test_a_registered_model_leaves_all_settings_alone(folder: Path) -> None:
+    """MLflow imports the code of a model into a process of somebody else."""
     shutil.copytree(
         ROOT / "tasks", folder / "model/code/tasks", ignore=shutil.ignore_patterns("__pycache__")
     )
     (folder / "model/MLmodel").touch()
-    code = "import os; before = dict(os.environ); import tasks; print(os.environ == before, tasks.__file__)"
+    code = """
+import os; before = dict(os.environ)
+import tasks; print(os.environ == before, tasks.__file__)
+"""
     theirs = {
         "MLFLOW_RUN_ID": "abc",
         "MPLBACKEND": "TkAgg",
@@ -96,7 +99,7 @@ def test_a_model_leaves_the_settings_of_who_loads_it(folder: Path) -> None:
     assert done.stdout.split() == ["True", str(folder / "model/code/tasks/__init__.py")]
 
 
-def test_what_people_set_for_the_pipeline_stays(folder: Path) -> None:
+def test_settings_for_the_pipeline_stay(folder: Path) -> None:
     (folder / "ca.pem").touch()
     variables = {
         "MLFLOW_TRACKING_URI": "http://mlflow:5000",
@@ -112,75 +115,68 @@ def test_what_people_set_for_the_pipeline_stays(folder: Path) -> None:
         "PYTHONWARNINGS": "ignore",
     }
     settled = dict(variables)
-    assert machine.settle(settled) == {}
+    assert machine.set_aside(settled) == {}
     assert settled.items() >= (variables | {"LOG_LEVEL": "DEBUG"}).items()
 
 
-def test_what_a_library_does_anyway_is_not_worth_a_word() -> None:
-    assert (
-        machine.settle(
-            {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "Agg", "TF_ENABLE_ONEDNN_OPTS": "1"}
-        )
-        == {}
-    )
+def test_a_default_is_dropped_without_a_report() -> None:
+    defaults = {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "Agg", "TF_ENABLE_ONEDNN_OPTS": "1"}
+    assert machine.set_aside(defaults) == {}
 
 
 def test_an_empty_address_is_no_address() -> None:
     variables = {"MLFLOW_TRACKING_URI": "", "PREFECT_API_URL": " "}
-    assert machine.settle(variables) == {} and not {"MLFLOW_TRACKING_URI", "PREFECT_API_URL"} & set(
-        variables
-    )
+    assert machine.set_aside(variables) == {}
+    assert not {"MLFLOW_TRACKING_URI", "PREFECT_API_URL"} & set(variables)
 
 
-def test_no_proxy_stands_between_this_machine_and_itself() -> None:
+def test_loopback_addresses_need_no_proxy() -> None:
     variables = {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": "corp.example, localhost"}
-    machine.settle(variables)
+    machine.set_aside(variables)
     assert variables["NO_PROXY"] == variables["no_proxy"] == "corp.example,localhost,127.0.0.1,::1"
     every = {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": "*"}
-    machine.settle(every)
+    machine.set_aside(every)
     assert every["NO_PROXY"] == every["no_proxy"] == "*"
     without: dict[str, str] = {}
-    machine.settle(without)
-    assert "NO_PROXY" not in without  # alone it would hide the proxies of the system's settings
+    machine.set_aside(without)
+    assert "NO_PROXY" not in without  # it would hide the system's settings
 
 
 @pytest.mark.parametrize(
     "text",
     ['{"image_data_format": "channels_first"}', '{"floatx": "float16", "epsilon": 1}', "[]", "{"],
 )
-def test_keras_reads_no_settings_of_the_user_and_finds_its_weights(text: str, folder: Path) -> None:
+def test_keras_ignores_the_users_settings_and_finds_its_weights(text: str, folder: Path) -> None:
     (folder / ".keras/models").mkdir(parents=True)
     (folder / ".keras/keras.json").write_text(text)
     (folder / ".keras/models/vgg16.h5").write_text("weights")
     variables = {"HOME": str(folder)}
-    assert "~/.keras/keras.json" in next(iter(machine.settle(variables)))
+    assert "~/.keras/keras.json" in next(iter(machine.set_aside(variables)))
     home = Path(variables["KERAS_HOME"])
-    assert (home / "models/vgg16.h5").read_text() == "weights" and not (
-        home / "keras.json"
-    ).exists()
-    assert machine.settle(variables) == {}  # as a process that this one starts
+    assert (home / "models/vgg16.h5").read_text() == "weights"
+    assert not (home / "keras.json").exists()
+    assert machine.set_aside(variables) == {}  # in a child process
 
 
-def test_keras_own_file_is_left_alone(folder: Path) -> None:
+def test_keras_default_settings_need_no_other_folder(folder: Path) -> None:
     (folder / ".keras").mkdir()
     (folder / ".keras/keras.json").write_text(json.dumps(machine.KERAS))
     variables: dict[str, str] = {}
-    assert machine.settle(variables) == {} and "KERAS_HOME" not in variables
+    assert machine.set_aside(variables) == {} and "KERAS_HOME" not in variables
 
 
-def test_settings_are_told_once_a_run(folder: Path) -> None:
-    """The stages of one `dvc repro` share a group of processes; what a flow starts inherits that it was told."""
-    code = "from tasks import machine; machine.tell(print)"
-    told = [python(code, folder, KERAS_MAX_EPOCHS="1").stdout for _ in range(2)]
-    assert told == [
-        "settings of this machine that do not count here:\n  KERAS_MAX_EPOCHS: params.yaml says how long to train\n",
-        "",
-    ]
+def test_ignored_settings_are_reported_once_a_run(folder: Path) -> None:
+    """The stages of one `dvc repro` share a process group, those of a flow a variable."""
+    code = "from tasks import machine; machine.report_ignored(print)"
+    first, second = (python(code, folder, KERAS_MAX_EPOCHS="1").stdout for _ in range(2))
+    assert first.startswith("settings of this machine that are ignored here:\n")
+    assert "\n  KERAS_MAX_EPOCHS: params.yaml sets how long to train\n" in first and not second
     assert python(code, folder, KERAS_MAX_EPOCHS="1", MPLBACKEND="TkAgg").stdout.count("\n") == 3
-    assert python(code, folder, KERAS_MAX_STEPS_PER_EPOCH="1", **{machine.TOLD: "1"}).stdout == ""
+    reported = {machine.REPORTED: "1"}
+    assert python(code, folder, KERAS_MAX_STEPS_PER_EPOCH="1", **reported).stdout == ""
 
 
-def test_warnings_of_libraries_are_no_errors(folder: Path) -> None:
+def test_a_warning_of_a_library_is_no_error(folder: Path) -> None:
     done = python(
         "import tasks, warnings; warnings.warn('old', DeprecationWarning); print('on')",
         folder,
@@ -190,7 +186,7 @@ def test_warnings_of_libraries_are_no_errors(folder: Path) -> None:
 
 
 def test_an_environment_whose_python_is_gone_is_set_up_again(folder: Path) -> None:
-    """As after an upgrade of Python; a link to an environment of others is removed and what it points to stays."""
+    """Python may have been upgraded. If .venv is a link, only the link is removed."""
     (folder / "requirements.txt").touch()
     (folder / ".venv/bin").mkdir(parents=True)
     (folder / ".venv/bin/python").symlink_to("/nowhere/python3.11")
@@ -201,7 +197,7 @@ def test_an_environment_whose_python_is_gone_is_set_up_again(folder: Path) -> No
 
 
 def test_an_environment_is_not_set_up_by_its_own_python(folder: Path) -> None:
-    """Not where it is on the path either, as of a shell in which it is active: the recipe removes it first."""
+    """Not even if it is first on the path, as in a shell where it is active."""
     shutil.copy(ROOT / "Makefile", folder)
     for name in (".venv/bin", "system"):
         (folder / name).mkdir(parents=True)
@@ -256,7 +252,7 @@ def test_an_environment_moves_with_its_project(tmp_path: Path) -> None:
         ["bash", "-c", command, "bash", moved], capture_output=True, text=True, check=True
     ).stdout
     assert told.splitlines() == ["['a b']", "['c']", f"{moved}/.venv/bin/short"]
-    (tmp_path / "old").mkdir()  # a system without `realpath`
+    (tmp_path / "old").mkdir()  # a system without realpath
     (tmp_path / "old/dirname").symlink_to(shutil.which("dirname"))
     old = {"PATH": str(tmp_path / "old")}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A stage takes its paths from the command line; a user's mistake ends in one message, ours keeps its traceback."""
+"""A stage takes options by name. A user's mistake is one message; a bug keeps its traceback."""
 
 import errno
 import os
@@ -70,7 +70,7 @@ def test_options_arrive_as_annotated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--name", "01"], "the following arguments are required: --raw, --files-csv"),
         (
@@ -80,16 +80,16 @@ def test_options_arrive_as_annotated(tmp_path: Path) -> None:
         (["01", "data/raw", "data/files.csv"], "required: --name, --raw, --files-csv"),
     ],
 )
-def test_wrong_options_are_told_with_those_that_are_known(
-    tmp_path: Path, words: list[str], told: str
+def test_a_wrong_option_lists_the_known_ones(
+    tmp_path: Path, words: list[str], message: str
 ) -> None:
     result = call(tmp_path, "print('ran')", *words)
     assert result.returncode == 1 and result.stderr == ""
-    assert told in result.stdout and "the options are --name --raw --files-csv" in result.stdout
+    assert message in result.stdout and "the options are --name --raw --files-csv" in result.stdout
 
 
 @pytest.mark.parametrize("raw", ["data/clean", "data/files.csv", "raw/data/clean", "data/raw/a/b"])
-def test_a_path_has_to_bear_its_options_name(raw: str) -> None:
+def test_a_path_has_the_name_of_its_option(raw: str) -> None:
     def stage(raw: Path) -> None: ...
 
     for right in ("data/raw", "data/raw/cnn_a", "/elsewhere/raw"):
@@ -122,17 +122,17 @@ def test_a_mistake_of_the_user_is_one_message(tmp_path: Path) -> None:
 def test_a_missing_input_is_one_message(tmp_path: Path) -> None:
     result = call(tmp_path, "(raw / 'cat').read_text()", "--name", "a", *PATHS)
     assert result.returncode == 1 and result.stdout.startswith(
-        "error: data/raw/cat is missing: expected what an earlier stage writes"
+        "error: data/raw/cat is missing: an earlier stage writes it"
     )
 
 
-def test_what_a_person_may_not_read_is_one_message() -> None:
+def test_a_file_without_permission_is_one_message() -> None:
     assert describe_error(
         PermissionError(errno.EACCES, "Permission denied", "data/raw")
     ).startswith("data/raw: Permission denied")
 
 
-def test_a_wrong_key_of_another_section_stops_a_stage_before_it_begins(tmp_path: Path) -> None:
+def test_a_wrong_key_of_another_section_stops_a_stage(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(
         "architectures: {plain_cnn: {}}\nreport: {titel: Heads}\n"
     )
@@ -144,7 +144,7 @@ def test_a_wrong_key_of_another_section_stops_a_stage_before_it_begins(tmp_path:
     )
 
 
-def test_what_a_later_stage_lacks_stops_a_stage_before_it_begins(
+def test_a_missing_package_of_a_later_stage_stops_a_stage(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -161,13 +161,13 @@ def test_what_a_later_stage_lacks_stops_a_stage_before_it_begins(
 @pytest.mark.parametrize(
     "raised", ["ValueError('broadcast')", "OSError('socket')", "FileNotFoundError(2, 'no', 'ours')"]
 )
-def test_a_mistake_of_ours_keeps_its_traceback(tmp_path: Path, raised: str) -> None:
+def test_a_bug_keeps_its_traceback(tmp_path: Path, raised: str) -> None:
     result = call(tmp_path, f"raise {raised}", "--name", "a", *PATHS)
     assert result.returncode == 1
     assert "Traceback" in result.stderr and raised.partition("(")[0] in result.stderr
 
 
-def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
     result = call(tmp_path, "Path('/dev/full').write_text('x')", "--name", "a", *PATHS)
     assert result.returncode == 1
     assert (
@@ -178,8 +178,9 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     assert "while writing data/files.csv" in describe_error(error)
 
 
-def test_libraries_are_told_not_to_report_home() -> None:
-    code = "import os, tasks; print([os.environ[n] for n in ('DO_NOT_TRACK', 'GX_ANALYTICS_ENABLED', 'MLFLOW_DISABLE_TELEMETRY')])"
+def test_libraries_do_not_report_home() -> None:
+    names = ("DO_NOT_TRACK", "GX_ANALYTICS_ENABLED", "MLFLOW_DISABLE_TELEMETRY")
+    code = f"import os, tasks; print([os.environ[name] for name in {names}])"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=True
     )

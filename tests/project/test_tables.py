@@ -1,4 +1,4 @@
-"""Tables keep their text as it is, and equal tables are equal bytes."""
+"""Tables keep their text, and equal tables are equal bytes."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,9 +110,7 @@ def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:
         ('"path";more;"patient"\r\n"a";";";Mü', "utf-8"),
     ],
 )
-def test_a_table_that_a_person_brings_is_read_as_spreadsheets_write_it(
-    tmp_path: Path, text: str, encoding: str
-) -> None:
+def test_tables_of_spreadsheets_are_read(tmp_path: Path, text: str, encoding: str) -> None:
     (tmp_path / "table.csv").write_bytes(text.encode(encoding))
     assert read_foreign_table(tmp_path / "table.csv", ("path", "patient")).values.tolist() == [
         ["a", "Mü"]
@@ -135,10 +133,10 @@ def test_a_table_that_a_person_brings_is_read_as_spreadsheets_write_it(
             "line 1: expected the columns path, patient, each once; received path, patient, path",
         ),
         (b"", "expected the columns path, patient, each once; received an empty file"),
-        (b'path,patient\n"a,b\n', "is no CSV (unexpected end of data)"),
+        (b'path,patient\n"a,b\n', "this is no CSV file (unexpected end of data)"),
     ],
 )
-def test_what_is_wrong_with_it_is_told_by_line_and_encoding(
+def test_a_mistake_is_named_with_its_line_and_encoding(
     tmp_path: Path, content: bytes, message: str
 ) -> None:
     (tmp_path / "table.csv").write_bytes(content)

@@ -1,4 +1,4 @@
-"""The upgrade notes of docs/developing.md do what they say."""
+"""The script in the upgrade notes of docs/developing.md works."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tasks.results import TIMING, read_timing
 from tests.support import ROOT
 
 
-def test_size_and_times_are_made_of_the_old_files(
+def test_size_and_times_are_split_from_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""CI and schedules: what the YAML files name exists, and the make targets that CI runs do what they say, here."""
+"""The names in the YAML files of CI and schedules exist, and CI's make targets work."""
 
 import inspect
 import os
@@ -26,7 +26,7 @@ def load(path: Path) -> dict:
 
 
 def steps(workflow: Path) -> list[str]:
-    """Return what the steps of a workflow run."""
+    """Return the commands of a workflow's steps."""
     return [
         step["run"]
         for job in load(workflow)["jobs"].values()
@@ -43,7 +43,7 @@ def test_every_step_is_a_make_target(workflow: Path) -> None:
         assert re.fullmatch(r'make ([a-z]+)( ARGS="\$ARGUMENTS")?', step)[1] in targets
 
 
-def test_secrets_come_from_the_store_alone() -> None:
+def test_secrets_come_only_from_the_store() -> None:
     for workflow in WORKFLOWS:
         for line in workflow.read_text().splitlines():
             if re.search(r"(KEY|TOKEN|PASSWORD|SECRET)\w*:", line):
@@ -85,7 +85,7 @@ def test_the_pages_of_prefect_document_every_parameter(flow: Flow) -> None:
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy pipeline that ran, on a branch, with a Git and a DVC remote beside it."""
+    """Return a toy pipeline after a run, on a branch, with a Git and a DVC remote."""
     folder = tmp_path_factory.mktemp("team")
     root = toy.make(folder / "toy")
     subprocess.run(["git", "init", "--quiet", "--bare", str(folder / "origin")], check=True)
@@ -104,7 +104,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(root: Path, *arguments: str, path: str = "") -> str:
-    """Run a make target of the project in another folder, with this environment in place of the one it would set up."""
+    """Run a make target of the project in another folder, with this environment."""
     variables = {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "PATH": os.pathsep.join([path, str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -129,7 +129,7 @@ def make(root: Path, *arguments: str, path: str = "") -> str:
 
 
 @pytest.mark.slow
-def test_push_hands_on_objects_and_pointers_and_pull_brings_them_back(
+def test_push_and_pull_carry_objects_and_pointers(
     team: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(team, "push")
@@ -137,13 +137,11 @@ def test_push_hands_on_objects_and_pointers_and_pull_brings_them_back(
         "Retrain",
         "dvc.lock",
     ]
-    assert "params.yaml" in toy.git(
-        team, "status", "--porcelain"
-    )  # only the pointers are committed
+    assert "params.yaml" in toy.git(team, "status", "--porcelain")  # only pointers are committed
     monkeypatch.chdir(team)
     assert not [
-        command for command in publish.commands() if "commit" in command
-    ]  # again there is nothing to commit
+        command for command in publish.list_commands() if "commit" in command
+    ]  # nothing is left
     clone = tmp_path / "clone"
     subprocess.run(
         ["git", "clone", "--quiet", "--branch", "change", str(team.parent / "origin"), str(clone)],

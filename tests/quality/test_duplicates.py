@@ -1,4 +1,4 @@
-"""Copies are found whatever happened to them, other pictures are left alone."""
+"""Changed duplicates are found, and other images are not linked."""
 
 import hashlib
 import io
@@ -10,7 +10,13 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from tasks.imaging.decode import decode_bytes
-from tasks.quality.duplicates import ODD, closest_copies, find_copies, group, perceptual_hash
+from tasks.quality.duplicates import (
+    ODD,
+    find_closest_duplicates,
+    find_duplicates,
+    group_duplicates,
+    perceptual_hash,
+)
 
 HASH_DISTANCE, CORRELATION = 32, 0.965
 
@@ -18,7 +24,7 @@ HASH_DISTANCE, CORRELATION = 32, 0.965
 def draw(
     seed: int, width: int = 160, height: int = 120, cells: tuple[int, ...] = (4, 9, 20)
 ) -> Image.Image:
-    """Smooth random shapes, so many of each size across the picture; no two seeds alike."""
+    """Draw smooth random shapes; `cells` are the numbers of shapes across the image."""
     rng = np.random.default_rng(seed)
     layers = [
         Image.fromarray(rng.normal(size=(number, number)).astype(np.float32)) for number in cells
@@ -40,7 +46,7 @@ def scale(picture: Image.Image, factor: float) -> Image.Image:
 
 
 def write(root: Path, contents: dict[str, bytes]) -> pd.DataFrame:
-    """Write the files and return their rows, as the scan of the files would."""
+    """Write the files and return their rows, as a scan would."""
     rows = []
     for path, content in contents.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +62,7 @@ def write(root: Path, contents: dict[str, bytes]) -> pd.DataFrame:
 
 
 def find(files: pd.DataFrame, root: Path) -> pd.DataFrame:
-    return find_copies(files, root, HASH_DISTANCE, CORRELATION)
+    return find_duplicates(files, root, HASH_DISTANCE, CORRELATION)
 
 
 def pairs(found: pd.DataFrame) -> list[tuple[str, str, str]]:
@@ -125,17 +131,17 @@ def test_different_pictures_are_not_joined(tmp_path):
     )
     assert found.empty
     assert list(found.columns) == ["path_a", "path_b", "kind", "correlation"]
-    assert group(["7.jpg", "3.jpg"], found) == ["7.jpg", "3.jpg"]
+    assert group_duplicates(["7.jpg", "3.jpg"], found) == ["7.jpg", "3.jpg"]
 
 
-def test_alike_but_with_other_details_is_no_copy(tmp_path):
-    """Neighbouring slices of a scan share the large forms, which rule a plain correlation, and differ in the small ones."""
+def test_images_with_other_details_are_no_duplicates(tmp_path):
+    """Neighbouring slices of a scan share the large shapes, and differ in the small ones."""
     forms = draw(1, cells=(3, 6))
     one, other = (Image.blend(forms, draw(seed, cells=(24,)), 0.1) for seed in (2, 3))
     assert np.corrcoef(np.ravel(one), np.ravel(other))[0, 1] > 0.985
     files = write(tmp_path, {"one.jpg": encode(one), "other.jpg": encode(other)})
-    assert len(find_copies(files, tmp_path, hash_distance=240, correlation=-1)) == 1
-    assert find_copies(files, tmp_path, hash_distance=240, correlation=CORRELATION).empty
+    assert len(find_duplicates(files, tmp_path, hash_distance=240, correlation=-1)) == 1
+    assert find_duplicates(files, tmp_path, hash_distance=240, correlation=CORRELATION).empty
 
 
 def test_the_mirror_inverts_exactly_the_odd_bits():
@@ -170,9 +176,7 @@ def test_flat_images_have_no_hash_and_are_exact_copies_at_most(tmp_path):
             "d.jpg": encode(black, 60),
         },
     )
-    files["hash"] = files["hash"].replace(
-        "", None
-    )  # an empty field comes back from a CSV file as a missing one
+    files["hash"] = files["hash"].replace("", None)  # as read from a CSV file
     found = find(files, tmp_path)
     assert found.kind.tolist() == ["exact"]
 
@@ -211,30 +215,37 @@ def test_a_thousand_equal_files_give_rows_in_line(tmp_path):
     found = find(files, tmp_path)
     assert len(found) == 999
     assert set(found.path_a) == {"000.jpg"}
-    assert set(group(files["path"].tolist(), found)) == {"000.jpg"}
+    assert set(group_duplicates(files["path"].tolist(), found)) == {"000.jpg"}
 
 
 def test_groups_are_transitive_and_named_by_their_first_path():
     copies = pd.DataFrame({"path_a": ["b", "c", "x"], "path_b": ["c", "d", "y"]})
-    assert group(["d", "a", "b", "y", "c", "x"], copies) == ["b", "a", "b", "x", "b", "x"]
+    assert group_duplicates(["d", "a", "b", "y", "c", "x"], copies) == [
+        "b",
+        "a",
+        "b",
+        "x",
+        "b",
+        "x",
+    ]
 
 
 def test_no_files_give_no_copies_and_no_groups(tmp_path):
     files = pd.DataFrame({"path": [], "sha256": [], "hash": []}, dtype=str)
     found = find(files, tmp_path)
     assert found.empty
-    assert group([], found) == []
+    assert group_duplicates([], found) == []
 
 
 def closest(
     files: pd.DataFrame, known: pd.DataFrame, root: Path, gone: str = ""
 ) -> list[tuple[str, str, str]]:
-    """What of `files` copies which of `known`, and how; the picture `gone` is not there any more."""
+    """Return which files duplicate which known images; the file of `gone` was deleted."""
     places = [
         table.assign(file=[str(root / path) for path in table.path]) for table in (files, known)
     ]
     places[1].loc[places[1].path == gone, "file"] = ""
-    found = closest_copies(*places, HASH_DISTANCE, CORRELATION)
+    found = find_closest_duplicates(*places, HASH_DISTANCE, CORRELATION)
     assert found.correlation.isna().tolist() == [known.path[row] == gone for row in found.known]
     return [(files.path[row.image], known.path[row.known], row.kind) for row in found.itertuples()]
 

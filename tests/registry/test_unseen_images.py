@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tasks.quality.duplicates import alike, perceptual_hash
+from tasks.quality.duplicates import has_similar_hash, perceptual_hash
 from tasks.registry.unseen_images import images_given, images_sha256, judging_images, unseen
 
 SPLITS = pd.DataFrame(
@@ -92,9 +92,14 @@ def test_a_copy_of_an_image_that_is_gone_is_told_by_its_hash() -> None:
 
 def test_hashes_alike() -> None:
     hashes = [perceptual_hash(picture(seed)) for seed in (0, 1)]
-    assert alike([hashes[0], "", hashes[1]], [hashes[1], ""], 0).tolist() == [False, False, True]
+    assert has_similar_hash([hashes[0], "", hashes[1]], [hashes[1], ""], 0).tolist() == [
+        False,
+        False,
+        True,
+    ]
     assert (
-        alike(hashes, [], 240).tolist() == [False, False] and alike([], hashes, 240).tolist() == []
+        has_similar_hash(hashes, [], 240).tolist() == [False, False]
+        and has_similar_hash([], hashes, 240).tolist() == []
     )
 
 

@@ -88,7 +88,7 @@ def test_a_table_tells_of_every_file_and_has_its_csv(predictor: Predictor) -> No
     names = ["a.jpg", "<script>.jpg", "c.jpg"]
     shown = display.many(predictor, names, [ANSWER, UNSURE, BROKEN])
     assert "3 files: 1 answered, 1 unlike the training images, 1 without an answer" in shown
-    assert "the file ends before the picture does (12 bytes are missing)" in shown
+    assert "the file ends before the image does (12 bytes are missing)" in shown
     assert "<script>" not in shown
     written = contents(re.search(r'href="(data:text/csv.*?)"', shown)[1]).decode()
     table = list(csv.DictReader(io.StringIO(written)))

@@ -135,7 +135,7 @@ def test_people_who_ask_at_once_get_their_own_answers(
     ("name", "content", "told"),
     [
         ("notes.txt", b"No picture.", "in none of the image formats"),
-        ("empty.png", b"", "holds no bytes"),
+        ("empty.png", b"", "has no bytes"),
         ("huge.png", huge_png(), "larger than max_pixels"),
         ("<img src=x>", b"No picture.", "&lt;img src=x&gt;: no answer"),
     ],

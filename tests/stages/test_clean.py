@@ -1,4 +1,4 @@
-"""Usable images go to clean, all others to quarantine with a reason, each under its own path; raw is only read."""
+"""Usable images go to clean and rejected files to quarantine; raw stays as it is."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tasks.clean import main
+from tasks.clean import QUARANTINE_COLUMNS, main
 from tasks.errors import UserError
 from tasks.tables import read_table, write_table
 
@@ -16,13 +16,13 @@ ROWS = [
     ("Training/dog/same.jpg", "usable", "", ""),
     ("Training/dog/same.png", "rejected", "truncated", 'image file is truncated, "really"'),
     ("Training/cat/same.png", "rejected", "empty", "0 bytes"),
-    ("notes.txt", "rejected", "outside_class_folder", "expected <subset>/<class>/<file>"),
+    ("notes.txt", "rejected", "outside_class_folder", "expected <part>/<class>/<file>"),
 ]
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A raw folder whose files hold their own path, and the table of them."""
+    """Write a raw folder whose files hold their own path, and their table."""
     for path, *_ in ROWS:
         (tmp_path / "raw" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "raw" / path).write_text(path)
@@ -55,7 +55,7 @@ def test_every_file_goes_to_one_place_under_its_own_path(root: Path) -> None:
 def test_the_rejected_are_listed_with_their_reasons(root: Path) -> None:
     clean()
     listed = read_table(root / "quarantine.csv")
-    assert listed.columns.tolist() == ["path", "reason", "detail", "bytes"]
+    assert listed.columns.tolist() == list(QUARANTINE_COLUMNS)
     expected = [
         (path, reason, detail, len(path))
         for path, status, reason, detail in ROWS
@@ -79,7 +79,7 @@ def test_raw_is_left_as_it_was(root: Path) -> None:
 
 
 def test_copies_are_files_of_their_own(root: Path) -> None:
-    """Whoever edits a file under clean must not change raw: no links."""
+    """An edit of a file under clean must not change raw, so there are no links."""
     clean()
     (root / "clean/Training/cat/same.jpg").write_text("changed")
     assert (root / "raw/Training/cat/same.jpg").read_text() == "Training/cat/same.jpg"
@@ -110,7 +110,7 @@ def test_a_broken_file_more_changes_nothing_under_clean(root: Path) -> None:
 
 
 def test_a_rejected_file_of_unknown_size(root: Path) -> None:
-    """A file that was too large to read has its row without bytes, and goes to quarantine like the others."""
+    """A file that cannot be read has no bytes in its row, and goes to quarantine too."""
     files = read_table(root / "files.csv").astype({"bytes": "Int64"})
     files.loc[3, "bytes"] = pd.NA
     write_table(files, root / "files.csv")

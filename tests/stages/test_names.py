@@ -1,6 +1,6 @@
-"""Classes and files of any name go through all stages, and come out in tables, pages, registry and command as they are.
+"""Classes and files of any name go through all stages, and keep their names in every output.
 
-`EXAMPLES=200 pytest tests/stages/test_names.py` tries more of them than the one below; each takes some five seconds.
+`EXAMPLES=200 pytest tests/stages/test_names.py` tries more names. Each example takes five seconds.
 """
 
 import json
@@ -58,10 +58,11 @@ def test_any_names_go_through_all_stages(labels: list[str], files: list[str]) ->
         Path("params.yaml").write_text(PARAMS)
         Path("tasks").symlink_to(ROOT / "tasks")
         paths = draw(labels, files)
-        write_table(scan(Path("data/raw"), Limits(10**6, 10**6)), Path("data/files.csv"), "%.3f")
-        Path("data/validation.json").write_text(
-            "[]"
-        )  # Great Expectations costs seconds, and `pipeline` has such names too
+        write_table(
+            scan(Path("data/raw"), Limits(10**6, 10**6)).files, Path("data/files.csv"), "%.3f"
+        )
+        # Great Expectations takes seconds, and `pipeline` has such names too.
+        Path("data/validation.json").write_text("[]")
         run_stage("clean")
         run_stage("split")
         train()
@@ -71,7 +72,7 @@ def test_any_names_go_through_all_stages(labels: list[str], files: list[str]) ->
 
 
 def draw(labels: list[str], files: list[str]) -> list[str]:
-    """Draw noise for each class, below file names that end as images do; return the paths."""
+    """Draw noise for each class under file names with an image ending, and return the paths."""
     paths, rng = [], np.random.default_rng(0)
     for label in labels:
         Path("data/raw", label).mkdir(parents=True)
@@ -84,15 +85,15 @@ def draw(labels: list[str], files: list[str]) -> list[str]:
 
 
 def train() -> None:
-    """Write what a training writes, of a model that guesses."""
+    """Write the outputs of a training, for a model that guesses."""
     splits = read_table(Path("data/splits.csv"))
     labels, rng = sorted(set(splits.label)), np.random.default_rng(1)
     shares = rng.dirichlet(np.ones(len(labels)), len(splits))
-    told = splits[["path", "label", "split"]].assign(
+    known = splits[["path", "label", "split"]].assign(
         predicted=[labels[index] for index in shares.argmax(axis=1)], distance=0.5
     )
     columns = pd.DataFrame(shares, columns=[f"p_{label}" for label in labels])
-    write_table(told.join(columns), RESULTS / "predictions.csv")
+    write_table(known.join(columns), RESULTS / "predictions.csv")
     history = {"epoch": [1, 2], "accuracy": 0.5, "loss": 1.0, "val_accuracy": 0.5, "val_loss": 1.0}
     write_table(pd.DataFrame(history), RESULTS / "history.csv")
     (RESULTS / "size.json").write_text('{"parameters": 9}')
@@ -105,7 +106,7 @@ def train() -> None:
     }.items():
         (MODEL / name).write_text(json.dumps(content))
     explained = (
-        told.drop(columns="distance")
+        known.drop(columns="distance")
         .head(2)
         .assign(confidence=0.5, kind="right", picture="", overlay="")
     )
@@ -114,7 +115,7 @@ def train() -> None:
 
 
 def check(labels: list[str], paths: list[str]) -> None:
-    """Find every name again where the stages wrote it."""
+    """Check that every name stands in the outputs of the stages."""
     assert sorted(read_table(Path("data/splits.csv")).path) == paths
     assert read_table(RESULTS / "per_class.csv").label.tolist() == labels
     scores = json.loads((RESULTS / "metrics.json").read_text())

@@ -1,4 +1,4 @@
-"""Given folders are kept, missing parts are carved by group, no group straddles two parts, and added images move nobody."""
+"""Given folders are kept and missing splits carved by group; added images move no other image."""
 
 import hashlib
 import json
@@ -14,7 +14,16 @@ from PIL import Image, ImageOps
 from tasks.errors import UserError
 from tasks.params.split import NearCopies, Patients, Split
 from tasks.quality.duplicates import perceptual_hash
-from tasks.split import PARTS, WITHHELD, assign, check, fill_parts, find_patients, main
+from tasks.split import (
+    SPLITS,
+    SPLITS_COLUMNS,
+    WITHHELD,
+    assign,
+    check_classes,
+    fill_splits,
+    find_patients,
+    main,
+)
 from tasks.tables import read_table, write_table
 from tests.support import draw
 
@@ -23,7 +32,7 @@ PARAMS = Split(seed=1, validation=0.2, test=0.1)
 
 
 def images(*paths: str) -> pd.DataFrame:
-    """Rows of usable images, all different; subset and label from the path."""
+    """Return rows of different usable images, with subset and label from the path."""
     rows = [
         (
             path,
@@ -120,7 +129,7 @@ def test_a_carved_group_stays_together(policy: str) -> None:
     )
     assigned = parts(files, found, params=PARAMS.model_copy(update={"copies": policy}))
     assert all(assigned[pair.path_a] == assigned[pair.path_b] for pair in found.itertuples())
-    assert set(assigned.values()) == set(PARTS)
+    assert set(assigned.values()) == set(SPLITS)
 
 
 def test_copies_of_later_parts_are_withheld() -> None:
@@ -150,7 +159,7 @@ def test_copies_are_kept_where_params_say_so() -> None:
 
 
 def test_identical_copies_alone_are_withheld_where_params_say_so() -> None:
-    """A near copy of a test image is carved like any other image; a carved group still stays together."""
+    """A near copy of a test image is carved like any image; a carved group stays together."""
     training, test = many("training", 300), many("test", 300)
     files = images(*training, *test)
     files.loc[files.path.isin([training[0], test[0]]), "sha256"] = "the same bytes"
@@ -194,15 +203,15 @@ def test_a_patient_on_both_sides_of_given_folders_is_withheld_from_training() ->
 
 
 def test_patients_and_copies_join_into_one_group() -> None:
-    """A copy links two patients: all their images stay together."""
+    """A copy links two patients, so all their images stay together."""
     paths = many(count=40)
     splits = assign(images(*paths), copies((paths[3], paths[25])), ["1"] * 20 + ["2"] * 20, PARAMS)
     assert splits.split.nunique() == 1 and set(splits.group) == {paths[0]}
 
 
-@pytest.mark.parametrize("seed", range(3))  # each kind of folders once
-def test_no_group_ever_straddles_two_parts(seed: int) -> None:
-    """Random folders, copies and patients: what is used for one part shares nothing with another part."""
+@pytest.mark.parametrize("seed", range(3))  # each kind of given folders once
+def test_no_group_is_in_two_splits(seed: int) -> None:
+    """Images of different splits share no group, with random folders, copies and patients."""
     rng = np.random.default_rng(seed)
     subsets = [("",), ("training", "test"), ("training", "validation", "test")][seed % 3]
     paths = [
@@ -229,7 +238,7 @@ def test_no_group_ever_straddles_two_parts(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_added_images_move_nobody(seed: int) -> None:
-    """Property: random new images whose paths sort last, each a stranger, a copy of an old image, or of an old patient."""
+    """New images sort last; each is unrelated, a copy of an old image, or of an old patient."""
     rng = np.random.default_rng(seed)
     old = many(count=150)
     new = [f"zebra/{number:05d}.png" for number in range(rng.integers(1, 100))]
@@ -257,7 +266,7 @@ def test_added_images_move_nobody(seed: int) -> None:
 
 
 def test_an_image_that_joins_two_groups_takes_both_to_the_part_of_the_first() -> None:
-    """The exception that the module states: no part could keep both and the new image out of the other's."""
+    """The module states this exception: otherwise the group would be in two splits."""
     before = parts(images(*many()))
     one = next(path for path in before if before[path] == "training")
     other = next(path for path in before if before[path] == "test" and path > one)
@@ -303,7 +312,10 @@ def test_images_without_a_patient_are_refused_unless_each_is_to_be_a_patient_of_
         "path,patient\n" + "".join(f"cat/{name}.png,{name}\n" for name in "abcd") + "cat/e.png,\n"
     )
     paths = [f"cat/{name}.png" for name in "abcdefgh"]
-    expected = r"gives no patient for 4 of 8 images: cat/e.png, cat/f.png, cat/g.png, …\. Expected one .* write `missing: single`"
+    expected = (
+        r"gives no patient for 4 of 8 images: cat/e.png, cat/f.png, cat/g.png, …\. Expected one "
+        ".* write `missing: single`"
+    )
     with pytest.raises(UserError, match=expected):
         find_patients(paths, Patients(**source), tmp_path)
     assert find_patients(paths, Patients(**source, missing="single"), tmp_path) == [
@@ -346,7 +358,8 @@ def test_a_table_of_patients_may_come_from_windows(tmp_path: Path) -> None:
         ),
         (
             {"table": "other.csv"},
-            "other.csv, line 1: expected the columns path, patient, each once; received file, patient",
+            "other.csv, line 1: expected the columns path, patient, each once; "
+            "received file, patient",
         ),
         ({"table": "strangers.csv"}, "gives no patient for 1 of 1 images: cat/a.png. Expected"),
         ({"table": "strangers.csv"}, "The table names, for example, dog/a.png"),
@@ -377,7 +390,7 @@ def test_each_part_has_images_of_each_class_however_small(
         *((path, path.replace("/0.png", "/1.png")) for path in paths if path.endswith("/0.png"))
     )  # four groups a class
     splits = assign(images(*paths), found, [""] * len(paths), Split(seed=seed))
-    check(splits)
+    check_classes(splits)
     assert (splits.groupby("group").split.nunique() == 1).all()
 
 
@@ -399,41 +412,41 @@ def test_a_split_that_lacks_nothing_stays_as_drawn_and_new_images_bring_moved_gr
             "movable": True,
         }
     )
-    assert fill_parts(table, PARTS, 1) == {}
+    assert fill_splits(table, SPLITS, 1) == {}
 
 
 def test_a_group_moves_only_where_all_its_classes_keep_another() -> None:
-    rows = [("cat", "a"), ("dog", "a"), ("cat", "b"), ("dog", "c")]  # `a` alone is of both
+    rows = [("cat", "a"), ("dog", "a"), ("cat", "b"), ("dog", "c")]  # only `a` has both
     table = pd.DataFrame(rows, columns=["label", "group"]).assign(
         split="training", key="the same", movable=True
     )
-    assert fill_parts(table, ["test"], 1) == {"a": "test"}
-    assert fill_parts(table[table.group == "a"], ["test"], 1) == {}
-    assert fill_parts(table[table.group != "b"], ["test"], 1) == {
+    assert fill_splits(table, ["test"], 1) == {"a": "test"}
+    assert fill_splits(table[table.group == "a"], ["test"], 1) == {}
+    assert fill_splits(table[table.group != "b"], ["test"], 1) == {
         "c": "test"
-    }  # the cat of `a` would be missed
+    }  # no other cat would be left
 
 
 def test_every_class_that_lacks_a_part_is_named() -> None:
-    rows = [("cat", part) for part in PARTS] + [
+    rows = [("cat", part) for part in SPLITS] + [
         ("dog", "training"),
         ("dog", WITHHELD),
         ("emu", "test"),
         ("emu", "validation"),
     ]
     with pytest.raises(UserError) as caught:
-        check(pd.DataFrame(rows, columns=["label", "split"]))
+        check_classes(pd.DataFrame(rows, columns=["label", "split"]))
     message = str(caught.value)
     assert (
         "dog has no test image; dog has no validation image; emu has no training image" in message
     )
     assert "cat" not in message and "raise split.validation or split.test" in message
-    check(pd.DataFrame(rows[:3], columns=["label", "split"]))
+    check_classes(pd.DataFrame(rows[:3], columns=["label", "split"]))
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Clean images of two classes, 12 for training and 6 for the test, and copies of a test image among the training ones."""
+    """Draw two classes with 12 training and 6 test images, and three copies of a test image."""
     monkeypatch.chdir(tmp_path)
     labels = ("glioma_tumor", "no_tumor")
     draw.draw_set(
@@ -482,11 +495,13 @@ def sha256(path: Path) -> str:
 
 @pytest.mark.slow
 def test_copies_are_found_withheld_counted_and_listed(folder: Path) -> None:
-    """Twice in equal bytes."""
+    """A second run writes the same bytes."""
     splits, summary = split(folder, "{seed: 3, validation: 0.3}")
     planted = [
-        "Training/glioma_tumor/near_in_another_class.jpg", "Training/no_tumor/exact.jpg", "Training/no_tumor/mirrored.jpg",
-    ]  # fmt: skip
+        "Training/glioma_tumor/near_in_another_class.jpg",
+        "Training/no_tumor/exact.jpg",
+        "Training/no_tumor/mirrored.jpg",
+    ]
     assert summary["withheld"] == sorted(splits.path[splits.split == WITHHELD]) == planted
     assert (
         summary["exact_groups"]
@@ -549,4 +564,4 @@ def test_the_pipeline_withheld_the_copy_of_a_test_image(pipeline: Path) -> None:
         == splits.split["Training/01/glioma_tumor_0000.jpg"]
         != WITHHELD
     )
-    assert splits.columns.tolist() == ["label", "split", "group", "sha256"]
+    assert ["path", *splits.columns] == list(SPLITS_COLUMNS)

@@ -1,4 +1,4 @@
-"""Every file gets one row, by its content; an expectation that is not met stops the stage and names the files."""
+"""Every file gets one row. An unmet expectation stops the stage and names the files."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ from PIL import Image
 from tasks.errors import UserError
 from tasks.imaging.picture import Limits
 from tasks.params.validate import Expectations
-from tasks.quality.expectations import RULES, judge
-from tasks.quality.scan import COLUMNS, scan
+from tasks.quality.expectations import RULES, validate_expectations
+from tasks.quality.scan import FILES_COLUMNS, scan
 from tasks.tables import read_table
 from tasks.validate import main
 from tests.support.names import ODD
@@ -31,7 +31,7 @@ def save(path: Path, size: tuple[int, int] = (40, 36), seed: int = 0) -> Path:
 
 
 def row(raw: Path, path: str, limits: Limits = NO_LIMITS) -> pd.Series:
-    return scan(raw, limits).set_index("path").loc[path]
+    return scan(raw, limits).files.set_index("path").loc[path]
 
 
 def test_a_usable_image(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_rejected_file_keeps_its_row_with_a_reason(
 ) -> None:
     whole = save(tmp_path / "cat/whole.png").read_bytes()
     (tmp_path / "cat/bad.png").write_bytes(whole[:-400] if content is None else content)
-    files = scan(tmp_path, Limits(max_bytes=4000))
+    files = scan(tmp_path, Limits(max_bytes=4000)).files
     assert files.path.tolist() == ["cat/bad.png", "cat/whole.png"]
     assert files.status.tolist() == ["rejected", "usable"]
     bad = files.iloc[0]
@@ -96,16 +96,16 @@ def test_a_file_outside_the_class_folders(tmp_path: Path, stray: str) -> None:
     assert found.sha256
 
 
-def test_class_folders_without_subsets(tmp_path: Path) -> None:
+def test_class_folders_without_splits(tmp_path: Path) -> None:
     for path in ("cat/a.png", "dog/deeper/b.png", "top.png"):
         save(tmp_path / path)
-    files = scan(tmp_path, Limits())
+    files = scan(tmp_path, Limits()).files
     assert files.label.tolist() == ["cat", "dog", ""]
     assert files.status.tolist() == ["usable", "usable", "rejected"]
     assert set(files.subset) == {""}
 
 
-def test_litter_has_no_row_and_what_has_no_class_is_left_aside(tmp_path: Path) -> None:
+def test_junk_has_no_row_and_images_without_a_class_are_left_aside(tmp_path: Path) -> None:
     for path in (
         "train/cat/a.png",
         "train/cat/.b.png",
@@ -114,23 +114,23 @@ def test_litter_has_no_row_and_what_has_no_class_is_left_aside(tmp_path: Path) -
         "test/d.png",
     ):
         save(tmp_path / path)
-    files = scan(tmp_path, Limits())
+    files = scan(tmp_path, Limits()).files
     assert files.path.tolist() == ["test/d.png", "train/cat/a.png", "train/dog/c.png"]
     assert files.status.tolist() == ["aside", "usable", "usable"]
 
 
-def test_a_class_that_is_named_like_a_subset(tmp_path: Path) -> None:
-    """Among plain class folders, `test` with images in it is a class."""
+def test_a_class_that_is_named_like_a_split(tmp_path: Path) -> None:
+    """A folder `test` with images, beside plain class folders, is a class."""
     for path in ("test/a.png", "control/b.png"):
         save(tmp_path / path)
-    assert scan(tmp_path, Limits()).label.tolist() == ["control", "test"]
+    assert scan(tmp_path, Limits()).files.label.tolist() == ["control", "test"]
 
 
 def test_linked_folders_are_followed(tmp_path: Path) -> None:
     save(tmp_path / "elsewhere/a.png")
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/cat").symlink_to(tmp_path / "elsewhere")
-    assert scan(tmp_path / "raw", Limits()).path.tolist() == ["cat/a.png"]
+    assert scan(tmp_path / "raw", Limits()).files.path.tolist() == ["cat/a.png"]
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -174,15 +174,14 @@ def test_an_error_stops_with_names_after_everything_is_written(
     with pytest.raises(UserError) as caught:
         validate()
     message = str(caught.value)
-    assert (
-        "usable_share: expected at least 90% of the files to be usable images; 1 of 4 files do not: cat/notes.txt"
-        in message
-    )
-    assert "classes: expected at least 2 classes; found 1: cat" in message
-    assert (
-        "images_per_class: expected at least 10 usable images in each class; 1 of 1 classes do not: cat"
-        in message
-    )
+    for expected in (
+        "usable_share: expected at least 90% of the files to be usable images; "
+        "1 of 4 files do not: cat/notes.txt",
+        "classes: expected at least 2 classes; found 1: cat",
+        "images_per_class: expected at least 10 usable images in each class; "
+        "1 of 1 classes do not: cat",
+    ):
+        assert expected in message
     assert message.count("error:") == 3 and "Mend the files" in message
     results = {
         result["expectation"]: result
@@ -208,21 +207,21 @@ def test_the_same_as_a_warning_goes_on(
     save(Path("raw/cat/a.png"), size=(30, 8))
     write_params(
         tmp_path,
-        "{classes: {minimum: 2, level: warn}, images_per_class: {minimum: 1, level: error}, side: {minimum: 9, level: warn},"
-        " contrast: {minimum: 1, level: 'off'}}",
+        "{classes: {minimum: 2, level: warn}, images_per_class: {minimum: 1, level: error}, "
+        "side: {minimum: 9, level: warn}, contrast: {minimum: 1, level: 'off'}}",
     )
     with caplog.at_level("INFO"):
         results = {result["expectation"]: result for result in validate()}
     assert "contrast" not in results
     assert [name for name, result in results.items() if not result["met"]] == ["classes", "side"]
     assert (
-        "warn: side: expected images of at least 9 pixels on the shorter side; 1 of 1 images do not: cat/a.png"
-        in caplog.text
+        "warn: side: expected images of at least 9 pixels on the shorter side; "
+        "1 of 1 images do not: cat/a.png" in caplog.text
     )
 
 
 def usable(**columns: list) -> pd.DataFrame:
-    """Rows of usable images that meet every expectation, but for the given columns."""
+    """Return rows of usable images that meet every expectation, except in the given columns."""
     count = len(next(iter(columns.values())))
     numbers = [str(number) for number in range(count)]
     rows = {
@@ -282,7 +281,7 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict]]:
-    """The results of each of `TABLES` by expectation."""
+    """Judge each of `TABLES`; return the results by table and expectation."""
     small = {
         "images_per_class": {"minimum": 2, "level": "warn"},
         "imbalance": {"maximum": 5, "level": "warn"},
@@ -290,7 +289,10 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, di
     expectations = Expectations.model_validate(small)
     docs = tmp_path_factory.mktemp("docs")
     return {
-        name: {result["expectation"]: result for result in judge(files, expectations, docs / name)}
+        name: {
+            result["expectation"]: result
+            for result in validate_expectations(files, expectations, docs / name)
+        }
         for name, files in TABLES.items()
     }
 
@@ -318,10 +320,11 @@ def test_a_broken_expectation_names_its_offenders(name: str, verdicts: dict) -> 
 def test_a_class_of_unusable_files_counts_as_empty_and_ten_of_many_offenders_are_named(
     tmp_path: Path,
 ) -> None:
-    """All of them are kept."""
+    """The result keeps all of them."""
     files = usable(label=["cat", "dog"] * 14, status=["usable", "rejected"] * 14, std=[0.0] * 28)
     results = {
-        result["expectation"]: result for result in judge(files, Expectations(), tmp_path / "docs")
+        result["expectation"]: result
+        for result in validate_expectations(files, Expectations(), tmp_path / "docs")
     }
     assert results["classes"]["met"]
     assert results["images_per_class"]["offenders"] == ["dog"]
@@ -337,7 +340,8 @@ def test_offenders_of_any_name_are_named_as_they_are_and_no_markup_of_the_pages(
     names = list(dict.fromkeys(["<b>&amp;", "&lt;", *ODD]))[: len(ODD) // 2 * 2]
     files = usable(path=[f"{name}.png" for name in names], std=[0.0] * len(names))
     results = {
-        result["expectation"]: result for result in judge(files, Expectations(), tmp_path / "docs")
+        result["expectation"]: result
+        for result in validate_expectations(files, Expectations(), tmp_path / "docs")
     }
     assert results["contrast"]["offenders"] == sorted(files.path)
     pages = "".join(page.read_text() for page in (tmp_path / "docs").rglob("*.html"))
@@ -346,7 +350,7 @@ def test_offenders_of_any_name_are_named_as_they_are_and_no_markup_of_the_pages(
 
 def test_the_table_of_the_pipeline(pipeline: Path) -> None:
     files = read_table(pipeline / "data/files.csv")
-    assert list(files.columns) == list(COLUMNS)
+    assert list(files.columns) == list(FILES_COLUMNS)
     on_disk = [
         path.relative_to(pipeline / "data/raw").as_posix()
         for path in (pipeline / "data/raw").rglob("*")
@@ -361,7 +365,7 @@ def test_the_table_of_the_pipeline(pipeline: Path) -> None:
     }
 
 
-def test_a_second_look_writes_the_same_bytes(workspace: Path, pipeline: Path) -> None:
+def test_a_second_run_writes_the_same_bytes(workspace: Path, pipeline: Path) -> None:
     outputs = [Path("data/files.csv"), Path("data/validation.json"), Path("data/decoding.json")]
     for output in outputs:
         output.unlink()

@@ -1,4 +1,4 @@
-"""Each class counts the same in the loss: weights are n / (classes * n of the class), of the training rows alone."""
+"""Balanced weights are n / (number of classes * n of the class), from training rows only."""
 
 import json
 import textwrap
@@ -37,7 +37,7 @@ def test_the_classes_keep_their_order() -> None:
     assert list(weights.items()) == [("not_photo", 0.666667), ("photo", 2.0)]
 
 
-def test_without_a_method_all_weigh_one() -> None:
+def test_without_a_method_all_weights_are_one() -> None:
     assert weigh(labels(a=10, b=30), ["a", "b"], "none") == {"a": 1.0, "b": 1.0}
 
 
@@ -62,8 +62,8 @@ def test_only_training_rows_count(
     assert json.loads(Path("weights/cnn_a.json").read_text()) == expected
 
 
-def ask_of(folders: str, architectures: str) -> dict[str, list[tuple[str, float]]]:
-    """The weights of each architecture, in order, of a set whose training images are named by their folders, one letter each."""
+def weigh_folders(folders: str, architectures: str) -> dict[str, list[tuple[str, float]]]:
+    """Return the weights of each architecture. `folders` has one letter for each training image."""
     Path("params.yaml").write_text(
         f"architectures:\n{textwrap.indent(textwrap.dedent(architectures), '  ')}\n"
     )
@@ -81,9 +81,9 @@ def ask_of(folders: str, architectures: str) -> dict[str, list[tuple[str, float]
 def test_every_architecture_has_weights_in_the_order_of_its_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 12 images 6 are of a, 3 of b, 2 of c and 1 of d. The two ways to write the groups are one question."""
+    """Of 12 images 6 are in a, 3 in b, 2 in c and 1 in d. `groups` and `same` are one question."""
     monkeypatch.chdir(tmp_path)
-    weights = ask_of(
+    weights = weigh_folders(
         "aaaaaabbbccd",
         """
         all: {like: cnn_a}
@@ -100,12 +100,12 @@ def test_every_architecture_has_weights_in_the_order_of_its_outputs(
     }
 
 
-def test_all_questions_that_do_not_fit_are_told_at_once(
+def test_all_questions_that_do_not_fit_are_named_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
-        ask_of(
+        weigh_folders(
             "abc",
             """
             fine: {like: cnn_a, labels: {x: [a], y: [b, c]}}
@@ -116,11 +116,12 @@ def test_all_questions_that_do_not_fit_are_told_at_once(
         )
     assert str(caught.value).splitlines() == [
         "params.yaml has 5 mistakes:",
-        "  architectures.other.labels: another architecture groups other folders as x, y; give one class another name",
-        "  architectures.binary.positive: received 'f', expected one of a, b, c",
-        "  architectures.groups.labels: the folder 'a' is given twice; it counts as one class",
-        "  architectures.groups.labels: received 'd', expected one of a, b, c",
-        "  architectures.groups.labels: the folder 'c' counts as no class; add it to one of z, w",
+        "  architectures.other.labels: another architecture groups other folders as x, y; "
+        "give one class another name",
+        "  architectures.binary.positive: received 'f'; expected one of a, b, c",
+        "  architectures.groups.labels: the folder 'a' is listed twice; list it under one class",
+        "  architectures.groups.labels: received 'd'; expected one of a, b, c",
+        "  architectures.groups.labels: the folder 'c' belongs to no class; add it to one of z, w",
     ]
     assert not Path("weights").exists()
 

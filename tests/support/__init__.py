@@ -1,4 +1,4 @@
-"""What tests share: sets that are drawn, small pipelines, a second way to every number."""
+"""Toy data, toy pipelines and the test oracle, for the tests of all rooms."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Have the first process that needs a folder make it, and return it to all of them."""
+    """Return a folder, made by the first process that needs it."""
     done = folder.with_suffix(".done")
     with FileLock(folder.with_suffix(".lock")):
         if not done.exists():

@@ -1,4 +1,4 @@
-"""What the code of a stage needs, read with `ast`: nothing has to run."""
+"""The files that a stage imports, found with `ast` without running anything."""
 
 import ast
 from functools import cache
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.support import ROOT
 
-# What can stop a stage and never change a result: the checks ahead of later stages, and what is set aside of a machine's
-# settings (`tasks/stage.py`).
+# Imports that can stop a stage but never change a result: the checks for later stages, and the
+# ignored settings of a machine.
 NO_DEPENDENCY = {
     Path("tasks/stage.py"): {
         Path("tasks/machine.py"),
@@ -15,10 +15,8 @@ NO_DEPENDENCY = {
         Path("tasks/registry/requirements.py"),
     }
 }
-FLAT = (
-    Path("tasks"),
-    Path("tasks/params"),
-)  # where files are depended on one by one; other rooms as folders
+# Folders whose files are separate dependencies. Other rooms are dependencies as folders.
+FLAT = (Path("tasks"), Path("tasks/params"))
 
 
 @cache
@@ -29,7 +27,7 @@ def parse(path: Path) -> ast.Module:
 
 @cache
 def imports(path: Path) -> frozenset[str]:
-    """Return all modules that a file imports, at any level of its code, in dotted form; of `from a import b` also `a.b`."""
+    """Return all modules that a file imports anywhere. `from a import b` gives `a` and `a.b`."""
     found = set()
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
@@ -41,15 +39,14 @@ def imports(path: Path) -> frozenset[str]:
 
 
 def local_imports(path: Path) -> set[Path]:
-    """Return the files of this project that a file imports; packages are only folders here."""
+    """Return the files of this project that a file imports, without packages."""
     candidates = {Path(*name.split(".")).with_suffix(".py") for name in imports(path)}
-    return {
-        candidate for candidate in candidates if (ROOT / candidate).is_file()
-    } - NO_DEPENDENCY.get(path, set())
+    files = {candidate for candidate in candidates if (ROOT / candidate).is_file()}
+    return files - NO_DEPENDENCY.get(path, set())
 
 
 def needs(*paths: Path) -> set[Path]:
-    """Return files and every file that they import, and those import, and so on."""
+    """Return files and all that they import, directly and indirectly."""
     seen: set[Path] = set()
     waiting = list(paths)
     while waiting:
@@ -61,7 +58,7 @@ def needs(*paths: Path) -> set[Path]:
 
 
 def code_of(stage: str) -> list[str]:
-    """Return what a stage has to depend on: rooms as folders, schemas and what lies flat in `tasks/` as files."""
+    """Return the code that a stage depends on: schemas and modules of `tasks/`, other rooms."""
     entry = [Path(f"tasks/{stage}.py")]
     if stage == "register":
         entry.append(Path("tasks/registry/pyfunc.py"))  # MLflow reads it

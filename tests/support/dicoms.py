@@ -1,4 +1,4 @@
-"""DICOM files made by code: whole ones of every kind that is read, and damaged ones."""
+"""DICOM files made by code: whole files of each kind that is read, and damaged ones."""
 
 import io
 import struct
@@ -22,7 +22,10 @@ JPEG, JPEG2000, RLE = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90", "1.2.8
 def describe(
     pixels: np.ndarray, photometric: str = "", bits_stored: int = 0, **header: object
 ) -> Dataset:
-    """A data set around (rows, columns), (rows, columns, 3) or (frames, rows, columns) values of 8 or 16 bits."""
+    """Return a data set with values of 8 or 16 bits.
+
+    Their shape is (rows, columns), (rows, columns, 3) or (frames, rows, columns).
+    """
     colours = pixels.ndim == 3 and pixels.shape[2] == 3
     frames = len(pixels) if pixels.ndim == 3 and not colours else 1
     data = Dataset()
@@ -45,7 +48,7 @@ def describe(
 
 
 def write(data: Dataset, syntax: str = EXPLICIT, preamble: bytes = bytes(128)) -> bytes:
-    """The bytes of a file of this data set."""
+    """Return the bytes of a file with this data set."""
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = UID(syntax)
     data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
@@ -57,7 +60,7 @@ def write(data: Dataset, syntax: str = EXPLICIT, preamble: bytes = bytes(128)) -
 
 
 def dicom(pixels: np.ndarray, syntax: str = EXPLICIT, **header: object) -> bytes:
-    """A file of these pixels, packed as `syntax` says; see `describe`."""
+    """Return a file with these pixels in the given transfer syntax."""
     data = describe(pixels, **header)
     if syntax == RLE:
         data.file_meta = FileMetaDataset()
@@ -84,7 +87,7 @@ def _packed(frame: np.ndarray, form: str) -> bytes:
 def grey(
     seed: int = 0, bits: int = 12, shape: tuple[int, ...] = (24, 32), dtype: str = "u2"
 ) -> np.ndarray:
-    """Smooth random values that use all `bits`."""
+    """Return smooth random values that use all `bits`."""
     coarse = np.random.default_rng(seed).integers(0, 256, (3, 4), dtype=np.uint8)
     smooth = np.asarray(
         Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC), dtype=float
@@ -104,7 +107,7 @@ def window(centre: float, width: float) -> Dataset:
 
 
 def table(entries: list[int], first: int, bits: int) -> Dataset:
-    """An item of a modality or VOI table."""
+    """Return an item of a modality or VOI table."""
     data = Dataset()
     data.LUTDescriptor = [len(entries), first, bits]
     data.LUTData = entries
@@ -113,7 +116,7 @@ def table(entries: list[int], first: int, bits: int) -> Dataset:
 
 
 def palette() -> dict[str, object]:
-    """Header elements of a palette of 256 colours: red rises, green falls, blue is a third of red."""
+    """Return the header of a palette: red rises, green falls, blue is a third of red."""
     shades = np.arange(256, dtype=np.uint8)
     header: dict[str, object] = {"photometric": "PALETTE COLOR"}
     for colour, values in (("Red", shades), ("Green", shades[::-1]), ("Blue", shades // 3)):
@@ -123,7 +126,7 @@ def palette() -> dict[str, object]:
 
 
 def samples() -> dict[str, bytes]:
-    """Small whole files of every kind."""
+    """Return a small whole file of each kind."""
     eight, twelve, stack = (
         grey(0, 8, dtype="u1"),
         grey(),
@@ -168,7 +171,7 @@ def samples() -> dict[str, bytes]:
 
 
 def mutations(content: bytes, rng: np.random.Generator) -> Iterator[bytes]:
-    """Cut off, bits flipped anywhere and in the header, a part lost, and the elements that are read spoilt one way or another."""
+    """Yield damaged copies: cut off, with flipped bits, with a gap, with spoilt header elements."""
     yield content[: rng.integers(len(content))]
     for reach in (len(content), min(600, len(content))):
         yield _flip(content, 132, reach, rng)
@@ -186,7 +189,7 @@ def mutations(content: bytes, rng: np.random.Generator) -> Iterator[bytes]:
 
 
 def nest(depth: int) -> bytes:
-    """Sequences of undefined length, each in an item of the one before; they are never closed."""
+    """Return nested sequences of undefined length that are never closed."""
     return struct.pack(
         "<HH2s2xLHHL", 0x0008, 0x1140, b"SQ", 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF
     ) * int(depth)

@@ -1,11 +1,12 @@
-"""Draws synthetic head scans: the demo set, toy sets for tests, large sets for benchmarks.
+"""Draw synthetic head scans: the demo set, toy sets for tests, large sets for benchmarks.
 
-Nothing here comes from a patient. The pictures only resemble magnetic resonance images closely enough to be learnt by
-a small network, and a model trained on them knows nothing about medicine. Equal arguments give equal bytes as long as
-Pillow stays the same, since its JPEG encoder writes them. An existing file of the same name is overwritten.
+Nothing here comes from a patient. The images resemble magnetic resonance images only closely enough
+for a small network to learn, and a model trained on them knows nothing about medicine. Equal
+arguments give equal bytes for one version of Pillow, whose JPEG encoder writes the files. Existing
+files are overwritten.
 
-    python -m tests.support.draw data/demo                        # redraw the demo set
-    python -m tests.support.draw /tmp/heads --per-class 1000      # a plain set, one folder per class
+    python -m tests.support.draw data/demo                      # redraw the demo set
+    python -m tests.support.draw /tmp/heads --per-class 1000    # one folder for each class
 """
 
 import argparse
@@ -24,14 +25,14 @@ DEMO_COUNTS = {
 }
 DEMO_SEED = 7
 JPEG_QUALITY = 85
-SPARE_INDEX = 900  # heads from here on are drawn for the troubles of the demo set alone
+SPARE_INDEX = 900  # from this index on, heads are for the unusable files of the demo set
 BRAIN_EDGE = 0.84  # radius of the brain where the skin has radius 1
 
 
 def draw_head(label: str, rng: np.random.Generator, size: int = 128) -> Image.Image:
-    """One grey head of `size` x `size` pixels (mode L) carrying the lesion of `label`.
+    """Draw a grey head of `size` x `size` pixels (mode L) with the lesion of `label`.
 
-    Raises ValueError for a label that is not in LABELS.
+    Raises `ValueError` for a label that is not in `LABELS`.
     """
     if label not in LABELS:
         raise ValueError(f"expected a label out of {', '.join(LABELS)}, received {label!r}")
@@ -48,8 +49,8 @@ def draw_set(
 ) -> None:
     """Write `root/<subset>/<label>/<label>_<index>.jpg` for `counts[subset][label]` images each.
 
-    An empty subset name puts the class folders directly under `root`. Every image is a function of seed, size, subset,
-    label and index alone, so asking for more never changes the ones before.
+    An empty subset puts the class folders directly under `root`. Each image depends only on seed,
+    size, subset, label and index, so drawing more images never changes the earlier ones.
     """
     for path, subset, label, index in _places(root, counts):
         path.write_bytes(_jpeg(draw_head(label, _generator(seed, subset, label, index), size)))
@@ -58,17 +59,17 @@ def draw_set(
 def draw_folders(
     root: Path, counts: Mapping[str, Mapping[str, int]], seed: int = 0, size: int = 128
 ) -> None:
-    """As `draw_set`, for class folders of any name: they get the heads of LABELS in turn."""
+    """Write a set like `draw_set`, but with class folders of any name, which get LABELS in turn."""
     for path, subset, folder, index in _places(root, counts):
         label = LABELS[list(counts[subset]).index(folder) % len(LABELS)]
         path.write_bytes(_jpeg(draw_head(label, _generator(seed, subset, folder, index), size)))
 
 
 def draw_demo(root: Path) -> None:
-    """Write the demo set: DEMO_COUNTS heads of mixed sizes and shapes, and files with troubles on purpose.
+    """Write the demo set: heads of mixed sizes and shapes, and the problems of real folders.
 
-    Under Training lie a text file, a truncated JPEG, an empty file, a PNG named .jpg, one file name used in two
-    classes, and an exact, a mirrored and a re-encoded copy of images under Testing; the file names say which is which.
+    Training has a text file, a truncated JPEG, an empty file, a PNG named .jpg, one file name in
+    two classes, and an exact, a mirrored and a re-encoded copy of test images. Their names say so.
     """
     for path, subset, label, index in _places(root, DEMO_COUNTS):
         path.write_bytes(_jpeg(_demo_head(subset, label, index)))
@@ -80,7 +81,7 @@ def draw_demo(root: Path) -> None:
 def _places(
     root: Path, counts: Mapping[str, Mapping[str, int]]
 ) -> Iterator[tuple[Path, str, str, int]]:
-    """Path, subset, label and index of every image to draw, its folder made."""
+    """Yield path, subset, label and index of each image, and make its folder."""
     for subset, labels in counts.items():
         for label, count in labels.items():
             (root / subset / label).mkdir(parents=True, exist_ok=True)
@@ -94,12 +95,12 @@ def _generator(seed: int, subset: str, label: str, index: int) -> np.random.Gene
     )
 
 
-# Anatomy: every function works on arrays of shape (size, size), tissue brightness runs from 0 to 1. Doubles throughout,
-# so that a last-bit difference between two processors practically never reaches a pixel.
+# Anatomy. Arrays have the shape (size, size), and brightness runs from 0 to 1. All numbers are
+# doubles, so that differences in the last bit between processors almost never reach a pixel.
 
 
 def _head_frame(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Every pixel in head coordinates: the skin is the unit circle, u = 0 the mid-line, v grows downwards."""
+    """Return u and v of each pixel. The skin is the unit circle, u = 0 the mid-line, v down."""
     tilt = rng.normal(0, 0.13)
     height = rng.uniform(0.8, 0.97)
     width = height * rng.uniform(0.74, 0.94)
@@ -111,14 +112,14 @@ def _head_frame(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nda
 
 
 def _shells(r: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Bright skin, dark bone with a little marrow, and the thin membrane around the brain."""
+    """Draw bright skin, dark bone with a little marrow, and the membrane around the brain."""
     skin = rng.uniform(0.35, 0.65) * _band(r, 0.965, 0.03)
     marrow = rng.uniform(0.08, 0.25) * _band(r, 0.905, 0.02)
     return skin + marrow + rng.uniform(0.1, 0.3) * _band(r, BRAIN_EDGE + 0.01, 0.012)
 
 
 def _brain(u: np.ndarray, v: np.ndarray, r: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """White matter inside, a folded grey cortex outside, mid-line and ventricles."""
+    """Draw white matter, a folded grey cortex around it, mid-line and ventricles."""
     size = len(u)
     depth = r + 0.05 * _noise(size, 12, rng)
     cortex = _ramp(depth, 0.5, 0.72)
@@ -132,7 +133,7 @@ def _brain(u: np.ndarray, v: np.ndarray, r: np.ndarray, rng: np.random.Generator
 
 
 def _ventricles(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Two curved horns mirrored at the mid-line, darker than the tissue around them."""
+    """Draw two curved dark horns, mirrored at the mid-line."""
     centre, length, width = (
         rng.uniform(-0.12, 0.08),
         rng.uniform(0.2, 0.34),
@@ -148,7 +149,7 @@ def _ventricles(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.nd
 def _glioma(
     brain: np.ndarray, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Large and ragged inside one hemisphere: dark core, bright rim, a faint halo that fades into the tissue."""
+    """Draw a large ragged lesion in one hemisphere: dark core, bright rim, fading halo."""
     side = rng.choice([-1, 1])
     centre, radius = (
         (side * rng.uniform(0.32, 0.44), rng.uniform(-0.36, 0.36)),
@@ -165,7 +166,7 @@ def _glioma(
 def _meningioma(
     brain: np.ndarray, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Round, bright and even, seated broadly on the inner edge of the skull, anywhere but at the base."""
+    """Draw a round bright lesion on the inner edge of the skull, except at the base."""
     angle, radius = rng.uniform(-0.8, 0.8) * np.pi - np.pi / 2, rng.uniform(0.14, 0.29)
     reach = BRAIN_EDGE - rng.uniform(0.55, 0.85) * radius
     d = _distance(u, v, (reach * np.cos(angle), reach * np.sin(angle)), radius) + 0.06 * _noise(
@@ -177,7 +178,7 @@ def _meningioma(
 def _pituitary(
     brain: np.ndarray, u: np.ndarray, v: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """A small bright oval on the mid-line, low in the head."""
+    """Draw a small bright oval on the mid-line, low in the head."""
     centre, radius = (rng.normal(0, 0.02), rng.uniform(0.5, 0.6)), rng.uniform(0.085, 0.14)
     return _fill(
         brain, _inside(_distance(u, v * rng.uniform(0.85, 1.1), centre, radius), 1, 0.35), rng
@@ -188,18 +189,18 @@ _LESIONS = {"glioma_tumor": _glioma, "meningioma_tumor": _meningioma, "pituitary
 
 
 def _fill(brain: np.ndarray, mass: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The brain with a bright, nearly even mass in place of its tissue."""
+    """Replace the tissue in a mask by a bright, nearly even mass."""
     brightness = 0.54 + 0.4 * _visibility(rng) + 0.02 * _noise(len(brain), 20, rng)
     return brain + 0.95 * mass * (brightness - brain)
 
 
 def _visibility(rng: np.random.Generator) -> float:
-    """Mostly close to 1; the few near 0 keep the task from being solved completely."""
+    """Return how visible a lesion is: mostly near 1. The few near 0 keep the task difficult."""
     return rng.beta(3.5, 1.2)
 
 
 def _scan(tissue: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    """What the scanner adds: uneven field, contrast, brightness and noise."""
+    """Add the effects of a scanner: uneven field, contrast, brightness and noise."""
     field = 1 + 0.07 * _noise(len(tissue), 3, rng)
     signal = np.clip(tissue * field, 0, 1) ** rng.uniform(0.8, 1.3) * rng.uniform(0.9, 1.2)
     noise = rng.uniform(0.006, 0.025) * rng.standard_normal(tissue.shape)
@@ -207,7 +208,7 @@ def _scan(tissue: np.ndarray, rng: np.random.Generator) -> Image.Image:
 
 
 def _noise(size: int, cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth random surface with `cells` bumps per side and a standard deviation somewhat below 1."""
+    """Draw a smooth random surface with `cells` bumps a side and a deviation slightly below 1."""
     grid = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
     return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float64)
 
@@ -215,31 +216,31 @@ def _noise(size: int, cells: int, rng: np.random.Generator) -> np.ndarray:
 def _distance(
     u: np.ndarray, v: np.ndarray, centre: tuple[float, float], radius: float
 ) -> np.ndarray:
-    """Distance from `centre` in multiples of `radius`."""
+    """Return the distance from `centre` in multiples of `radius`."""
     return np.hypot(u - centre[0], v - centre[1]) / radius
 
 
 def _inside(d: np.ndarray, edge: float, softness: float = 0.03) -> np.ndarray:
-    """1 where `d` is below `edge`, 0 beyond, a soft step between."""
+    """Return 1 for `d` below `edge` and 0 above, with a soft step between."""
     return 1 - _ramp(d, edge - softness / 2, edge + softness / 2)
 
 
 def _band(d: np.ndarray, centre: float, half_width: float) -> np.ndarray:
-    """1 around `centre`, fading to 0 at one and a half times `half_width`."""
+    """Return 1 around `centre`, fading to 0 at 1.5 times `half_width`."""
     return np.clip(1.5 - np.abs(d - centre) / half_width, 0, 1)
 
 
 def _ramp(d: np.ndarray, start: float, end: float) -> np.ndarray:
-    """Smooth rise from 0 at `start` to 1 at `end`."""
+    """Return a smooth rise from 0 at `start` to 1 at `end`."""
     t = np.clip((d - start) / (end - start), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-# The demo set: mixed shapes, and the troubles that real folders have.
+# The demo set: mixed shapes, and the problems of real folders.
 
 
 def _demo_head(subset: str, label: str, index: int) -> Image.Image:
-    """A head of 120 to 200 pixels; every third has its sides cut off or a black margin, so that it is not square."""
+    """Draw a head of 120 to 200 pixels. Every third has cropped sides or a black margin."""
     rng = _generator(DEMO_SEED, subset, label, index)
     size = int(rng.integers(120, 193))
     head = draw_head(label, rng, size)
@@ -274,7 +275,7 @@ def _add_misleading(training: Path) -> None:
 
 
 def _add_copies(training: Path, testing: Path) -> None:
-    """Copies of test images among the training images of the same class, which would leak if nobody looked."""
+    """Add copies of test images to the training images, which would leak if undetected."""
     exact = testing / "glioma_tumor/glioma_tumor_0003.jpg"
     (training / "glioma_tumor/exact_copy_of_testing_0003.jpg").write_bytes(exact.read_bytes())
     with Image.open(testing / "meningioma_tumor/meningioma_tumor_0005.jpg") as image:
@@ -302,7 +303,7 @@ def main() -> None:
     root = arguments.root
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         parser.error(
-            f"expected an empty or missing folder, received {root}, which holds something: remove it first"
+            f"expected an empty or missing folder, received {root}, which has content: remove it"
         )
     if arguments.per_class is None:
         draw_demo(root)

@@ -1,8 +1,9 @@
-"""Every number of the report a second time: from the images' tables and predictions, by scikit-learn, SciPy or counting.
+"""Recompute every number of the report from tables and predictions, independently of the pipeline.
 
-`check` goes through a page. `recount` takes the folder of a run, the metric that the page marks, and what the number is
-about. What has no second route, the ends of bootstrap intervals and measured times, is read from the table that the page
-took it from.
+`check` compares a page. `recompute` takes the folder of a run, the metric of a number on the page,
+and its other attributes (model, class, path and so on). It uses scikit-learn, SciPy or counting.
+The ends of bootstrap intervals and measured times cannot be recomputed. They are read from the
+table that the page read.
 """
 
 import json
@@ -20,9 +21,9 @@ from sklearn import metrics
 
 from tests.support.page import Page
 
-PARTS = {"train": "training", "val": "validation", "test": "test", "test_without_copies": "test"}
-OF_PART = re.compile(r"(train|val|test_without_copies|test)_(.*?)(_before)?(_low|_high)?")
-OF_TABLES = (
+SPLITS = {"train": "training", "val": "validation", "test": "test", "test_without_copies": "test"}
+SCORE = re.compile(r"(train|val|test_without_copies|test)_(.*?)(_before)?(_low|_high)?")
+READ = (
     "epochs",
     "parameters",
     "seconds",
@@ -33,7 +34,7 @@ OF_TABLES = (
 
 
 def check(root: Path, page: Page, bins: int) -> None:
-    """Compare every marked number of the page with what comes out here, and with what is shown."""
+    """Compare each marked number of the page with its recomputed value and with its text."""
     for attributes, text in page.numbers:
         about = {
             name.removeprefix("data-"): value
@@ -41,7 +42,7 @@ def check(root: Path, page: Page, bins: int) -> None:
             if name.startswith("data-")
         }
         metric = about.pop("metric")
-        expected = recount(root, metric, about, bins)
+        expected = recompute(root, metric, about, bins)
         if isinstance(expected, str):
             assert attributes["value"] == text == expected, (metric, about)
             continue
@@ -69,18 +70,21 @@ def document(root: Path, name: str) -> dict:
 
 @cache
 def ensembles(root: Path) -> dict[str, dict]:
-    """The section of params."""
+    """Return the section `ensembles` of params."""
     return YAML(typ="safe", pure=True).load(root / "params.yaml").get("ensembles", {})
 
 
-def place(root: Path, kind: str, model: str) -> str:
-    """Where an architecture or an ensemble has its `models` or its `results`."""
+def locate(root: Path, kind: str, model: str) -> str:
+    """Return the folder of the `models` or `results` of an architecture or an ensemble."""
     return f"ensembles/{kind}/{model}" if model in ensembles(root) else f"{kind}/{model}"
 
 
 @cache
 def ensemble(root: Path, model: str) -> dict[str, float]:
-    """The weights of an ensemble's members; those that validation chose lose hardly more than the best that SciPy finds."""
+    """Return the weights of an ensemble's members.
+
+    Weights chosen on validation images must have nearly the lowest loss that SciPy finds.
+    """
     section = ensembles(root)[model]
     members, given = section["members"], section.get("weights", "validation")
     if given != "validation":
@@ -89,10 +93,10 @@ def ensemble(root: Path, model: str) -> dict[str, float]:
     chosen = document(root, "ensembles/ensembles.json")[model]["weights"]
     assert list(chosen) == members
     rows = [predictions(root, member).query("split == 'validation'") for member in members]
-    said = np.array([[row[f"p_{row.label}"] for _, row in table.iterrows()] for table in rows])
+    truth = np.array([[row[f"p_{row.label}"] for _, row in table.iterrows()] for table in rows])
 
     def loss(weights: np.ndarray) -> float:
-        return -np.log(np.maximum(weights, 0) @ said).mean()
+        return -np.log(np.maximum(weights, 0) @ truth).mean()
 
     together = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
     best = minimize(
@@ -107,10 +111,13 @@ def ensemble(root: Path, model: str) -> dict[str, float]:
 
 @cache
 def predictions(root: Path, model: str) -> pd.DataFrame:
-    """predictions.csv by path with probabilities as numbers, each image's group, and whether training was given one of it."""
+    """Return predictions.csv by path, with each image's group and confidence.
+
+    `copied` is true if an image of the group was given for training, even if it was withheld.
+    """
     splits = table(root, "splits.csv")
     rows = (
-        table(root, f"{place(root, 'results', model)}/predictions.csv")
+        table(root, f"{locate(root, 'results', model)}/predictions.csv")
         .merge(splits[["path", "group"]], on="path")
         .sort_values("path")
     )
@@ -121,8 +128,11 @@ def predictions(root: Path, model: str) -> pd.DataFrame:
     ).set_index("path")
 
 
-def collapsed(root: Path, model: str, question: str) -> pd.DataFrame:
-    """The model's predictions as answers to a coarser question; a model that was asked it knows what it calls each image."""
+def coarsen(root: Path, model: str, question: str) -> pd.DataFrame:
+    """Return the model's predictions for a coarser question.
+
+    The classes of the question come from the predictions of a model that answers it.
+    """
     asked = table(root, "comparison.csv").set_index("architecture").question
     if asked[model] == question:
         return predictions(root, model)
@@ -146,51 +156,27 @@ def collapsed(root: Path, model: str, question: str) -> pd.DataFrame:
     )
 
 
-def recount(root: Path, metric: str, about: dict[str, str], bins: int) -> float:
-    """Return what the page should say. Raises `KeyError` for a number that nobody counts a second time."""
-    if metric in OF_TABLES:
-        return from_tables(root, metric, about)
+def recompute(root: Path, metric: str, about: dict[str, str], bins: int) -> float:
+    """Return a number that the page shows. Raises `KeyError` if it is not recomputed here."""
+    if metric in READ:
+        return read_number(root, metric, about)
     if "other" in about:
-        return paired(root, metric, about["model"], about["other"])
+        return compare_pair(root, metric, about["model"], about["other"])
     if "model" not in about:
-        return of_data(root, metric, about)
-    if (found := OF_PART.fullmatch(metric)) and "epoch" not in about:
-        return of_part(root, about["model"], found, bins, about.get("question"))
-    return of_model(root, metric, about)
+        return recompute_data(root, metric, about)
+    if (found := SCORE.fullmatch(metric)) and "epoch" not in about:
+        return recompute_score(root, about["model"], found, bins, about.get("question"))
+    return recompute_model(root, metric, about)
 
 
-def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
-    """Numbers on the images."""
-    files, splits, split = (
-        table(root, "files.csv"),
-        table(root, "splits.csv"),
-        document(root, "split.json"),
-    )
-    usable = files[files.status == "usable"]
-    if metric == "images":
-        chosen = splits[splits.split.isin([about["part"]] if "part" in about else splits.split)]
-        return chosen.label.isin([about["label"]] if "label" in about else chosen.label).sum()
-    if metric in ("format", "mode"):
-        return (usable[metric] == about["name"]).sum()
-    if metric == "quarantined":
-        return sum(
-            reason == about.get("reason", reason)
-            for reason in files.reason[files.status != "usable"]
-        )
-    if metric == "pairs":
-        return split["pairs"][about["kind"]]
-    if metric in ("disagree", "models", "suspect_confidence") and "path" in about:
-        said = [
-            predictions(root, name).loc[about["path"]]
-            for name in document(root, "comparison.json")["architectures"]
-        ]
-        suggested = table(root, "suspects.csv").set_index("path").suggested[about["path"]]
-        mean = np.mean([row[f"p_{suggested}"] for row in said])
-        return {
-            "models": len(said),
-            "disagree": sum(row.predicted != row.label for row in said),
-            "suspect_confidence": mean,
-        }[metric]
+def recompute_data(root: Path, metric: str, about: dict[str, str]) -> float:
+    """Return a number about the images."""
+    if "path" in about:
+        return recompute_suspect(root, metric, about["path"])
+    files, splits = table(root, "files.csv"), table(root, "splits.csv")
+    split, suspects = document(root, "split.json"), table(root, "suspects.csv")
+    usable, refused = files[files.status == "usable"], files[files.status != "usable"]
+    chosen = splits[splits.split == about.get("part", splits.split)]
     training = splits[splits.split == "training"].label.value_counts()
     common = usable.groupby(["width", "height"]).size().sort_values(ascending=False, kind="stable")
     test = splits[splits.split == "test"]
@@ -199,6 +185,11 @@ def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
     if side in ("width", "height"):
         return getattr(usable[side].astype(int), which)()
     return {
+        "images": lambda: (chosen.label == about.get("label", chosen.label)).sum(),
+        "format": lambda: (usable.format == about["name"]).sum(),
+        "mode": lambda: (usable["mode"] == about["name"]).sum(),
+        "quarantined": lambda: (refused.reason == about.get("reason", refused.reason)).sum(),
+        "pairs": lambda: split["pairs"][about["kind"]],
         "files": lambda: len(files),
         "imbalance": lambda: training.max() / training.min(),
         "sizes": lambda: len(common),
@@ -212,9 +203,9 @@ def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
             test[test.group.isin(splits.group[splits.split == "training"])]
         ),
         "label_conflicts": lambda: len(split["label_conflicts"]),
-        "suspects": lambda: len(table(root, "suspects.csv")),
+        "suspects": lambda: len(suspects),
         "suspects_shown": lambda: min(
-            24, table(root, "suspects.csv").path.map(splits.set_index("path").group).nunique()
+            24, suspects.path.map(splits.set_index("path").group).nunique()
         ),
         "models": lambda: len(document(root, "comparison.json")["architectures"]),
         **{
@@ -224,16 +215,28 @@ def of_data(root: Path, metric: str, about: dict[str, str]) -> float:
     }[metric]()
 
 
-def of_part(
+def recompute_suspect(root: Path, metric: str, path: str) -> float:
+    """Return a number about an image whose label the models doubt."""
+    models = document(root, "comparison.json")["architectures"]
+    rows = [predictions(root, model).loc[path] for model in models]
+    suggested = table(root, "suspects.csv").set_index("path").suggested[path]
+    return {
+        "models": len(rows),
+        "disagree": sum(row.predicted != row.label for row in rows),
+        "suspect_confidence": np.mean([row[f"p_{suggested}"] for row in rows]),
+    }[metric]
+
+
+def recompute_score(
     root: Path, model: str, found: re.Match, bins: int, question: str | None = None
 ) -> float:
-    """Scores of one part of the images."""
+    """Return a score on the training, validation or test images."""
     prefix, name, before, end = found.groups()
-    rows = predictions(root, model) if question is None else collapsed(root, model, question)
-    rows = rows[(rows.split == PARTS[prefix]) & ~((prefix == "test_without_copies") & rows.copied)]
+    rows = predictions(root, model) if question is None else coarsen(root, model, question)
+    rows = rows[(rows.split == SPLITS[prefix]) & ~((prefix == "test_without_copies") & rows.copied)]
     if end:
-        scores = document(root, f"{place(root, 'results', model)}/metrics.json")
-        value = of_part(root, model, OF_PART.fullmatch(f"{prefix}_{name}"), bins)
+        scores = document(root, f"{locate(root, 'results', model)}/metrics.json")
+        value = recompute_score(root, model, SCORE.fullmatch(f"{prefix}_{name}"), bins)
         assert scores[f"{prefix}_{name}_low"] <= value <= scores[f"{prefix}_{name}_high"]
         return scores[found[0]]
     names = [column[2:] for column in rows if column.startswith("p_")]
@@ -241,7 +244,7 @@ def of_part(
     if before:
         shares = (
             shares
-            ** document(root, f"{place(root, 'models', model)}/calibration.json")["temperature"]
+            ** document(root, f"{locate(root, 'models', model)}/calibration.json")["temperature"]
         )
         shares = shares / shares.sum(axis=1, keepdims=True)
     right, sure = (rows.label == rows.predicted).to_numpy(), shares.max(axis=1)
@@ -272,21 +275,23 @@ def of_part(
     }[name]()
 
 
-def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
-    """Numbers on one model: of its test images class by class, of its training, of an image."""
-    model, results = about["model"], place(root, "results", about["model"])
+def recompute_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
+    """Return a number about one model: a class of its test images, its training, or an image."""
+    model, results = about["model"], locate(root, "results", about["model"])
     rows = predictions(root, model)
     test, label = rows[rows.split == "test"], about.get("label")
     of_class = test[test.label == label]
     if metric == "weight":
-        return float(f"{ensemble(root, model)[about['member']]:.4g}")  # as comparison.csv says it
+        return float(
+            f"{ensemble(root, model)[about['member']]:.4g}"
+        )  # rounded as in comparison.csv
     history = (
         None
         if model in ensembles(root)
         else table(root, f"results/{model}/history.csv").set_index("epoch")
     )
     if "part" in about:
-        return of_threshold(root, metric, model, rows[rows.split == about["part"]])
+        return recompute_thresholds(root, metric, model, rows[rows.split == about["part"]])
     if "epoch" in about:
         return (
             float(about["epoch"]) if metric == "epoch" else float(history[metric][about["epoch"]])
@@ -312,7 +317,7 @@ def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
         "pr_auc": lambda: metrics.average_precision_score(one, rank),
         "confidence": lambda: rows.confidence[about["path"]],
         "classes": lambda: len(rows.filter(regex="^p_").columns),
-        "temperature": lambda: document(root, f"{place(root, 'models', model)}/calibration.json")[
+        "temperature": lambda: document(root, f"{locate(root, 'models', model)}/calibration.json")[
             "temperature"
         ],
         "confidence_threshold": lambda: document(root, f"{results}/thresholds.json")["confidence"],
@@ -323,12 +328,12 @@ def of_model(root: Path, metric: str, about: dict[str, str]) -> float | str:
         "unfamiliar_share": lambda: document(root, f"{results}/thresholds.json")["unfamiliar"][
             "false_alarms"
         ],
-        "best_epoch": lambda: float(kept_epoch(root, model, history)),
+        "best_epoch": lambda: float(find_kept_epoch(root, model, history)),
     }[metric]()
 
 
-def kept_epoch(root: Path, model: str, history: pd.DataFrame) -> int:
-    """The last epoch or the first of the best, as the keys of the architecture, or else those of `train`, say."""
+def find_kept_epoch(root: Path, model: str, history: pd.DataFrame) -> int:
+    """Return the epoch whose weights were kept, by the keys of the architecture and of `train`."""
     params = YAML(typ="safe", pure=True).load(root / "params.yaml")
     own, shared = params["architectures"][model] or {}, params.get("train") or {}
     if own.get("keep", shared.get("keep", "best")) == "last":
@@ -341,9 +346,9 @@ def kept_epoch(root: Path, model: str, history: pd.DataFrame) -> int:
     return watched.idxmax() if stopping["monitor"] == "val_accuracy" else watched.idxmin()
 
 
-def of_threshold(root: Path, metric: str, model: str, rows: pd.DataFrame) -> float:
-    """What the thresholds do to the images of one part."""
-    thresholds = document(root, f"{place(root, 'results', model)}/thresholds.json")
+def recompute_thresholds(root: Path, metric: str, model: str, rows: pd.DataFrame) -> float:
+    """Return a number about the effect of the thresholds on one split."""
+    thresholds = document(root, f"{locate(root, 'results', model)}/thresholds.json")
     answered = rows[rows.confidence >= (thresholds["confidence"] or 0)]
     right = int((answered.label == answered.predicted).sum())
     strange = rows.distance.astype(float) > (thresholds["distance"] or np.inf)
@@ -362,8 +367,11 @@ def of_threshold(root: Path, metric: str, model: str, rows: pd.DataFrame) -> flo
     }[metric]()
 
 
-def paired(root: Path, metric: str, model: str, other: str) -> float:
-    """The winner against another model: one toss for each group of copies on which one is right more often."""
+def compare_pair(root: Path, metric: str, model: str, other: str) -> float:
+    """Compare the winner with another model.
+
+    Each group of copies counts once, for the model that is right more often on it.
+    """
     one, two = (predictions(root, name).query("split == 'test'") for name in (model, other))
     edge = (
         ((one.label == one.predicted).astype(int) - (two.label == two.predicted))
@@ -375,7 +383,7 @@ def paired(root: Path, metric: str, model: str, other: str) -> float:
     scores = [metrics.f1_score(rows.label, rows.predicted, average="macro") for rows in (one, two)]
     if metric == "p_holm":
         rows = table(root, "paired_tests.csv").query("winner == @model")
-        own = sorted(paired(root, "p", model, name) for name in rows.other)
+        own = sorted(compare_pair(root, "p", model, name) for name in rows.other)
         return max(
             min(1, value * (len(own) - place)) for place, value in enumerate(own) if value <= p
         )
@@ -387,8 +395,8 @@ def paired(root: Path, metric: str, model: str, other: str) -> float:
     }[metric]
 
 
-def from_tables(root: Path, metric: str, about: dict[str, str]) -> float:
-    """What cannot be counted again."""
+def read_number(root: Path, metric: str, about: dict[str, str]) -> float:
+    """Return a number that cannot be recomputed."""
     if "other" in about:
         rows = table(root, "paired_tests.csv")
         return float(
@@ -398,7 +406,7 @@ def from_tables(root: Path, metric: str, about: dict[str, str]) -> float:
     if model in ensembles(root):
         weights = ensemble(root, model)
         members = [name for name, weight in weights.items() if weight or metric == "seconds"]
-        return sum(from_tables(root, metric, {"model": member}) for member in members)
+        return sum(read_number(root, metric, {"model": member}) for member in members)
     (kept,) = (root / "data/timing").glob(f"{model}_*.json")
     timing, size = (
         document(root, f"timing/{kept.name}"),

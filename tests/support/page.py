@@ -1,23 +1,21 @@
-"""The report's page taken apart, for the tests: marked numbers, loose text, pictures, and the frame that readers need."""
+"""A parser for the report: its marked numbers, its other text and its tags."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 VOID = {"meta", "link", "br", "wbr", "img", "hr", "input"}
-NO_TEXT = {"svg", "style", "pre", "code", "q", "title", "head"}  # drawn, or the words of others
+NO_TEXT = {"svg", "style", "pre", "code", "q", "title", "head"}  # drawings and quotations
 Attributes = dict[str, str]
 
 
 @dataclass
 class Page(HTMLParser):
-    """Fails on a tag that closes out of turn."""
+    """The content of a page. Parsing fails at a tag that closes in the wrong order."""
 
-    numbers: list[tuple[Attributes, str]] = field(
-        default_factory=list
-    )  # marks of a <data>, and its text
-    loose: list[str] = field(
-        default_factory=list
-    )  # all other text of the sections before the model card
+    # Attributes and text of each <data>.
+    numbers: list[tuple[Attributes, str]] = field(default_factory=list)
+    # All other text before the model card.
+    loose: list[str] = field(default_factory=list)
     tags: list[tuple[str, Attributes]] = field(default_factory=list)
     open: list[tuple[str, Attributes]] = field(default_factory=list)
 
@@ -31,7 +29,7 @@ class Page(HTMLParser):
         self.tags.append((tag, attributes))
         if tag == "data":
             self.numbers.append((attributes, ""))
-        self.broken = tag == "wbr"  # what follows goes on with the same text
+        self.broken = tag == "wbr"  # the next text continues this one
         if tag not in VOID and not self.inside("svg"):
             self.open.append((tag, attributes))
 
@@ -47,27 +45,26 @@ class Page(HTMLParser):
         if self.open and self.open[-1][0] == "data":
             marks, text = self.numbers[-1]
             self.numbers[-1] = marks, text + data
-        elif (
-            data.strip()
-            and not self.inside(*NO_TEXT)
-            and "card" not in [attributes.get("id") for _, attributes in self.open]
-        ):
-            if self.broken and self.loose:
-                self.loose[-1] += data
-            else:
-                self.loose.append(data.strip())
+            return
+        in_card = "card" in [attributes.get("id") for _, attributes in self.open]
+        if not data.strip() or in_card or self.inside(*NO_TEXT):
+            return
+        if self.broken and self.loose:
+            self.loose[-1] += data
+        else:
+            self.loose.append(data.strip())
 
     def inside(self, *tags: str) -> bool:
-        """Say whether one of these is open."""
+        """Return whether one of these tags is open."""
         return any(tag in tags for tag, _ in self.open)
 
     def of(self, *tags: str) -> list[Attributes]:
-        """Return the attributes of all tags of these names."""
+        """Return the attributes of all tags with these names."""
         return [attributes for tag, attributes in self.tags if tag in tags]
 
 
 def parse(html: str) -> Page:
-    """Take a page apart. Raises `AssertionError` where a tag is not closed."""
+    """Parse a page. Raises `AssertionError` for a tag that is not closed."""
     page = Page()
     page.feed(html)
     page.close()

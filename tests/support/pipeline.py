@@ -1,4 +1,4 @@
-"""One tiny set that goes through all stages, as `dvc.yaml` words them."""
+"""A tiny data set, and the stages of `dvc.yaml` run on it without DVC."""
 
 import importlib
 import shutil
@@ -33,16 +33,11 @@ register:
   gate: {macro_f1: 0.01, worst_recall: 0, calibration_error: 1, recall_margin: null, images: 10}
 report: {title: A <tiny> set}
 """
-CLASSES = [
-    "01",
-    "NA",
-    "_$1_$2 (no)\r|",
-    "tumeur née",
-]  # names that a careless reader or figure would spoil
+CLASSES = ["01", "NA", "_$1_$2 (no)\r|", "tumeur née"]  # easily damaged by readers and figures
 
 
 def stages(params: str = TINY_PARAMS) -> Iterator[str]:
-    """Yield the stages of `dvc.yaml` in its order, such as `train@tiny`, with the architectures of a params file."""
+    """Yield the stages of `dvc.yaml` in order, such as `train@tiny`, for a params file."""
     architectures = YAML(typ="safe", pure=True).load(params)["architectures"]
     for verb, stage in read_dvc_yaml().items():
         yield from [f"{verb}@{name}" for name in architectures] if "foreach" in stage else [verb]
@@ -54,7 +49,7 @@ def read_dvc_yaml() -> dict[str, dict]:
 
 
 def draw_tiny(raw: Path) -> None:
-    """Draw 12 training and 5 test images of each of `CLASSES`, and files with the usual troubles."""
+    """Draw 12 training and 5 test images of each class, and some unusable files and copies."""
     for subset, count in (("Training", 12), ("Testing", 5)):
         draw.draw_set(raw, {subset: dict.fromkeys(draw.LABELS, count)}, size=48)
         for drawn, label in zip(draw.LABELS, CLASSES, strict=True):
@@ -69,11 +64,11 @@ def draw_tiny(raw: Path) -> None:
 
 
 def enter(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in `root`, with an MLflow store of its own there."""
+    """Make `root` the current folder, with its own MLflow store."""
     import mlflow  # costs seconds, and few tests need it
 
     monkeypatch.chdir(root)
-    mlflow.set_tracking_uri(None)  # MLflow remembers what the test before asked for
+    mlflow.set_tracking_uri(None)  # MLflow remembers the URI of the test before
     store = root / "mlflow.db"
     if not store.exists():
         store.write_bytes(empty_store())
@@ -83,7 +78,7 @@ def enter(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def empty_store() -> bytes:
-    """Return an MLflow database without an experiment, as MLflow makes it in seconds."""
+    """Return an MLflow database without an experiment. MLflow takes seconds to make one."""
     from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
 
     with tempfile.TemporaryDirectory() as folder:
@@ -93,14 +88,13 @@ def empty_store() -> bytes:
 
 
 def run_stage(name: str) -> None:
-    """Call a stage such as `train@tiny` in the current folder, with the arguments that `dvc.yaml` gives it."""
+    """Run a stage such as `train@tiny` in the current folder, with its options in `dvc.yaml`."""
     verb, _, key = name.partition("@")
     stage = read_dvc_yaml()[verb]
     _, _, module, *words = stage.get("do", stage)["cmd"].replace("${key}", key).split()
     main = importlib.import_module(module).main
     arguments = read_arguments(main, words)
     if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session(
-            free_memory=False
-        )  # a stage has a process of its own, so its layers are numbered from one
+        # Layers are numbered from one, as in a process of the stage's own.
+        sys.modules["keras"].backend.clear_session(free_memory=False)
     call(main, arguments)

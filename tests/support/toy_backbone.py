@@ -1,4 +1,4 @@
-"""A backbone of ten layers in place of MobileNet's 86, for tests of what is done with a backbone, whichever it is."""
+"""A backbone of ten layers that replaces MobileNet's 86 in tests."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ def build(
     input_tensor: keras.KerasTensor | None = None,
     input_shape: tuple = (),
 ) -> keras.Model:
-    """Build as a function of `keras.applications` does; `alpha` of 1 doubles the filters of one of 0.5."""
+    """Build the backbone as a function of `keras.applications` does."""
     assert not include_top and weights is None
     inputs = keras.Input(input_shape) if input_tensor is None else input_tensor
     x = inputs
@@ -32,19 +32,22 @@ def build(
     return keras.Model(keras.utils.get_source_inputs(x), x)
 
 
-build.__module__ = keras.applications.MobileNet.__module__  # whose pixels are prepared alike
+build.__module__ = keras.applications.MobileNet.__module__  # for its preprocessing
 
 
 @contextmanager
 def in_place_of_mobilenet() -> Iterator[None]:
-    """Let `MobileNet` name it while open."""
+    """Let `MobileNet` be this backbone."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(keras.applications, "MobileNet", build)
         yield
 
 
 def write_weights(file: Path, size: tuple[int, int]) -> Path:
-    """Write random weights for `alpha: 0.5`, normalised by noise: otherwise activations die out from layer to layer."""
+    """Write random weights for `alpha: 0.5`.
+
+    Batch normalisation sees noise first. Otherwise activations die out from layer to layer.
+    """
     keras.utils.set_random_seed(1)
     model = build(False, None, alpha=0.5, input_shape=(*size, 3))
     for layer in model.layers:

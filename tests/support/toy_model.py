@@ -1,4 +1,4 @@
-"""A small network of random weights, kept as training keeps one."""
+"""A small network with random weights, saved as training saves one."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SIZE = (20, 16)
 
 
 def write(folder: Path, channels: int) -> Path:
-    """Write a model of images of `SIZE` for `CLASSES`; usual is, for all of them, a grey picture."""
+    """Write a model for images of `SIZE`. The centroid of each class is a grey image."""
     model = build_model(Cnn(filters=(4,), dense=(8,)), SIZE, channels, len(CLASSES))
     saved.save(model, None, CLASSES, Form(SIZE, channels), (), folder)
     grey = np.full((1, *SIZE, channels), 100, np.uint8)

@@ -1,9 +1,9 @@
-"""A pipeline of seconds for the tests of orchestration: real Git, real DVC, stages that do what a file tells them.
+"""A pipeline that takes seconds, for tests of flows: real Git, real DVC, scripted stages.
 
     prepare -> train@a -> evaluate@a -> join
             -> train@b -> evaluate@b ->
 
-What a stage does stands in `work/<stage>`, one instruction a line; a changed instruction makes the stage stale.
+`work/<stage>` has the instructions of a stage, one a line. A changed instruction makes it stale.
 """
 
 import os
@@ -70,7 +70,8 @@ for line in pathlib.Path("work", name).read_text().splitlines():
                 sys.exit("error: nobody came")
             time.sleep(0.1)
     elif verb == "spawn":  # a process of its own, in the stage's group
-        subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({rest})  # spawned by {pathlib.Path.cwd()}"])
+        code = f"import time; time.sleep({rest})  # spawned by {pathlib.Path.cwd()}"
+        subprocess.Popen([sys.executable, "-c", code])
     elif verb == "stubborn":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -86,7 +87,7 @@ pathlib.Path("out", name).write_text(text)
 
 
 def make(root: Path) -> Path:
-    """Make the toy pipeline in `root`, committed, with nothing run yet."""
+    """Make the toy pipeline in `root`: committed, and no stage has run."""
     (root / "work").mkdir(parents=True)
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "work.py").write_text(WORK_PY)
@@ -104,13 +105,13 @@ def make(root: Path) -> Path:
 
 
 def copy(template: Path, root: Path) -> Path:
-    """Copy a pipeline with its cache, for a test that changes it."""
+    """Copy a pipeline with its cache, so that a test may change it."""
     shutil.copytree(template, root, symlinks=True)
     return root
 
 
 def instruct(root: Path, stage: str, *lines: str) -> None:
-    """Tell a stage what to do when it runs next, which makes it stale."""
+    """Set the instructions of a stage, which makes it stale."""
     (root / "work" / stage).write_text("\n".join(lines) + "\n")
 
 
@@ -123,7 +124,7 @@ def ran(root: Path) -> list[str]:
 
 
 def overlap(root: Path, one: str, other: str) -> float:
-    """Return for how many seconds two stages with stamps were at work together since the last call."""
+    """Return for how many seconds two stages with stamps ran at once since the last call."""
     stamps = [line.split() for line in (root / "stamps").read_text().splitlines()]
     (root / "stamps").unlink()
     times = {
@@ -150,58 +151,49 @@ def dvc(root: Path, *arguments: str) -> str:
 
 
 def start_flow(root: Path, *arguments: str, **variables: str) -> subprocess.Popen:
-    """Start `python -m flows.retrain` in a group of its own, as a shell would: heeding interrupts, even if the tests do not."""
-    environment = (
-        os.environ
-        | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        | variables
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "flows.retrain",
-        *(arguments if "--update" in arguments else ["--no-update", *arguments]),
-    ]
+    """Start `python -m flows.retrain` as a shell would, in a process group of its own."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    update = () if "--update" in arguments else ("--no-update",)
     return subprocess.Popen(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        [sys.executable, "-m", "flows.retrain", *update, *arguments],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": path} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
 
 
 def at_work(root: Path, stage: str) -> bool:
-    """Say whether a stage that sleeps has come to its sleep."""
+    """Return whether a stage has reached its sleep."""
     return (root / "at" / stage).exists()
 
 
 def processes(root: Path) -> dict[int, str]:
-    """Return {pid: command line} of all other processes whose current folder is `root`: keepers, stages, what they spawned."""
+    """Return {pid: command line} of all other processes whose current folder is `root`."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             here = (entry / "cwd").readlink() == root
-            words = (
-                (entry / "cmdline")
-                .read_bytes()
-                .replace(b"\0", b" ")
-                .decode(errors="replace")
-                .strip()
-            )
+            words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if here and words and int(entry.name) != os.getpid():
-            found[int(entry.name)] = words
+        if here and any(words) and int(entry.name) != os.getpid():
+            found[int(entry.name)] = b" ".join(words).decode(errors="replace").strip()
     return found
 
 
 def kill(root: Path) -> None:
-    """Kill them all at once, as when a machine dies."""
+    """Kill these processes at once, as if the machine died."""
     for pid in processes(root):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> float:
-    """Wait for a condition and return how long it took; fails after `seconds`."""
+    """Wait for a condition and return how long it took. Fail after `seconds`."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < seconds, f"not within {seconds} s"

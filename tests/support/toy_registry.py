@@ -1,6 +1,6 @@
-"""Small registered models: folders that training could have written, and ones of no framework.
+"""Small registered models without a framework.
 
-The latter know by heart what they say of every image, by the SHA-256 of the file.
+They look up the prediction for an image by the SHA-256 of its file.
 """
 
 import json
@@ -22,10 +22,12 @@ import mlflow, pandas as pd
 
 class Knowing(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
-        self.answers = json.loads(pathlib.Path(context.artifacts["model"], "answers.json").read_text())
+        file = pathlib.Path(context.artifacts["model"], "answers.json")
+        self.answers = json.loads(file.read_text())
 
     def predict(self, context, model_input, params=None):
-        return pd.DataFrame({"predicted": [self.answers[hashlib.sha256(image).hexdigest()] for image in model_input["image"]]})
+        hashes = [hashlib.sha256(image).hexdigest() for image in model_input["image"]]
+        return pd.DataFrame({"predicted": [self.answers[hash] for hash in hashes]})
 
 mlflow.models.set_model(Knowing())
 """
@@ -38,7 +40,10 @@ def register(
     seen: Sequence[tuple[str, str]] | None,
     name: str = NAME,
 ) -> ModelVersion:
-    """Register a model that gives `answers` (SHA-256 to class) and has seen images (SHA-256, hash; None: no record)."""
+    """Register a model that predicts `answers`, {SHA-256: class}.
+
+    `seen` are the training images as (SHA-256, hash), None without a record of them.
+    """
     model = scratch / "knowing"
     model.mkdir(parents=True, exist_ok=True)
     (model / "answers.json").write_text(json.dumps(dict(answers)))
@@ -52,14 +57,14 @@ def register(
 
 
 def register_folder(model: Path, name: str) -> ModelVersion:
-    """Register a folder that holds `classes.json` and a model, for what loads it without MLflow."""
+    """Register a folder with `classes.json` and a model that is loaded without MLflow."""
     source = model.parent / "model.py"
     source.write_text(SOURCE)
     return _register(model, name, source, {})
 
 
 def files(version: ModelVersion) -> Path:
-    """Return the folder in the store that holds a version's own files, for tests that spoil them."""
+    """Return the folder of a version's own files in the store, for tests that damage them."""
     return Path(
         mlflow.artifacts.download_artifacts(
             f"models:/{version.name}/{version.version}/artifacts/{version.tags['architecture']}"

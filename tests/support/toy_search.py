@@ -1,18 +1,24 @@
-"""A folder that a search can start in, without the stages before it: drawn images, splits with groups, class weights."""
+"""A folder in which a search can start: drawn images, splits with groups, class weights."""
 
 import json
 from pathlib import Path
 
 import pandas as pd
 
-from tasks.imaging import decoding
+from tasks.imaging.bit_depth import write_bit_depth
 from tasks.tables import write_table
 from tasks.tracking.hashes import file_sha256
 from tests.support import draw
 
 COUNTS = {"training": 8, "validation": 4, "test": 2, "withheld": 1}  # of each class
 PARAMS = """# all of it
-train: {image_size: 32, channels: 1, batch_size: 16, epochs: 4, early_stopping: null, schedule: {kind: constant}}
+train:
+  image_size: 32
+  channels: 1
+  batch_size: 16
+  epochs: 4
+  early_stopping: null
+  schedule: {kind: constant}
 architectures:
   small: {like: cnn_a, filters: [4], batch_norm: false, dense: [8]}   # the smallest
   head:                      # on frozen features
@@ -43,7 +49,7 @@ tune:
 
 
 def make(root: Path) -> Path:
-    """Make the folder; images two by two share a group."""
+    """Make the folder. Each group has two images."""
     rows = []
     for label in draw.LABELS[:3]:
         number = 0
@@ -59,6 +65,6 @@ def make(root: Path) -> Path:
     (root / "data/class_weights").mkdir()
     for name in ("small", "head", "forest"):
         (root / f"data/class_weights/{name}.json").write_text(json.dumps(weights))
-    decoding.write(decoding.Decoding(), root / "data/decoding.json")
+    write_bit_depth(None, root / "data/decoding.json")
     (root / "params.yaml").write_text(PARAMS)
     return root

@@ -1,4 +1,4 @@
-"""A REST server of a small model that answers by brightness: no framework, no registry."""
+"""A REST server of a small model that predicts by brightness, without framework or registry."""
 
 import contextlib
 import io
@@ -21,23 +21,22 @@ CLASSES = ["dark", "bright née"]
 
 
 def brightness(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Answer how bright images are, and how far from grey."""
+    """Return how bright images are, and how far from grey."""
     bright = pixels.mean(axis=(1, 2, 3)) / 255
-    return np.stack([1 - bright, bright], axis=1).astype(np.float32), np.abs(bright - 0.5).astype(
-        np.float32
-    )
+    probabilities = np.stack([1 - bright, bright], axis=1)
+    return probabilities.astype(np.float32), np.abs(bright - 0.5).astype(np.float32)
 
 
 def predictor(answer: Callable = brightness, settings: Settings = DEFAULT) -> Predictor:
-    """Return a predictor of pictures of 8 x 8 pixels."""
-    judged = Thresholds(confidence=0.7, distance=0.49)
+    """Return a predictor for images of 8 x 8 pixels."""
+    thresholds = Thresholds(confidence=0.7, distance=0.49)
     return Predictor(
-        "toy version 1", "a" * 64, CLASSES, (Form((8, 8), 1),), answer, judged, settings.limits
+        "toy version 1", "a" * 64, CLASSES, (Form((8, 8), 1),), answer, thresholds, settings.limits
     )
 
 
 def current(answer: Callable = brightness, settings: Settings = DEFAULT) -> Current:
-    """Return a model that no registry knows."""
+    """Return a model that is in no registry."""
     return Current(
         "toy",
         None,
@@ -55,7 +54,7 @@ def picture(value: int, kind: str = "PNG", side: int = 16) -> bytes:
 
 @contextlib.contextmanager
 def running(settings: Settings, served: Current) -> Iterator[tuple[uvicorn.Server, int]]:
-    """Have a server on a free port, in a thread; it ends as after SIGTERM."""
+    """Run a server on a free port in a thread, until the end of the block."""
     server = uvicorn.Server(
         uvicorn.Config(create_app(settings, served), port=0, log_level="warning")
     )
