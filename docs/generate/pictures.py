@@ -1,6 +1,6 @@
 """Make the pictures of the documentation: the graph of the stages, and the report of the demo.
 
-    python docs/pictures.py [--project FOLDER] [--browser chromium]
+    python -m docs.generate.pictures [--project FOLDER] [--browser chromium]
 
 The project is one where `make run` has finished. The report needs a Chromium or Chrome.
 """
