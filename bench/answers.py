@@ -28,11 +28,11 @@ import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
 from flows.process import start
-from flows.server import free_port
 from tasks.registry import load, versions
 from tasks.results import find_folder
 from tasks.tables import read_table
 from tasks.tracking.hashes import folder_sha256
+from tasks.tracking.servers import find_free_port
 
 CLEAN, MODELS = Path("data/clean"), Path("data/models")
 RESULTS, ENSEMBLES = Path("data/results"), Path("data/ensembles")
@@ -81,7 +81,7 @@ def predict_by_pyfunc(version: ModelVersion, files: Sequence[Path]) -> pd.DataFr
 
 def predict_by_mlflow(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """Predict by requests to `mlflow models serve`."""
-    port = free_port()
+    port = find_free_port()
     model = f"models:/{version.name}/{version.version}"
     command = f"mlflow models serve --env-manager local --port {port} --model-uri".split()
     rows: list[dict[str, object]] = []
@@ -101,7 +101,7 @@ def predict_by_mlflow(version: ModelVersion, files: Sequence[Path]) -> pd.DataFr
 
 def predict_by_rest(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """Predict by `POST /predict` of `make api`."""
-    port = free_port()
+    port = find_free_port()
     command = serving_command("serving.api", version, port)
     rows: list[dict[str, object]] = []
     with serving(command, f"http://127.0.0.1:{port}/ready"):
@@ -116,7 +116,7 @@ def predict_by_rest(version: ModelVersion, files: Sequence[Path]) -> pd.DataFram
 
 def predict_by_page(version: ModelVersion, files: Sequence[Path]) -> pd.DataFrame:
     """Predict by the page of `make web`, and read the CSV file that it offers."""
-    port = free_port()
+    port = find_free_port()
     command = serving_command("serving.web", version, port)
     tables: list[pd.DataFrame] = []
     with serving(command, f"http://127.0.0.1:{port}/"):
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--name", help="name of the registered model (default: register.model)")
     parser.add_argument("--images", type=int, default=200, help="number of images (default: 200)")
     arguments = parser.parse_args()
-    version = load.find(arguments.model, arguments.name)
+    version = load.find_version(arguments.model, arguments.name)
     paths = read_predictions(version).path.tolist()
     chosen = np.linspace(0, len(paths) - 1, min(arguments.images, len(paths))).astype(int)
     sys.exit(not compare(version, [CLEAN / paths[index] for index in chosen]))

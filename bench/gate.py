@@ -20,11 +20,12 @@ import argparse
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
 from tasks.params.register import Gate
-from tasks.scoring.gate import compare
+from tasks.scoring.gate import check_against_champion
 
 CLASSES = ["glioma", "meningioma", "none", "pituitary"]
 SHARES = np.array([0.29, 0.29, 0.14, 0.28])
@@ -101,14 +102,11 @@ def judge(
 ) -> list[bool]:
     """Return for each criterion of the gate whether the challenger meets it."""
     names = np.array(CLASSES)
-    checks, _ = compare(
-        names[labels].tolist(),
-        names[challenger].tolist(),
-        names[champion].tolist(),
-        CLASSES,
-        None if groups is None else groups.tolist(),
-        gate,
-    )
+    columns = {"label": labels, "predicted": challenger, "champion": champion}
+    table = pd.DataFrame({name: names[column] for name, column in columns.items()})
+    if groups is not None:
+        table["group"] = groups
+    checks, _ = check_against_champion(table, CLASSES, gate)
     return [check.met for check in checks]
 
 

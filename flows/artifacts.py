@@ -104,7 +104,7 @@ def find_results() -> dict[str, str]:
     if report.exists():
         found = {"report": str(report.resolve())} | found
     if store or Path("mlflow.db").exists():
-        address = servers.masked(store or "sqlite:///mlflow.db")
+        address = servers.mask_secrets(store or "sqlite:///mlflow.db")
         pages = "" if address.startswith("http") else " (make ui: http://127.0.0.1:5000)"
         found["runs and registry"] = f"{address}{pages}"
     return found

@@ -68,7 +68,7 @@ def show(finding: Finding) -> str:
     word = "wrong" if finding.remedy else "ok" if finding.known else "?"
     lines = [f"{word:<6} {finding.name:<20} {finding.said}"]
     lines += [f"{'':<6} → {finding.remedy}"] if finding.remedy else []
-    text = servers.masked("\n".join(lines))
+    text = servers.mask_secrets("\n".join(lines))
     home = os.environ.get("HOME", "").rstrip("/")
     if not home:
         return text

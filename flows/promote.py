@@ -46,7 +46,7 @@ def roll_back(client: MlflowClient, name: str, reason: str) -> str:
 
     Raises `UserError` and changes nothing if there is no champion before.
     """
-    lines = versions.history(client, name, PROMOTIONS)
+    lines = versions.read_history(client, name, PROMOTIONS)
     champion = versions.find_champion(client, name)
     if champion is None:
         raise UserError(f"{name} has no champion to roll back from: name one with --version")
@@ -67,10 +67,10 @@ def _champion_before(lines: Sequence[Line], champion: ModelVersion) -> str | Non
 
     If the last change is not in the file, the last champion of the file is the one before.
     """
-    change = promotions.last_change(lines)
+    change = promotions.find_last_change(lines)
     if change is not None and change["champion_sha256"] != champion.tags.get(versions.SHA256):
         return change["champion_sha256"]
-    return promotions.champion_before(lines)
+    return promotions.find_previous_champion(lines)
 
 
 def describe_history(lines: Sequence[Line], champion: ModelVersion | None) -> Iterator[str]:
@@ -78,7 +78,7 @@ def describe_history(lines: Sequence[Line], champion: ModelVersion | None) -> It
     if not lines:
         yield f"no promotions yet: {PROMOTIONS} and the registry have none"
         return
-    changes = [line for line in lines if promotions.changes(line)]
+    changes = [line for line in lines if promotions.changes_champion(line)]
     yield "champion        from              until"
     ends = [*map(_minute, changes[1:]), "now"]
     for line, until in zip(changes, ends, strict=False):
@@ -110,11 +110,11 @@ def _change(client: MlflowClient, event: str, version: ModelVersion, reason: str
     number, before = int(version.version), int(champion.version) if champion else None
     if before == number:
         raise UserError(f"version {before} is the champion of {version.name} already")
-    with versions.fetched(version):
+    with versions.fetch(version):
         pass  # raises if the files are not those that were registered
     sha256 = version.tags[versions.SHA256]
     scores = versions.read_tags(version).items()
-    line = promotions.new_line(
+    line = promotions.make_line(
         event,
         version.name,
         reason,
@@ -177,7 +177,7 @@ def _open_registry() -> MlflowClient | None:
     """
     if "MLFLOW_TRACKING_URI" not in os.environ and not DEFAULT_FILE.exists():
         return None
-    runs.refuse_silence()
+    runs.refuse_unreachable()
     runs.open_store()
     return MlflowClient()
 
@@ -191,7 +191,7 @@ def main() -> None:
         with exit_with_message():
             decide(arguments)
     except MlflowException as error:  # such as a server of the registry that does not answer
-        sys.exit(f"error: {servers.masked(str(error))}")
+        sys.exit(f"error: {servers.mask_secrets(str(error))}")
 
 
 def decide(arguments: argparse.Namespace) -> None:
@@ -199,9 +199,8 @@ def decide(arguments: argparse.Namespace) -> None:
     name = load_params().register_.model
     client = _open_registry()
     if arguments.history:
-        lines = (
-            versions.history(client, name, PROMOTIONS) if client else promotions.read(PROMOTIONS)
-        )
+        recorded = versions.read_history(client, name, PROMOTIONS) if client else None
+        lines = promotions.read(PROMOTIONS) if recorded is None else recorded
         champion = versions.find_champion(client, name) if client else None
         print("\n".join(describe_history(lines, champion)))
     elif client is None:

@@ -25,7 +25,7 @@ from flows.server import connect
 from flows.store import forget_lost_registry, open_store, warn_if_away
 from tasks.errors import UserError, exit_with_message
 from tasks.params.whole import load_params
-from tasks.tracking.store import make_places_relative
+from tasks.tracking.store import make_paths_relative
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,16 @@ def retrain(  # noqa: PLR0913, PLR0917 -- Prefect's page has a field for each pa
 def run_stages(options: Options) -> State:
     """Do what `retrain` promises; the caller holds the lock of this folder."""
     load_params()
-    make_places_relative()
+    make_paths_relative()
     mend_links()
-    is_away = warn_if_away()
+    is_unreachable = warn_if_away()
     images = import_images.update_images() if options.update else ""
     forget_lost_registry()
     changed = read_status()
     states: dict[str, State] = {}
     if changed or options.force or options.stages:
         plan = make_plan(options, changed)
-        if (plan.force or plan.stale.intersection(plan.graph)) and not is_away:
+        if (plan.force or plan.stale.intersection(plan.graph)) and not is_unreachable:
             open_store()
         states = submit(plan)
         artifacts.record_run(states, plan.seconds, changed, images)

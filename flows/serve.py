@@ -54,11 +54,11 @@ def serve() -> Keeper:
 def show_pages() -> Keeper:
     """Ensure the pages of Prefect, and return the server of MLflow's pages."""
     refuse_newer_store()
-    address, port = ensure_server(), servers.free_port(HOST, MLFLOW_PORT)
+    address, port = ensure_server(), servers.find_free_port(HOST, MLFLOW_PORT)
     print(f"Prefect: {address.removesuffix('/api')}\n MLflow: http://{HOST}:{port}", flush=True)
     if port != MLFLOW_PORT:
-        print(f"(port {MLFLOW_PORT} is taken by {servers.who_listens(MLFLOW_PORT)})", flush=True)
-    store.make_places_relative()
+        print(f"(port {MLFLOW_PORT} is taken by {servers.find_listener(MLFLOW_PORT)})", flush=True)
+    store.make_paths_relative()
     command = [sys.executable, *f"-m mlflow server --host {HOST} --port {port}".split()]
     command += ["--backend-store-uri", store.find_uri()]
     return start([*command, "--default-artifact-root", store.ARTIFACTS.resolve().as_uri()])

@@ -4,7 +4,6 @@ It is the configured server, that of `make serve`, or a temporary one.
 """
 
 import re
-import socket
 import sys
 import threading
 import time
@@ -72,7 +71,7 @@ def connect(say: Callable[[str], None] = print) -> Iterator[None]:
             "starting a Prefect server for this run (`make serve` starts a permanent one); "
             f"its records: {PREFECT_HOME.value()}"
         )
-        port = free_port()
+        port = servers.find_free_port()
         address = f"http://127.0.0.1:{port}/api"
         launch([sys.executable, "-m", *COMMAND, "--port", str(port)], address, VARIABLES)
         with temporary_settings({PREFECT_API_URL: address}):
@@ -90,15 +89,15 @@ def configured_address() -> str | None:
     found = find_address()
     if found is None or found.url != url:
         found = Address(url, "prefect.toml, pyproject.toml or .env here", "remove it there")
-    if why := servers.why_silent(url):
-        silence = servers.describe_silence("PREFECT_API_URL", url, found.where, why)
+    if why := servers.why_unreachable(url):
+        silence = servers.describe_unreachable("PREFECT_API_URL", url, found.where, why)
         raise UserError(
             f"{silence}. Start that server, or {found.undo}: then a run starts its own server"
         )
     if not is_prefect(url):
         raise UserError(
-            f"PREFECT_API_URL ({found.where}) is {servers.masked(url)}, and no Prefect server "
-            f"answers there: expected an address such as {HOME}, with /api at its end. "
+            f"PREFECT_API_URL ({found.where}) is {servers.mask_secrets(url)}, and no Prefect "
+            f"server answers there: expected an address such as {HOME}, with /api at its end. "
             f"Correct it, or {found.undo}"
         )
     return url
@@ -157,8 +156,8 @@ def explain_end(said: list[str]) -> str:
     text = "\n".join(lines).lower()
     remedy = next((what for pattern, what in REMEDIES.items() if re.search(pattern, text)), None)
     if remedy is not None:
-        return servers.masked(f"{reason}; {remedy}")
-    return servers.masked("\n  ".join([reason, "its last lines:", *lines[-10:]]))
+        return servers.mask_secrets(f"{reason}; {remedy}")
+    return servers.mask_secrets("\n  ".join([reason, "its last lines:", *lines[-10:]]))
 
 
 def is_answering(address: str) -> bool:
@@ -168,10 +167,3 @@ def is_answering(address: str) -> bool:
         return reply.json() == prefect.__version__
     except (httpx.HTTPError, ValueError):
         return False
-
-
-def free_port() -> int:
-    """Return a port that no program uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -50,7 +50,7 @@ def check_mlflow() -> Iterator[Finding]:
 
 
 def _check_server(name: str, address: Address) -> Finding:
-    why = servers.why_silent(address.url, PATIENCE)
+    why = servers.why_unreachable(address.url, PATIENCE)
     if why:
         said = f"set in {address.where}: nothing answers at {address.url}: {why}"
         return Finding(name, said, f"start that server, or {address.undo}")
@@ -65,7 +65,7 @@ def _check_database(file: Path, package: str) -> Finding:
     aside = f"set it aside (mv {file} {file}.newer)"
     try:
         if version != MISSING:
-            revision = servers.foreign_revision(file, package, BUSY)
+            revision = servers.find_newer_revision(file, package, BUSY)
     except sqlite3.OperationalError as error:
         return Finding(file.name, *servers.describe_unusable(str(file), error))
     except sqlite3.DatabaseError as error:
@@ -88,7 +88,7 @@ def check_ports() -> Iterator[Finding]:
             yield Finding(f"port {port}", f"free ({use})")
         except UserError:
             health = f"http://127.0.0.1:{port}/api/health"
-            foreign = port == 4200 and servers.read(health, PATIENCE) != "true"
+            foreign = port == 4200 and servers.fetch_text(health, PATIENCE) != "true"
             remedy = "end that program: runs expect their server there" if foreign else ""
-            said = f"taken by {servers.who_listens(port)} ({use})"
+            said = f"taken by {servers.find_listener(port)} ({use})"
             yield Finding(f"port {port}", said, remedy)

@@ -60,9 +60,9 @@ def warn_if_away() -> bool:
     The run continues: the server may be back when the winner is registered.
     """
     address = os.environ.get(VARIABLE, "")
-    why = servers.why_silent(address)
+    why = servers.why_unreachable(address)
     if why is not None:
-        silence = servers.describe_silence(VARIABLE, address, "environment", why)
+        silence = servers.describe_unreachable(VARIABLE, address, "environment", why)
         get_run_logger().warning(AWAY, silence)
     return why is not None
 
@@ -78,7 +78,7 @@ def refuse_newer(file: Path, package: str, consequence: str) -> None:
     shown = machine.shorten_home(file)
     remedy = f"{set_aside(shown)}{consequence}"
     try:
-        revision = servers.foreign_revision(file, package)
+        revision = servers.find_newer_revision(file, package)
     except sqlite3.OperationalError as error:
         raise UserError(": ".join(servers.describe_unusable(shown, error))) from error
     except sqlite3.DatabaseError as error:

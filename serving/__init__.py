@@ -1,3 +1,3 @@
-"""From image files to answers. The settings of `tasks` come first: libraries read them when they are imported."""
+"""From image files to predictions, on the command line, by REST and on a web page."""
 
-import tasks
+import tasks  # noqa: F401  it prepares the environment before any library reads it

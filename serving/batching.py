@@ -1,7 +1,7 @@
-"""Images of many requests, answered by few calls of a model.
+"""Predict the images of many requests with few calls of a model.
 
-Nothing waits for a batch to fill: what has come while the model was busy is its next batch. So one image alone is
-answered at once, and the more there are at a time, the cheaper each becomes.
+Images never wait for a batch to fill. The images that arrive while the model is busy are its next
+batch. So a single image is predicted at once, and under load each image costs less.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Waiting:
-    """An image before its batch."""
+    """An image that waits for its batch."""
 
     predictor: Predictor
     decoded: Prepared
@@ -26,45 +26,46 @@ class Waiting:
 
 
 class Batcher:
-    """Files are decoded in a few threads, models asked in one; the event loop only hands over."""
+    """Decode files in a few threads, and call models in one thread."""
 
     def __init__(self, images: int) -> None:
-        self.images = images  # in one call at most
+        self.images = images  # in one call of the model at most
         self.decoders = ThreadPoolExecutor(THREADS, "decode")
         self.model = ThreadPoolExecutor(1, "model")
         self._waiting: deque[Waiting] = deque()
         self._arrived = asyncio.Event()
 
-    async def decode(self, work: Callable[..., Result], *arguments: object) -> Result:
-        """Do something with a picture, in a thread."""
+    async def run_in_decoder(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Run work on a file, in a thread for decoding."""
         return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *arguments)
 
-    async def between(self, work: Callable[..., Result], *arguments: object) -> Result:
-        """Do something with a model, between two batches."""
+    async def run_on_model(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Run work on a model, between two batches."""
         return await asyncio.get_running_loop().run_in_executor(self.model, work, *arguments)
 
-    async def answer(self, predictor: Predictor, content: bytes) -> Answer:
-        """Answer one file."""
-        return await self.ask(predictor, await self.decode(predictor.decode, content))
+    async def predict(self, predictor: Predictor, content: bytes) -> Answer:
+        """Predict one file."""
+        decoded = await self.run_in_decoder(predictor.decode, content)
+        return await self.predict_decoded(predictor, decoded)
 
-    async def ask(self, predictor: Predictor, decoded: Prepared) -> Answer:
-        """Answer pixels, in the next batch. Cancelled, they leave the queue."""
+    async def predict_decoded(self, predictor: Predictor, decoded: Prepared) -> Answer:
+        """Predict a decoded image in the next batch. A cancelled call leaves the queue."""
         waiting = Waiting(predictor, decoded, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._arrived.set()
         return await waiting.answer
 
     async def run(self) -> None:
-        """Answer what waits, until cancelled."""
+        """Predict waiting images until cancelled."""
         while True:
             await self._arrived.wait()
             if batch := self._take():
-                await self._answer(batch)
+                await self._predict(batch)
             else:
                 self._arrived.clear()
 
     def _take(self) -> list[Waiting]:
-        """Return the next images that are still wanted, all for one predictor."""
+        """Return the next batch: images for one predictor whose requests were not cancelled."""
         batch: list[Waiting] = []
         while self._waiting and len(batch) < self.images:
             if batch and self._waiting[0].predictor is not batch[0].predictor:
@@ -74,14 +75,13 @@ class Batcher:
                 batch.append(first)
         return batch
 
-    async def _answer(self, batch: list[Waiting]) -> None:
+    async def _predict(self, batch: list[Waiting]) -> None:
         decoded = [waiting.decoded for waiting in batch]
         call = asyncio.ensure_future(
-            self.between(lambda: list(batch[0].predictor.answers(decoded)))
+            self.run_on_model(lambda: list(batch[0].predictor.answers(decoded)))
         )
-        await asyncio.wait(
-            [call]
-        )  # and not `await call`: what a model raises goes to those who asked, and stops nobody else
+        # Not `await call`: the model's error belongs to these requests, and must not end the loop.
+        await asyncio.wait([call])
         for number, waiting in enumerate(batch):
             if waiting.answer.done():
                 continue

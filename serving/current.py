@@ -1,8 +1,8 @@
-"""The model that answers now: where an alias moves to another version, the next question gets that one.
+"""The model that a server uses now. When an alias moves to another version, the server follows.
 
-A new version is loaded and warmed up before it takes the old one's place; a question in hand keeps the model that it began
-with. If the registry does not answer, or the new version's files are refused, the model at hand goes on: `problem` and the
-log say why.
+A new version is loaded and warmed up before it replaces the old one. A request keeps the model that
+it started with. If the registry does not answer, or the new version is refused, the server keeps
+its model; `problem` and the log say why.
 """
 
 import asyncio
@@ -13,109 +13,116 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
 
 from tasks.errors import describe_error
-from tasks.imaging.picture import Limits
+from tasks.imaging.picture import NO_LIMITS, Limits
 from tasks.inference import gradcam
 from tasks.inference.predictor import Predictor
 from tasks.params.whole import load_params
 from tasks.registry import load, versions
 
-INTERVAL = 10.0  # seconds between two looks at the registry
-RETRY = 60.0  # seconds in which a version that was refused is not fetched again
+INTERVAL = 10.0  # seconds between two checks of the registry
+RETRY = 60.0  # seconds until a refused version is downloaded again
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A predictor, and in words why it tells of no place where it looked, if so."""
+    """A predictor, and the reason if it has no heat maps."""
 
     predictor: Predictor
-    without: str = ""
+    no_heat_map: str = ""
 
     @property
-    def registered(self) -> bool:
-        """Whether it is of the registry, where an alias may move."""
+    def is_registered(self) -> bool:
+        """Whether the model is a version in the registry, where an alias may move."""
         return bool(self.predictor.facts)
 
-    def heat(self, pixels: np.ndarray, label: str) -> np.ndarray | str:
-        """Return what speaks for a class in `uint8` pixels as the model takes them: float32 (height, width), 0 to 1."""
+    def find_heat(self, pixels: NDArray[np.uint8], label: str) -> NDArray[np.float32] | None:
+        """Return the evidence for a class in decoded pixels: (height, width), 0 to 1.
+
+        Returns None if the model has no heat maps.
+        """
         if self.predictor.heatmaps is None:
-            return self.without
+            return None
         return self.predictor.heatmaps(pixels[np.newaxis], [self.predictor.classes.index(label)])[0]
 
 
 @dataclass
 class Current:
-    """What `asked` names, as of at most `interval` seconds ago. Without a `model` it loads one, and raises what `load` does."""
+    """The model that `wanted` (an alias, a version or a folder) names.
 
-    asked: str
+    It may be `interval` seconds behind the registry.
+    """
+
+    wanted: str
     name: str | None
-    limits: Limits | None = None  # of a file, besides those of params.yaml
+    model: Model
+    limits: Limits = NO_LIMITS  # of a file, besides those of params.yaml
     interval: float = INTERVAL
-    model: Model | None = None
-    problem: str | None = None  # why the model is not what `asked` names now
-    looked: float = field(default_factory=time.monotonic)
+    problem: str | None = None  # the reason if the model is not the wanted one
+    checked: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
     _refused: tuple[str, float] = ("", 0.0)  # a version, and until when
 
-    def __post_init__(self) -> None:
-        if self.model is None:
-            self.model = load_model(self.asked, self.name, self.limits)
-            if self.model.registered:
-                self.name = (
-                    self.name or load_params().register_.model
-                )  # once: the file may be edited meanwhile
-
     def get(self) -> Model:
-        """Return the model, a new one where the alias has moved; then the question waits until it is loaded."""
+        """Return the model. Check the registry first if a check is due."""
         with self.lock:
-            if self.model.registered and time.monotonic() - self.looked >= self.interval:
-                self.look()
-                self.looked = time.monotonic()
+            if self.model.is_registered and time.monotonic() - self.checked >= self.interval:
+                self.refresh()
+                self.checked = time.monotonic()
             return self.model
 
     async def follow(self) -> None:
-        """Look every `interval` seconds, in a thread, until cancelled: no question waits for a model to load."""
-        while self.model.registered:
+        """Check the registry every `interval` seconds, in a thread, until cancelled."""
+        while self.model.is_registered:
             await asyncio.sleep(self.interval)
-            await asyncio.to_thread(self.look)
+            await asyncio.to_thread(self.refresh)
 
-    def look(self) -> None:
-        """Take the version that is wanted now, if it is another one and can be loaded."""
+    def refresh(self) -> None:
+        """Load the wanted version if it is another one. After any error, keep the model."""
         try:
-            version = load.find(self.asked, self.name)
-            if (load.named(version), version.tags.get(versions.SHA256)) == (
-                self.model.predictor.name,
-                self.model.predictor.sha256,
-            ):
-                self._tell(None)
-            elif str(version.version) != self._refused[0] or time.monotonic() >= self._refused[1]:
-                self._refused = str(version.version), time.monotonic() + RETRY
-                self.model = load_model(str(version.version), self.name, self.limits)
+            version = load.find_version(self.wanted, self.name)
+            found = load.describe_version(version), version.tags.get(versions.SHA256)
+            number = str(version.version)
+            if found == (self.model.predictor.name, self.model.predictor.sha256):
+                self._report_problem(None)
+            elif number != self._refused[0] or time.monotonic() >= self._refused[1]:
+                self._refused = number, time.monotonic() + RETRY
+                self.model = load_model(number, self.name, self.limits)
                 log.info("%s answers now", self.model.predictor.name)
-                self._tell(None)
-        except Exception as error:  # whatever it is, the model at hand goes on; a fault of ours keeps its traceback in the log
-            ours = describe_error(error) is None and not isinstance(
+                self._report_problem(None)
+        except Exception as error:
+            known = describe_error(error) is not None or isinstance(
                 error, OSError | MlflowException
             )
-            self._tell(repr(error) if ours else str(error), error if ours else None)
+            self._report_problem(str(error) if known else repr(error), None if known else error)
 
-    def _tell(self, problem: str | None, fault: Exception | None = None) -> None:
-        """Log a problem when it comes, and not again at every look."""
+    def _report_problem(self, problem: str | None, bug: Exception | None = None) -> None:
+        """Log a new problem once. A bug of ours is logged with its traceback."""
         if problem is None:
             self._refused = "", 0.0
         elif problem != self.problem:
-            log.warning(
-                "%s goes on answering: %s", self.model.predictor.name, problem, exc_info=fault
-            )
+            name = self.model.predictor.name
+            log.warning("%s is kept and goes on answering: %s", name, problem, exc_info=bug)
         self.problem = problem
 
 
-def load_model(asked: str, name: str | None, limits: Limits | None) -> Model:
-    """Load what `asked` names, as `tasks.registry.load` says. Raises `UserError` in words for the user."""
+def open_current(
+    wanted: str, name: str | None, limits: Limits = NO_LIMITS, interval: float = INTERVAL
+) -> Current:
+    """Load the wanted model, to be followed. Raises `UserError` if it cannot be loaded."""
+    model = load_model(wanted, name, limits)
+    if model.is_registered:  # the file may be edited while the server runs
+        name = name or load_params().register_.model
+    return Current(wanted, name, model, limits, interval)
+
+
+def load_model(wanted: str, name: str | None, limits: Limits) -> Model:
+    """Load a model, with heat maps if it has any. Raises `UserError` if it cannot be loaded."""
     try:
-        return Model(load.load_predictor(asked, name, limits, explain=True))
+        return Model(load.load_predictor(wanted, name, limits, explain=True))
     except gradcam.NoHeatMapError as reason:
-        return Model(load.load_predictor(asked, name, limits), str(reason))
+        return Model(load.load_predictor(wanted, name, limits), str(reason))

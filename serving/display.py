@@ -1,7 +1,7 @@
-"""Answers as HTML: one with its picture and heat map, many as a table with its CSV, and the model's card.
+"""Predictions as HTML: one with its heat map, many as a table with a CSV, and the model's card.
 
-Pictures and CSV are `data:` addresses in the page itself, so that no file is written for them. The heat map lies over the
-picture with an opacity that the browser alone changes.
+Images and CSV are `data:` addresses in the page itself, so that no file is written for them. The
+heat map is a layer over the image, and the browser alone changes its opacity.
 """
 
 import base64
@@ -15,17 +15,19 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
+from numpy.typing import NDArray
 from PIL import Image
 
 from serving import rows
+from serving.current import Model
 from tasks.imaging.decode import decode_bytes
 from tasks.imaging.picture import REASONS
 from tasks.inference.gradcam import COLOURS
 from tasks.inference.predictor import Answer, Predictor
 
-SHOWN = 8  # classes with a bar
-SIDE = 640  # pixels of the longer side of a shown picture, at most
-SMALL = 160  # of an example
+BARS = 8  # classes with a bar, at most
+SIDE = 640  # pixels of the longer side of an image, at most
+EXAMPLE_SIDE = 160
 SCORES = (
     "accuracy",
     "macro_f1",
@@ -37,113 +39,107 @@ FOLDER = Path(__file__).parent / "templates"
 TEMPLATES = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True)
 
 
-def one(
-    predictor: Predictor, name: str, answer: Answer, picture: Image.Image, heat: np.ndarray | str
+def render_answer(
+    model: Model, name: str, answer: Answer, picture: Image.Image, heat: NDArray[np.float32] | None
 ) -> str:
-    """Return the answer to one file; `heat` is float32 (height, width), 0 to 1, or why there is none."""
-    ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:SHOWN]
-    drawn = not isinstance(heat, str)
-    return _fill(
+    """Return the prediction for one file. `heat` is (height, width), 0 to 1."""
+    ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:BARS]
+    return _render(
         "answer.html",
         name=name,
         answer=answer,
         ranked=ranked,
-        limits=predictor.thresholds,
-        model=predictor.name,
-        picture=_picture(picture, SIDE),
-        heat=_layer(heat) if drawn else "",
-        without="" if drawn else heat,
+        limits=model.predictor.thresholds,
+        model=model.predictor.name,
+        picture=_embed_picture(picture, SIDE),
+        heat="" if heat is None else _embed_heat(heat),
+        no_heat_map=model.no_heat_map,
     )
 
 
-def many(predictor: Predictor, names: Sequence[str], answers: Sequence[Answer]) -> str:
-    """Return a table of the answers, and the columns of `python -m serving.predict` as a CSV to download."""
-    counts = Counter(_remark(answer).split(":")[0] or "answered" for answer in answers)
-    return _fill(
+def render_table(predictor: Predictor, names: Sequence[str], answers: Sequence[Answer]) -> str:
+    """Return a table of predictions, with the CSV of `python -m serving.predict` to download."""
+    counts = Counter(_describe_doubt(answer).split(":")[0] or "predicted" for answer in answers)
+    text = make_csv(predictor, names, answers)
+    return _render(
         "answers.html",
         rows=list(zip(names, answers, strict=True)),
         counts=", ".join(f"{count} {what}" for what, count in counts.most_common()),
-        csv=_address("text/csv;charset=utf-8", table(predictor, names, answers).encode()),
-        remark=_remark,
+        csv=_embed("text/csv;charset=utf-8", text.encode()),
+        describe_doubt=_describe_doubt,
         model=predictor.name,
     )
 
 
-def table(predictor: Predictor, names: Sequence[str], answers: Sequence[Answer]) -> str:
-    """Return the text of the CSV file."""
+def make_csv(predictor: Predictor, names: Sequence[str], answers: Sequence[Answer]) -> str:
+    """Return predictions as the text of a CSV file."""
     text = io.StringIO()
-    written = csv.writer(text, lineterminator="\n")
-    written.writerow(rows.make_header(predictor.columns))
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(rows.make_header(predictor.columns))
     for name, answer in zip(names, answers, strict=True):
-        written.writerow(
-            rows.row(Path(name), answer.sha256, predictor.record(answer), predictor.name)
-        )
+        record = predictor.record(answer)
+        table.writerow(rows.make_row(Path(name), answer.sha256, record, predictor.name))
     return text.getvalue()
 
 
-def card(predictor: Predictor, report: bool) -> str:
-    """Return what is known of the model: what it is for, its thresholds, its hash and the scores it was registered with."""
+def render_card(predictor: Predictor, has_report: bool) -> str:
+    """Return the model's card: purpose, limits, thresholds, hash and registered scores."""
     facts = predictor.facts
     scores = [
         (name.replace("_", " "), _score(facts, f"val_{name}"), _score(facts, f"test_{name}"))
         for name in SCORES
     ]
-    members = json.loads(facts.get("members", "{}"))  # of an ensemble
-    return _fill(
+    return _render(
         "card.html",
         model=predictor,
         facts=facts,
-        members=members,
+        members=json.loads(facts.get("members", "{}")),
         scores=[row for row in scores if any(row[1:])],
-        report=report,
+        has_report=has_report,
     )
 
 
-def refusal(what: str, why: str) -> str:
-    """Return why there is no answer."""
-    return _fill("refusal.html", what=what, why=why)
+def render_refusal(what: str, why: str) -> str:
+    """Return the reason why there is no prediction."""
+    return _render("refusal.html", what=what, why=why)
 
 
-def reason(error: str) -> str:
-    """Return an answer's `error` in words for people."""
+def describe_error(error: str) -> str:
+    """Return a prediction's `error` as a sentence."""
     code, _, detail = error.partition(": ")
     return f"{REASONS.get(code, code)} ({detail})"
 
 
-def ask(shown: Sequence[tuple[Path, str]], limit: int) -> str:
-    """Return the place where files are dropped, and a button for each example with its picture and label."""
-    pictures = [_picture(decode_bytes(file.read_bytes()).picture, SMALL) for file, _ in shown]
-    return _fill(
-        "ask.html",
-        examples=list(zip(pictures, [label for _, label in shown], strict=True)),
-        limit=limit,
-    )
+def render_form(examples: Sequence[tuple[Path, str]], limit: int) -> str:
+    """Return the area for dropped files, and a button for each example with its label."""
+    shown = [
+        (_embed_picture(decode_bytes(file.read_bytes()).picture, EXAMPLE_SIDE), label)
+        for file, label in examples
+    ]
+    return _render("ask.html", examples=shown, limit=limit)
 
 
-def percent(probability: float) -> str:
-    """Return a probability in percent; what is not quite 0 or 1 is never rounded to it."""
+def format_percent(probability: float) -> str:
+    """Return a probability in percent. Only certainty is shown as 0 or 100."""
     rounded = f"{100 * probability:.1f}"
     return {"100.0": "> 99.9 %", "0.0": "< 0.1 %"}.get(rounded, f"{rounded} %")
 
 
-def _fill(template: str, **facts: object) -> str:
-    return TEMPLATES.get_template(template).render(facts, percent=percent)
+def _render(template: str, **facts: object) -> str:
+    return TEMPLATES.get_template(template).render(facts, percent=format_percent)
 
 
-def _remark(answer: Answer) -> str:
+def _describe_doubt(answer: Answer) -> str:
+    """Return why the prediction is missing or not to be relied on; "" if it is neither."""
     if answer.error:
-        return f"without an answer: {reason(answer.error)}"
-    return (
-        "unlike the training images"
-        if answer.unfamiliar
-        else "not sure enough"
-        if answer.abstained
-        else ""
-    )
+        return f"without a prediction: {describe_error(answer.error)}"
+    if answer.unfamiliar:
+        return "unlike the training images"
+    return "not sure enough" if answer.abstained else ""
 
 
 def _score(facts: Mapping[str, str], name: str) -> str:
-    """Return a score with its 95 % interval, where the registry has one."""
+    """Return a registered score with its 95 % interval, or "" if it is not registered."""
     value, low, high = (facts.get(key) for key in (name, f"{name}_low", f"{name}_high"))
     if value is None:
         return ""
@@ -151,24 +147,24 @@ def _score(facts: Mapping[str, str], name: str) -> str:
     return f"{float(value):.3f}{interval}"
 
 
-def _picture(picture: Image.Image, side: int) -> str:
+def _embed_picture(picture: Image.Image, side: int) -> str:
     shown = picture.convert("RGB")
     shown.thumbnail((side, side))
-    return _image(shown, "JPEG")
+    return _embed_image(shown, "JPEG")
 
 
-def _layer(heat: np.ndarray) -> str:
-    """Return the heat map in colours that cover the more, the hotter they are: at 0 not at all."""
+def _embed_heat(heat: NDArray[np.float32]) -> str:
+    """Return the heat map as an image whose opacity grows with the heat, from 0."""
     pixels = matplotlib.colormaps[COLOURS](heat, bytes=True)
     pixels[..., 3] = np.rint(255 * heat)
-    return _image(Image.fromarray(pixels), "PNG")
+    return _embed_image(Image.fromarray(pixels), "PNG")
 
 
-def _image(image: Image.Image, kind: str) -> str:
+def _embed_image(image: Image.Image, kind: str) -> str:
     with io.BytesIO() as buffer:
         image.save(buffer, kind, quality=90)
-        return _address(f"image/{kind.lower()}", buffer.getvalue())
+        return _embed(f"image/{kind.lower()}", buffer.getvalue())
 
 
-def _address(kind: str, content: bytes) -> str:
+def _embed(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""What the REST server says, as JSON."""
+"""The JSON of the REST server."""
 
 import json
 from collections.abc import Sequence
@@ -10,27 +10,28 @@ from tasks.inference.predictor import Answer, Predictor
 
 
 class Refusal(BaseModel):
-    """Why there is no answer: what was expected, what was received, what to do."""
+    """The reason for a refusal: what was expected, what was received, what to do."""
 
     detail: str
 
 
 class Unusable(BaseModel):
-    """Why a file has no answer; `reason` is a word for programs, such as `truncated`."""
+    """The reason why a file has no prediction; `reason` is for programs, such as `truncated`."""
 
     reason: str
     detail: str
 
 
 class FileAnswer(BaseModel):
-    """What the model says of one file: an `error`, or all the rest.
+    """The prediction for one file, or its `error`.
 
-    `predicted` is the most probable class, also where the model abstains. `abstained` and `unfamiliar` are null where the
-    model has no threshold, `distance` (how unlike the training images an image is) where it has no such measure.
-    `clipped` is the share of pixels that are brighter than in any training image, and count as white.
+    `predicted` is the most probable class, even if the model abstains. `abstained` and `unfamiliar`
+    are null if the model has no such threshold. `distance` grows with the difference from the
+    training images, and is null if the model does not measure it. `clipped` is the share of pixels
+    that are brighter than in any training image; the model sees them as white.
     """
 
-    file: str  # its name, as sent
+    file: str  # the name in the request
     sha256: str
     predicted: str | None
     confidence: float | None
@@ -43,7 +44,7 @@ class FileAnswer(BaseModel):
 
 
 class Answers(BaseModel):
-    """One answer for each file, in their order, all by one version of the model."""
+    """One answer per file, in the order of the files, all by one version of the model."""
 
     model: str
     model_sha256: str
@@ -51,24 +52,24 @@ class Answers(BaseModel):
 
 
 class Unanswered(Refusal):
-    """Why there is no answer; where that is because no file can be used, `answers` tells of each why."""
+    """The reason for a refusal. If no file can be used, `answers` has the error of each."""
 
     answers: list[FileAnswer] = []
 
 
 class ModelCard(BaseModel):
-    """What answers now. `problem` says why it is not the version that the registry's alias names, if so."""
+    """The model that answers now. `problem` says why it is not the one that the alias names.
+
+    `members` are the weights of an ensemble's members. Images of any size are scaled to `height`
+    and `width`; for an ensemble these are the largest of its members.
+    """
 
     model: str
     model_sha256: str
     architecture: str | None
     classes: list[str]
-    members: dict[
-        str, float
-    ]  # of a registered ensemble, with their weights; of others there are none
-    height: (
-        int  # in pixels; a picture of any size is scaled to it; where members differ, the largest
-    )
+    members: dict[str, float]
+    height: int
     width: int
     channels: int
     thresholds: dict[str, float | None]
@@ -82,16 +83,16 @@ class State(BaseModel):
     status: str
 
 
-def answers(names: Sequence[str], given: Sequence[Answer], predictor: Predictor) -> Answers:
-    """Put the answers of a predictor beside the names of the files."""
+def make_answers(names: Sequence[str], given: Sequence[Answer], predictor: Predictor) -> Answers:
+    """Return the predictions with the names of their files."""
     described = [
-        file_answer(name, answer, predictor.top) for name, answer in zip(names, given, strict=True)
+        make_answer(name, answer, predictor.top) for name, answer in zip(names, given, strict=True)
     ]
     return Answers(model=predictor.name, model_sha256=predictor.sha256, answers=described)
 
 
-def file_answer(name: str, answer: Answer, top: int | None) -> FileAnswer:
-    """Describe the answer to one file; of very many classes only the `top` most probable ones."""
+def make_answer(name: str, answer: Answer, top: int | None) -> FileAnswer:
+    """Return the answer for one file. `top` limits the probabilities to the highest ones."""
     reason, _, detail = (answer.error or "").partition(": ")
     probabilities = answer.probabilities
     if top is not None:
@@ -110,25 +111,23 @@ def file_answer(name: str, answer: Answer, top: int | None) -> FileAnswer:
     )
 
 
-def model_card(current: Current) -> ModelCard:
-    """Describe the model that answers."""
+def make_model_card(current: Current) -> ModelCard:
+    """Describe the model that answers now."""
     predictor = current.model.predictor
+    facts, thresholds = predictor.facts, predictor.thresholds
     return ModelCard(
         model=predictor.name,
         model_sha256=predictor.sha256,
-        architecture=predictor.facts.get("architecture"),
+        architecture=facts.get("architecture"),
         classes=predictor.classes,
-        members=json.loads(predictor.facts.get("members", "{}")),
+        members=json.loads(facts.get("members", "{}")),
         height=max(form.image_size[0] for form in predictor.forms),
         width=max(form.image_size[1] for form in predictor.forms),
         channels=max(form.channels for form in predictor.forms),
-        thresholds={
-            "confidence": predictor.thresholds.confidence,
-            "distance": predictor.thresholds.distance,
-        },
+        thresholds={"confidence": thresholds.confidence, "distance": thresholds.distance},
         metrics={
             name: float(value)
-            for name, value in predictor.facts.items()
+            for name, value in facts.items()
             if name.startswith(("val_", "test_"))
         },
         problem=current.problem,

@@ -1,7 +1,7 @@
-"""How the REST server is set, from environment variables: `API_PORT`, `API_KEY`, `API_FILE_BYTES`, one for each field."""
+"""Settings of the REST server. Each is an environment variable, such as `API_PORT`."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
@@ -16,27 +16,27 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class Settings(BaseModel):
-    """Which model answers, where, to whom, and what one request and all of them together may cost."""
+    """The model, its address and key, and the limits of a request and of all requests together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = versions.CHAMPION  # as `tasks/registry/load.py` takes it
-    name: str | None = None  # of the registered model; None: what params.yaml says
-    poll_seconds: Seconds = 10  # between two looks whether the alias has moved
+    model: str = versions.CHAMPION  # see tasks/registry/load.py
+    name: str | None = None  # of the registered model; None: register.model of params.yaml
+    poll_seconds: Seconds = 10  # between two checks of the alias
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    key: Annotated[SecretStr, Field(min_length=1)] | None = (
-        None  # what X-API-Key has to hold; None: nobody is asked
-    )
+    # Expected in the header X-API-Key; None: no key is needed.
+    key: Annotated[SecretStr, Field(min_length=1)] | None = None
 
     file_bytes: Count = 25_000_000
-    file_pixels: Count = 64_000_000  # decoded in colour these are 192 MB, in each of a few threads
+    file_pixels: Count = 64_000_000  # 192 MB when decoded in colour, in each of a few threads
     request_files: Count = 100
     request_bytes: Count = 100_000_000
-    upload_seconds: Seconds = 60  # until a request is whole
-    answer_seconds: Seconds = 60  # from there to its answer
+    upload_seconds: Seconds = 60  # until a request is complete
+    answer_seconds: Seconds = 60  # from then to its answer
 
-    waiting_files: Count = 500  # of all requests in hand; who comes with more is sent away
+    # Of all accepted requests together; a request beyond these limits is refused for now.
+    waiting_files: Count = 500
     waiting_bytes: Count = 500_000_000
     batch: Count = 32  # images in one call of the model; 1: no batching
 
@@ -45,18 +45,22 @@ class Settings(BaseModel):
         for one, all_ in (("request_files", "waiting_files"), ("request_bytes", "waiting_bytes")):
             if getattr(self, one) > getattr(self, all_):
                 raise UserError(
-                    f"{PREFIX}{one.upper()} is larger than {PREFIX}{all_.upper()}: such a request would never be taken"
+                    f"{PREFIX}{one.upper()} is larger than {PREFIX}{all_.upper()}: "
+                    "the largest request would never be accepted"
                 )
         return self
 
     @property
     def limits(self) -> Limits:
-        """What one file may cost."""
+        """The limits of one file."""
         return Limits(max_bytes=self.file_bytes, max_pixels=self.file_pixels)
 
 
 def read(environment: Mapping[str, str], **given: object) -> Settings:
-    """Return the settings of an environment, `given` ones going before. Raises `UserError` that names the variables."""
+    """Return the settings of an environment; `given` ones that are not None come first.
+
+    Raises `UserError` that names the wrong variables.
+    """
     values = {
         name: environment[PREFIX + name.upper()]
         for name in Settings.model_fields
@@ -67,10 +71,10 @@ def read(environment: Mapping[str, str], **given: object) -> Settings:
             values | {name: value for name, value in given.items() if value is not None}
         )
     except ValidationError as error:
-        raise UserError("\n".join(map(_explain, error.errors()))) from error
+        raise UserError("\n".join(map(_describe, error.errors()))) from error
 
 
-def _explain(detail: Mapping) -> str:
+def _describe(detail: Mapping[str, Any]) -> str:
     if not detail["loc"]:
         return str(detail["ctx"]["error"])
     return f"{PREFIX}{detail['loc'][0].upper()}: {detail['msg']}, received {detail['input']!r}"

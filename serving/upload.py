@@ -1,14 +1,15 @@
-"""Files of a multipart form, read in memory while they arrive.
+"""Read the files of a multipart form in memory while they arrive.
 
-A form over a limit is refused as soon as it goes over it, and nothing is written to disk: Starlette's own parser puts
-files over 1 MB into temporary files, and has no limit on the bytes of one. What all requests in hand hold together is
-bounded too (`Room`). Every refusal is an `HTTPException` in words for the user; names of files appear in none, for they
-may be those of patients.
+A form is refused as soon as it exceeds a limit, and nothing is written to disk. Starlette's own
+parser writes files over 1 MB to temporary files and does not limit their size. `Room` limits all
+accepted requests together. Each refusal is an `HTTPException` with a message for the user. No
+message has the name of a file: it may be the name of a patient.
 """
 
 import asyncio
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from fastapi import HTTPException, Request
 from python_multipart.exceptions import FormParserError
@@ -18,41 +19,47 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.settings import Settings
 
+if TYPE_CHECKING:  # the library defines the type for checkers only
+    from python_multipart.multipart import MultipartCallbacks
+
 RETRY_AFTER = {"Retry-After": "1"}  # seconds
-LATE_SECONDS = 2.0
+DRAIN_SECONDS = 2.0
 FORM = "multipart/form-data"
+CURL = 'curl sends a file with -F "files=@scan.jpg"'
 
 
 @dataclass(frozen=True)
 class File:
-    name: str  # as sent
+    """An uploaded file, with its name in the form."""
+
+    name: str
     content: bytes
 
 
 class Room:
-    """How many files, and bytes of them, the requests in hand may still bring."""
+    """The files and bytes that the server can still accept."""
 
     def __init__(self, files: int, size: int) -> None:
         self.files, self.size = files, size
 
 
 class Lease:
-    """What one request takes of a `Room`, given back when it is done."""
+    """The part of a `Room` that one request takes and returns when it is done."""
 
     def __init__(self, room: Room) -> None:
         self.room, self.files, self.size = room, 0, 0
 
     def check(self, files: int = 1, size: int = 1) -> None:
-        """Raises `HTTPException` 503 where there is not that much room."""
+        """Raise `HTTPException` 503 if the room is too small."""
         if files > self.room.files or size > self.room.size:
             raise HTTPException(
                 503,
-                "too many images are waiting already: send this request again in a second",
+                "too many images are waiting: send this request again in a second",
                 RETRY_AFTER,
             )
 
     def take(self, files: int = 0, size: int = 0) -> None:
-        """Raises `HTTPException` 503 as `check` does."""
+        """Take some of the room. Raises `HTTPException` 503 if it is too small."""
         self.check(files, size)
         self.room.files, self.room.size = self.room.files - files, self.room.size - size
         self.files, self.size = self.files + files, self.size + size
@@ -71,12 +78,12 @@ class Lease:
 
 @dataclass
 class Form:
-    """The callbacks of the parser, which collect the files and refuse what goes over a limit."""
+    """Collect the files of a form, and refuse what exceeds a limit: the parser's callbacks."""
 
     settings: Settings
     lease: Lease
     files: list[File] = field(default_factory=list)
-    whole: bool = False
+    complete: bool = False
     received: int = 0
     _header: tuple[bytes, bytes] = (b"", b"")
     _disposition: bytes = b""
@@ -84,103 +91,130 @@ class Form:
     _content: list[bytes] = field(default_factory=list)
     _size: int = 0
 
+    @property
+    def callbacks(self) -> "MultipartCallbacks":
+        """The methods that the parser calls."""
+        return {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._read_header_name,
+            "on_header_value": self._read_header_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._read_file_name,
+            "on_part_data": self._read_content,
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+
     def receive(self, size: int) -> None:
-        """Count bytes of the body before they are looked at."""
+        """Count bytes of the body before they are parsed."""
         self.received += size
         if self.received > self.settings.request_bytes:
-            raise too_large(self.settings)
+            raise refuse_size(self.settings)
         self.lease.take(size=size)
 
-    def on_part_begin(self) -> None:
+    def _begin_part(self) -> None:
         if len(self.files) == self.settings.request_files:
-            raise HTTPException(413, f"expected at most {self.settings.request_files} files in one request, received more: send "
-                                     "them in several requests")  # fmt: skip
+            raise HTTPException(
+                413,
+                f"expected at most {self.settings.request_files} files in one request, received "
+                "more: send them in several requests",
+            )
         self.lease.take(files=1)
         self._disposition, self._content, self._size = b"", [], 0
 
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+    def _read_header_name(self, data: bytes, start: int, end: int) -> None:
         self._header = (self._header[0] + data[start:end], self._header[1])
 
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+    def _read_header_value(self, data: bytes, start: int, end: int) -> None:
         self._header = (self._header[0], self._header[1] + data[start:end])
 
-    def on_header_end(self) -> None:
+    def _end_header(self) -> None:
         if self._header[0].lower() == b"content-disposition":
             self._disposition = self._header[1]
         self._header = (b"", b"")
 
-    def on_headers_finished(self) -> None:
+    def _read_file_name(self) -> None:
         _, options = parse_options_header(self._disposition)
         if b"filename" not in options:
-            raise HTTPException(422, "expected files alone in the form, received a field without a file name: curl sends a file as "
-                                     '-F "files=@scan.jpg"')  # fmt: skip
+            raise HTTPException(
+                422,
+                "expected only files in the form, received a field without a file name: " + CURL,
+            )
         self._name = options[b"filename"].decode("utf-8", "replace")
 
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+    def _read_content(self, data: bytes, start: int, end: int) -> None:
         self._size += end - start
         if self._size > self.settings.file_bytes:
-            raise HTTPException(413, f"expected files of at most {self.settings.file_bytes:,} bytes, received a larger one (file "
-                                     f"{len(self.files) + 1} of the form): send it smaller")  # fmt: skip
+            raise HTTPException(
+                413,
+                f"expected files of at most {self.settings.file_bytes:,} bytes, received a larger "
+                f"one (file {len(self.files) + 1} of the form): send a smaller one",
+            )
         self._content.append(data[start:end])
 
-    def on_part_end(self) -> None:
+    def _end_part(self) -> None:
         self.files.append(File(self._name, b"".join(self._content)))
 
-    def on_end(self) -> None:
-        self.whole = True
+    def _end(self) -> None:
+        self.complete = True
 
 
 async def read_files(request: Request, settings: Settings, lease: Lease) -> list[File]:
-    """Return the files of a form, at least one, in their order. Raises `HTTPException` 400, 408, 413, 415, 422 or 503."""
-    boundary = _boundary(request.headers.get("content-type", ""))
-    if (
-        int(request.headers.get("content-length", 0)) > settings.request_bytes
-    ):  # the server took care that it is a number
-        raise too_large(settings)
+    """Return the files of a form, at least one, in their order.
+
+    Raises `HTTPException` 400, 408, 413, 415, 422 or 503.
+    """
+    boundary = _read_boundary(request.headers.get("content-type", ""))
+    # The server has already checked that the length is a number.
+    if int(request.headers.get("content-length", 0)) > settings.request_bytes:
+        raise refuse_size(settings)
     lease.check()
     form = Form(settings, lease)
+    await _parse(request, form, MultipartParser(boundary, form.callbacks))
+    if not form.complete:
+        raise HTTPException(400, "the form ends before its last boundary: send it again")
+    if not form.files:
+        raise HTTPException(422, "expected at least one file in the form, received none: " + CURL)
+    return form.files
+
+
+async def _parse(request: Request, form: Form, parser: MultipartParser) -> None:
+    seconds = form.settings.upload_seconds
     try:
-        parser = MultipartParser(
-            boundary, {name: getattr(form, name) for name in dir(form) if name.startswith("on_")}
-        )
-        async with asyncio.timeout(settings.upload_seconds):
+        async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 form.receive(len(chunk))
                 parser.write(chunk)
     except TimeoutError:
-        raise HTTPException(408, f"the request was not whole after {settings.upload_seconds:g} seconds: send it again, or fewer "
-                                 "files at a time") from None  # fmt: skip
+        raise HTTPException(
+            408,
+            f"the request was not complete after {seconds:g} seconds: send it again, or fewer "
+            "files at a time",
+        ) from None
     except FormParserError as error:
         raise HTTPException(
-            400, f"the body is no {FORM} as its header announces: {error}"
+            400, f"the body is not the {FORM} that its header announces: {error}"
         ) from error
-    except ClientDisconnect:
+    except ClientDisconnect:  # nobody reads this answer
         raise HTTPException(
-            400, "the connection was closed before the request was whole"
-        ) from None  # nobody will read it
-    if not form.whole:
-        raise HTTPException(400, "the form ends before its last boundary: send it again")
-    if not form.files:
-        raise HTTPException(
-            422,
-            'expected at least one file in the form, received none: curl sends one as -F "files=@scan.jpg"',
-        )
-    return form.files
+            400, "the connection was closed before the request was complete"
+        ) from None
 
 
-def too_large(settings: Settings) -> HTTPException:
-    return HTTPException(413, f"expected a request of at most {settings.request_bytes:,} bytes, received a larger one: send the "
-                              "files in several requests")  # fmt: skip
+def refuse_size(settings: Settings) -> HTTPException:
+    """Return the refusal of a request that is too large."""
+    return HTTPException(
+        413,
+        f"expected a request of at most {settings.request_bytes:,} bytes, received a larger one: "
+        "send the files in several requests",
+    )
 
 
-def _boundary(content_type: str) -> bytes:
+def _read_boundary(content_type: str) -> bytes:
     kind, options = parse_options_header(content_type)
     if kind != FORM.encode():
         received = content_type[:100] or "none"
-        raise HTTPException(
-            415,
-            f'expected the content type {FORM}, received {received}: curl sends it with -F "files=@scan.jpg"',
-        )
+        raise HTTPException(415, f"expected the content type {FORM}, received {received}: {CURL}")
     if not options.get(b"boundary"):
         raise HTTPException(
             400,
@@ -189,40 +223,38 @@ def _boundary(content_type: str) -> bytes:
     return options[b"boundary"]
 
 
-class Late:
-    """Takes in, for two seconds at most, what a client still sends when its answer is there already, as that it sends too much.
+class DrainUpload:
+    """Drain a refused upload for two seconds, so that the client reads the answer.
 
-    Clients read no answer while they send, and a connection that is closed on them takes the answer with it.
+    Clients do not read while they send. If the connection is closed meanwhile, the answer is lost.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and drain the rest of its body before the answer is sent."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        whole = (b"expect", b"100-continue") in scope[
-            "headers"
-        ]  # such a client waits for the answer: ask it for nothing
+        # A client that expects 100-continue waits for the answer and sends nothing before.
+        complete = (b"expect", b"100-continue") in scope["headers"]
 
         async def receive_noting() -> Message:
-            nonlocal whole
+            nonlocal complete
             message = await receive()
-            whole = not message.get("more_body", False)
+            complete = not message.get("more_body", False)
             return message
 
-        async def send_when_whole(message: Message) -> None:
-            if message["type"] == "http.response.start" and not whole:
+        async def send_when_complete(message: Message) -> None:
+            if message["type"] == "http.response.start" and not complete:
                 try:
-                    async with asyncio.timeout(LATE_SECONDS):
-                        while not whole:
+                    async with asyncio.timeout(DRAIN_SECONDS):
+                        while not complete:
                             await receive_noting()
                 except TimeoutError:
-                    message = {
-                        **message,
-                        "headers": [*message["headers"], (b"connection", b"close")],
-                    }
+                    headers = [*message["headers"], (b"connection", b"close")]
+                    message = {**message, "headers": headers}
             await send(message)
 
-        await self.app(scope, receive_noting, send_when_whole)
+        await self.app(scope, receive_noting, send_when_complete)

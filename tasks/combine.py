@@ -24,7 +24,7 @@ from tasks.params.ensembles import Ensemble, read_ensembles
 from tasks.params.evaluate import Evaluate
 from tasks.params.read import read_section
 from tasks.results import INDEX, PREDICTIONS_CSV, SIZE_JSON, read_timing, write_timing
-from tasks.scoring.predictions import arrays, class_names
+from tasks.scoring.predictions import list_classes, to_arrays
 from tasks.stage import run
 from tasks.tables import read_table, write_table
 from tasks.tracking.hashes import file_sha256, git_revision
@@ -80,7 +80,7 @@ def weigh(section: Ensemble, predictions: Mapping[str, pd.DataFrame]) -> dict[st
         return {
             member: section.weights[member] / sum(section.weights.values()) for member in members
         }
-    pairs = [arrays(table[table.split == "validation"]) for table in predictions.values()]
+    pairs = [to_arrays(table[table.split == "validation"]) for table in predictions.values()]
     chosen = voting.choose_weights(
         np.stack([probabilities for _, probabilities in pairs]), pairs[0][0]
     )
@@ -101,9 +101,9 @@ def build(
 ) -> float:
     """Write the model of an ensemble, and its predictions; return the temperature that is fitted on validation."""
     tables = [predictions[member] for member in committee.weights]
-    classes, (targets, _) = class_names(tables[0]), arrays(tables[0])
+    classes, (targets, _) = list_classes(tables[0]), to_arrays(tables[0])
     raw, distances = committee.answer(
-        [arrays(table)[1] for table in tables], [table.distance.to_numpy() for table in tables]
+        [to_arrays(table)[1] for table in tables], [table.distance.to_numpy() for table in tables]
     )
     validation = (tables[0].split == "validation").to_numpy()
     degrees = temperature.fit(raw[validation], targets[validation])
@@ -181,7 +181,7 @@ def score(
     """Evaluate an ensemble as an architecture is, in an MLflow run of its own."""
     import mlflow
 
-    from tasks.scoring.evaluation import evaluate
+    from tasks.scoring.evaluation import Evaluated, evaluate
     from tasks.tracking import runs  # cost seconds, which a run without ensembles does without
 
     predictions_csv = results / PREDICTIONS_CSV
@@ -191,14 +191,14 @@ def score(
         "members": " ".join(weights),
         "weights": " ".join(f"{weight:.4g}" for weight in weights.values()),
     }
-    with runs.recorded(lambda: runs.continue_run(name, predictions_csv)):
+    with runs.record_run(lambda: runs.continue_run(name, predictions_csv)):
         runs.record(
             lambda: mlflow.set_tags(
                 {"git_revision": git_revision(), "data_sha256": file_sha256(splits_csv)}
             )
         )
         runs.record(lambda: mlflow.log_params(described))
-    evaluate(name, splits_csv, predictions_csv, results, degrees, wanted, {}, None)
+    evaluate(Evaluated(name, results, degrees), splits_csv, wanted)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Score one architecture from its predictions: numbers and tables in `data/results/<architecture>`.
+"""Evaluate one architecture: write its scores and tables to `data/results/<architecture>`.
 
-Needs no TensorFlow. Run by hand: `dvc repro --single-item evaluate@cnn_a`.
+The predictions are all that it needs, so it needs no TensorFlow. Run by hand:
+`dvc repro --single-item evaluate@cnn_a`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,25 +13,35 @@ from tasks.params.architectures import read_architecture
 from tasks.params.evaluate import Evaluate
 from tasks.params.read import read_section
 from tasks.params.train import select_epoch
-from tasks.scoring.evaluation import evaluate, read_temperature
+from tasks.results import read_temperature
+from tasks.scoring.evaluation import Evaluated, evaluate
 from tasks.stage import run
 
 
-def main(
-    architecture: str,
-    splits_csv: Path,
-    calibration_json: Path,
-    history_csv: Path,
-    predictions_csv: Path,
-    results: Path,
-) -> None:
-    """Write metrics.json and the tables of one architecture."""
-    history = pd.read_csv(history_csv)
-    kept = select_epoch(history.to_dict("records"), read_architecture(architecture).train)
-    evaluate(
-        architecture, splits_csv, predictions_csv, results, read_temperature(calibration_json),
-        read_section("evaluate", Evaluate), {"best_epoch": int(history.epoch[kept])}, history,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Files:
+    """The architecture, and the files that the stage reads and writes."""
+
+    architecture: str
+    splits_csv: Path
+    calibration_json: Path
+    history_csv: Path
+    predictions_csv: Path
+    results: Path
+
+
+def main(files: Files) -> None:
+    """Write metrics.json, thresholds.json and the tables of one architecture."""
+    history = pd.read_csv(files.history_csv)
+    kept = select_epoch(history.to_dict("records"), read_architecture(files.architecture).train)
+    model = Evaluated(
+        name=files.architecture,
+        results=files.results,
+        temperature=read_temperature(files.calibration_json),
+        best_epoch=int(history.epoch[kept]),
+        history=history,
+    )
+    evaluate(model, files.splits_csv, read_section("evaluate", Evaluate))
 
 
 if __name__ == "__main__":

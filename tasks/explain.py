@@ -28,7 +28,7 @@ from tasks.params.explain import Explain
 from tasks.params.model_input import Form
 from tasks.params.read import read_section
 from tasks.params.report import Report
-from tasks.scoring.predictions import class_names
+from tasks.scoring.predictions import list_classes
 from tasks.stage import run
 from tasks.tables import read_table, write_table
 
@@ -55,7 +55,7 @@ def main(
     predictions = read_table(predictions_csv)
     chosen = choose(predictions, read_table(splits_csv), read_section("explain", Explain))
     form, _ = saved.read_input(models)
-    heats, sanity = explain(models, clean, chosen, class_names(predictions), form)
+    heats, sanity = explain(models, clean, chosen, list_classes(predictions), form)
     explanations.mkdir(parents=True, exist_ok=True)
     shown = chosen[: len(heats)].assign(picture="", overlay="")  # none without feature maps
     if read_section("report", Report).thumbnails:

@@ -1,9 +1,10 @@
-"""Make the winner a version of the registered model, and the champion if it passes the gate.
+"""Register the winner as a version of the registered model; make it champion if it passes the gate.
 
-Files that are registered already get no second version, only today's thresholds, and a version that was judged against
-this champion on these data is not judged again, so running twice changes nothing. What a person decided
-(`python -m flows.promote`) stays. Every look at the test images is a line of `data/promotions.jsonl`. Fails when the
-champion's files are not those that were registered.
+Running the stage twice changes nothing. Model files that are registered already get no second
+version; only their thresholds are replaced by today's. A version that was compared with this
+champion on these data is not compared again. A person's decision (`python -m flows.promote`)
+stands. Each look at the test images adds a line to `data/promotions.jsonl`. The stage fails if the
+champion's files have changed since it was registered.
 Run by hand: `dvc repro --single-item register`.
 """
 
@@ -13,8 +14,9 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -28,7 +30,14 @@ from tasks.params.read import read_section
 from tasks.params.register import Gate, Register
 from tasks.params.split import Split
 from tasks.registry import promotions, unseen_images, versions
-from tasks.registry.champion_gate import PROMOTED, Candidate, Outcome, judge, settled
+from tasks.registry.champion_gate import (
+    PROMOTED,
+    Candidate,
+    Champion,
+    Decision,
+    apply_gate,
+    find_earlier_decision,
+)
 from tasks.registry.requirements import requirements
 from tasks.results import CLASSES_JSON, METRICS_JSON, PREDICTIONS_CSV, THRESHOLDS_JSON, find_folder
 from tasks.stage import run
@@ -40,105 +49,147 @@ from tasks.tracking.keys import make_key
 log = logging.getLogger(__name__)
 
 
-def main(
-    clean: Path, files_csv: Path, splits_csv: Path, comparison_json: Path, models: Path, results: Path, ensembles: Path,
-    registration_json: Path, promotions_jsonl: Path,
-) -> None:  # fmt: skip
-    """Register the winner, judge it, and write the receipt."""
-    wanted, near_copies = (
-        read_section("register", Register),
-        read_section("split", Split).near_copies,
-    )
-    winner = json.loads(comparison_json.read_text())["winner"]
-    model, results = find_folder(winner, models, ensembles), find_folder(winner, results, ensembles)
-    splits, files = read_table(splits_csv), read_table(files_csv)
-    seen = unseen_images.images_given(splits, files)
-    runs.refuse_silence()
+@dataclass(frozen=True)
+class Options:
+    """Paths of the stage: its inputs, the receipt, and the ledger of promotions."""
+
+    clean: Path
+    files_csv: Path
+    splits_csv: Path
+    comparison_json: Path
+    models: Path
+    results: Path
+    ensembles: Path
+    registration_json: Path
+    promotions_jsonl: Path
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The winner of the comparison: its files, and the images that it was given."""
+
+    architecture: str
+    model: Path
+    results: Path
+    seen: pd.DataFrame
+    sha256: str
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes in the order of the model's outputs."""
+        return json.loads((self.model / CLASSES_JSON).read_text())
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The metrics on validation and test images."""
+        return json.loads((self.results / METRICS_JSON).read_text())
+
+
+def main(options: Options) -> None:
+    """Register the winner, apply the gate, and write the receipt."""
+    params = read_section("register", Register)
+    splits, files = read_table(options.splits_csv), read_table(options.files_csv)
+    winner = read_winner(options, unseen_images.select_given_images(splits, files))
+    runs.refuse_unreachable()
     runs.open_store()
     client = MlflowClient()
-    version = find_or_create(client, wanted.model, winner, model, results, seen)
-    test = unseen_images.judging_images(read_table(results / PREDICTIONS_CSV), splits, files)
+    version = find_or_create(client, params.model, winner)
     candidate = Candidate(
         version=version,
-        architecture=winner,
-        classes=json.loads((model / CLASSES_JSON).read_text()),
-        scores=json.loads((results / METRICS_JSON).read_text()),
-        test=test,
-        test_sha256=unseen_images.images_sha256(test),
+        architecture=winner.architecture,
+        classes=winner.classes,
+        scores=winner.scores,
+        test=unseen_images.select_test_images(
+            read_table(winner.results / PREDICTIONS_CSV), splits, files
+        ),
         splits=splits,
-        seen=seen,
-        clean=clean,
-        hash_distance=near_copies.hash_distance,
+        seen=winner.seen,
+        clean=options.clean,
+        hash_distance=read_section("split", Split).near_copies.hash_distance,
     )
-    decided = decide(client, candidate, wanted, file_sha256(splits_csv), promotions_jsonl)
-    registration_json.write_text(
-        json.dumps(decided, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    splits_sha256 = file_sha256(options.splits_csv)
+    receipt = decide(client, candidate, params, splits_sha256, options.promotions_jsonl)
+    options.registration_json.write_text(
+        json.dumps(receipt, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    tell(decided, wanted.gate)
+    report_decision(receipt, params.gate)
 
 
-def find_or_create(
-    client: MlflowClient, name: str, winner: str, model: Path, results: Path, seen: pd.DataFrame
-) -> ModelVersion:
-    """Return the version made of these model files, registering them where there is none, and let `challenger` name it.
+def read_winner(options: Options, seen: pd.DataFrame) -> Winner:
+    """Return the winner that `comparison.json` names."""
+    name = json.loads(options.comparison_json.read_text())["winner"]
+    model = find_folder(name, options.models, options.ensembles)
+    results = find_folder(name, options.results, options.ensembles)
+    return Winner(name, model, results, seen, folder_sha256(model))
 
-    The thresholds of one that is registered already are replaced by today's.
-    """
-    sha256 = folder_sha256(model)
-    version = versions.find_version(client, name, sha256)
+
+def find_or_create(client: MlflowClient, name: str, winner: Winner) -> ModelVersion:
+    """Return the winner's version with today's thresholds, and give it the alias `challenger`."""
+    version = versions.find_version(client, name, winner.sha256)
     if version is None:
-        version = create_version(name, winner, model, results, seen, sha256)
-        log.info("registered %s as version %s of %s", winner, version.version, name)
+        version = create_version(name, winner)
+        log.info("registered %s as version %s of %s", winner.architecture, version.version, name)
     else:
-        versions.replace_artifact(client, version, results / THRESHOLDS_JSON)
-        log.info("%s is registered already, as version %s of %s", winner, version.version, name)
+        versions.replace_artifact(client, version, winner.results / THRESHOLDS_JSON)
+        log.info(
+            "%s is already registered as version %s of %s",
+            winner.architecture,
+            version.version,
+            name,
+        )
     client.set_registered_model_alias(name, versions.CHALLENGER, version.version)
     return version
 
 
-def create_version(
-    name: str, architecture: str, model: Path, results: Path, seen: pd.DataFrame, sha256: str
-) -> ModelVersion:
-    """Log the model to its training's run as a pyfunc that takes image bytes, with the images it has seen, and register it."""
-    classes = json.loads((model / CLASSES_JSON).read_text())
-    scores = json.loads((results / METRICS_JSON).read_text())
+def create_version(name: str, winner: Winner) -> ModelVersion:
+    """Log the model as a pyfunc to the MLflow run of its training, and register it."""
     with (
-        runs.continue_run(architecture, results / PREDICTIONS_CSV),
+        runs.continue_run(winner.architecture, winner.results / PREDICTIONS_CSV),
         tempfile.TemporaryDirectory() as scratch,
     ):
-        write_table(seen, Path(scratch, "seen.csv"))
-        # MLflow refuses links out of a folder, and with `cache.type symlink` DVC's lead to its cache.
-        files = shutil.copytree(model, Path(scratch, model.name), copy_function=shutil.copyfile)
-        thresholds = shutil.copyfile(results / THRESHOLDS_JSON, Path(scratch, THRESHOLDS_JSON))
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model="tasks/registry/pyfunc.py",
-            artifacts={
-                "model": str(files),
-                "seen": str(Path(scratch, "seen.csv")),
-                "thresholds": str(thresholds),
-            },
+            artifacts=copy_artifacts(winner, Path(scratch)),
             code_paths=["tasks"],
-            model_config={versions.SHA256: sha256},  # so that it is checked wherever it is loaded
-            signature=signature(classes),
+            model_config={versions.SHA256: winner.sha256},  # checked wherever the model is loaded
+            signature=make_signature(winner.classes),
             pip_requirements=requirements(),
         )
-        tags = {"architecture": architecture, versions.SHA256: sha256}
-        classes_tag = json.dumps(classes)
-        if len(classes_tag) <= versions.LONGEST:
-            tags["classes"] = classes_tag
-        if ensemble.is_one(model):
-            tags["members"] = json.dumps(ensemble.committee(model).weights)
-        tags |= {
-            make_key(name): str(value)
-            for name, value in scores.items()
-            if name.startswith(("val_", "test_"))
-        }
-        return mlflow.register_model(logged.model_uri, name, tags=tags)
+        return mlflow.register_model(logged.model_uri, name, tags=make_tags(winner))
 
 
-def signature(classes: list[str]) -> ModelSignature:
-    """Image bytes to what `tasks/registry/pyfunc.py` answers."""
+def copy_artifacts(winner: Winner, scratch: Path) -> dict[str, str]:
+    """Copy the files of a version to a scratch folder, and return their paths.
+
+    MLflow refuses links, and DVC with `cache.type symlink` leaves links to its cache.
+    """
+    seen, thresholds = scratch / "seen.csv", scratch / THRESHOLDS_JSON
+    write_table(winner.seen, seen)
+    shutil.copyfile(winner.results / THRESHOLDS_JSON, thresholds)
+    model = shutil.copytree(
+        winner.model, scratch / winner.model.name, copy_function=shutil.copyfile
+    )
+    return {"model": str(model), "seen": str(seen), "thresholds": str(thresholds)}
+
+
+def make_tags(winner: Winner) -> dict[str, str]:
+    """Return the tags of a version: its architecture, hash, classes, members and scores."""
+    tags = {"architecture": winner.architecture, versions.SHA256: winner.sha256}
+    classes = json.dumps(winner.classes)
+    if len(classes) <= versions.LONGEST:
+        tags["classes"] = classes
+    if ensemble.is_one(winner.model):
+        tags["members"] = json.dumps(ensemble.committee(winner.model).weights)
+    return tags | {
+        make_key(name): str(value)
+        for name, value in winner.scores.items()
+        if name.startswith(("val_", "test_"))
+    }
+
+
+def make_signature(classes: list[str]) -> ModelSignature:
+    """Return the signature of `tasks/registry/pyfunc.py`: image bytes in, predictions out."""
     columns = {
         "predicted": "string",
         "confidence": "double",
@@ -153,63 +204,59 @@ def signature(classes: list[str]) -> ModelSignature:
 
 def decide(
     client: MlflowClient, candidate: Candidate, params: Register, splits_sha256: str, path: Path
-) -> dict[str, object]:
-    """Let the gate judge the candidate, unless that is settled; record the look, and return the receipt."""
-    name = params.model
-    lines = versions.history(client, name, path)
-    versions.settle(client, name, lines)
-    champion = versions.find_champion(client, name)
-    with versions.fetched(champion) if champion else nullcontext() as folder:
-        outcome = settled(candidate, champion, lines, params.gate)
-        look = outcome is None
-        outcome = outcome or judge(candidate, champion, folder, params.gate)
-    if look:
-        line = describe(candidate, champion, outcome, params, splits_sha256)
-        versions.record(client, candidate.version, line, path)
-        lines.append(line)
-    return receipt(candidate, champion, outcome, lines)
+) -> dict[str, Any]:
+    """Apply the gate unless an earlier decision stands; record the look, and return the receipt."""
+    lines = versions.read_history(client, params.model, path)
+    versions.finish_change(client, params.model, lines)
+    champion = versions.find_champion(client, params.model)
+    with versions.fetch(champion) if champion else nullcontext() as folder:
+        decision = find_earlier_decision(candidate, champion, lines, params.gate)
+        if decision is None:
+            opponent = Champion(champion, folder) if champion and folder else None
+            decision = apply_gate(candidate, opponent, params.gate)
+            line = make_look(candidate, champion, decision, params, splits_sha256)
+            versions.record(client, candidate.version, line, path)
+            lines.append(line)
+    return make_receipt(candidate, champion, decision, lines)
 
 
-def describe(
+def make_look(
     candidate: Candidate,
     champion: ModelVersion | None,
-    outcome: Outcome,
+    decision: Decision,
     params: Register,
     splits_sha256: str,
 ) -> promotions.Line:
-    """Return the line of `promotions.jsonl` that a look is."""
+    """Return the line of `promotions.jsonl` for a look."""
+    number = int(candidate.version.version)
     before = (int(champion.version), champion.tags[versions.SHA256]) if champion else (None, None)
-    after = (
-        (int(candidate.version.version), candidate.sha256)
-        if outcome.verdict == PROMOTED
-        else before
-    )
-    return promotions.new_line(
+    after = (number, candidate.sha256) if decision.verdict == PROMOTED else before
+    return promotions.make_line(
         promotions.LOOK,
         params.model,
-        outcome.reason,
+        decision.reason,
         {"test": candidate.test_sha256, "splits": splits_sha256},
-        version=int(candidate.version.version),
+        version=number,
         architecture=candidate.architecture,
         model_sha256=candidate.sha256,
-        verdict=outcome.verdict,
+        verdict=decision.verdict,
         champion_before=before[0],
         champion_before_sha256=before[1],
         champion=after[0],
         champion_sha256=after[1],
-        checks=[asdict(check) for check in outcome.checks],
-        numbers=outcome.numbers,
+        checks=[asdict(check) for check in decision.checks],
+        numbers=decision.numbers,
         gate=params.gate and params.gate.model_dump(),
     )
 
 
-def receipt(
+def make_receipt(
     candidate: Candidate,
     champion: ModelVersion | None,
-    outcome: Outcome,
+    decision: Decision,
     lines: Sequence[promotions.Line],
-) -> dict[str, object]:
-    """Return who is champion and why, with the numbers of the last look at this candidate."""
+) -> dict[str, Any]:
+    """Return the champion, the decision, and the numbers of the last look at this candidate."""
     looks = [line for line in lines if line["event"] == promotions.LOOK]
     last = next((line for line in reversed(looks) if line["model_sha256"] == candidate.sha256), {})
     number, before = int(candidate.version.version), int(champion.version) if champion else None
@@ -218,29 +265,30 @@ def receipt(
         "version": number,
         "architecture": candidate.architecture,
         "model_sha256": candidate.sha256,
-        "champion": number if outcome.verdict == PROMOTED else before,
+        "champion": number if decision.verdict == PROMOTED else before,
         "champion_before": before,
-        "verdict": outcome.verdict,
-        "reason": outcome.reason,
+        "verdict": decision.verdict,
+        "reason": decision.reason,
         "checks": last.get("checks", []),
         "numbers": last.get("numbers", {}),
         "looks": sum(line["hashes"]["test"] == candidate.test_sha256 for line in looks),
     }
 
 
-def tell(decided: dict[str, object], gate: Gate | None) -> None:
-    """Log the verdict, and how far looking again and again has worn the test images out."""
-    log.info("version %s %s: %s", decided["version"], decided["verdict"], decided["reason"])
-    if gate is not None and decided["looks"] > 1:
-        worn = 1 - (1 - (1 - gate.confidence) / 2) ** decided["looks"]
+def report_decision(receipt: dict[str, Any], gate: Gate | None) -> None:
+    """Log the decision, and the risk of a false promotion after several looks."""
+    log.info("version %s %s: %s", receipt["version"], receipt["verdict"], receipt["reason"])
+    looks = receipt["looks"]
+    if gate is not None and looks > 1:
+        risk = 1 - (1 - (1 - gate.confidence) / 2) ** looks
         log.info(
-            "%d looks at these test images: up to %.1f %% chance that one lets an equal model pass",
-            decided["looks"],
-            100 * worn,
+            "%d looks at these test images: the risk that one of them promotes a model that is no "
+            "better is at most %.1f %%",
+            looks,
+            100 * risk,
         )
-    log.info(
-        "champion: %s", "none" if decided["champion"] is None else f"version {decided['champion']}"
-    )
+    champion = receipt["champion"]
+    log.info("champion: %s", "none" if champion is None else f"version {champion}")
 
 
 if __name__ == "__main__":

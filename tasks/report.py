@@ -1,11 +1,12 @@
-"""One file a person can read, `data/report/report.html`, and its short form `report.md` for pull requests.
+"""Write the report: one page, `data/report/report.html`, and its short form `report.md`.
 
-Everything in it is taken from the tables of the other stages; figures and tables join the MLflow run of each training.
-`report: {thumbnails: false}` keeps every picture of an image out of all of them. Run by hand: `dvc repro --single-item report`.
+The report shows the tables of the other stages. Its figures and tables are also logged to the
+MLflow run of each training. With `report: {thumbnails: false}`, no image appears in any of them.
+Run by hand: `dvc repro --single-item report`.
 """
 
-import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,110 +17,118 @@ from tasks.params.architectures import read_architectures
 from tasks.params.ensembles import read_ensembles
 from tasks.params.read import read_section
 from tasks.params.report import Report
-from tasks.reporting import card, comparison, data, page
-from tasks.reporting.models import Model, describe_model
+from tasks.reporting import card, comparison, data, page, svg, words
+from tasks.reporting.models import ModelFolders, TrainedModel, describe_model
+from tasks.reporting.scores import read_json, read_scores
+from tasks.reporting.thumbnails import Images
 from tasks.results import PREDICTIONS_CSV, find_folder
-from tasks.scoring import figures
 from tasks.stage import run
 from tasks.tables import read_table
 from tasks.tracking import runs
 
-VERDICTS = {
-    "promoted": "promoted",
-    "refused": "refused",
-    "undecided": "left to a person",
-    "stands": "nothing changes",
-}
-
-TEXT = (
-    "question", "architecture", "asked", "winner", "other", "filters", "kernel", "dropout", "batch_size", "vote", "members",
-    "weights",
-)  # fmt: skip
-RANKED_BY = {
-    "val_macro_f1": "macro F1",
-    "val_accuracy": "accuracy",
-    "val_balanced_accuracy": "balanced accuracy",
-}
-KINDS = {
-    "cnn": "A CNN from scratch", "transfer": "Transfer learning", "classical": "A scikit-learn model", "ensemble": "An ensemble",
-}  # fmt: skip
-
 log = logging.getLogger(__name__)
 
 
-def main(
-    clean: Path, files_csv: Path, quarantine: Path, quarantine_csv: Path, validation_json: Path, splits_csv: Path,
-    split_json: Path, comparison_csv: Path, comparison_json: Path, shared_questions_csv: Path, paired_tests_csv: Path,
-    suspects_csv: Path, models: Path,
-    results: Path, ensembles: Path, explanations: Path, registration_json: Path, report: Path,
-) -> None:  # fmt: skip
-    """Fill the templates, and hand figures and tables to MLflow."""
+@dataclass(frozen=True)
+class Files:
+    """The files and folders that the stage reads, and the folder that it writes."""
+
+    clean: Path
+    files_csv: Path
+    quarantine: Path
+    quarantine_csv: Path
+    validation_json: Path
+    splits_csv: Path
+    split_json: Path
+    comparison_csv: Path
+    comparison_json: Path
+    shared_questions_csv: Path
+    paired_tests_csv: Path
+    suspects_csv: Path
+    models: Path
+    results: Path
+    ensembles: Path
+    explanations: Path
+    registration_json: Path
+    report: Path
+
+
+def main(files: Files) -> None:
+    """Fill the templates, and log figures and tables to MLflow."""
     wanted = read_section("report", Report)
-    pictures = wanted.thumbnails
-    splits, split = read_table(splits_csv), read_json(split_json)
+    splits = read_table(files.splits_csv)
+    rows = read_scores(files.comparison_csv).to_dict("records")
+    folders = {row["architecture"]: find_folders(row["architecture"], files) for row in rows}
+    clean = Images(files.clean, wanted.thumbnails)
     groups = dict(zip(splits.path, splits.group, strict=True))
-    rows = read_scores(comparison_csv).to_dict("records")
-    folders = {
-        row["architecture"]: tuple(
-            find_folder(row["architecture"], folder, ensembles)
-            for folder in (models, results, explanations)
-        )
-        for row in rows
-    }
-    described = [
-        describe_model(number, row, folders[row["architecture"]], clean, groups, pictures)
-        for number, row in enumerate(rows)
+    models = [
+        describe_model(row | {"place": place}, folders[row["architecture"]], clean, groups)
+        for place, row in enumerate(rows)
     ]
-    compared = read_json(comparison_json)
     facts = {
+        **describe_data(files, splits, clean),
+        **describe_comparison(files, models),
         "title": wanted.title,
-        "pictures": pictures,
+        "pictures": wanted.thumbnails,
         "stated": card.statements(wanted),
-        "counts": data.count_images(split),
-        "sizes": data.describe_sizes(read_table(files_csv)),
-        "samples": data.choose_samples(splits, clean, pictures),
-        "validation": read_json(validation_json),
-        "quarantine": data.describe_quarantine(read_table(quarantine_csv), quarantine, pictures),
-        "copies": data.describe_copies(split, splits, clean, pictures),
-        "suspects": data.describe_suspects(read_table(suspects_csv), groups, clean, pictures),
-        "compared": compared,
-        "ranked_by": RANKED_BY[compared["ranked_by"]],
-        "shared": by_question(read_scores(shared_questions_csv)),
-        "paired": by_question(read_scores(paired_tests_csv)),
-        "models": described,
-        "ensembles": read_ensembles(),
-        "winner": described[0],
-        "questions": {
-            one.question: [model for model in described if model.question == one.question]
-            for one in described
-        },
-        "costs": comparison.draw_costs(described),
-        "intervals": comparison.draw_intervals(described),
-        "registration": read_json(registration_json),
+        "registration": read_json(files.registration_json),
         "weights": card.weights_of(read_architectures(), wanted),
         "versions": card.versions(),
-        "hashes": card.hashes(folders[described[0].name][0], splits_csv),
-        "verdicts": VERDICTS,
-        "kinds": KINDS,
-        "overfitting": comparison.OVERFITTING,
-        "say_test": comparison.say_test,
+        "hashes": card.hashes(folders[models[0].name].model, files.splits_csv),
     }
-    page.write(facts, report)
-    for model in described:
-        track(model, *folders[model.name][1:], pictures)
+    page.write(facts, files.report)
+    for model in models:
+        track(model, folders[model.name], wanted.thumbnails)
 
 
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def find_folders(name: str, files: Files) -> ModelFolders:
+    """Return the folders of an architecture or an ensemble."""
+    return ModelFolders(
+        *(
+            find_folder(name, folder, files.ensembles)
+            for folder in (files.models, files.results, files.explanations)
+        )
+    )
 
 
-def read_scores(path: Path) -> pd.DataFrame:
-    """Read a table of scores; names and settings stay the text that they are, and blank cells blank."""
-    return pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)
+def describe_data(files: Files, splits: pd.DataFrame, clean: Images) -> dict[str, Any]:
+    """Return the facts for the chapter on the data."""
+    split = read_json(files.split_json)
+    groups = dict(zip(splits.path, splits.group, strict=True))
+    rejected = Images(files.quarantine, clean.shown)
+    return {
+        "counts": data.count_images(split),
+        "sizes": data.describe_sizes(read_table(files.files_csv)),
+        "samples": data.choose_samples(splits, clean),
+        "validation": read_json(files.validation_json),
+        "quarantine": data.describe_quarantine(read_table(files.quarantine_csv), rejected),
+        "copies": data.describe_copies(split, splits, clean),
+        "suspects": data.describe_suspects(read_table(files.suspects_csv), groups, clean),
+    }
 
 
-def by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+def describe_comparison(files: Files, models: list[TrainedModel]) -> dict[str, Any]:
+    """Return the facts for the result and the chapters on the models, the best model first."""
+    compared = read_json(files.comparison_json)
+    questions: dict[str, list[TrainedModel]] = {}
+    for model in models:
+        questions.setdefault(model.question, []).append(model)
+    return {
+        "compared": compared,
+        "ranked_by": words.name_score(compared["ranked_by"]),
+        "shared": list_by_question(read_scores(files.shared_questions_csv)),
+        "paired": list_by_question(read_scores(files.paired_tests_csv)),
+        "models": models,
+        "ensembles": read_ensembles(),
+        "winner": models[0],
+        "questions": questions,
+        "costs": comparison.draw_costs(models),
+        "intervals": comparison.draw_accuracies(models, words.name_parts()),
+        "describe_test": comparison.describe_test,
+    }
+
+
+def list_by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of each question, in their order."""
     return {
         question: of_question.to_dict("records")
@@ -127,22 +136,22 @@ def by_question(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def track(model: Model, results: Path, explanations: Path, pictures: bool) -> None:
-    """Add figures and tables to the MLflow run of the training, and pictures of images where they may be shown."""
-    with runs.recorded(lambda: runs.continue_run(model.name, results / PREDICTIONS_CSV)):
-        runs.record(lambda: log_files(model, results, explanations, pictures))
+def track(model: TrainedModel, folders: ModelFolders, pictures: bool) -> None:
+    """Add figures and tables to the MLflow run of the training, and images if they may be shown."""
+    with runs.record_run(lambda: runs.continue_run(model.name, folders.results / PREDICTIONS_CSV)):
+        runs.record(lambda: log_files(model, folders, pictures))
 
 
-def log_files(model: Model, results: Path, explanations: Path, pictures: bool) -> None:
-    """Log them to the run that is open."""
+def log_files(model: TrainedModel, folders: ModelFolders, pictures: bool) -> None:
+    """Log the files of a model to the open run."""
     for name, drawn in model.figures.items():
-        mlflow.log_text(figures.on_white(drawn.svg), f"figures/{name}.svg")
-    for path in sorted(results.glob("*.csv")) + sorted(results.glob("*.json")):
+        mlflow.log_text(svg.put_on_white(drawn.svg), f"figures/{name}.svg")
+    for path in sorted(folders.results.glob("*.csv")) + sorted(folders.results.glob("*.json")):
         if path.name != PREDICTIONS_CSV:
             mlflow.log_artifact(str(path), "tables")
     if pictures and not model.members:
-        mlflow.log_artifact(str(results / "samples.jpg"))
-        mlflow.log_artifacts(str(explanations), "explanations")
+        mlflow.log_artifact(str(folders.results / "samples.jpg"))
+        mlflow.log_artifacts(str(folders.explanations), "explanations")
 
 
 if __name__ == "__main__":

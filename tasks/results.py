@@ -9,6 +9,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from tasks.errors import UserError
+
 # In a model's folder, data/models/<name>.
 CLASSES_JSON = "classes.json"  # in the order of the model's outputs
 CALIBRATION_JSON = "calibration.json"  # the temperature of its probabilities
@@ -45,6 +47,21 @@ def read_timing(results: Path) -> dict[str, object]:
     """Return the times of the model with these `results`, {} if another machine trained it."""
     file = _timing_file(results)
     return json.loads(file.read_text()) if file.exists() else {}
+
+
+def read_temperature(calibration_json: Path) -> float:
+    """Return the temperature that training fitted. Raises `UserError` if the file holds none."""
+    try:
+        found = json.loads(calibration_json.read_text())
+    except (FileNotFoundError, ValueError) as error:
+        found = f"{type(error).__name__}: {error}"
+    temperature = found.get("temperature") if isinstance(found, dict) else None
+    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
+        raise UserError(
+            f'{calibration_json}: expected {{"temperature": T}} with T above 0, received {found}. '
+            "Training writes this file: train the model again"
+        )
+    return float(temperature)
 
 
 def _timing_file(results: Path) -> Path:

@@ -35,7 +35,7 @@ from tasks.stage import run
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import file_sha256, git_revision
-from tasks.tracking.place import check_place
+from tasks.tracking.store import check_writable
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def main(
     images = load_images(clean, splits, weights, form)
     key = checkpoint_key(section, splits_csv, class_weights, bits)
     use_threads(section.train.threads)
-    with runs.recorded(lambda: start_run(architecture, section, splits_csv, key)):
+    with runs.record_run(lambda: start_run(architecture, section, splits_csv, key)):
         try:
             fitted = train(section, images, splits, CHECKPOINTS / f"{architecture}.npz", key)
         except UserError as error:
@@ -202,7 +202,7 @@ def start_run(
 ) -> mlflow.ActiveRun:
     """Open the MLflow run, with everything that decides the result; a training that was killed goes on in its own."""
     experiment_id = runs.open_store()
-    check_place(mlflow.get_tracking_uri(), mlflow.get_experiment(experiment_id).artifact_location)
+    check_writable(mlflow.get_tracking_uri(), mlflow.get_experiment(experiment_id).artifact_location)
     unfinished = runs.find_unfinished_run(experiment_id, key)
     if unfinished is not None:
         return mlflow.start_run(run_id=unfinished.info.run_id)

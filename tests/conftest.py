@@ -105,9 +105,10 @@ def server(shared: Path) -> Iterator[str]:
 
 def start_server(home: Path) -> str:
     """Start a Prefect server that ends with this process, and return its address."""
-    from flows.server import free_port, launch
+    from flows.server import launch
+    from tasks.tracking.servers import find_free_port
 
-    port = free_port()
+    port = find_free_port()
     address = f"http://127.0.0.1:{port}/api"
     command = [
         sys.executable,

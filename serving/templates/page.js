@@ -1,4 +1,4 @@
-// Runs once the page is there, with `element`, the part that templates/ask.html fills.
+// Runs when the page is loaded. `element` holds templates/ask.html.
 const drop = element.querySelector(".drop"), input = drop.querySelector("input"), result = element.querySelector(".result");
 let last = 0;
 
@@ -11,7 +11,7 @@ async function ask(address, body) {
   } catch (error) {
     console.warn(error);
   }
-  if (mine !== last) return;  // another question was asked meanwhile
+  if (mine !== last) return;  // the user has sent other files meanwhile
   drop.classList.remove("busy");
   result.innerHTML = answer;
 }

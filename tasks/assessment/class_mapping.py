@@ -1,9 +1,11 @@
-"""Foreign class folders as a model's classes: by their names, or by what a file of the user says.
+"""Map the class folders of a foreign data set to the classes of a model.
+
+A folder with the name of a class is that class. For others, a YAML file of the user decides:
 
     notumor: no_tumor      # folder: class
     other: null            # this folder is left out
 
-Folders that the file does not name must be named like classes. Nothing is guessed: what only resembles a class is suggested.
+No class is guessed. Similar names are only suggested.
 """
 
 import difflib
@@ -20,11 +22,10 @@ LEFT_OUT = ("", "~", "null")
 
 
 def read_classes(file: Path) -> dict[str, str]:
-    """Return {folder: class} as the file has it, all of it text. Raises `UserError` where it is no such mapping."""
+    """Return {folder: class} of a file as text. Raises `UserError` if it is no such mapping."""
     try:
-        content = YAML(typ="base", pure=True).load(
-            file
-        )  # no type is guessed: 01 and NA are names like any other
+        # Type "base" keeps all values as text, since 01 and NA are class names.
+        content = YAML(typ="base", pure=True).load(file)
     except FileNotFoundError:
         raise UserError(
             f"{file} is missing: expected a file with lines such as `folder: class` (--classes)"
@@ -33,82 +34,80 @@ def read_classes(file: Path) -> dict[str, str]:
         raise UserError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content.values()):
         raise UserError(
-            f"{file}: expected lines such as `folder: class` and nothing else, received {content!r:.200}"
+            f"{file}: expected only lines such as `folder: class`, received {content!r:.200}"
         )
     return content
 
 
-def assign(
-    images: Mapping[str, int], said: Mapping[str, str], classes: Sequence[str], where: str
+def map_folders(
+    images: Mapping[str, int], given: Mapping[str, str], classes: Sequence[str], source: Path
 ) -> dict[str, str | None]:
-    """Return {folder: class}, None for a folder that is left out; `images` are those of each folder, `said` is `read_classes`.
+    """Return {folder: class}, with None for a folder that is left out.
 
-    Raises `UserError` with all folders that mean no class of the model, and a file for them to begin with.
+    `images` is {folder: number of images}. `given` is the result of `read_classes`. Raises
+    `UserError` with all folders that have no class, and with lines to start a file from.
     """
-    meant = {
-        folder: _meaning(said.get(folder, folder), folder in said, classes) for folder in images
-    }
-    unknown = [folder for folder, label in meant.items() if label == ""]
+    classes_of: dict[str, str | None] = {}
+    unknown = []
+    for folder in images:
+        name = given.get(folder, folder)
+        classes_of[folder] = name if name in classes else None
+        if name not in classes and not (folder in given and name in LEFT_OUT):
+            unknown.append(folder)
     if unknown:
-        raise UserError(_explain(unknown, images, said, classes, where))
-    if not any(meant.values()):
+        raise UserError(_describe_unknown(unknown, images, given, classes, source))
+    if not any(classes_of.values()):
         raise UserError(
-            f"{where}: every folder is left out, so there is no image to assess: name a class for one in --classes"
+            f"{source}: all folders are left out, so there is no image to assess. Name a class for "
+            "one of them in --classes"
         )
-    return meant
+    return classes_of
 
 
 def suggest(name: str, classes: Sequence[str]) -> str | None:
-    """Return the class that a name resembles most, whatever its case, spaces and underscores; None where none does."""
-    plain = {_plain(label): label for label in classes}
-    close = difflib.get_close_matches(_plain(name), plain, n=1)
+    """Return the most similar class, ignoring case, spaces and underscores. None if none is."""
+    plain = {_simplify(label): label for label in classes}
+    close = difflib.get_close_matches(_simplify(name), plain, n=1)
     return plain[close[0]] if close else None
 
 
-def _meaning(name: str, is_said: bool, classes: Sequence[str]) -> str | None:
-    """Return a class, None for what is left out, "" for what is neither."""
-    if name in classes:
-        return name
-    return None if is_said and name in LEFT_OUT else ""
-
-
-def _explain(
+def _describe_unknown(
     unknown: Sequence[str],
     images: Mapping[str, int],
-    said: Mapping[str, str],
+    given: Mapping[str, str],
     classes: Sequence[str],
-    where: str,
+    source: Path,
 ) -> str:
     widest = max(map(len, unknown))
-    lines = [
-        f"{len(unknown)} of the {len(images)} class folders in {where} mean no class of the model ({', '.join(classes)}):"
-    ]
-    draft = []
+    lines, draft = [], []
+    for folder, name in given.items():
+        if folder not in unknown:
+            draft.append(f"{_quote(folder)}: {'null' if name in LEFT_OUT else _quote(name)}")
     for folder in unknown:
-        name = said.get(folder, folder)
-        close = suggest(name, classes)
+        close = suggest(given.get(folder, folder), classes)
         hint = f"; did you mean {close}?" if close else ""
-        received = f" said to be {name!r}" if folder in said else ""
+        received = f", given as {given[folder]!r}" if folder in given else ""
         lines.append(f"  {folder:{widest}}  {images[folder]:>6,} images{received}{hint}")
-        draft.append(
-            f"{_quoted(folder)}: {_quoted(close)}"
-            if close
-            else f"{_quoted(folder)}: null  # left out; or a class"
-        )
-    others = [f"{_quoted(folder)}: {_quoted(name) if name not in LEFT_OUT else 'null'}"
-              for folder, name in said.items() if folder not in unknown]  # fmt: skip
-    remedy = "Nothing was guessed. Check these lines, save them as a file such as classes.yaml, and name it with --classes:"
-    return "\n".join([*lines, remedy, "", *others, *draft, ""])
+        draft.append(f"{_quote(folder)}: {_quote(close) if close else 'null  # or a class'}")
+    return "\n".join(
+        [
+            f"{len(unknown)} of the {len(images)} class folders in {source} are no class of the "
+            f"model ({', '.join(classes)}):",
+            *lines,
+            "Check these lines, save them in a file such as classes.yaml, and pass it with "
+            "--classes. A folder with null is left out:",
+            "",
+            *draft,
+            "",
+        ]
+    )
 
 
-def _plain(name: str) -> str:
+def _simplify(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-def _quoted(name: str) -> str:
-    """Return a name as YAML has it."""
-    return (
-        name
-        if re.fullmatch(r"\w([\w .-]*\w)?", name) and name not in LEFT_OUT
-        else json.dumps(name, ensure_ascii=False)
-    )
+def _quote(name: str) -> str:
+    """Return a name as YAML writes it."""
+    is_plain = re.fullmatch(r"\w([\w .-]*\w)?", name) and name not in LEFT_OUT
+    return name if is_plain else json.dumps(name, ensure_ascii=False)

@@ -1,135 +1,140 @@
-"""The report of a model on foreign images: the same chapters as of its own test, and the scores side by side."""
+"""Write the report of a model on foreign images, with its own test scores for comparison."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tasks.assessment.model_record import Subject
-from tasks.reporting import card, data
-from tasks.reporting.models import Model, choose_images, draw_answers, read_scores
-from tasks.reporting.numbers import told
-from tasks.reporting.thumbnails import thumbnail
+from tasks.assessment.model_record import ModelRecord
+from tasks.reporting import card, comparison, data, page
+from tasks.reporting.language import _
+from tasks.reporting.models import ScoredModel, choose_images, draw_predictions
+from tasks.reporting.scores import read_json, read_scores
+from tasks.reporting.thumbnails import Images
 from tasks.results import METRICS_JSON, PREDICTIONS_CSV
-from tasks.scoring import figures
-from tasks.scoring.figures import Drawn
 from tasks.tables import read_table
 
 TEMPLATES = Path(__file__).parent / "templates"
-ALL, REST, OWN = (
-    "external",
-    "external_without_overlap",
-    "test",
-)  # what the names of metrics begin with
-COLUMNS = {ALL: "all images", REST: "without overlap", OWN: "its own test images"}
-ROWS = {  # of the table of scores: metric, in words, form
-    "images": ("images", "count"),
-    "classes": ("classes", "count"),
-    "accuracy": ("accuracy", "score"),
-    "macro_f1": ("macro F1", "score"),
-    "balanced_accuracy": ("balanced accuracy", "score"),
-    "roc_auc": ("ROC AUC", "score"),
-    "calibration_error": ("calibration error", "score"),
-    "brier": ("Brier score", "score"),
-    "coverage": ("answered, share", "percent"),
-    "answered_accuracy": ("accuracy of the answers", "score"),
-    "unfamiliar_share": ("called unfamiliar, share", "percent"),
-}
+# The prefixes of metrics: all foreign images, those that do not overlap, and its own test images.
+ALL, REST, OWN = "external", "external_without_overlap", "test"
+FOLDERS_CSV, OVERLAP_CSV, QUARANTINE_CSV = "folders.csv", "overlap.csv", "quarantine.csv"
+TABLES = ("per_class", "confusion", "roc", "pr", "calibration", "coverage", "errors", "suspects")
 
 
-def describe(
-    images: Path, output: Path, assessed: Subject, files: pd.DataFrame, sha256: str, pictures: bool
-) -> dict[str, Any]:
-    """Return what the templates `assessment.html` and `.md` need, from the tables in `output`."""
-    scores = json.loads((output / METRICS_JSON).read_text())
-    model = describe_model(output, images, assessed, scores, pictures)
-    columns = {prefix: words for prefix, words in COLUMNS.items() if f"{prefix}_accuracy" in scores}
-    rows = ROWS | {f"recall_{label}": (f"recall of {label}", "score") for label in model.labels}
+@dataclass(frozen=True)
+class Assessed:
+    """The foreign images, and the folder with the tables of their assessment."""
+
+    images: Images
+    output: Path
+    files: pd.DataFrame
+    sha256: str
+
+
+def write(assessed: Assessed, record: ModelRecord) -> None:
+    """Write report.html and report.md from the tables in the output folder."""
+    page.write(describe(assessed, record), assessed.output, "assessment", TEMPLATES)
+
+
+def describe(assessed: Assessed, record: ModelRecord) -> dict[str, Any]:
+    """Return the facts that the templates need."""
+    output, images = assessed.output, assessed.images
+    model = describe_model(assessed, record)
+    scores = model.scores
+    columns = {
+        prefix: words for prefix, words in name_columns().items() if f"{prefix}_accuracy" in scores
+    }
+    clean = Images(record.data / "clean", images.shown)
     return {
-        "title": f"{model.name} on {images.resolve().name}",
-        "pictures": pictures,
+        "title": _("{model} on {folder}").format(
+            model=model.name, folder=images.folder.resolve().name
+        ),
+        "pictures": images.shown,
         "model": model,
         "columns": columns,
         "rows": {
             name: row
-            for name, row in rows.items()
+            for name, row in name_rows(model.labels).items()
             if any(f"{prefix}_{name}" in scores for prefix in columns)
         },
-        "folders": read_table(output / "folders.csv").to_dict("records"),
-        "files": len(files),
-        "sizes": data.describe_sizes(files),
-        "quarantine": data.describe_quarantine(
-            read_table(output / "quarantine.csv"), images, pictures
-        ),
-        "overlap": describe_overlap(
-            output / "overlap.csv", images, assessed.data / "clean", pictures
-        ),
-        "accuracies": draw_accuracies(model, columns) if len(columns) > 1 else None,
+        "folders": read_table(output / FOLDERS_CSV).to_dict("records"),
+        "files": len(assessed.files),
+        "sizes": data.describe_sizes(assessed.files),
+        "quarantine": data.describe_quarantine(read_table(output / QUARANTINE_CSV), images),
+        "overlap": describe_overlap(output / OVERLAP_CSV, images, clean),
+        "accuracies": comparison.draw_accuracies([model], columns) if len(columns) > 1 else None,
         "suspects": len(model.tables["suspects"]),
-        "falls": scores[f"{ALL}_accuracy_high"] < scores.get(f"{OWN}_accuracy_low", 0),
-        "leans": scores.get(f"{REST}_accuracy_high", 1) < scores[f"{ALL}_accuracy_low"],
-        "subject": assessed,
-        "hashes": {"model": assessed.predictor.sha256, "images": sha256},
+        "is_worse_here": scores[f"{ALL}_accuracy_high"] < scores.get(f"{OWN}_accuracy_low", 0),
+        "is_worse_without_overlap": (
+            scores.get(f"{REST}_accuracy_high", 1) < scores[f"{ALL}_accuracy_low"]
+        ),
+        "architecture": record.predictor.facts.get("architecture"),
+        "hashes": {"model": record.predictor.sha256, "images": assessed.sha256},
         "versions": card.versions(),
     }
 
 
-def describe_model(
-    output: Path, images: Path, assessed: Subject, scores: dict[str, float], pictures: bool
-) -> Model:
-    """Return the model as the chapter on one has it, without what only its training knows."""
-    names = ("per_class", "confusion", "roc", "pr", "calibration", "coverage", "errors", "suspects")
-    tables = {name: read_scores(output / f"{name}.csv") for name in names}
-    predictions = read_table(output / PREDICTIONS_CSV)
+def name_columns() -> dict[str, str]:
+    """Return the title of each column of scores by its prefix."""
+    return {ALL: _("all images"), REST: _("without overlap"), OWN: _("its own test images")}
+
+
+def name_rows(labels: list[str]) -> dict[str, tuple[str, str]]:
+    """Return the title and the number format of each row of scores by its metric."""
+    rows = {
+        "images": (_("images"), "count"),
+        "classes": (_("classes"), "count"),
+        "accuracy": (_("accuracy"), "score"),
+        "macro_f1": (_("macro F1"), "score"),
+        "balanced_accuracy": (_("balanced accuracy"), "score"),
+        "roc_auc": ("ROC AUC", "score"),
+        "calibration_error": (_("calibration error"), "score"),
+        "brier": (_("Brier score"), "score"),
+        "coverage": (_("share of images answered"), "percent"),
+        "answered_accuracy": (_("accuracy of the answers"), "score"),
+        "unfamiliar_share": (_("share of images called unfamiliar"), "percent"),
+    }
+    recall = _("recall of {label}")
+    return rows | {f"recall_{label}": (recall.format(label=label), "score") for label in labels}
+
+
+def describe_model(assessed: Assessed, record: ModelRecord) -> ScoredModel:
+    """Return the model with its scores, tables, figures and galleries of the foreign images."""
+    tables = {name: read_scores(assessed.output / f"{name}.csv") for name in TABLES}
+    scores = read_json(assessed.output / METRICS_JSON)
+    predictions = read_table(assessed.output / PREDICTIONS_CSV)
     groups = dict(zip(predictions.path, predictions.group, strict=True))
-    thresholds = assessed.predictor.thresholds
-    return Model(
+    thresholds = record.predictor.thresholds
+    return ScoredModel(
+        name=record.predictor.name,
         place=0,
-        row={"architecture": assessed.predictor.name},
         scores=scores,
         thresholds={"confidence": thresholds.confidence, "distance": thresholds.distance},
         tables=tables,
-        figures=draw_answers(tables, scores, thresholds.confidence, ALL),
-        galleries=choose_images(tables["errors"], images, groups, pictures),
-        explained=[],
-        sanity={},
-        summary="",
+        figures=draw_predictions(tables, scores, thresholds.confidence, ALL),
+        galleries=choose_images(tables["errors"], assessed.images, groups),
     )
 
 
-def describe_overlap(
-    overlap_csv: Path, images: Path, clean: Path, pictures: bool
-) -> dict[str, Any] | None:
-    """Return the counts by kind and split, and the first pairs with their pictures; None where overlap is not known."""
+def describe_overlap(overlap_csv: Path, images: Images, clean: Images) -> dict[str, Any] | None:
+    """Return the counts of the overlap, and the first pairs. None if the overlap is not known.
+
+    `clean` holds the images that the model was given, if they are on this machine.
+    """
     if not overlap_csv.exists():
         return None
     found = read_table(overlap_csv)
-    shown = found.head(data.SHOWN).to_dict("records")
+    rows = found.head(data.SHOWN).to_dict("records")
+    for row in rows:
+        pair = [images.show(row["path"])]
+        if row["copy_of"]:
+            pair.append(clean.show(row["copy_of"]))
+        row["pictures"] = pair if images.shown else []
     return {
         "images": len(found),
         "counts": pd.crosstab(found.kind, found.split).to_dict("index"),
         "splits": sorted(found.split.unique()),
         "by_hash": int(found.correlation.isna().sum()),
-        "rows": [
-            row | {"pictures": show_pair(row, images, clean) if pictures else []} for row in shown
-        ],
+        "rows": rows,
     }
-
-
-def show_pair(row: dict[str, Any], images: Path, clean: Path) -> list[str]:
-    """Return the thumbnails of an image and of what it copies, if that is there."""
-    return [
-        thumbnail(images / row["path"]),
-        *([thumbnail(clean / row["copy_of"])] if row["copy_of"] else []),
-    ]
-
-
-def draw_accuracies(model: Model, columns: dict[str, str]) -> Drawn:
-    """Draw the accuracies side by side, with their intervals."""
-    scores = {words: model.score(f"{prefix}_accuracy") for prefix, words in columns.items()}
-    rows = pd.DataFrame(
-        [{"model": model.name, "part": words, **score} for words, score in scores.items()]
-    )
-    said = "; ".join(f"{words} {told(score['value'])}" for words, score in scores.items())
-    return Drawn(figures.intervals(rows), f"Accuracies with 95 % intervals. {said}")

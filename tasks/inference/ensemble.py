@@ -19,7 +19,7 @@ from tasks.inference import voting
 from tasks.inference.voting import Vote
 from tasks.modeling import saved, temperature
 from tasks.params.model_input import Form, shape_of
-from tasks.results import CALIBRATION_JSON, CLASSES_JSON
+from tasks.results import CALIBRATION_JSON, CLASSES_JSON, read_temperature
 
 FILE, MEMBERS = "ensemble.json", "members"
 
@@ -83,7 +83,7 @@ def committee(folder: Path) -> Committee:
 def load(folder: Path) -> saved.Saved:
     """Return the ensemble of `folder`. Raises `UserError` where its files do not fit together."""
     said, classes = committee(folder), saved.read(folder / CLASSES_JSON)
-    degrees = saved.read_temperature(folder / CALIBRATION_JSON)
+    degrees = read_temperature(folder / CALIBRATION_JSON)
     members = [saved.load(folder / MEMBERS / name) for name in said.weights]
     for name, member in zip(said.weights, members, strict=True):
         if member.classes != classes:

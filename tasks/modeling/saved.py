@@ -23,7 +23,7 @@ from tasks.modeling import out_of_distribution as ood
 from tasks.modeling import temperature
 from tasks.modeling import test_time_augmentation as tta
 from tasks.params.model_input import Form, View
-from tasks.results import CALIBRATION_JSON, CLASSES_JSON
+from tasks.results import CALIBRATION_JSON, CLASSES_JSON, read_temperature
 
 BATCH = 64  # images at a time, as while training
 # What reading a damaged or foreign file raises, in Keras, HDF5 and zip.
@@ -224,17 +224,6 @@ def read_input(folder: Path) -> tuple[Form, tuple[View, ...]]:
             f"{file}: expected image_size and channels, as training wrote them, received {content}; train it again"
         ) from error
     return form, test_views
-
-
-def read_temperature(file: Path) -> float:
-    """Return the temperature that `complete` wrote. Raises as `read` does."""
-    content = read(file)
-    try:
-        return float(content["temperature"])
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{file}: expected a temperature, as training wrote it, received {content}; train it again"
-        ) from error
 
 
 def _usual(file: Path) -> np.ndarray:

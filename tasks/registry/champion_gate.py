@@ -1,7 +1,9 @@
-"""Judge a candidate: by its own scores, and against the champion, which predicts today's test images anew.
+"""Decide whether a candidate becomes champion.
 
-Test images that either of the two, or a copy of which, was trained on do not count. The test chooses nothing: a candidate won on
-validation, and here it is promoted or refused, or, where the two cannot be compared, left to a person.
+The candidate must have good scores of its own, and must beat the champion on the same test images.
+The champion predicts them anew. A test image does not count if either model was trained on it or on
+a copy of it. If the two models cannot be compared, a person decides. The test images select no
+model: the candidate was selected on the validation images before.
 """
 
 import json
@@ -9,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
@@ -16,15 +19,15 @@ from mlflow.entities.model_registry import ModelVersion
 from tasks.errors import UserError
 from tasks.params.register import Gate
 from tasks.registry import promotions, unseen_images, versions
-from tasks.registry.predict_isolated import ask
+from tasks.registry.predict_isolated import predict_in_subprocess
 from tasks.registry.promotions import Line
 from tasks.results import CLASSES_JSON
-from tasks.scoring.gate import Check, check_scores, compare
+from tasks.scoring.gate import Check, check_against_champion, check_scores
 from tasks.tables import read_table
 
 PROMOTED, REFUSED, UNDECIDED = "promoted", "refused", "undecided"  # verdicts of a look
-NAMED = 20  # classes that a reason names
-STANDS = "stands"  # no look: what was decided before stands
+STANDS = "stands"  # no look was due: an earlier decision stands
+SHOWN = 20  # classes in a message
 PROMOTE = 'python -m flows.promote --version {} --reason "…"'
 
 log = logging.getLogger(__name__)
@@ -32,184 +35,195 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version and what is known of the images that judge it."""
+    """A version, its own scores, and the test images for its comparison with the champion."""
 
     version: ModelVersion
     architecture: str
     classes: list[str]
     scores: dict[str, float]
-    test: pd.DataFrame  # as evidence.judging_images returns it
-    test_sha256: str
+    test: pd.DataFrame  # see unseen_images.select_test_images
     splits: pd.DataFrame
-    seen: pd.DataFrame  # as evidence.images_given returns it
+    seen: pd.DataFrame  # see unseen_images.select_given_images
     clean: Path
     hash_distance: int
 
     @property
     def sha256(self) -> str:
+        """The SHA-256 of the model's files."""
         return self.version.tags[versions.SHA256]
+
+    @property
+    def test_sha256(self) -> str:
+        """The SHA-256 of the test images and their labels."""
+        return unseen_images.images_sha256(self.test)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a candidate, why, and by which numbers."""
+class Champion:
+    """The champion's version, and the folder of its MLflow model."""
+
+    version: ModelVersion
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict on a candidate, its reason, and the numbers behind it."""
 
     verdict: str
     reason: str
     checks: list[Check] = field(default_factory=list)
-    numbers: dict[str, object] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
 
 
-def settled(
+def find_earlier_decision(
     candidate: Candidate, champion: ModelVersion | None, lines: Sequence[Line], gate: Gate | None
-) -> Outcome | None:
-    """Return what was decided before, by a person or by a look that would only be repeated; None where a look is due."""
-    number, change = int(candidate.version.version), promotions.last_change(lines)
-    if champion is None and change is not None:
-        return Outcome(
-            UNDECIDED,
-            f"data/promotions.jsonl names the champion: version {change['champion']} there, model {change['champion_sha256'][:8]}, "
-            f"since {_decided(change)}. This registry has no champion: use the one that holds it (MLFLOW_TRACKING_URI), "
-            f"or {_person(number)}",
+) -> Decision | None:
+    """Return the decision that an earlier look or a person made; None if a look is due."""
+    number, change = int(candidate.version.version), promotions.find_last_change(lines)
+    if champion is None:
+        if change is not None:
+            return Decision(UNDECIDED, _describe_lost_champion(number, change))
+    elif int(champion.version) == number:
+        known = change is not None and change["champion_sha256"] == candidate.sha256
+        since = f", since {_describe_line(change)}" if change and known else ""
+        return Decision(STANDS, f"it is the champion already{since}")
+    else:
+        blocking = promotions.find_blocking_decision(
+            lines, candidate.sha256, champion.tags[versions.SHA256]
         )
-    if champion is not None and int(champion.version) == number:
-        since = change is not None and change["champion_sha256"] == candidate.sha256
-        return Outcome(
-            STANDS, f"it is the champion already{f', since {_decided(change)}' if since else ''}"
-        )
-    champion_sha256 = champion.tags[versions.SHA256] if champion else None
-    decision = promotions.decision_against(lines, candidate.sha256, champion_sha256)
-    if decision is not None:
-        back = decision["champion_before_sha256"] == candidate.sha256
-        why = "took this one back" if back else "was made when this one was known"
-        return Outcome(
-            STANDS,
-            f"version {champion.version} stays champion: {_decided(decision)} ({decision['reason']}) {why}; {_person(number)}",
-        )
+        if blocking is not None:
+            return Decision(STANDS, _describe_blocking(candidate, champion, blocking))
     look = promotions.find_look(
-        lines, candidate.sha256, champion_sha256, candidate.test_sha256, gate and gate.model_dump()
+        lines,
+        candidate.sha256,
+        champion.tags[versions.SHA256] if champion else None,
+        candidate.test_sha256,
+        gate.model_dump() if gate else None,
     )
     if look is None:
         return None
     verdict = STANDS if look["verdict"] == PROMOTED else look["verdict"]
-    return Outcome(
-        verdict, f"judged by {_decided(look)}, and not again: {look['verdict']}: {look['reason']}"
+    before = f"{_describe_line(look)} decided this, and is not repeated"
+    return Decision(verdict, f"{before}: {look['verdict']}: {look['reason']}")
+
+
+def _describe_lost_champion(number: int, change: Line) -> str:
+    return (
+        f"data/promotions.jsonl names version {change['champion']} as champion (model "
+        f"{change['champion_sha256'][:8]}, since {_describe_line(change)}), but this registry has "
+        "no champion. Use the registry that holds it (MLFLOW_TRACKING_URI), or decide yourself: "
+        f"{PROMOTE.format(number)}"
     )
 
 
-def judge(
-    candidate: Candidate, champion: ModelVersion | None, folder: Path | None, gate: Gate | None
-) -> Outcome:
-    """Look at the test. `folder` holds the champion's MLflow model; without a champion the candidate's own scores decide.
+def _describe_blocking(candidate: Candidate, champion: ModelVersion, decision: Line) -> str:
+    replaced = decision["champion_before_sha256"] == candidate.sha256
+    effect = "replaced this model" if replaced else "was made when this model was already known"
+    return (
+        f"version {champion.version} stays champion: {_describe_line(decision)} "
+        f"({decision['reason']}) {effect}; {_ask_person(candidate.version)}"
+    )
 
-    Without a gate nothing is asked, and the candidate becomes champion.
+
+def apply_gate(candidate: Candidate, champion: Champion | None, gate: Gate | None) -> Decision:
+    """Check the candidate's own scores, and compare it with the champion if there is one.
+
+    Without a gate the candidate becomes champion.
     """
-    own, numbers = check_scores(candidate.scores, gate)
+    own, scores = check_scores(candidate.scores, gate)
+    numbers: dict[str, Any] = dict(scores)
     if gate is None:
-        return Outcome(PROMOTED, "register.gate is null, so nothing is asked", own, numbers)
-    obstacle, compared = "", []
+        return Decision(PROMOTED, "register.gate is null, so no criteria must be met", own, numbers)
+    obstacle, compared = "", list[Check]()
     if champion is not None:
-        obstacle, compared, more = _against(candidate, champion, folder, gate)
+        obstacle, compared, more = _compare(candidate, champion, gate)
         numbers |= more
     checks = own + compared
     failed = [check.text for check in checks if not check.met]
     if failed:
-        return Outcome(REFUSED, "; ".join(failed + [obstacle] * bool(obstacle)), checks, numbers)
+        return Decision(REFUSED, "; ".join(failed + [obstacle] * bool(obstacle)), checks, numbers)
     if obstacle:
-        return Outcome(
-            UNDECIDED, f"{obstacle}; {_person(int(candidate.version.version))}", checks, numbers
-        )
-    why = (
-        [check.text for check in compared]
-        if champion
-        else ["the first champion", *(check.text for check in own)]
+        reason = f"{obstacle}; {_ask_person(candidate.version)}"
+        return Decision(UNDECIDED, reason, checks, numbers)
+    met = [check.text for check in compared or own]
+    return Decision(
+        PROMOTED, "; ".join(met if champion else ["the first champion", *met]), checks, numbers
     )
-    return Outcome(PROMOTED, "; ".join(why), checks, numbers)
 
 
-def _against(
-    candidate: Candidate, champion: ModelVersion, folder: Path, gate: Gate
-) -> tuple[str, list[Check], dict[str, object]]:
-    """Return what forbids a comparison, the criteria against the champion, and their numbers; one of the first two is empty."""
-    named = f"version {champion.version}"
-    classes = json.loads((versions.artifact(folder, "model") / CLASSES_JSON).read_text())
+def _compare(
+    candidate: Candidate, champion: Champion, gate: Gate
+) -> tuple[str, list[Check], dict[str, Any]]:
+    """Return the obstacle to a comparison, or the criteria and numbers of the comparison."""
+    name = f"version {champion.version.version}"
+    classes = json.loads(
+        (versions.find_artifact(champion.folder, "model") / CLASSES_JSON).read_text()
+    )
     if set(classes) != set(candidate.classes):
-        return (
-            f"{named} tells {_list(classes)} apart, and this version {_list(candidate.classes)}: not to be compared",
-            [],
-            {},
-        )
+        difference = f"{_join(classes)}, and those of this version {_join(candidate.classes)}"
+        return f"not comparable: the classes of {name} are {difference}", [], {}
     try:
-        seen = read_table(versions.artifact(folder, "seen"))
+        seen = read_table(versions.find_artifact(champion.folder, "seen"))
     except FileNotFoundError:
-        return (
-            f"{named} does not say which images it was trained on, so no test image is sure to be new to it",
-            [],
-            {},
-        )
-    fair, numbers = _fair_images(candidate, seen)
+        return f"{name} has no record of its training images, so none is surely new to it", [], {}
+    fair, numbers = _select_fair_images(candidate, seen)
     if len(fair) < gate.images:
-        return (
-            f"of {len(candidate.test)} test images {named} has seen {numbers['champion_seen']} or a copy of them, this version "
-            f"{numbers['challenger_seen']}; {len(fair)} are left, and {gate.images} are needed (register.gate.images)",
-            [],
-            numbers,
+        obstacle = (
+            f"{name} was trained on {numbers['champion_seen']} of the {len(candidate.test)} test "
+            f"images or on copies of them, this version on {numbers['challenger_seen']}; "
+            f"{len(fair)} are left, but {gate.images} are needed (register.gate.images)"
         )
-    log.info(
-        "%s predicts %d of %d test images anew, those that neither has seen",
-        named,
-        len(fair),
-        len(candidate.test),
-    )
-    answers = _answers(champion, folder, [candidate.clean / path for path in fair.path], classes)
-    checks, compared = compare(
-        fair.label, fair.predicted, answers, candidate.classes, fair.group, gate
+        return obstacle, [], numbers
+    log.info("%s predicts the %d test images that are new to both models", name, len(fair))
+    predictions = _predict(champion, [candidate.clean / path for path in fair.path], classes)
+    checks, compared = check_against_champion(
+        fair.assign(champion=predictions), candidate.classes, gate
     )
     return "", checks, numbers | compared
 
 
-def _fair_images(
+def _select_fair_images(
     candidate: Candidate, champion_seen: pd.DataFrame
-) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Return the test images that neither model, nor a copy of which, has seen; and how many there are of each."""
-    new = [
-        unseen_images.unseen(candidate.test, candidate.splits, seen, candidate.hash_distance)
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the test images that are new to both models, and how many each model has seen."""
+    for_champion, for_candidate = (
+        unseen_images.find_unseen(candidate.test, candidate.splits, seen, candidate.hash_distance)
         for seen in (champion_seen, candidate.seen)
-    ]
+    )
     numbers = {
         "test_images": len(candidate.test),
-        "champion_seen": int((~new[0]).sum()),
-        "challenger_seen": int((~new[1]).sum()),
+        "champion_seen": int((~for_champion).sum()),
+        "challenger_seen": int((~for_candidate).sum()),
     }
-    return candidate.test[new[0] & new[1]], numbers
+    return candidate.test[for_champion & for_candidate], numbers
 
 
-def _answers(
-    champion: ModelVersion, folder: Path, images: Sequence[Path], classes: Sequence[str]
-) -> list[str]:
-    named = f"version {champion.version} of {champion.name}, the champion"
+def _predict(champion: Champion, images: Sequence[Path], classes: Sequence[str]) -> list[str]:
+    name = f"version {champion.version.version} of {champion.version.name}, the champion"
     try:
-        answers = ask(folder, images)
+        predictions = predict_in_subprocess(champion.folder, images)
     except UserError as error:
         raise UserError(
-            f"{named}: {error}. Install what it needs, or promote another version: {PROMOTE.format('N')}"
+            f"{name}: {error}. Install the packages that it needs, or promote another version: "
+            f"{PROMOTE.format('N')}"
         ) from error
-    unknown = set(answers) - set(classes)
+    unknown = set(predictions) - set(classes)
     if unknown:
         raise UserError(
-            f"{named}: expected the classes {_list(classes)}, received also {_list(sorted(unknown))}"
+            f"{name}: expected the classes {_join(classes)}, received also {_join(sorted(unknown))}"
         )
-    return answers
+    return predictions
 
 
-def _list(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+def _join(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
-def _decided(line: Line) -> str:
+def _describe_line(line: Line) -> str:
     return f"the {line['event']} of {line['when'][:10]} by {line['who']}"
 
 
-def _person(number: int) -> str:
-    return f"a person decides: {PROMOTE.format(number)}"
+def _ask_person(version: ModelVersion) -> str:
+    return f"a person decides: {PROMOTE.format(version.version)}"

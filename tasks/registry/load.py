@@ -1,16 +1,18 @@
-"""Which model a user means, and loading it: of MLflow's registry, of a folder, or pretrained on ImageNet.
+"""Find the model that a user names, and load it.
 
-    champion, challenger      the version of the registered model that has this alias
+    champion, challenger      the version of the registered model with this alias
     3                         this version
-    data/models/cnn_a         a folder that training wrote; its thresholds are those in data/results/cnn_a
-    data/ensembles/models/x   an ensemble; its thresholds are those in data/ensembles/results/x
+    data/models/cnn_a         a folder that training wrote; thresholds are in data/results/cnn_a
+    data/ensembles/models/x   an ensemble; thresholds are in data/ensembles/results/x
     imagenet:VGG16            a classifier of keras.applications with its own 1,000 classes
 
-The registry is `MLFLOW_TRACKING_URI`, by default `mlflow.db` in the current folder. The files of a version are refused
-when they are not those that were registered.
+The registry is `MLFLOW_TRACKING_URI`, by default `mlflow.db` in the current folder. A version is
+refused if its files have changed since it was registered.
 """
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow
@@ -30,140 +32,165 @@ from tasks.tracking import runs, servers, store
 from tasks.tracking.hashes import folder_sha256
 
 IMAGENET = "imagenet:"
-SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of a registered version, or of a folder that training wrote."""
+
+    name: str
+    folder: Path  # the model itself
+    sha256: str  # of the folder
+    thresholds: Path | None = None
+    seen: Path | None = None  # the images that a registered version was given
+    version: ModelVersion | None = None  # None for a folder
 
 
 def load_predictor(
     model: str = versions.CHAMPION,
     name: str | None = None,
-    limits: Limits | None = None,
+    limits: Limits = NO_LIMITS,
     explain: bool = False,
 ) -> Predictor:
-    """Return the predictor of a model, warmed up; `name` is that of the registered model, by default what params.yaml says.
-    A file may cost what an image of the training may, by `validate` of params.yaml, and no more than `limits`.
+    """Return the predictor of a model, warmed up.
 
-    Raises `UserError`, in words for the user, where there is no such model, its files are refused, or it is
-    to `explain` and cannot.
+    `name` is that of the registered model, by default `register.model` of params.yaml. A file may
+    be as large as `limits` and `validate` of params.yaml allow.
+
+    Raises `UserError` if there is no such model, its files are refused, or `explain` is true and
+    the model has no heat maps.
     """
-    limits = narrowest(allowed(), limits or NO_LIMITS)
+    limits = narrow_limits(read_limits(), limits)
     if model.startswith(IMAGENET):
         from tasks.inference import imagenet
 
         predictor = imagenet.load(model.removeprefix(IMAGENET), limits, explain)
-    elif is_folder(model):
-        predictor = of_folder(Path(model), limits, explain)
     else:
-        predictor = of_version(find(model, name), limits, explain)
+        with open_model(model, name) as files:
+            predictor = read_predictor(files, limits, explain)
     predictor.warm_up()
     return predictor
 
 
-def allowed() -> Limits:
-    """Return what a file may cost by `params.yaml`, or by default where there is none, as on a server. Raises `UserError`."""
+def read_limits() -> Limits:
+    """Return the limits of a file in `params.yaml`, or the default limits if there is none."""
     if not PARAMS.exists():
         return DEFAULT_LIMITS
     params = load_params().validate_
     return Limits(params.max_bytes, params.max_pixels)
 
 
-def narrowest(one: Limits, other: Limits) -> Limits:
-    """Return what both limits allow."""
+def narrow_limits(one: Limits, other: Limits) -> Limits:
+    """Return the lower one of both limits."""
     return Limits(min(one.max_bytes, other.max_bytes), min(one.max_pixels, other.max_pixels))
 
 
+@contextmanager
+def open_model(model: str = versions.CHAMPION, name: str | None = None) -> Iterator[ModelFiles]:
+    """Give access to a model's files: a folder, or a version that is downloaded for the time.
+
+    Raises `UserError` if there is no such model, or if a version's files have changed.
+    """
+    if is_folder(model):
+        yield _find_folder(Path(model))
+    else:
+        version = find_version(model, name)
+        with versions.fetch(version) as files:
+            yield ModelFiles(
+                name=describe_version(version),
+                folder=versions.find_artifact(files, "model"),
+                sha256=version.tags[versions.SHA256],
+                thresholds=_find_optional(files, "thresholds"),
+                seen=_find_optional(files, "seen"),
+                version=version,
+            )
+
+
 def is_folder(model: str) -> bool:
-    """Say whether a model is named by its folder."""
+    """Return whether a model is named by its folder."""
     return Path(model).is_dir() or "/" in model
 
 
-def of_folder(folder: Path, limits: Limits = DEFAULT_LIMITS, explain: bool = False) -> Predictor:
-    """Load `data/models/<architecture>`."""
+def _find_folder(folder: Path) -> ModelFiles:
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is no folder: expected what training wrote, such as data/models/<architecture>"
+            f"{folder} is no folder: expected one that training wrote, such as "
+            "data/models/<architecture>"
         )
     thresholds = folder.parent.parent / "results" / folder.name / THRESHOLDS_JSON
-    predictor = from_folder(folder, str(folder), folder_sha256(folder), thresholds, limits)
-    return explaining(predictor, folder) if explain else predictor
+    return ModelFiles(str(folder), folder, folder_sha256(folder), thresholds)
 
 
-def of_version(
-    version: ModelVersion, limits: Limits = DEFAULT_LIMITS, explain: bool = False
-) -> Predictor:
-    """Load a registered version, if its files are those that were registered."""
-    with versions.fetched(version) as files:
-        predictor = of_files(version, files, limits)
-        return explaining(predictor, versions.artifact(files, "model")) if explain else predictor
-
-
-def of_files(version: ModelVersion, files: Path, limits: Limits = DEFAULT_LIMITS) -> Predictor:
-    """Load a registered version from its files, as `registry.fetched` has them."""
+def _find_optional(files: Path, name: str) -> Path | None:
     try:
-        thresholds = versions.artifact(files, "thresholds")
+        return versions.find_artifact(files, name)
     except FileNotFoundError:
-        thresholds = None  # registered before there were any
-    folder = versions.artifact(files, "model")
+        return None  # older versions have no such artifact
+
+
+def read_predictor(files: ModelFiles, limits: Limits, explain: bool = False) -> Predictor:
+    """Load the predictor of an open model. Raises `UserError` if a file is refused."""
+    version = files.version
     try:
-        return from_folder(
-            folder,
-            named(version),
-            version.tags[versions.SHA256],
-            thresholds,
+        predictor = from_folder(
+            files.folder,
+            files.name,
+            files.sha256,
+            files.thresholds,
             limits,
-            versions.read_tags(version),
+            versions.read_tags(version) if version else {},
         )
     except UserError as error:
-        raise UserError(f"{named(version)}: {error}") from error
+        if version is None:
+            raise  # the message names the folder
+        raise UserError(f"{files.name}: {error}") from error
+    if not explain:
+        return predictor
+    from tasks.inference import gradcam  # imports TensorFlow; a random forest does not need it
+
+    return replace(predictor, heatmaps=gradcam.load(files.folder).heatmaps)
 
 
-def explaining(predictor: Predictor, folder: Path) -> Predictor:
-    """Return a predictor that also tells where it looked. Raises `UserError` for a kind of model that cannot."""
-    from tasks.inference import gradcam  # imports TensorFlow, which a forest does without
-
-    return replace(predictor, heatmaps=gradcam.load(folder).heatmaps)
-
-
-def named(version: ModelVersion) -> str:
-    """Return what a registered version is called in answers and logs."""
+def describe_version(version: ModelVersion) -> str:
+    """Return the name of a version in predictions and logs."""
     return f"{version.name} version {version.version}"
 
 
-def find(model: str = versions.CHAMPION, name: str | None = None) -> ModelVersion:
-    """Return the version that a number or an alias names. Raises `UserError` and tells which versions there are."""
+def find_version(model: str = versions.CHAMPION, name: str | None = None) -> ModelVersion:
+    """Return the version with this number or alias. Raises `UserError` that lists the versions."""
     name = name or load_params().register_.model
-    client = _client()
+    client = _open_registry()
     try:
         registered = client.get_registered_model(name)
         number = model if model.isdecimal() else str(registered.aliases.get(model))
         listed = client.search_model_versions(f"name = '{name}'")
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            where = servers.masked(mlflow.get_tracking_uri())
+            where = servers.mask_secrets(mlflow.get_tracking_uri())
             raise UserError(
-                f"the registry {where} does not answer: {servers.masked(str(error))}"
+                f"the registry {where} does not answer: {servers.mask_secrets(str(error))}"
             ) from error
-        known = (
-            ", ".join(sorted(model.name for model in client.search_registered_models())) or "none"
-        )
+        known = sorted(model.name for model in client.search_registered_models())
         raise UserError(
-            f"there is no registered model {name}; known are: {known}. Name one with --name"
+            f"there is no registered model {name}; the registered models are: "
+            f"{', '.join(known) or 'none'}. Choose one with --name"
         ) from error
     found = {str(version.version): version for version in listed}
     if number not in found:
-        raise UserError(_unknown(model, name, registered.aliases, list(found.values())))
+        raise UserError(_describe_unknown(model, name, registered.aliases, list(found.values())))
     return found[number]
 
 
-def _client() -> MlflowClient:
-    """Return the registry; a default one that is not there must not be made by asking for it."""
+def _open_registry() -> MlflowClient:
+    """Return the registry. A missing default registry is an error, and is not created."""
     uri = store.find_uri()
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():
+    if uri.startswith(store.SQLITE) and not Path(uri.removeprefix(store.SQLITE)).exists():
         raise UserError(
-            f"{uri} is missing, so there is no registry here: make run fills one, MLFLOW_TRACKING_URI names another, and "
-            "--model data/models/<architecture> takes a model's folder"
+            f"{uri} is missing, so there is no registry here. Fill one with `make run`, set "
+            f"{store.VARIABLE} to another, or name a folder: --model data/models/<architecture>"
         )
-    runs.refuse_silence()
-    store.make_places_relative()
+    runs.refuse_unreachable()
+    store.make_paths_relative()
     mlflow.set_tracking_uri(uri)
     try:
         return MlflowClient()
@@ -171,19 +198,21 @@ def _client() -> MlflowClient:
         raise UserError(runs.describe_refusal(uri, str(error))) from error
 
 
-def _unknown(model: str, name: str, aliases: dict[str, str], listed: list[ModelVersion]) -> str:
-    lines = [f"{name} has no {'version ' if model.isdecimal() else ''}{model}", "  its versions:"]
+def _describe_unknown(
+    model: str, name: str, aliases: dict[str, str], listed: list[ModelVersion]
+) -> str:
+    lines = [f"{name} has no {'version ' if model.isdecimal() else ''}{model}"]
+    lines.append("  its versions:" if listed else "  it has no versions; `make run` registers one")
     for version in sorted(listed, key=lambda version: int(version.version)):
-        called = [alias for alias, number in aliases.items() if str(number) == str(version.version)]
-        facts = [version.tags.get("architecture", ""), *called, version.tags.get("gate", "")]
+        own = [alias for alias, number in aliases.items() if str(number) == str(version.version)]
+        facts = [version.tags.get("architecture", ""), *own, version.tags.get("gate", "")]
         lines.append(f"    {version.version}  {', '.join(fact for fact in facts if fact)}")
     if model == versions.CHAMPION and listed:
         lines.append(
-            '  Say --model <version>, or make one champion: python -m flows.promote --version N --reason "…"'
+            "  Choose one with --model <version>, or make one the champion: "
+            'python -m flows.promote --version N --reason "…"'
         )
     for folder in (Path("data/models", model), Path("data/ensembles/models", model)):
         if folder.is_dir():
-            lines.append(f"  A folder is named by its path: --model {folder}")
-    return "\n".join(
-        lines if listed else [*lines[:1], "  it has no versions at all: make run registers one"]
-    )
+            lines.append(f"  To use the folder, give its path: --model {folder}")
+    return "\n".join(lines)

@@ -1,8 +1,9 @@
-"""The registered model, as MLflow loads it from code: image bytes in, class names and probabilities out."""
+"""The registered model as MLflow loads it from code: image bytes in, predictions out."""
 
 import base64
 import binascii
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -14,19 +15,23 @@ from tasks.tracking.hashes import folder_sha256
 
 
 class ImageClassifier(mlflow.pyfunc.PythonModel):
-    """Answers as the command line does, by the same code."""
+    """Predict images with the same code as the command line."""
 
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
-        """Load the artefacts `model` and `thresholds`. Raises `UserError` where the model is not the one that was logged."""
+        """Load the artifacts `model` and `thresholds`.
+
+        Raises `UserError` if the model's files have changed since it was registered.
+        """
         folder, thresholds = Path(context.artifacts["model"]), context.artifacts.get("thresholds")
         received, expected = folder_sha256(folder), context.model_config[SHA256]
         if received != expected:
             raise UserError(
-                f"{folder} is not what was registered: expected files of the SHA-256 {expected}, received {received}. "
-                "Bring them back from a back-up, or take another version"
+                f"the files in {folder} have changed since the model was registered: expected the "
+                f"SHA-256 {expected}, received {received}. Restore them from a back-up, or use "
+                "another version"
             )
         self.predictor = predictor.from_folder(
-            folder, folder.name, received, thresholds and Path(thresholds)
+            folder, folder.name, received, Path(thresholds) if thresholds else None
         )
         self.predictor.warm_up()
 
@@ -34,14 +39,14 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         self,
         context: mlflow.pyfunc.PythonModelContext,
         model_input: pd.DataFrame,
-        params: dict | None = None,
+        params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Return one row per image: predicted, confidence, abstained, unfamiliar, distance, p_<class> of every class, error.
+        """Return one row per image: the prediction, p_<class> of every class, and the error.
 
-        The column `image` holds the bytes of image files, also in base64. One that cannot be decoded has an `error` and
-        nothing else, so that it does not cost the others their answers.
+        The column `image` holds the bytes of image files, or their base64. A file that cannot be
+        decoded has a row with an `error` only; the other files are still predicted.
         """
-        answers = self.predictor.predict(map(unpacked, model_input["image"]))
+        answers = self.predictor.predict(map(decode_base64, model_input["image"]))
         return pd.DataFrame(
             [self.predictor.record(answer) for answer in answers],
             columns=self.predictor.columns,
@@ -49,12 +54,15 @@ class ImageClassifier(mlflow.pyfunc.PythonModel):
         )
 
 
-def unpacked(content: bytes) -> bytes:
-    """Return the bytes of a file: MLflow's server undoes base64 in `dataframe_records`, but not in `inputs`."""
+def decode_base64(content: bytes) -> bytes:
+    """Return the bytes of a file that may be in base64.
+
+    MLflow's server decodes base64 in `dataframe_records`, but not in `inputs`.
+    """
     try:
         return base64.b64decode(content, validate=True)
     except binascii.Error:
-        return content  # no image is made of the letters of base64 alone
+        return content  # an image file always has bytes that base64 does not use
 
 
 mlflow.models.set_model(ImageClassifier())

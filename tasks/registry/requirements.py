@@ -1,29 +1,41 @@
-"""The packages that a registered version needs, as they are installed here."""
+"""The packages that a registered version needs."""
 
 import importlib.metadata
 
 from tasks.errors import UserError
 
-PACKAGES = (
-    "joblib", "keras", "mlflow", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml", "scikit-learn", "scipy", "skops",
-    "tensorflow", "threadpoolctl",
-)  # fmt: skip
-OPTIONAL = ("pillow-heif", "pydicom")  # a version needs those that the pipeline has
+PACKAGES = [
+    "joblib",
+    "keras",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "ruamel.yaml",
+    "scikit-learn",
+    "scipy",
+    "skops",
+    "tensorflow",
+    "threadpoolctl",
+]
+OPTIONAL = ("pillow-heif", "pydicom")  # a version needs them if the pipeline has them
 
 
 def requirements() -> list[str]:
-    """Return each package with its version. Raises `UserError` that names all that are missing."""
+    """Return each package with its installed version. Raises `UserError` if any is missing."""
     packages = [*PACKAGES, *filter(is_installed, OPTIONAL)]
     missing = [package for package in packages if not is_installed(package)]
     if missing:
         raise UserError(
-            f"a registered model needs packages that are not installed: {', '.join(missing)}. Install them from requirements.txt"
+            f"a registered model needs packages that are not installed: {', '.join(missing)}. "
+            "Install them from requirements.txt"
         )
     return [f"{package}=={importlib.metadata.version(package)}" for package in packages]
 
 
 def is_installed(package: str) -> bool:
-    """Say whether a package is installed, by its own account and without importing it."""
+    """Return whether a package is installed, without importing it."""
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,8 @@
-"""MLflow's model registry: versions, who is champion, and files that are what they were when they were registered.
+"""Versions of the registered model: which is champion, and whether the files are unchanged.
 
-The alias `champion` says who is champion. A change of it is written first to `data/promotions.jsonl`, then to the alias, then
-to a tag of the version; so one that was interrupted is noticed by its missing tag, and finished.
+The alias `champion` names the champion. A change is written to `data/promotions.jsonl` first, then
+to the alias, then to a tag of the version. So the missing tag shows a change that was interrupted,
+and the change is finished at the next run.
 """
 
 import json
@@ -25,106 +26,112 @@ from tasks.tracking.keys import make_key
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 SHA256 = "model_sha256"
-LONGEST = 100_000  # characters of a tag of a version, as MLflow takes them
-LINE = "line "  # what the names of tags that hold a line of promotions.jsonl begin with
+LONGEST = 100_000  # characters in a tag of a version; MLflow refuses more
+LINE = "line "  # prefix of tags that hold a line of promotions.jsonl
 
 log = logging.getLogger(__name__)
 
 
 def find_version(client: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
-    """Return the version made of these model files."""
-    return next(
-        iter(client.search_model_versions(f"name = '{name}' and tags.{SHA256} = '{sha256}'")), None
-    )
+    """Return the version with these model files."""
+    query = f"name = '{name}' and tags.{SHA256} = '{sha256}'"
+    return next(iter(client.search_model_versions(query)), None)
 
 
 def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    """Return the version that has the alias `champion`."""
+    """Return the version with the alias `champion`."""
     version = client.get_registered_model(name).aliases.get(CHAMPION)
     return None if version is None else client.get_model_version(name, version)
 
 
-def history(client: MlflowClient, name: str, path: Path) -> list[Line]:
-    """Return the lines of `promotions.jsonl` and those that only the registry has, as after other people's runs; oldest first."""
-    lines = _tagged(client, name) | {
+def read_history(client: MlflowClient, name: str, path: Path) -> list[Line]:
+    """Return the lines of `promotions.jsonl` and of the registry's tags, oldest first.
+
+    Only the registry has the lines of other people's runs.
+    """
+    lines = _read_tagged_lines(client, name) | {
         line["when"]: line for line in promotions.read(path) if line["model"] == name
     }
     return [lines[when] for when in sorted(lines)]
 
 
-def settle(client: MlflowClient, name: str, lines: list[Line]) -> None:
-    """Finish a change of the champion that the registry does not know: an interrupted one, or all in an empty registry."""
-    change = promotions.last_change(lines)
-    if change is None or change["when"] in _tagged(client, name):
+def finish_change(client: MlflowClient, name: str, lines: list[Line]) -> None:
+    """Apply the last change of the champion if the registry does not have it yet.
+
+    The change was interrupted, or the registry is new.
+    """
+    change = promotions.find_last_change(lines)
+    if change is None or change["when"] in _read_tagged_lines(client, name):
         return
     version = find_version(client, name, change["champion_sha256"])
     if version is not None:
         _apply(client, version, change)
         log.info(
-            "champion: version %s of %s, as data/promotions.jsonl says of %s by %s",
-            version.version, name, change["when"][:10], change["who"],
-        )  # fmt: skip
+            "champion: version %s of %s, by the line of %s by %s in data/promotions.jsonl",
+            version.version,
+            name,
+            change["when"][:10],
+            change["who"],
+        )
 
 
 def record(client: MlflowClient, version: ModelVersion, line: Line, path: Path) -> None:
-    """Write a line that concerns `version` to the file and to a tag, and move the alias if it says so.
+    """Write a line to the file and to a tag of `version`, and move the alias if the line says so.
 
-    Raises `UserError` if the champion is another one than when the decision was made.
+    Raises `UserError` if the champion has changed since the decision was made.
     """
-    now = client.get_registered_model(version.name).aliases.get(CHAMPION)
-    now = None if now is None else int(now)
+    alias = client.get_registered_model(version.name).aliases.get(CHAMPION)
+    now = None if alias is None else int(alias)
     if now != line["champion_before"]:
         raise UserError(
-            f"the champion of {version.name} changed from version {line['champion_before']} to {now} meanwhile: nothing was "
-            "changed here, run again"
+            f"the champion of {version.name} changed from version {line['champion_before']} to "
+            f"{now} meanwhile. This decision was not recorded: run again"
         )
     promotions.append(path, line)
     _apply(client, version, line)
 
 
 def read_tags(version: ModelVersion) -> dict[str, str]:
-    """Return the tags of a version, its scores by their names in `metrics.json`.
+    """Return the tags of a version; scores have their names in `metrics.json`.
 
-    Of very many classes, which no tag can list, the names stay keys of MLflow.
+    If a version has too many classes for a tag, their names stay keys of MLflow.
     """
     classes = json.loads(version.tags.get("classes", "[]"))
-    names = [f"{part}_recall_{label}" for part in ("val", "test") for label in classes]
+    names = [f"{split}_recall_{label}" for split in ("val", "test") for label in classes]
     known = dict(zip(map(make_key, names), names, strict=True))
     return {known.get(key, key): value for key, value in version.tags.items()}
 
 
 @contextmanager
-def fetched(version: ModelVersion) -> Iterator[Path]:
-    """Have the files of a version in a passing folder, as an MLflow model whose own model files are what they were.
+def fetch(version: ModelVersion) -> Iterator[Path]:
+    """Download the MLflow model of a version into a temporary folder.
 
-    Raises `UserError` when they are missing, or are not those that were registered.
+    Raises `UserError` if files are missing, or have changed since the version was registered.
     """
-    named = f"version {version.version} of {version.name}"
+    name = f"version {version.version} of {version.name}"
     remedy = (
-        "Bring its files back from a back-up, or make another version champion: "
+        "Restore its files from a back-up, or make another version champion: "
         'python -m flows.promote --version N --reason "…" (--history lists them)'
     )
     with tempfile.TemporaryDirectory() as scratch:
+        uri = f"models:/{version.name}/{version.version}"
         try:
-            folder = Path(
-                mlflow.artifacts.download_artifacts(
-                    f"models:/{version.name}/{version.version}", dst_path=scratch
-                )
-            )
-            received = folder_sha256(artifact(folder, "model"))
+            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=scratch))
+            received = folder_sha256(find_artifact(folder, "model"))
         except (MlflowException, OSError) as error:
-            raise UserError(f"{named} cannot be read: {error}. {remedy}") from error
+            raise UserError(f"{name} cannot be read: {error}. {remedy}") from error
         expected = version.tags.get(SHA256)
         if received != expected:
             raise UserError(
-                f"{named} is not what was registered: its model files have the SHA-256 {received}, its tag {SHA256} says "
-                f"{expected}. It is neither compared nor promoted. {remedy}"
+                f"the files of {name} have changed since it was registered: expected the SHA-256 "
+                f"{expected} (tag {SHA256}), received {received}. It is neither used nor "
+                f"promoted. {remedy}"
             )
         yield folder
 
 
-def artifact(folder: Path, name: str) -> Path:
-    """Return where an MLflow model keeps one of its artefacts. Raises `FileNotFoundError` where it has none of this name."""
+def find_artifact(folder: Path, name: str) -> Path:
+    """Return the path of an MLflow model's artifact. Raises `FileNotFoundError` if it has none."""
     artifacts = Model.load(str(folder)).flavors["python_function"].get("artifacts", {})
     path = folder / artifacts.get(name, {}).get("path", f"artifacts/{name}")
     if not path.exists():
@@ -133,38 +140,32 @@ def artifact(folder: Path, name: str) -> Path:
 
 
 def replace_artifact(client: MlflowClient, version: ModelVersion, file: Path) -> None:
-    """Put another file in place of an artefact of a version that is no part of its model."""
+    """Replace an artifact of a version that is not part of its model files."""
     client.log_model_artifact(version.source.removeprefix("models:/"), str(file), "artifacts")
 
 
-def _tagged(client: MlflowClient, name: str) -> dict[str, Line]:
+def _read_tagged_lines(client: MlflowClient, name: str) -> dict[str, Line]:
+    """Return the lines in the tags of all versions, by their time."""
     versions = client.search_model_versions(f"name = '{name}'", max_results=10_000)
-    values = [
-        value for version in versions for key, value in version.tags.items() if key.startswith(LINE)
-    ]
-    return {line["when"]: line for line in map(json.loads, values)}
-
-
-def _shorten(line: Line) -> str:
-    """Return a line as a tag takes it: of very many classes it has no numbers of each, which the file keeps."""
-    text = json.dumps(line)
-    if len(text) > LONGEST:
-        text = json.dumps(
-            line
-            | {
-                "numbers": {
-                    name: value for name, value in line["numbers"].items() if name != "recalls"
-                }
-            }
-        )
-    return text
+    tags = [tag for version in versions for tag in version.tags.items()]
+    lines = [json.loads(value) for key, value in tags if key.startswith(LINE)]
+    return {line["when"]: line for line in lines}
 
 
 def _apply(client: MlflowClient, version: ModelVersion, line: Line) -> None:
-    if promotions.changes(line):
-        client.set_registered_model_alias(version.name, CHAMPION, version.version)
+    name, number = version.name, version.version
+    if promotions.changes_champion(line):
+        client.set_registered_model_alias(name, CHAMPION, number)
     if line["event"] == promotions.LOOK:
-        client.set_model_version_tag(
-            version.name, version.version, "gate", f"{line['verdict']}: {line['reason']}"
-        )
-    client.set_model_version_tag(version.name, version.version, LINE + line["when"], _shorten(line))
+        gate = f"{line['verdict']}: {line['reason']}"
+        client.set_model_version_tag(name, number, "gate", gate)
+    client.set_model_version_tag(name, number, LINE + line["when"], _shorten(line))
+
+
+def _shorten(line: Line) -> str:
+    """Return a line that fits a tag: with very many classes, the numbers of each are left out."""
+    text = json.dumps(line)
+    if len(text) <= LONGEST:
+        return text
+    numbers = {name: value for name, value in line["numbers"].items() if name != "recalls"}
+    return json.dumps(line | {"numbers": numbers})

@@ -1,58 +1,60 @@
-"""The chapter that compares the models: scores with intervals, and what they cost."""
+"""Describe the comparison of the models: paired tests in words, scores with intervals, costs."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from tasks.reporting.models import PARTS, Model
-from tasks.reporting.numbers import told
-from tasks.scoring import figures
-from tasks.scoring.figures import Drawn
+from tasks.reporting import figures
+from tasks.reporting.language import _
+from tasks.reporting.models import ScoredModel, TrainedModel
+from tasks.reporting.numbers import format_number
+from tasks.reporting.svg import Drawn
 
-OVERFITTING = {"none": "no overfitting", "some": "some overfitting", "strong": "strong overfitting"}
 ALPHA = 0.05
-COSTS = {  # of comparison.csv: in words, and how many seconds or pieces make one of them
-    "predict_seconds_per_image": ("milliseconds for one image", 0.001),
-    "parameters": ("million parameters", 1e6),
-    "seconds": ("minutes of training", 60),
-}
 
 
-def say_test(row: dict[str, Any]) -> str:
-    """Say what a paired test of the winner against another model shows, at 5 % over all tests of the question."""
+def describe_test(row: dict[str, Any]) -> str:
+    """Return the result of a paired test in words, at a family-wise error rate of 5 %."""
     if row["p_holm"] > ALPHA:
-        return "no difference shown"
-    return (
-        "better, and hardly by chance"
-        if row["winner_alone"] > row["other_alone"]
-        else "worse, and hardly by chance"
-    )
+        return _("no difference shown")
+    if row["winner_alone"] > row["other_alone"]:
+        return _("better, and hardly by chance")
+    return _("worse, and hardly by chance")
 
 
-def draw_intervals(models: Sequence[Model]) -> Drawn:
-    """Draw the accuracies of all models with their intervals."""
+def draw_accuracies(models: Sequence[ScoredModel], parts: dict[str, str]) -> Drawn:
+    """Draw the accuracies of the models with their intervals. `parts` is {prefix: name}."""
     rows = pd.DataFrame(
         [
-            {"model": model.name, "part": words, **model.score(f"{part}_accuracy")}
+            {"model": model.name, "part": words, **model.score(f"{prefix}_accuracy")}
             for model in models
-            for part, words in PARTS.items()
+            for prefix, words in parts.items()
         ]
     )
-    said = "; ".join(f"{row.model} {row.part} {told(row.value)}" for row in rows.itertuples())
-    return Drawn(figures.intervals(rows), f"Accuracies with 95 % intervals. {said}")
+    values = "; ".join(
+        f"{row.model} {row.part} {format_number(row.value)}" for row in rows.itertuples()
+    )
+    words = _("Accuracies with 95 % intervals. {values}").format(values=values)
+    return Drawn(figures.draw_intervals(rows), words)
 
 
-def draw_costs(models: Sequence[Model]) -> dict[str, Drawn]:
-    """Draw the test accuracy of all models against each cost that was measured of all."""
+def draw_costs(models: Sequence[TrainedModel]) -> dict[str, Drawn]:
+    """Draw the test accuracy against each cost that was measured for all models."""
     drawn = {}
-    for name, (words, unit) in COSTS.items():
-        costs = [float(model.row[name] or 0) for model in models]
-        if min(costs) > 0:
+    for name, words, unit in (
+        ("predict_seconds_per_image", _("milliseconds for one image"), 0.001),
+        ("parameters", _("million parameters"), 1e6),
+        ("seconds", _("minutes of training"), 60),
+    ):
+        costs = [float(model.row[name]) for model in models]
+        if all(cost > 0 for cost in costs):
             scores = [{"model": model.name, **model.score("test_accuracy")} for model in models]
             rows = pd.DataFrame(scores).assign(cost=[cost / unit for cost in costs])
-            said = "; ".join(
-                f"{row.model} {told(row.value)} at {row.cost:.3g}" for row in rows.itertuples()
+            values = "; ".join(
+                f"{row.model} {format_number(row.value)} ({row.cost:.3g})"
+                for row in rows.itertuples()
             )
-            drawn[name] = Drawn(figures.cost(rows, words), f"Test accuracy against {words}. {said}")
+            text = _("Test accuracy against {cost}. {values}").format(cost=words, values=values)
+            drawn[name] = Drawn(figures.draw_cost(rows, words), text)
     return drawn

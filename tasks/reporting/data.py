@@ -1,21 +1,25 @@
-"""The chapter on the images: how many, how they look, which could not be used, which are copies, which labels are in doubt."""
+"""Describe the images of a run: counts, sizes, samples, quarantine, copies, labels in doubt."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
-from tasks.reporting.thumbnails import thumbnail
+from tasks.reporting.thumbnails import Images
 
 SAMPLES = 16
-SHOWN = 24  # pictures of a list; what is left is in the table that the text names
-GIVEN = ("training", "withheld")  # parts that make a test image of the same group a copy
+SHOWN = 24  # rows of a list that the report shows; the whole list is in a table
+GIVEN = ("training", "withheld")  # a test image with a copy in these parts counts as copied
+
+Facts = dict[str, Any]
 
 
-def count_images(split: dict) -> dict[str, object]:
-    """Return the classes, the images of each in every part, and how uneven the training classes are."""
+def count_images(split: Facts) -> Facts:
+    """Return the images of each class in each part, and the imbalance of the training classes."""
     parts = {part: of_class for part, of_class in split["images"].items() if any(of_class.values())}
-    training = split["images"]["training"]
-    smallest, largest = min(training, key=training.get), max(training, key=training.get)
+    training: dict[str, int] = split["images"]["training"]
+    smallest = min(training, key=lambda label: training[label])
+    largest = max(training, key=lambda label: training[label])
     return {
         "labels": list(training),
         "parts": parts,
@@ -29,8 +33,8 @@ def count_images(split: dict) -> dict[str, object]:
     }
 
 
-def describe_sizes(files: pd.DataFrame) -> dict[str, object]:
-    """Return the range of widths and heights of the usable images, the commonest size, and their formats and modes."""
+def describe_sizes(files: pd.DataFrame) -> Facts:
+    """Return the sizes, formats and modes of the usable images."""
     usable = files[files.status == "usable"]
     sizes = usable.groupby(["width", "height"]).size().sort_values(ascending=False, kind="stable")
     (width, height), images = sizes.index[0], sizes.iloc[0]
@@ -48,32 +52,28 @@ def describe_sizes(files: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def choose_samples(splits: pd.DataFrame, clean: Path, pictures: bool) -> list[dict[str, str]]:
-    """Return sixteen training images, the classes in turn, in the order of their content's hash."""
-    if not pictures:
+def choose_samples(splits: pd.DataFrame, images: Images) -> list[Facts]:
+    """Return sixteen training images, one class after the other, in the order of their hashes."""
+    if not images.shown:
         return []
     training = splits[splits.split == "training"].sort_values("sha256", kind="stable")
     in_turn = training.assign(turn=training.groupby("label").cumcount()).sort_values(
         ["turn", "label"], kind="stable"
     )
-    return with_pictures(in_turn.head(SAMPLES), clean)
+    return add_pictures(in_turn.head(SAMPLES), images)
 
 
-def describe_quarantine(
-    quarantine: pd.DataFrame, folder: Path, pictures: bool
-) -> dict[str, object]:
-    """Return the files that cannot be used by reason, and the first of them one by one."""
+def describe_quarantine(quarantine: pd.DataFrame, images: Images) -> Facts:
+    """Return the number of files for each reason, and the first files."""
     return {
         "files": len(quarantine),
         "reasons": quarantine.reason.value_counts().sort_index().to_dict(),
-        "rows": with_pictures(quarantine.head(SHOWN), folder, pictures),
+        "rows": add_pictures(quarantine.head(SHOWN), images),
     }
 
 
-def describe_copies(
-    split: dict, splits: pd.DataFrame, clean: Path, pictures: bool
-) -> dict[str, object]:
-    """Return what `split.json` says of copies, how many test images have one in training, and the pairs of two classes."""
+def describe_copies(split: Facts, splits: pd.DataFrame, images: Images) -> Facts:
+    """Return the copies in `split.json`, the copied test images, and the pairs in two classes."""
     given, trained = (
         set(splits.group[splits.split.isin(parts)]) for parts in (GIVEN, ["training"])
     )
@@ -81,13 +81,13 @@ def describe_copies(
     labels = dict(zip(splits.path, splits.label, strict=True))
     conflicts = [
         {
-            "kind": pair["kind"],
+            "kind": row["kind"],
             "pair": [
-                describe_image(pair[side], labels[pair[side]], clean, pictures)
-                for side in ("path_a", "path_b")
+                {"path": path, "label": labels[path], "picture": images.show(path)}
+                for path in (row["path_a"], row["path_b"])
             ],
         }
-        for pair in split["label_conflicts"][:SHOWN]
+        for row in split["label_conflicts"][:SHOWN]
     ]
     return {
         "pairs": split["pairs"],
@@ -101,28 +101,15 @@ def describe_copies(
     }
 
 
-def describe_suspects(
-    suspects: pd.DataFrame, groups: dict[str, str], clean: Path, pictures: bool
-) -> dict[str, object]:
-    """Return the images whose label the models doubt, the most doubtful first as in the table, one of each group of copies."""
-    alone = suspects[~suspects.path.map(groups).duplicated()]
-    return {
-        "images": len(suspects),
-        "groups": len(alone),
-        "rows": with_pictures(alone.head(SHOWN), clean, pictures),
-    }
+def describe_suspects(suspects: pd.DataFrame, groups: Mapping[str, str], images: Images) -> Facts:
+    """Return the images whose label is in doubt, in the order of the table.
+
+    Only the first image of each group of copies is shown. `groups` is {path: group}.
+    """
+    first = suspects[~suspects.path.map(groups).duplicated()]
+    return {"images": len(suspects), "rows": add_pictures(first.head(SHOWN), images)}
 
 
-def with_pictures(
-    rows: pd.DataFrame, folder: Path, pictures: bool = True
-) -> list[dict[str, object]]:
-    """Return the rows, each with its `picture`."""
-    return [
-        row | {"picture": thumbnail(folder / row["path"]) if pictures else ""}
-        for row in rows.to_dict("records")
-    ]
-
-
-def describe_image(path: str, label: str, clean: Path, pictures: bool) -> dict[str, str]:
-    """Return one image with its label and picture."""
-    return {"path": path, "label": label, "picture": thumbnail(clean / path) if pictures else ""}
+def add_pictures(rows: pd.DataFrame, images: Images) -> list[Facts]:
+    """Return the rows, each with a thumbnail as `picture`."""
+    return [row | {"picture": images.show(row["path"])} for row in rows.to_dict("records")]

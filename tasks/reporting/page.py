@@ -1,4 +1,4 @@
-"""Facts and templates to the two documents: a page that needs nothing beside it, and its short form."""
+"""Fill the templates: a page that needs no other file, and its short form in Markdown."""
 
 import logging
 import re
@@ -8,12 +8,24 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markupsafe import Markup
 
-from tasks.reporting.numbers import breakable, interval, number, setting, told, told_interval
-from tasks.scoring import figures
+from tasks.reporting import svg
+from tasks.reporting.language import ENGLISH, _, ngettext
+from tasks.reporting.numbers import (
+    allow_breaks,
+    format_interval,
+    format_number,
+    is_blank,
+    mark_interval,
+    mark_number,
+    mark_setting,
+)
+from tasks.reporting.words import name_values
+from tasks.scoring.figures import CURVES
 from tasks.tables import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
-# What Markdown reads: an underscore within a word is one of its letters, and a list begins at the begin alone.
+# Markdown's special characters. An underscore within a word is a letter, and a list or a heading
+# begins only at the start of a line.
 MARKUP = re.compile(r"[\\`*\[\]<>|~$&!]|(?<![^\W_])_|_(?![^\W_])|^[-+#]|^\d+[.)](?=\s|$)")
 PAGE, SHORT = "report.html", "report.md"
 
@@ -23,46 +35,42 @@ log = logging.getLogger(__name__)
 def write(
     facts: dict[str, Any], folder: Path, name: str = "report", more: Path = TEMPLATES
 ) -> None:
-    """Fill the templates `<name>.html` and `<name>.md`, as `report.html` and `report.md` in `folder`.
+    """Write report.html and report.md from the templates `<name>.html` and `<name>.md`.
 
-    Templates lie in `more` and in this room, whose parts they may include.
+    The templates are in `more`. They may include those of this package.
     """
     templates = Environment(
         loader=FileSystemLoader([more, TEMPLATES]),
         autoescape=select_autoescape(["html"]),
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
     )
-    plain = templates.overlay(finalize=escape_markdown)
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers = {
-        "number": number,
-        "setting": setting,
-        "interval": interval,
-        "panel": panel,
-        "breakable": breakable,
+    templates.install_gettext_callables(_, ngettext, newstyle=True)  # type: ignore[attr-defined]  # the extension adds it
+    functions = {
+        "number": mark_number,
+        "setting": mark_setting,
+        "interval": mark_interval,
+        "breakable": allow_breaks,
+        "panel": draw_panel,
+        "is_blank": is_blank,
+        "word": _,
+        "curves": CURVES,
     }
-    for file, words in (
-        (PAGE, numbers | {"curves": figures.CURVES}),
-        (SHORT, {"told": told, "interval": told_interval}),
-    ):
-        text = (
-            (plain if file == SHORT else templates)
-            .get_template(f"{name}{Path(file).suffix}")
-            .render(facts | words)
-        )
-        if file == PAGE:
-            text = text.replace(
-                "\r", "&#13;"
-            )  # of a name; as it is, readers would make a line feed of it
-        (folder / file).write_text(text, encoding="utf-8")
-        log.info("%s, %s bytes", folder / file, f"{(folder / file).stat().st_size:,}")
+    facts = {"language": ENGLISH} | name_values() | facts
+    html = templates.get_template(f"{name}.html").render(facts | functions)
+    # A carriage return in a name: a browser would read it as a line feed.
+    _write(folder / PAGE, html.replace("\r", "&#13;"))
+    plain = templates.overlay(finalize=escape_markdown)
+    texts = {"text": format_number, "interval": format_interval, "word": _}
+    _write(folder / SHORT, plain.get_template(f"{name}.md").render(facts | texts))
 
 
 def escape_markdown(value: object) -> object:
-    """Return a text so that Markdown shows it as it is, on one line: no emphasis, table, link, formula or list begins in it.
+    """Return a text that Markdown shows as it is, on one line.
 
-    GitHub takes `@name`, `#1` and `:cat:` for people, pull requests and emoji, also behind a backslash: a comment parts them.
+    GitHub turns `@name`, `#1` and `:cat:` into people, pull requests and emoji, even after a
+    backslash. A comment between the characters prevents that.
     """
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
@@ -70,6 +78,12 @@ def escape_markdown(value: object) -> object:
     return re.sub(r"[@#:](?=\w)", r"\g<0><!-- -->", text)
 
 
-def panel(drawn: figures.Drawn, key: str) -> Markup:
-    """Return a figure as a part of the page; `key` keeps its ids apart from those of others."""
-    return Markup(figures.inline(drawn.svg, key, drawn.words))
+def draw_panel(drawn: svg.Drawn, key: str) -> Markup:
+    """Return a figure as part of the page. `key` keeps its ids different from other figures'."""
+    return Markup(svg.inline(drawn.svg, key, drawn.words))
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    log.info("%s, %s bytes", file, f"{file.stat().st_size:,}")

@@ -1,7 +1,8 @@
-"""Small pictures of image files, as text that a page can hold."""
+"""Make thumbnails of image files, as text that a page can hold."""
 
 import base64
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -14,13 +15,25 @@ QUALITY = 80
 LIMITS = Limits(max_bytes=100_000_000, max_pixels=100_000_000)
 
 
-def thumbnail(path: Path, side: int = SIDE) -> str:
-    """Return a `data:` address of the picture as a JPEG of at most `side` pixels; "" where it cannot be decoded."""
+@dataclass(frozen=True)
+class Images:
+    """A folder of images, and whether a report may show them."""
+
+    folder: Path
+    shown: bool
+
+    def show(self, path: str) -> str:
+        """Return the thumbnail of an image. Empty if images may not be shown."""
+        return make_thumbnail(self.folder / path) if self.shown else ""
+
+
+def make_thumbnail(path: Path, side: int = SIDE) -> str:
+    """Return a small JPEG as a `data:` address. Empty if the file cannot be decoded."""
     try:
         picture = decode_bytes(read_file(path, LIMITS), LIMITS).picture
     except ImageError:
         return ""
-    picture.info.clear()  # Pillow would hand on comments, which may name a patient
+    picture.info.clear()  # Pillow would copy comments, which may name a patient
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     with io.BytesIO() as buffer:
         picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)

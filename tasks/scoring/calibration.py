@@ -1,28 +1,40 @@
-"""Are a classifier's probabilities right, and how often is it right where it is sure? Arrays in, numbers and tables out.
-
-`labels` are class indices of shape (images,), `probabilities` have shape (images, classes).
-"""
+"""Measure how far a model's probabilities can be trusted. Arrays in, numbers and tables out."""
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import brier_score_loss
 
 from tasks.scoring.metrics import normalise
+from tasks.scoring.predictions import Labels, Probabilities
 
-STEPS = 100  # rows of a coverage curve, at most
+CALIBRATION_COLUMNS = {
+    "when": "`before` or `after` temperature scaling.",
+    "confidence": "Mean top probability of the test images in this bin.",
+    "accuracy": "Share of the images in this bin that are predicted correctly.",
+    "count": "Number of images in this bin.",
+}
+COVERAGE_COLUMNS = {
+    "split": "`validation` or `test`.",
+    "coverage": "Share of the images whose top probability is at least `confidence`.",
+    "images": "Number of these images.",
+    "confidence": "Lowest top probability among them.",
+    "accuracy": "Share of them that are predicted correctly.",
+}
+STEPS = 100  # a coverage curve has at most this many rows
 
 
-def before_scaling(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Undo temperature scaling: p^T, each row summing to one (Guo et al. 2017, arXiv:1706.04599)."""
+def undo_scaling(probabilities: Probabilities, temperature: float) -> Probabilities:
+    """Undo temperature scaling: p^T, normalised (Guo et al. 2017, arXiv:1706.04599)."""
     return normalise((probabilities / probabilities.max(axis=1, keepdims=True)) ** temperature)
 
 
-def calibration(
-    labels: np.ndarray, probabilities: np.ndarray, bins: int
+def measure_calibration(
+    labels: Labels, probabilities: Probabilities, bins: int
 ) -> tuple[float, pd.DataFrame]:
-    """Return the expected calibration error of the top class, and its bins: confidence, accuracy, count.
+    """Return the expected calibration error of the top class, and the table of its bins.
 
-    Equal-width bins of the confidence; the error is the mean gap, weighted by count (Guo et al. 2017, arXiv:1706.04599).
+    The bins divide the confidence into equal widths. The error is the mean gap between confidence
+    and accuracy, weighted by the images of each bin (Guo et al. 2017, arXiv:1706.04599).
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
@@ -35,28 +47,26 @@ def calibration(
     return error, rows
 
 
-def brier(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the squared distance of the probabilities from the truth, 0 to 2, for two classes too (Brier 1950)."""
+def measure_brier(labels: Labels, probabilities: Probabilities) -> float:
+    """Return the Brier score, from 0 to 2. Two classes use the same scale (Brier 1950)."""
     classes = range(probabilities.shape[1])
     shares = normalise(probabilities)
     columns = shares[:, 1] if len(classes) == 2 else shares
     return float(brier_score_loss(labels, columns, labels=classes, scale_by_half=False))
 
 
-def coverage(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Return how accurate a model is on the images it is surest of: coverage, images, confidence, accuracy.
+def measure_coverage(labels: Labels, probabilities: Probabilities) -> pd.DataFrame:
+    """Return the accuracy on the most confident images, for growing shares of the images.
 
-    A row is the share of images whose top probability is at least `confidence`, and how many of them are right. Images of
-    equal confidence come together. The last row is all images (El-Yaniv and Wiener 2010).
+    Images of equal confidence enter together. The last row covers all images (El-Yaniv and Wiener
+    2010).
     """
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     right = np.cumsum((probabilities.argmax(axis=1) == labels)[order])
-    ends = np.flatnonzero(
-        np.diff(-confidence[order], append=np.inf)
-    )  # the last image of each confidence
+    last_of_equals = np.flatnonzero(np.diff(-confidence[order], append=np.inf))
     wanted = np.ceil(np.arange(1, STEPS + 1) / STEPS * len(labels)).astype(int)
-    ends = np.unique(ends[np.searchsorted(ends + 1, wanted)])
+    ends = np.unique(last_of_equals[np.searchsorted(last_of_equals + 1, wanted)])
     images = ends + 1
     return pd.DataFrame(
         {

@@ -1,90 +1,88 @@
-"""The numbers and tables of one model, an architecture or an ensemble, from its predictions alone. Needs no TensorFlow.
+"""Write the scores and tables of one architecture or ensemble, from its predictions. No TensorFlow.
 
-Training, validation and test are scored alike and kept apart by the prefix of each metric; only validation may choose.
-The test is scored a second time without the images that have a copy in training (`test_without_copies_`).
+Training, validation and test images are scored alike. The prefix of a metric names the part. Only
+validation scores may choose anything. The test images are scored a second time without those that
+have a copy in training (`test_without_copies_`).
 """
 
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 
-from tasks.errors import UserError
 from tasks.params.evaluate import Evaluate
-from tasks.results import METRICS_JSON, THRESHOLDS_JSON
-from tasks.scoring import figures, metrics, thresholds
-from tasks.scoring.calibration import before_scaling, brier, calibration, coverage
-from tasks.scoring.predictions import arrays, class_names, with_groups
-from tasks.scoring.review import errors, suspects
-from tasks.scoring.statistics import intervals
+from tasks.results import METRICS_JSON, PREDICTIONS_CSV, THRESHOLDS_JSON
+from tasks.scoring import calibration, figures, metrics, thresholds
+from tasks.scoring.predictions import add_groups, list_classes, to_arrays
+from tasks.scoring.review import find_suspects, list_errors
+from tasks.scoring.statistics import bootstrap_intervals
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
 from tasks.tracking.keys import make_key
 
 PREFIXES = {"train": "training", "val": "validation", "test": "test"}
 HELD_OUT = ("validation", "test")
+TEST_CLASSES_COLUMNS = {
+    "actual": "Class of the test image.",
+    "predicted": "Class that the model predicts. `dvc plots` draws the confusion matrix from both.",
+}
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(
-    name: str, splits_csv: Path, predictions_csv: Path, results: Path, temperature: float, wanted: Evaluate,
-    trained: dict[str, int], history: pd.DataFrame | None,
-) -> None:  # fmt: skip
-    """Write metrics.json and the tables that `tables` names, for whatever made the predictions.
+@dataclass(frozen=True)
+class Evaluated:
+    """The model that is evaluated. `results` holds its predictions and receives its tables.
 
-    `trained` and `history` tell of its training, if it had one.
+    An ensemble has no `best_epoch` and no `history`: it is not trained itself.
     """
-    predictions, bins = (
-        with_groups(read_table(predictions_csv), read_table(splits_csv)),
-        wanted.calibration_bins,
-    )
-    scores = score(predictions, temperature, bins) | trained | {"temperature": temperature}
+
+    name: str
+    results: Path
+    temperature: float
+    best_epoch: int | None = None
+    history: pd.DataFrame | None = None
+
+
+def evaluate(model: Evaluated, splits_csv: Path, wanted: Evaluate) -> None:
+    """Write metrics.json, thresholds.json and all tables of the model, and log them to MLflow."""
+    predictions = add_groups(read_table(model.results / PREDICTIONS_CSV), read_table(splits_csv))
+    bins = wanted.calibration_bins
+    scores = score_predictions(predictions, model.temperature, bins)
+    if model.best_epoch is not None:
+        scores["best_epoch"] = model.best_epoch
+    scores["temperature"] = model.temperature
     scores = {
         name: value if isinstance(value, int) else float(f"{value:.7g}")
         for name, value in scores.items()
     }
-    (results / METRICS_JSON).write_text(json.dumps(scores, indent=2) + "\n")
-    written = tables(predictions, temperature, bins)
-    for table, rows in written.items():
-        write_table(rows, results / f"{table}.csv")
-    chosen = thresholds.choose(
-        predictions,
-        wanted.abstain.accuracy if wanted.abstain else None,
-        wanted.unfamiliar.false_alarms if wanted.unfamiliar else None,
-    )
-    (results / THRESHOLDS_JSON).write_text(json.dumps(chosen, indent=2) + "\n")
-    track(name, predictions_csv, scores, written["confusion"], history)
-    tell(name, scores, written["per_class"])
-    for line in thresholds.in_words(chosen):
-        log.info("%s %s", name, line)
+    _write_json(scores, model.results / METRICS_JSON)
+    tables = make_tables(predictions, model.temperature, bins)
+    for name, rows in tables.items():
+        write_table(rows, model.results / f"{name}.csv")
+    chosen = thresholds.choose_thresholds(predictions, wanted)
+    _write_json(chosen, model.results / THRESHOLDS_JSON)
+    track(model, scores, tables["confusion"])
+    log_scores(model.name, scores, tables["per_class"])
+    for line in thresholds.describe_thresholds(chosen):
+        log.info("%s %s", model.name, line)
 
 
-def read_temperature(calibration_json: Path) -> float:
-    """Return the temperature that training fitted. Raises `UserError` where there is none."""
-    found = json.loads(calibration_json.read_text()) if calibration_json.is_file() else "no file"
-    temperature = found.get("temperature") if isinstance(found, dict) else None
-    if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
-        raise UserError(
-            f'{calibration_json}: expected {{"temperature": T}} with T above 0, received {found}; training writes it: dvc repro'
-        )
-    return float(temperature)
+def score_predictions(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str, float]:
+    """Return metrics such as `test_macro_f1` and `test_recall_<class>`. Undefined ones are absent.
 
-
-def score(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str, float]:
-    """Return flat metrics, such as `test_macro_f1` and `test_recall_<class>`. What is not defined is left out.
-
-    `predictions` have the columns of `with_groups`.
+    `predictions` must have the columns that `add_groups` adds.
     """
     scores: dict[str, float] = {}
     for prefix, part in PREFIXES.items():
         rows = predictions[predictions.split == part]
         numbers = score_part(rows, temperature, bins)
         if part in HELD_OUT:
-            numbers |= bounds(rows)
+            numbers |= measure_intervals(rows)
         scores |= {f"{prefix}_{name}": value for name, value in numbers.items()}
     rest = predictions[(predictions.split == "test") & ~predictions.copied]
     return scores | {
@@ -93,97 +91,111 @@ def score(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str,
 
 
 def score_part(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str, float]:
-    """Return the scores of one part; those that end in `_before` are of the probabilities before temperature scaling."""
-    labels, probabilities = arrays(predictions)
+    """Return the scores of one part. Names in `_before` are scores before temperature scaling."""
+    labels, probabilities = to_arrays(predictions)
     scores = metrics.score(labels, probabilities)
     for suffix, shares in (
         ("", probabilities),
-        ("_before", before_scaling(probabilities, temperature)),
+        ("_before", calibration.undo_scaling(probabilities, temperature)),
     ):
-        scores[f"calibration_error{suffix}"], _ = calibration(labels, shares, bins)
-        scores[f"brier{suffix}"] = brier(labels, shares)
-    recalls = (
-        metrics.per_class(labels, probabilities, class_names(predictions)).set_index("label").recall
-    )
-    return scores | {f"recall_{label}": value for label, value in recalls.dropna().items()}
+        error, _ = calibration.measure_calibration(labels, shares, bins)
+        scores[f"calibration_error{suffix}"] = error
+        scores[f"brier{suffix}"] = calibration.measure_brier(labels, shares)
+    per_class = metrics.score_classes(labels, probabilities, list_classes(predictions))
+    recalls = per_class.set_index("label").recall.dropna()
+    return scores | {f"recall_{label}": value for label, value in recalls.items()}
 
 
-def bounds(predictions: pd.DataFrame) -> dict[str, float]:
+def measure_intervals(predictions: pd.DataFrame) -> dict[str, float]:
     """Return the ends of the 95 % intervals of accuracy and macro F1."""
-    labels, probabilities = arrays(predictions)
-    return intervals(
+    labels, probabilities = to_arrays(predictions)
+    return bootstrap_intervals(
         labels, probabilities.argmax(axis=1), probabilities.shape[1], predictions.group
     )
 
 
 def score_rest(predictions: pd.DataFrame) -> dict[str, float]:
-    """Return accuracy and macro F1 with their intervals, and of how many images and classes; without images no score."""
+    """Return images, classes, accuracy and macro F1 with their intervals.
+
+    The scores are absent if there are no images.
+    """
     counts = {"images": len(predictions), "classes": predictions.label.nunique()}
     if predictions.empty:
         return counts
-    scores = metrics.score(*arrays(predictions))
-    return counts | {name: scores[name] for name in ("accuracy", "macro_f1")} | bounds(predictions)
+    scores = metrics.score(*to_arrays(predictions))
+    return (
+        counts
+        | {name: scores[name] for name in ("accuracy", "macro_f1")}
+        | measure_intervals(predictions)
+    )
 
 
-def tables(
+def make_tables(
     predictions: pd.DataFrame, temperature: float, bins: int, held_out: Sequence[str] = HELD_OUT
 ) -> dict[str, pd.DataFrame]:
-    """Return tables by name: of the last part of `held_out`, and where there is a column `split`, of all of them."""
+    """Return all tables by name. They describe the last part of `held_out`.
+
+    Tables with a column `split` describe all parts of `held_out`.
+    """
     parts = {part: predictions[predictions.split == part] for part in held_out}
-    test, classes = parts[held_out[-1]], class_names(predictions)
-    labels, probabilities = arrays(test)
-    roc, pr = metrics.curves(labels, probabilities, classes)
-    scaled = {"before": before_scaling(probabilities, temperature), "after": probabilities}
+    test, classes = parts[held_out[-1]], list_classes(predictions)
+    labels, probabilities = to_arrays(test)
+    roc, pr = metrics.trace_curves(labels, probabilities, classes)
+    scaled = {
+        "before": calibration.undo_scaling(probabilities, temperature),
+        "after": probabilities,
+    }
+    bins_of = {
+        when: calibration.measure_calibration(labels, shares, bins)[1]
+        for when, shares in scaled.items()
+    }
+    coverage = {
+        part: calibration.measure_coverage(*to_arrays(rows)) for part, rows in parts.items()
+    }
     return {
-        "per_class": metrics.per_class(labels, probabilities, classes),
-        "confusion": metrics.confusion(labels, probabilities, classes),
+        "per_class": metrics.score_classes(labels, probabilities, classes),
+        "confusion": metrics.count_confusions(labels, probabilities, classes),
         "roc": roc,
         "pr": pr,
-        "calibration": stack(
-            "when", {when: calibration(labels, shares, bins)[1] for when, shares in scaled.items()}
-        ),
-        "coverage": stack("split", {part: coverage(*arrays(rows)) for part, rows in parts.items()}),
-        "errors": errors(test),
-        "suspects": suspects(pd.concat(parts.values())),
+        "calibration": pd.concat(bins_of, names=["when"]).reset_index(level=0),
+        "coverage": pd.concat(coverage, names=["split"]).reset_index(level=0),
+        "errors": list_errors(test),
+        "suspects": find_suspects(pd.concat(parts.values())),
         "test_classes": test[["label", "predicted"]].rename(columns={"label": "actual"}),
     }
 
 
-def stack(name: str, found: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return tables one below the other, with a first column that tells them apart."""
-    return pd.concat(found, names=[name]).reset_index(level=0)
-
-
-def track(
-    name: str,
-    predictions_csv: Path,
-    scores: dict[str, float],
-    confusion: pd.DataFrame,
-    history: pd.DataFrame | None,
-) -> None:
-    """Add the scores, the curves and the confusion matrix to the MLflow run that the predictions are of."""
-    with runs.recorded(lambda: runs.continue_run(name, predictions_csv)):
+def track(model: Evaluated, scores: dict[str, float], confusion: pd.DataFrame) -> None:
+    """Add the scores, the curves and the confusion matrix to the MLflow run of the training."""
+    with runs.record_run(lambda: runs.continue_run(model.name, model.results / PREDICTIONS_CSV)):
         runs.record(
             lambda: mlflow.log_metrics(
                 {make_key(metric): value for metric, value in scores.items()}
             )
         )
-        if history is not None:
-            drawn = figures.history(history, scores["best_epoch"])
+        if model.history is not None:
+            drawn = figures.draw_history(model.history, int(scores["best_epoch"]))
             runs.record(lambda: mlflow.log_figure(drawn, "history.png"))
-        runs.record(lambda: mlflow.log_figure(figures.confusion(confusion), "confusion.png"))
+        runs.record(lambda: mlflow.log_figure(figures.draw_confusion(confusion), "confusion.png"))
 
 
-def tell(name: str, scores: dict[str, float], per_class: pd.DataFrame) -> None:
-    """Log what a person wants to know."""
+def log_scores(name: str, scores: dict[str, float], per_class: pd.DataFrame) -> None:
+    """Log the epoch, the temperature, the main scores of each part, and the scores per class."""
     epoch = f"epoch {scores['best_epoch']} kept, " if "best_epoch" in scores else ""
     log.info("%s %stemperature %.3g", name, epoch, scores["temperature"])
     for prefix in PREFIXES:
+        shown = (
+            scores[f"{prefix}_{metric}"]
+            for metric in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+        )
         log.info(
             "%s %-5s accuracy %.3f  balanced %.3f  macro F1 %.3f  log loss %.3f",
-            name, prefix, scores[f"{prefix}_accuracy"], scores[f"{prefix}_balanced_accuracy"],
-            scores[f"{prefix}_macro_f1"], scores[f"{prefix}_log_loss"],
-        )  # fmt: skip
+            *(name, prefix, *shown),
+        )
     log.info(
         "on the test images:\n%s", per_class.to_string(index=False, float_format="%.3f", na_rep="")
     )
+
+
+def _write_json(content: dict[str, float], file: Path) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,9 +1,10 @@
-"""May a challenger become champion? The criteria on its own scores, and those against the champion on the same images.
+"""Check a challenger for promotion: its own scores, then the champion on the same images.
 
-The rule has a stated error rate. A challenger must be right where the champion is wrong more often than the other way
-round, by McNemar's exact test at `confidence`: one that is no better passes at most (1 - confidence) / 2 of the looks,
-2.5 % by default, however few images there are. Beyond that the interval of the macro F1's difference must lie above 0,
-and no class may have lost `recall_margin`, so the rate of the whole is lower. `python -m bench.gate` measures it.
+The gate has a stated error rate. A challenger that is no better passes McNemar's exact test at
+`confidence` in at most (1 - confidence) / 2 of the evaluations: 2.5 % by default, for any number of
+images. The challenger must also pass two other criteria: the interval of the macro F1 difference
+lies above 0, and no class loses `recall_margin`. So the rate of the whole gate is lower.
+`python -m bench.gate` measures it.
 """
 
 from collections.abc import Sequence
@@ -14,12 +15,19 @@ import pandas as pd
 from sklearn.metrics import f1_score
 
 from tasks.params.register import Gate
-from tasks.scoring.statistics import McNemar, bootstrap_macro_f1, mcnemar, recall_differences
+from tasks.scoring.statistics import (
+    Interval,
+    McNemar,
+    Pair,
+    bootstrap_difference,
+    compare_recalls,
+    mcnemar,
+)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One criterion: whether it is met, and in words by which numbers."""
+    """One criterion: whether it is met, and a text with its numbers."""
 
     name: str
     met: bool
@@ -29,16 +37,16 @@ class Check:
 def check_scores(
     scores: dict[str, float], gate: Gate | None
 ) -> tuple[list[Check], dict[str, float]]:
-    """Hold the metrics of the test images, such as `test_macro_f1`, against the absolute criteria; return them, too.
+    """Check the test scores against the limits of the gate. Return the checks and the numbers.
 
-    No gate has no criteria.
+    `scores` are metrics such as `test_macro_f1`. There are no checks if the gate is None.
     """
     recalls = {
         name.removeprefix("test_recall_"): value
         for name, value in scores.items()
         if name.startswith("test_recall_")
     }
-    worst = min(recalls, key=recalls.get)
+    worst = min(recalls, key=lambda label: recalls[label])
     numbers = {
         "macro_f1": scores["test_macro_f1"],
         "worst_recall": recalls[worst],
@@ -46,19 +54,14 @@ def check_scores(
     }
     if gate is None:
         return [], numbers
-    checks = [
-        Check(name, value >= limit, f"{words} {value:.3f}, wanted at least {limit:g}")
-        for name, words, value, limit in (
-            ("macro_f1", "macro F1", numbers["macro_f1"], gate.macro_f1),
-            (
-                "worst_recall",
-                f"recall of {worst}, the worst class,",
-                numbers["worst_recall"],
-                gate.worst_recall,
-            ),
-        )
-        if limit is not None
-    ]
+    checks = []
+    for name, words, limit in (
+        ("macro_f1", "macro F1", gate.macro_f1),
+        ("worst_recall", f"recall of {worst}, the worst class,", gate.worst_recall),
+    ):
+        if limit is not None:
+            text = f"{words} {numbers[name]:.3f}, wanted at least {limit:g}"
+            checks.append(Check(name, numbers[name] >= limit, text))
     if gate.calibration_error is not None:
         error = numbers["calibration_error"]
         text = f"calibration error {error:.3f}, wanted at most {gate.calibration_error:g}"
@@ -66,33 +69,26 @@ def check_scores(
     return checks, numbers
 
 
-def compare(
-    labels: Sequence[str],
-    challenger: Sequence[str],
-    champion: Sequence[str],
-    classes: Sequence[str],
-    groups: Sequence | None,
-    gate: Gate,
+def check_against_champion(
+    predictions: pd.DataFrame, classes: Sequence[str], gate: Gate
 ) -> tuple[list[Check], dict[str, object]]:
-    """Hold a challenger against the champion by what both say of the same images; return the numbers, too.
+    """Check the challenger's predictions against the champion's. Return the checks and the numbers.
 
-    All are class names of shape (images,), and so are `groups`, which name the images that belong together.
+    `predictions` has the columns label, predicted (by the challenger) and champion, and may have
+    the column group.
     """
     position = {label: index for index, label in enumerate(classes)}
     truth, ours, theirs = (
-        np.array([position[label] for label in column], dtype=np.int64)
-        for column in (labels, challenger, champion)
+        np.array([position[label] for label in predictions[column]], dtype=np.int64)
+        for column in ("label", "predicted", "champion")
     )
-    interval = bootstrap_macro_f1(truth, ours, theirs, len(classes), groups, gate.confidence)
-    tosses = mcnemar(ours == truth, theirs == truth, groups)
-    recalls = recall_differences(truth, ours, theirs, classes, groups, gate.confidence)
+    pair = Pair(truth, ours, theirs, len(classes), predictions.get("group"))
+    interval = bootstrap_difference(pair, gate.confidence)
+    tosses = mcnemar(ours == truth, theirs == truth, pair.groups)
+    recalls = compare_recalls(pair, classes, gate.confidence)
     scores = [
-        float(
-            f1_score(
-                truth, predicted, labels=np.arange(len(classes)), average="macro", zero_division=0
-            )
-        )
-        for predicted in (ours, theirs)
+        float(f1_score(truth, said, labels=range(len(classes)), average="macro", zero_division=0))
+        for said in (ours, theirs)
     ]
     numbers = {
         "compared_images": len(truth),
@@ -108,36 +104,37 @@ def compare(
             "records"
         ),
     }
-    checks = [_check_difference(numbers, gate), _check_tosses(tosses, gate)]
-    return checks + (
-        [_check_recalls(recalls, gate)] if gate.recall_margin is not None else []
-    ), numbers
+    checks = [_check_difference(scores, interval, gate.confidence), _check_tosses(tosses, gate)]
+    if gate.recall_margin is not None:
+        checks.append(_check_recalls(recalls, gate.recall_margin))
+    return checks, numbers
 
 
-def _check_difference(numbers: dict[str, object], gate: Gate) -> Check:
+def _check_difference(scores: Sequence[float], interval: Interval, confidence: float) -> Check:
     text = (
-        f"macro F1 {numbers['challenger_macro_f1']:.3f} against {numbers['champion_macro_f1']:.3f}, "
-        f"{100 * gate.confidence:g} % interval of the difference {numbers['difference_low']:+.3f} to "
-        f"{numbers['difference_high']:+.3f}, wanted above 0"
+        f"macro F1 {scores[0]:.3f} against {scores[1]:.3f}, "
+        f"{100 * confidence:g} % interval of the difference {interval.low:+.3f} to "
+        f"{interval.high:+.3f}, wanted above 0"
     )
-    return Check("difference", numbers["difference_low"] > 0, text)
+    return Check("difference", interval.low > 0, text)
 
 
 def _check_tosses(tosses: McNemar, gate: Gate) -> Check:
     limit = 1 - gate.confidence
     text = (
-        f"right alone {tosses.gains} times, champion right alone {tosses.losses} times, McNemar's exact p {tosses.p:.3g}, "
-        f"wanted more often right and p at most {limit:.3g}"
+        f"right alone {tosses.gains} times, champion right alone {tosses.losses} times, "
+        f"McNemar's exact p {tosses.p:.3g}, wanted more often right and p at most {limit:.3g}"
     )
     return Check("mcnemar", tosses.gains > tosses.losses and tosses.p <= limit, text)
 
 
-def _check_recalls(recalls: pd.DataFrame, gate: Gate) -> Check:
+def _check_recalls(recalls: pd.DataFrame, margin: float) -> Check:
     worst = recalls.loc[recalls.low.idxmin()]
-    lost = recalls.label[recalls.low <= -gate.recall_margin]
+    lost = recalls.label[recalls.low <= -margin]
     also = f" (as in {len(lost) - 1} other classes)" if len(lost) > 1 else ""
     text = (
-        f"recall of {worst.label} {worst['first']:.3f} against {worst.second:.3f} on {worst.images} images, lower limit of the "
-        f"difference {worst.low:+.3f}{also}, wanted above -{gate.recall_margin:g}"
+        f"recall of {worst.label} {worst['first']:.3f} against {worst.second:.3f} on "
+        f"{worst.images} images, lower limit of the difference {worst.low:+.3f}{also}, "
+        f"wanted above -{margin:g}"
     )
     return Check("recalls", lost.empty, text)

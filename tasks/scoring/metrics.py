@@ -1,22 +1,44 @@
-"""Scores of a classifier from its predictions, by scikit-learn: arrays in, numbers and tables out.
-
-`labels` are class indices of shape (images,), `probabilities` have shape (images, classes).
-"""
+"""Score a classifier's predictions with scikit-learn. Arrays in, numbers and tables out."""
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn import metrics
 
+from tasks.scoring.predictions import Labels, Probabilities
 
-def score(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the scores over all classes. A score that is not defined, such as the AUC of one class, is left out.
+PER_CLASS_COLUMNS = {
+    "label": "Class.",
+    "precision": "Share of the images predicted as this class that belong to it.",
+    "recall": "Share of the images of this class that are predicted as it.",
+    "f1": "Harmonic mean of precision and recall.",
+    "support": "Number of test images of this class.",
+    "roc_auc": "Area under the ROC curve of this class against the rest.",
+    "pr_auc": "Average precision: the area under the precision-recall curve.",
+}
+CONFUSION_COLUMNS = {
+    "actual": "Class of the images.",
+    "predicted": "Class that the model predicts.",
+    "count": "Number of test images of `actual` that are predicted as `predicted`.",
+    "share": "`count` divided by all test images of `actual`.",
+}
+ROC_COLUMNS = {
+    "label": "Class, against the rest.",
+    "fpr": "False positive rate.",
+    "tpr": "True positive rate.",
+}
+PR_COLUMNS = {"label": "Class, against the rest.", "recall": "Recall.", "precision": "Precision."}
 
-    Averages are over the classes that have images; of these, one that is never predicted has precision and F1 0.
-    `pr_auc` is the mean average precision, as `roc_auc` is the mean area.
+
+def score(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
+    """Return the scores over all classes, without undefined ones such as the AUC of one class.
+
+    Averages are over the classes that have images. Such a class has precision and F1 of 0 if it is
+    never predicted. `roc_auc` and `pr_auc` are the means over the classes.
     """
     predicted = probabilities.argmax(axis=1)
     classes, present = np.arange(probabilities.shape[1]), np.unique(labels)
-    averages = {}
+    averages: dict[str, float] = {}
     for average in ("macro", "weighted"):
         precision, recall, f1, _ = metrics.precision_recall_fscore_support(
             labels, predicted, labels=present, average=average, zero_division=0
@@ -32,12 +54,12 @@ def score(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
         **averages,
         "log_loss": metrics.log_loss(labels, normalise(probabilities), labels=classes),
     }
-    means = areas(labels, probabilities).mean()
+    means = measure_areas(labels, probabilities).mean()
     return scores | {name: float(mean) for name, mean in means.items() if not np.isnan(mean)}
 
 
-def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """Return one row per class: precision, recall, f1, support, and what `areas` returns; NaN where it is not defined."""
+def score_classes(labels: Labels, probabilities: Probabilities, classes: list[str]) -> pd.DataFrame:
+    """Return the scores of each class, as in `per_class.csv`. Undefined scores are NaN."""
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         labels, probabilities.argmax(axis=1), labels=np.arange(len(classes)), zero_division=np.nan
     )
@@ -48,12 +70,15 @@ def per_class(labels: np.ndarray, probabilities: np.ndarray, classes: list[str])
         "f1": f1,
         "support": support,
     }
-    return pd.DataFrame(columns).join(areas(labels, probabilities))
+    return pd.DataFrame(columns).join(measure_areas(labels, probabilities))
 
 
-def areas(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Return each class's one-versus-rest `roc_auc`, and `pr_auc`, its average precision; NaN where all or no images are of it."""
-    truth, ranking = one_versus_rest(labels, probabilities.shape[1]), evidence(probabilities)
+def measure_areas(labels: Labels, probabilities: Probabilities) -> pd.DataFrame:
+    """Return `roc_auc` and `pr_auc` of each class against the rest.
+
+    Both are NaN if the images are all of this class, or none of them is.
+    """
+    truth, ranking = encode_one_hot(labels, probabilities.shape[1]), rank_images(probabilities)
     rows = np.full((probabilities.shape[1], 2), np.nan)
     for index in np.flatnonzero((truth.sum(axis=0) > 0) & (truth.sum(axis=0) < len(truth))):
         column = truth[:, index], ranking[:, index]
@@ -61,8 +86,10 @@ def areas(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["roc_auc", "pr_auc"])
 
 
-def confusion(labels: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> pd.DataFrame:
-    """Return one row per pair of classes: actual, predicted, count, and the share of the actual class's images."""
+def count_confusions(
+    labels: Labels, probabilities: Probabilities, classes: list[str]
+) -> pd.DataFrame:
+    """Return one row for each pair of classes, in the columns of `confusion.csv`."""
     matrix = metrics.confusion_matrix(
         labels, probabilities.argmax(axis=1), labels=np.arange(len(classes))
     )
@@ -77,14 +104,14 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray, classes: list[str])
     )
 
 
-def curves(
-    labels: np.ndarray, probabilities: np.ndarray, classes: list[str]
+def trace_curves(
+    labels: Labels, probabilities: Probabilities, classes: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the one-versus-rest ROC curves (label, fpr, tpr) and precision-recall curves (label, recall, precision).
+    """Return the ROC curves and the precision-recall curves of each class against the rest.
 
-    Points within a straight line are left out.
+    Points on a straight line between two others are left out.
     """
-    truth, ranking = one_versus_rest(labels, len(classes)), evidence(probabilities)
+    truth, ranking = encode_one_hot(labels, len(classes)), rank_images(probabilities)
     roc, pr = [], []
     for index, label in enumerate(classes):
         if not 0 < truth[:, index].sum() < len(truth):
@@ -99,26 +126,28 @@ def curves(
     return pd.concat(roc or empty), pd.concat(pr or empty)
 
 
-def one_versus_rest(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Return a 0/1 column per class, shape (images, classes)."""
+def encode_one_hot(labels: Labels, classes: int) -> NDArray[np.int64]:
+    """Return a column of zeros and ones for each class, of shape (images, classes)."""
     return np.eye(classes, dtype=int)[labels]
 
 
-def evidence(probabilities: np.ndarray) -> np.ndarray:
-    """Return what ranks the images for each class: its probability, of two classes the difference.
+def rank_images(probabilities: Probabilities) -> Probabilities:
+    """Return the numbers that rank the images for each class.
 
-    Close to one a rounded probability ties images that the other class's tiny one tells apart; one area would be two.
+    These are the probabilities, or for two classes their difference. Near 1 a rounded probability
+    ties images that the small probability of the other class still orders. The two classes would
+    then have different areas.
     """
     return probabilities - probabilities[:, ::-1] if probabilities.shape[1] == 2 else probabilities
 
 
-def normalise(probabilities: np.ndarray) -> np.ndarray:
-    """Let each row sum to one exactly: tables keep seven digits."""
+def normalise(probabilities: Probabilities) -> Probabilities:
+    """Scale each row to a sum of 1. Tables keep seven digits, so their rows miss it slightly."""
     return probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
-def verdict(train_accuracy: float, val_accuracy: float, gap: float) -> str:
-    """Say whether a model overfits: how far its training accuracy lies above its validation accuracy."""
+def describe_overfitting(train_accuracy: float, val_accuracy: float, gap: float) -> str:
+    """Return `none`, `some` or `strong`, by the gap of training and validation accuracy."""
     difference = train_accuracy - val_accuracy
     if difference > 2 * gap:
         return "strong"

@@ -1,22 +1,48 @@
-"""Which images a person should look at: wrong ones, uncertain ones, and those whose label may be wrong.
+"""List the images that a person should look at. Tables in the columns of `predictions.csv` in.
 
-Predictions in the columns of `predictions.csv` in, tables out. Nothing is ever removed or relabelled by them.
+These lists never remove or relabel an image.
 """
 
 import numpy as np
 import pandas as pd
 
-from tasks.scoring.predictions import arrays, class_names
+from tasks.scoring.predictions import list_classes, to_arrays
 
-UNCERTAIN = 50  # images of a table, at most
+ERRORS_COLUMNS = {
+    "path": "Path of the test image.",
+    "label": "Class of the image.",
+    "predicted": "Class that the model predicts.",
+    "confidence": "Probability of `predicted`.",
+    "p_label": "Probability of `label`.",
+    "kind": "`worst`: a wrong prediction. `uncertain`: one of the least confident predictions.",
+}
+SUSPECTS_COLUMNS = {
+    "path": "Path of the image.",
+    "label": "Class of the image, which may be wrong.",
+    "split": "`validation` or `test`.",
+    "suggested": "Class that fits the image better.",
+    "confidence": "Probability of `suggested`.",
+    "p_label": "Probability of `label`.",
+}
+SHARED_SUSPECTS_COLUMNS = {
+    "path": SUSPECTS_COLUMNS["path"],
+    "label": SUSPECTS_COLUMNS["label"],
+    "split": SUSPECTS_COLUMNS["split"],
+    "suggested": SUSPECTS_COLUMNS["suggested"],
+    "disagree": "Number of models that predict another class than `label`.",
+    "models": "Number of models that answer this question.",
+    "confidence": "Mean probability of `suggested` over the models.",
+    "p_label": "Mean probability of `label` over the models.",
+}
+UNCERTAIN = 50  # at most this many uncertain images are listed
 
 
-def errors(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return path, label, predicted, confidence, p_label, kind: all wrong images, the most confident first (kind `worst`).
+def list_errors(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return all wrong images, the most confident first, and then the least certain images.
 
-    The least certain images, right or wrong, follow: those of the lowest confidence (kind `uncertain`).
+    An image can be in both lists: `uncertain` holds right and wrong images.
     """
-    labels, probabilities = arrays(predictions)
+    labels, probabilities = to_arrays(predictions)
     table = predictions[["path", "label", "predicted"]].assign(
         confidence=probabilities.max(axis=1), p_label=probabilities[np.arange(len(labels)), labels]
     )
@@ -27,42 +53,41 @@ def errors(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([worst.assign(kind="worst"), uncertain.assign(kind="uncertain")])
 
 
-def suspects(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return path, label, split, suggested, confidence, p_label of images whose label may be wrong, the surest first.
+def find_suspects(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the images whose label may be wrong, the most suspicious first.
 
-    A class is suggested where its probability reaches the mean that it has on the images labelled so, of the highest such
-    class if there are several (confident learning, Northcutt et al. 2021, arXiv:1911.00068). For held-out images: what a
-    model was trained on, it repeats.
+    A class is a candidate if its probability reaches its mean on the images with that label. The
+    most probable candidate is suggested if it is not the label (confident learning, Northcutt et
+    al. 2021, arXiv:1911.00068). Pass held-out images only: a model repeats the labels that it was
+    trained on.
     """
-    labels, probabilities = arrays(predictions)
-    thresholds = np.full(
-        probabilities.shape[1], np.inf
-    )  # a class without images is never suggested
+    labels, probabilities = to_arrays(predictions)
+    thresholds = np.full(probabilities.shape[1], np.inf)  # no images, no suggestion
     for index in np.unique(labels):
         thresholds[index] = probabilities[labels == index, index].mean()
-    reached = np.where(probabilities >= thresholds, probabilities, -1)
-    suggested = reached.argmax(axis=1)
+    candidates = np.where(probabilities >= thresholds, probabilities, -1)
+    suggested = candidates.argmax(axis=1)
     rows = np.arange(len(labels))
     table = predictions[["path", "label", "split"]].assign(
-        suggested=np.array(class_names(predictions))[suggested],
+        suggested=np.array(list_classes(predictions))[suggested],
         confidence=probabilities[rows, suggested],
         p_label=probabilities[rows, labels],
     )
-    return table[(reached.max(axis=1) >= 0) & (suggested != labels)].sort_values(
+    return table[(candidates.max(axis=1) >= 0) & (suggested != labels)].sort_values(
         ["p_label", "path"]
     )
 
 
-def shared_suspects(predictions: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the suspects of the mean probabilities of several models, and how many of these `models` `disagree` with the label.
+def find_shared_suspects(predictions: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the suspects by the mean probabilities of several models.
 
-    The models must answer the same question of the same images in the same order.
+    The tables must answer the same question for the same images in the same order.
     """
     first = predictions[0]
-    columns = [f"p_{label}" for label in class_names(first)]
+    columns = [f"p_{label}" for label in list_classes(first)]
     mean = first.assign(**(sum(table[columns] for table in predictions) / len(predictions)))
     disagree = sum((table.predicted != table.label).astype(int) for table in predictions)
-    found = suspects(mean)
+    found = find_suspects(mean)
     return found.assign(disagree=disagree[found.index], models=len(predictions))[
-        ["path", "label", "split", "suggested", "disagree", "models", "confidence", "p_label"]
+        list(SHARED_SUSPECTS_COLUMNS)
     ]

@@ -1,4 +1,4 @@
-"""What tells files, folders and code apart: SHA-256, and the commit of the working tree."""
+"""Identify files and folders by their SHA-256, and code by its commit."""
 
 import hashlib
 import subprocess
@@ -12,7 +12,7 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_sha256(folder: Path) -> str:
-    """Return the SHA-256 over paths and contents of all files in a folder, in the order of their paths."""
+    """Return the SHA-256 of the paths and contents of all files in a folder, sorted by path."""
     files = sorted(
         (path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file()
     )
@@ -21,7 +21,10 @@ def folder_sha256(folder: Path) -> str:
 
 
 def git_revision() -> str:
-    """Return the commit of the working tree, with `-dirty` where it was changed; "" outside of Git."""
+    """Return the commit of the working tree, or "" outside of Git.
+
+    The commit ends in `-dirty` if a tracked file was changed.
+    """
     result = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40"],
         capture_output=True,

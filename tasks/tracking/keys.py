@@ -1,8 +1,9 @@
-"""Names as keys of MLflow: of metrics, parameters and tags. Two different names never share a key.
+"""Turn names into keys of MLflow's metrics, parameters and tags. No two names share a key.
 
-MLflow takes letters, digits, `_`, `-`, `.`, blanks and `/`, up to 250 characters, as long as the key is a path in its
-shortest form. A name that keeps to this is its own key. In any other each sign that is refused becomes `_x28_`, its number
-in hexadecimal (as in Office Open XML), and a key that would be too long ends in a hash of the name.
+MLflow accepts letters, digits, `_`, `-`, `.`, spaces and `/`, at most 250 characters, and the key
+must be a normalized path. A name that follows these rules is its own key. In other names each
+refused character becomes its code point in hexadecimal, such as `_x28_` (as in Office Open XML).
+A key that would be too long is cut, and ends in a hash of the name.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import re
 
 LONGEST = 250  # characters of a key
 HASH = "_x{}_"
-HASHED = re.compile(r"x[0-9a-f]{32}_\Z")  # what no other key ends in
+HASHED = re.compile(r"x[0-9a-f]{32}_\Z")  # only a key with a hash ends like this
 
 
 def make_key(name: str) -> str:
@@ -25,7 +26,10 @@ def make_key(name: str) -> str:
     return key[: LONGEST - len(end)] + end
 
 
-def _escape(name: str, taken: str) -> str:
-    """Escape what is not among the `taken` signs, and each underscore that would look like the begin of an escaped sign."""
-    refused = rf"[^{taken}]|_(?=x[0-9a-f]+(?:_|[^{taken}]))"
+def _escape(name: str, accepted: str) -> str:
+    """Escape all characters that are not `accepted`.
+
+    An underscore that looks like the start of an escaped character is escaped too.
+    """
+    refused = rf"[^{accepted}]|_(?=x[0-9a-f]+(?:_|[^{accepted}]))"
     return re.sub(refused, lambda found: f"_x{ord(found[0]):x}_", name)

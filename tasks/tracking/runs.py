@@ -1,8 +1,8 @@
-"""The MLflow run of an architecture's training, which later stages add to.
+"""The MLflow run of an architecture's training. Later stages log to the same run.
 
-The store is the one that `tasks/tracking/store.py` finds; the experiment is `MLFLOW_EXPERIMENT_NAME`,
-by default `image-classification`. A run is found again by the hash of the predictions that the
-training wrote, so no output needs a run id.
+`tasks/tracking/store.py` finds the store. The experiment is `MLFLOW_EXPERIMENT_NAME`, by default
+`image-classification`. A later stage finds the run by the SHA-256 of the training's predictions,
+so that no output of a stage holds a run id.
 """
 
 import logging
@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow.entities import Run
@@ -23,96 +24,99 @@ from tasks.tracking.hashes import file_sha256
 from tasks.tracking.keys import make_key
 
 DEFAULT_EXPERIMENT = "image-classification"
+REGISTRY_VARIABLE = "MLFLOW_REGISTRY_URI"
 PREDICTIONS = "predictions_sha256"
 TRAINING = "training_key"
-BUSY = "TEMPORARILY_UNAVAILABLE"  # what MLflow calls a database that another process is writing
+BUSY = "TEMPORARILY_UNAVAILABLE"  # MLflow's code for a database that another process is writing
 
 log = logging.getLogger(__name__)
 
 
-class AwayError(UserError):
-    """Nothing answers where MLFLOW_TRACKING_URI points to; that may pass by itself."""
+class UnreachableError(UserError):
+    """No server answers at MLFLOW_TRACKING_URI; it may be back later."""
 
 
 class RefusedError(UserError):
-    """MLflow's store answers, and did not take what was logged: a right, a key or a name is wrong."""
+    """MLflow's store answered, but refused the data: a permission, a key or a name is wrong."""
 
 
 def open_store() -> str:
-    """Open, and where needed create, the store and the experiment; return the experiment's id.
+    """Open the store and the experiment, create them if needed, and return the experiment's id.
 
-    Raises `AwayError` where no server answers, and `UserError` for a store that cannot be used.
+    Raises `UnreachableError` if no server answers, and `UserError` if the store cannot be used.
     """
     uri = store.find_uri()
-    refuse_silence(store.VARIABLE)
+    refuse_unreachable(store.VARIABLE)
     mlflow.set_tracking_uri(uri)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+    artifacts = str(store.ARTIFACTS) if uri == store.DEFAULT_URI else None
     try:
-        experiment = _have_experiment(
-            name, str(store.ARTIFACTS) if uri == store.DEFAULT_URI else None
-        )
+        experiment = _find_or_create_experiment(name, artifacts)
     except (MlflowException, DatabaseError) as error:
         raise UserError(describe_refusal(uri, str(error))) from error
-    store.make_places_relative()  # MLflow makes even a relative one absolute
+    store.make_paths_relative()  # MLflow stores even a relative path as an absolute one
     return experiment
 
 
-def _have_experiment(name: str, artifacts: str | None) -> str:
+def _find_or_create_experiment(name: str, artifacts: str | None) -> str:
     found = mlflow.get_experiment_by_name(name)
     if found is None:
         return mlflow.create_experiment(name, artifacts)
     if found.lifecycle_stage == "deleted":
         raise UserError(
-            f"the experiment {name} is deleted: `mlflow experiments restore -x {found.experiment_id}` brings it back, "
-            "MLFLOW_EXPERIMENT_NAME names another"
+            f"the experiment {name} is deleted. Restore it with `mlflow experiments restore "
+            f"-x {found.experiment_id}`, or set MLFLOW_EXPERIMENT_NAME to another name"
         )
     return found.experiment_id
 
 
-def refuse_silence(*names: str) -> None:
-    """Raise `AwayError` where nothing answers at what the user set: MLflow itself would ask for minutes.
+def refuse_unreachable(*names: str) -> None:
+    """Raise `UnreachableError` if no server answers at an address that the user configured.
 
-    Without names, who uses the registry asks for that too; runs are recorded without it.
+    MLflow itself would retry for minutes. `names` are environment variables, by default those of
+    the store and of the registry. To record a run, the store is enough.
     """
-    for name in names or (store.VARIABLE, "MLFLOW_REGISTRY_URI"):
+    for name in names or (store.VARIABLE, REGISTRY_VARIABLE):
         address = os.environ.get(name, "")
-        if why := servers.why_silent(address):
-            told = servers.describe_silence(name, address, "environment", why)
-            raise AwayError(
-                f"{told}. Start that server, or `unset {name}`: runs and registry are in mlflow.db then"
+        if why := servers.why_unreachable(address):
+            problem = servers.describe_unreachable(name, address, "environment", why)
+            raise UnreachableError(
+                f"{problem}. Start that server, or `unset {name}` to use {store.DEFAULT_FILE} of "
+                "this folder for runs and registry"
             )
 
 
-def describe_refusal(uri: str, said: str) -> str:
-    """Return in words why a store that is there cannot be used, and what to do."""
-    shown, first = servers.masked(uri), said.strip().partition("\n")[0]
-    revision = re.search(r"found version (\w+)|Can't locate revision identified by '(\w+)'", said)
-    if revision is None:
-        return f"MLflow's store {shown} cannot be used: {servers.masked(first)}"
-    if servers.knows("mlflow", revision[1] or revision[2]):
-        return f"{shown} is of an older MLflow: copy it, then `mlflow db upgrade '{shown}'`"
-    file = uri.removeprefix("sqlite:///")
-    aside = f"set it aside (mv {file} {file}.newer): the next run begins a new one"
-    another = f"have {store.VARIABLE} name another store"
-    return servers.describe_newer(shown, "mlflow", another if file == uri else aside)
+def describe_refusal(uri: str, message: str) -> str:
+    """Describe why a store that exists cannot be used, and what to do."""
+    shown, first = servers.mask_secrets(uri), message.strip().partition("\n")[0]
+    found = re.search(r"found version (\w+)|Can't locate revision identified by '(\w+)'", message)
+    if found is None:
+        return f"MLflow's store {shown} cannot be used: {servers.mask_secrets(first)}"
+    if servers.knows_revision("mlflow", found[1] or found[2]):
+        return f"an older MLflow wrote {shown}: copy it, then run `mlflow db upgrade '{shown}'`"
+    file = uri.removeprefix(store.SQLITE)
+    remedy = (
+        f"set {store.VARIABLE} to another store"
+        if file == uri
+        else f"set it aside (mv {file} {file}.newer): the next run creates a new one"
+    )
+    return servers.describe_newer(shown, "mlflow", remedy)
 
 
 @contextmanager
-def recorded(start: Callable[[], object]) -> Iterator[None]:
-    """Have an MLflow run open, or none where the store is away: that costs a warning, never the training.
+def record_run(start: Callable[[], object]) -> Iterator[None]:
+    """Keep the MLflow run open that `start` opens, and end it with the status of the block.
 
-    Raises `RefusedError` where the store answers and refuses.
+    If the store cannot be reached, log a warning and go on without a run: a training never fails
+    for that reason. Raises `RefusedError` if the store answers and refuses.
     """
     try:
         start()
-    except (AwayError, MlflowException) as error:
-        if not isinstance(error, AwayError) and not is_away():
+    except (UnreachableError, MlflowException) as error:
+        known = isinstance(error, UnreachableError)
+        if not known and not is_unreachable():
             raise RefusedError(_describe_refused(error)) from error
-        why = (
-            str(error)
-            if isinstance(error, AwayError)
-            else "MLflow's store does not answer any more"
-        )
+        why = str(error) if known else "MLflow's store does not answer any more"
         leave_store(f"{why}. The stage `register` will need it")
     status = "FAILED"
     try:
@@ -123,30 +127,30 @@ def recorded(start: Callable[[], object]) -> Iterator[None]:
 
 
 def leave_store(why: str) -> None:
-    """Go on without a store: say so once, and forget the run that may be open."""
-    log.info("warn: %s. This goes on; it is not recorded", why)
+    """Go on without a store: log one warning, and close the open run."""
+    log.info("warn: %s. Going on without a record in MLflow", why)
     with suppress(MlflowException):
         mlflow.end_run()
 
 
-def is_away() -> bool:
-    """Say whether it is the store that does not answer, rather than a thing that it refused."""
-    return servers.why_silent(mlflow.get_tracking_uri()) is not None
+def is_unreachable() -> bool:
+    """Return whether the store does not answer at all."""
+    return servers.why_unreachable(mlflow.get_tracking_uri()) is not None
 
 
 def find_run(experiment_id: str, predictions_sha256: str) -> Run | None:
     """Return the newest run whose training wrote these predictions."""
-    return _newest(experiment_id, f"tags.{PREDICTIONS} = '{predictions_sha256}'")
+    return _find_newest(experiment_id, f"tags.{PREDICTIONS} = '{predictions_sha256}'")
 
 
 def find_unfinished_run(experiment_id: str, training_key: str) -> Run | None:
-    """Return the newest run of this training if it was killed before its end."""
-    run = _newest(experiment_id, f"tags.{TRAINING} = '{training_key}'")
+    """Return the newest run of this training if the training was killed before its end."""
+    run = _find_newest(experiment_id, f"tags.{TRAINING} = '{training_key}'")
     return run if run is not None and PREDICTIONS not in run.data.tags else None
 
 
 def continue_run(architecture: str, predictions: Path) -> mlflow.ActiveRun:
-    """Open the run that wrote `predictions`; a store that has none, as a fresh one, gets a new run."""
+    """Open the run that wrote `predictions`. A new store has no such run, and gets one."""
     experiment_id = open_store()
     sha256 = file_sha256(predictions)
     run = find_run(experiment_id, sha256)
@@ -158,16 +162,18 @@ def continue_run(architecture: str, predictions: Path) -> mlflow.ActiveRun:
 
 
 def record(log_something: Callable[[], object], live: bool = False) -> None:
-    """Log to the run that is open, if one is; where the store has gone away, close it, so that nothing more waits for it.
+    """Log to the open run, if there is one.
 
-    Raises `RefusedError` where the store refuses; in a training (`live`) that costs a warning, since hours hang on it.
+    If the store stops answering, close the run: nothing waits for the store again. Raises
+    `RefusedError` if the store refuses the data. During a training (`live`) a refusal is only a
+    warning, because an error would lose hours of work.
     """
     if mlflow.active_run() is None:
         return
     try:
         log_something()
     except MlflowException as error:
-        if is_away():
+        if is_unreachable():
             leave_store("MLflow's store does not answer any more")
         elif live or error.error_code == BUSY:
             log.info("warn: %s", _describe_refused(error))
@@ -176,19 +182,19 @@ def record(log_something: Callable[[], object], live: bool = False) -> None:
 
 
 def attempt(log_something: Callable[[], object]) -> None:
-    """Log to MLflow, with or without a run; what it does not take costs a warning."""
+    """Log to MLflow, with or without a run. A refusal is only a warning."""
     try:
         log_something()
     except (MlflowException, RefusedError) as error:
         log.info("warn: %s", error if isinstance(error, RefusedError) else _describe_refused(error))
 
 
-def _describe_refused(error: MlflowException) -> str:
-    return f"MLflow did not take this: {servers.masked(str(error).partition(chr(10))[0])}"
+def _describe_refused(error: Exception) -> str:
+    return f"MLflow refused this: {servers.mask_secrets(str(error).partition(chr(10))[0])}"
 
 
-def flatten(section: dict, prefix: str = "") -> dict[str, object]:
-    """Return nested keys joined by dots, as MLflow takes them: some of them are names of classes."""
+def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    """Return a section's nested keys joined by dots, as keys that MLflow accepts."""
     flat: dict[str, object] = {}
     for name, value in section.items():
         flat |= (
@@ -199,6 +205,6 @@ def flatten(section: dict, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _newest(experiment_id: str, query: str) -> Run | None:
+def _find_newest(experiment_id: str, query: str) -> Run | None:
     runs = mlflow.search_runs([experiment_id], query, max_results=1, output_format="list")
     return runs[0] if runs else None

@@ -1,4 +1,4 @@
-"""Whether the servers and stores that a run needs answer, told within seconds; needs nothing but Python."""
+"""Check servers, databases and ports within seconds. Needs nothing but Python."""
 
 import contextlib
 import errno
@@ -21,31 +21,35 @@ PATIENCE = 10.0  # seconds
 LAST_PORT = 65535
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 SECRET = re.compile(r"(?i)([?&][^=&]*(?:password|token|key|secret|sig|auth)[^=&]*=)[^&\s]*")
-AWAY = (502, 503, 504)  # what a proxy says of a server that it cannot reach
+UNREACHABLE = (502, 503, 504)  # a proxy's status for a server that it cannot reach
+# Package -> folder of its database migrations. Each file name holds a revision.
 MIGRATIONS = {
     "mlflow": "store/db_migrations/versions",
     "prefect": "server/database/_migrations/versions/sqlite",
-}  # a package -> where it keeps the changes of its database, each named by its revision
+}
 
 
-def why_silent(address: str, seconds: float = PATIENCE) -> str | None:
-    """Return why nothing answers at a server's address; None where something does, or where no server is meant."""
+def why_unreachable(address: str, seconds: float = PATIENCE) -> str | None:
+    """Return why no server can be reached at an address.
+
+    Returns None if a server answers, or if the address is not that of a server.
+    """
     try:
         kind = urlsplit(address).scheme.partition("+")[0]
-    except ValueError as error:  # as of a bracket that is not closed
+    except ValueError as error:  # such as a bracket that is not closed
         return f"this is no address: {error}"
-    ask = _ask if kind in ("http", "https") else _connect if kind in PORTS else None
+    check = _request if kind in ("http", "https") else _connect if kind in PORTS else None
+    if check is None:
+        return None
     found: list[str | None] = []
-    if ask is not None:
-        asking = threading.Thread(target=lambda: found.append(ask(address, seconds)), daemon=True)
-        asking.start()
-        asking.join(seconds)  # looking up a name has no time limit of its own
-        return found[0] if found else f"no answer within {seconds:.0f} s"
-    return None
+    checking = threading.Thread(target=lambda: found.append(check(address, seconds)), daemon=True)
+    checking.start()
+    checking.join(seconds)  # the look-up of a host name has no time limit of its own
+    return found[0] if found else f"no answer within {seconds:.0f} s"
 
 
-def read(address: str, seconds: float) -> str:
-    """Return what a server of this machine says, shortened; "" where it says nothing."""
+def fetch_text(address: str, seconds: float) -> str:
+    """Return the start of a server's reply, or "" if it does not reply."""
     try:
         with urllib.request.urlopen(address, timeout=seconds) as reply:
             return reply.read(1000).decode(errors="replace").strip()
@@ -53,78 +57,85 @@ def read(address: str, seconds: float) -> str:
         return ""
 
 
-def describe_silence(name: str, address: str, where: str, why: str) -> str:
-    """Return in words that nothing answers where a setting points to."""
-    return f"{name} ({where}) is {masked(address)}, where nothing answers: {why}"
+def describe_unreachable(name: str, address: str, where: str, why: str) -> str:
+    """Describe a setting (`name`, set in `where`) whose server cannot be reached."""
+    return f"{name} ({where}) is {mask_secrets(address)}, but no server answers there: {why}"
 
 
-def foreign_revision(file: Path, package: str, seconds: float = PATIENCE) -> str | None:
-    """Return the revision of a SQLite database if the installed package does not know it: a newer one wrote it.
+def find_newer_revision(file: Path, package: str, seconds: float = PATIENCE) -> str | None:
+    """Return the revision of a SQLite database that a newer version of a package wrote.
 
-    Raises `sqlite3.OperationalError` where it cannot be used now, and `sqlite3.DatabaseError` where the file is no database.
-    It is opened for writing, since SQLite first undoes what a process that was killed left half written.
+    Returns None if the installed package knows the revision. Raises `sqlite3.OperationalError` if
+    the database cannot be used now, and `sqlite3.DatabaseError` if the file is not a database.
     """
     if not file.exists() or file.stat().st_size == 0:
         return None
+    # Open it for writing: SQLite must first undo what a killed process left half written.
     address = f"{file.absolute().as_uri()}?mode=rw"
     with contextlib.closing(sqlite3.connect(address, seconds, uri=True)) as database:
-        if not database.execute(
-            "select 1 from sqlite_master where name = 'alembic_version'"
-        ).fetchone():
+        query = "select 1 from sqlite_master where name = 'alembic_version'"
+        if not database.execute(query).fetchone():
             return None
         found = database.execute("select version_num from alembic_version").fetchone()
-    return found[0] if found and not knows(package, found[0]) else None
+    return found[0] if found and not knows_revision(package, found[0]) else None
 
 
 def describe_unusable(shown: str, error: sqlite3.OperationalError) -> tuple[str, str]:
-    """Return in words why a whole database cannot be used now, and what to do; it is not damaged."""
+    """Return why an undamaged database cannot be used now, and what to do."""
     if "locked" in str(error) or "busy" in str(error):
         return (
             f"another process is writing {shown} ({error})",
-            "wait until that ends, and run again",
+            "wait until that process ends, and run again",
         )
-    said = f"{shown} cannot be read and written ({error})"
-    return said, "give this user the right to read and write it and its folder, and run again"
+    problem = f"{shown} cannot be read and written ({error})"
+    return problem, "give this user the right to read and write it and its folder, and run again"
 
 
-def knows(package: str, revision: str) -> bool:
-    """Say whether the installed package knows a revision of its database."""
-    spec = importlib.util.find_spec(package)
-    folder = Path(spec.submodule_search_locations[0], MIGRATIONS[package])
+def knows_revision(package: str, revision: str) -> bool:
+    """Return whether the installed package knows a revision of its database."""
+    folder = find_package(package) / MIGRATIONS[package]
     return not folder.is_dir() or any(revision in path.name for path in folder.glob("*.py"))
 
 
+def find_package(package: str) -> Path:
+    """Return the folder of an installed package without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    return Path(spec.origin).parent
+
+
 def describe_newer(store: str, package: str, remedy: str) -> str:
-    """Return in words that a newer version of a package wrote a database, and what to do."""
+    """Describe a database that a newer version of a package wrote, and what to do."""
     version = importlib.metadata.version(package)
-    return f"{store} was written by a newer {package} than the installed {version}: install the newer lock (git pull), or {remedy}"
+    return (
+        f"{store} was written by a newer {package} than the installed {version}: "
+        f"install the newer lock (git pull), or {remedy}"
+    )
 
 
-def masked(address: str) -> str:
-    """Return an address without its secrets."""
-    return SECRET.sub(r"\1***", re.sub(r"://\S*@", "://***@", address))
+def mask_secrets(text: str) -> str:
+    """Return an address, or a text that holds one, without its secrets."""
+    return SECRET.sub(r"\1***", re.sub(r"://\S*@", "://***@", text))
 
 
 def hold_port(host: str, port: int, remedy: str) -> socket.socket:
-    """Return a socket that holds a port of this machine before anybody is told of it. Raises `UserError` with the reason."""
+    """Return a socket that holds a port. Raises `UserError` with the reason if that fails."""
     if not 0 <= port <= LAST_PORT:
         raise UserError(f"port {port}: expected a number from 0 to {LAST_PORT}")
     holder = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         holder.bind((host, port))
-        holder.listen()  # until then another program may bind it too
-    except (
-        UnicodeError,
-        TypeError,
-    ) as error:  # as Python says where it cannot write a name for the network
+        holder.listen()  # before this call another program can bind the port too
+    except (UnicodeError, TypeError) as error:  # Python cannot encode such a host name
         holder.close()
         raise UserError(f"host {host!r} is no name of a machine: {error}; {remedy}") from error
     except OSError as error:
         holder.close()
         if error.errno == errno.EADDRINUSE:
             raise UserError(
-                f"port {port} is taken by {who_listens(port)}: end that, or {remedy}"
+                f"port {port} is taken by {find_listener(port)}: end that program, or {remedy}"
             ) from error
         raise UserError(
             f"port {port} of {host} cannot be used: {error.strerror}; {remedy}"
@@ -132,18 +143,18 @@ def hold_port(host: str, port: int, remedy: str) -> socket.socket:
     return holder
 
 
-def free_port(host: str, first: int) -> int:
-    """Return the first port from `first` on that nobody uses now."""
+def find_free_port(host: str = "127.0.0.1", first: int = 0) -> int:
+    """Return the first free port from `first` on, or any free port if `first` is 0."""
     for port in range(first, first + 100):
-        with contextlib.suppress(UserError), hold_port(host, port, ""):
-            return port
+        with contextlib.suppress(UserError), hold_port(host, port, "") as held:
+            return held.getsockname()[1]
     raise UserError(f"no port of {host} from {first} to {first + 99} is free")
 
 
-def who_listens(port: int) -> str:
+def find_listener(port: int) -> str:
     """Return which program listens at a port, as far as this user may know."""
     with contextlib.suppress(ImportError, OSError):
-        import psutil  # may be missing where something is wrong with the packages
+        import psutil  # may be missing if the packages are incomplete
 
         for process in psutil.process_iter(["name"]):
             with contextlib.suppress(psutil.Error):
@@ -155,19 +166,19 @@ def who_listens(port: int) -> str:
     return "another program"
 
 
-def _ask(address: str, seconds: float) -> str | None:
-    address = re.sub(r"://\S*@", "://", address)  # a password is no matter here
+def _request(address: str, seconds: float) -> str | None:
+    address = re.sub(r"://\S*@", "://", address)  # no password is needed to see that it answers
     unchecked = ssl._create_unverified_context()
     try:
         urllib.request.urlopen(
             f"{address.rstrip('/')}/health", timeout=seconds, context=unchecked
         ).close()
     except urllib.error.HTTPError as error:
-        return f"status {error.code}" if error.code in AWAY else None
+        return f"status {error.code}" if error.code in UNREACHABLE else None
     except (OSError, ValueError) as error:
         return str(getattr(error, "reason", error)) or type(error).__name__
     except http.client.HTTPException:
-        return "what listens there speaks no HTTP"
+        return "the program that listens there does not speak HTTP"
     return None
 
 

@@ -279,7 +279,7 @@ def child_run(search: Search, claim: Claim, parent: str) -> Iterator[None]:
         claim.trial.set_user_attr("run", mlflow.start_run(**where).info.run_id)
         mlflow.log_params({"trial": claim.trial.number, **claim.values})
 
-    with runs.recorded(start):
+    with runs.record_run(start):
         yield
 
 

@@ -1,4 +1,4 @@
-"""A model on a foreign folder: overlap to the image, both columns counted again, a page that stands alone, nothing touched."""
+"""Assess a model on a foreign folder: the overlap, the scores, the page, an untouched folder."""
 
 import itertools
 import json
@@ -57,7 +57,7 @@ class Foreign:
 
 @pytest.fixture(scope="module")
 def root(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the project, made the current folder of these tests."""
+    """Copy the project, and make it the current folder."""
     root = tmp_path_factory.mktemp("assess") / "project"
     shutil.copytree(pipeline, root, symlinks=True, ignore=shutil.ignore_patterns("mlruns"))
     (root / "classes.yaml").write_text(MAPPING)
@@ -68,11 +68,14 @@ def root(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 @pytest.fixture(scope="module")
 def foreign(root: Path) -> Foreign:
-    """Twelve copies of what the models were given, twenty new images, four in a folder of its own, and two files that are none."""
+    """Make 12 copies of given images, 20 new images, 4 in another folder, and 2 broken files."""
     images, clean, rows = root.parent / NAME, root / "data/clean", []
     splits = read_table(root / "data/splits.csv").drop_duplicates(["sha256", "split"])
-    chosen = [*splits[splits.split == "training"].head(8).itertuples(), *splits[splits.split == "validation"].head(3).itertuples(),
-              *splits[splits.split == "withheld"].head(1).itertuples()]  # fmt: skip
+    chosen = [
+        row
+        for part, count in (("training", 8), ("validation", 3), ("withheld", 1))
+        for row in splits[splits.split == part].head(count).itertuples()
+    ]
     for number, (row, kind) in enumerate(
         zip(chosen, itertools.cycle(["exact", "near", "mirrored"]), strict=False)
     ):
@@ -97,7 +100,7 @@ def foreign(root: Path) -> Foreign:
 
 @pytest.fixture(scope="module")
 def output(root: Path, foreign: Foreign) -> Path:
-    """The champion, assessed."""
+    """Assess the champion."""
     before = foreign.stamps
     main(foreign.images, "champion", Path("data/assessments/one"), classes=Path("classes.yaml"))
     assert foreign.stamps == before
@@ -309,7 +312,7 @@ def test_without_the_given_images_the_hash_decides_and_no_picture_leaves_where_n
     assert set(foreign.truth.path) <= set(found.path)  # and some that only look alike
     assert found.correlation.isna().sum() == len(found) - len(exact) and set(found.copy_of) == {""}
     html = Path("out/report.html").read_text()
-    assert "told by their hash alone" in html and "Worst errors" in html
+    assert "found by their hash alone" in html and "Worst errors" in html
     assert "<img" not in html and "base64" not in html
     assert {path.suffix for path in Path("out").iterdir()} == {".html", ".md", ".csv", ".json"}
 
@@ -328,7 +331,7 @@ def test_where_all_overlap_nothing_is_claimed(foreign: Foreign, tmp_path: Path) 
 
 
 def test_another_question_by_a_model_of_unknown_past(foreign: Foreign, tmp_path: Path) -> None:
-    """Four folders mean two of its three classes; overlap cannot be known, so there is no second column."""
+    """Map four folders to two of three classes. The overlap is unknown: one column is missing."""
     model = toy_model.write(tmp_path / "models/random", 3)
     names = ["zebra", "NA", "NA", "null", "~"]
     (tmp_path / "three.yaml").write_text(
@@ -351,7 +354,7 @@ def test_another_question_by_a_model_of_unknown_past(foreign: Foreign, tmp_path:
     ]
     assert not (tmp_path / "out/overlap.csv").exists()
     html = (tmp_path / "out/report.html").read_text()
-    assert "no overlap was looked for" in html and "never abstains" in html and "nan" not in html
+    assert "so the overlap is not known" in html and "never abstains" in html and "nan" not in html
 
 
 def test_mistakes_are_told_in_words_and_write_nothing(foreign: Foreign, tmp_path: Path) -> None:
@@ -371,7 +374,7 @@ def test_mistakes_are_told_in_words_and_write_nothing(foreign: Foreign, tmp_path
             "champion",
             None,
             foreign.images / "out",
-            "is only read: name another place with --output",
+            "is only read: pass another folder with --output",
         ),
         (foreign.images, "champion", None, taken, "holds something else than an assessment"),
         (
@@ -402,7 +405,7 @@ def test_mistakes_are_told_in_words_and_write_nothing(foreign: Foreign, tmp_path
             "champion",
             None,
             tmp_path / "out",
-            r"received 1 files without one \(1 not_an_image\)",
+            r"received 1 files and no usable image \(1 not_an_image\)",
         ),
     ):
         with pytest.raises(UserError, match=message):

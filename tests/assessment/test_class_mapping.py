@@ -1,10 +1,10 @@
-"""Foreign folders mean what they are called or what a file says; the rest is told at once, with a file to begin with."""
+"""Folders map to classes by name or by a file. All others are listed, with a file to start from."""
 
 from pathlib import Path
 
 import pytest
 
-from tasks.assessment.class_mapping import assign, read_classes, suggest
+from tasks.assessment.class_mapping import map_folders, read_classes, suggest
 from tasks.errors import UserError
 
 CLASSES = ["01", "NA", "no_tumor", "tumeur née"]
@@ -17,7 +17,7 @@ def read(tmp_path: Path, text: str) -> dict[str, str]:
 
 def refused(folders: list[str], said: dict[str, str]) -> str:
     with pytest.raises(UserError) as error:
-        assign(dict.fromkeys(folders, 1234), said, CLASSES, "/scans")
+        map_folders(dict.fromkeys(folders, 1234), said, CLASSES, Path("/scans"))
     return str(error.value)
 
 
@@ -32,13 +32,14 @@ def test_names_are_never_numbers_or_nothing(tmp_path: Path) -> None:
         "left": "",
     }
     folders = dict.fromkeys([*said, "tumeur née"], 1)
-    assert assign(folders, said, CLASSES, "x") == {
-        "01": "NA", "no": "01", "Null": None, "a: b # c": "no_tumor", "yes": None, "left": None, "tumeur née": "tumeur née",
+    assert map_folders(folders, said, CLASSES, Path("x")) == {
+        "01": "NA", "no": "01", "Null": None, "a: b # c": "no_tumor", "yes": None, "left": None,
+        "tumeur née": "tumeur née",
     }  # fmt: skip
 
 
 def test_a_class_may_be_called_null() -> None:
-    assert assign({"a": 1}, {"a": "null"}, ["null", "b"], "x") == {"a": "null"}
+    assert map_folders({"a": 1}, {"a": "null"}, ["null", "b"], Path("x")) == {"a": "null"}
 
 
 @pytest.mark.parametrize(
@@ -62,28 +63,30 @@ def test_nothing_is_guessed_and_the_draft_is_accepted(tmp_path: Path) -> None:
     )
     message = refused(folders, said)
     assert message.startswith(
-        "4 of the 6 class folders in /scans mean no class of the model (01, NA, no_tumor, tumeur née):\n"
+        "4 of the 6 class folders in /scans are no class of the model "
+        "(01, NA, no_tumor, tumeur née):\n"
     )
     assert "  No Tumor     1,234 images; did you mean no_tumor?\n" in message
     assert "  cats: many   1,234 images\n" in message
     assert (
-        "  turned       1,234 images said to be 'tumeur nee'; did you mean tumeur née?\n" in message
+        "  turned       1,234 images, given as 'tumeur nee'; did you mean tumeur née?\n" in message
     )
-    drafted = read(tmp_path, message.partition("--classes:\n")[2])
-    assert assign(dict.fromkeys(folders, 1), drafted, CLASSES, "x") == {
-        "NA": "NA", "No Tumor": "no_tumor", "na": "NA", "cats: many": None, "left": None, "turned": "tumeur née",
+    drafted = read(tmp_path, message.partition("left out:\n")[2])
+    assert map_folders(dict.fromkeys(folders, 1), drafted, CLASSES, Path("x")) == {
+        "NA": "NA", "No Tumor": "no_tumor", "na": "NA", "cats: many": None, "left": None,
+        "turned": "tumeur née",
     }  # fmt: skip
 
 
 def test_all_left_out() -> None:
-    assert "every folder is left out" in refused(["a"], {"a": "null"})
+    assert "all folders are left out" in refused(["a"], {"a": "null"})
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a", "expected lines such as"),
-        ("a: [b]", "expected lines such as"),
+        ("- a", "expected only lines such as"),
+        ("a: [b]", "expected only lines such as"),
         ("", "received None"),
         ("a: b\na: c", "duplicate key"),
         ("a: 'b", "is not valid YAML"),

@@ -152,9 +152,9 @@ def test_the_port_of_prefect_has_to_be_prefects(monkeypatch: pytest.MonkeyPatch)
         raise UserError("taken")
 
     monkeypatch.setattr(service_checks.servers, "hold_port", hold)
-    monkeypatch.setattr(service_checks.servers, "read", lambda *_: "<html>")
+    monkeypatch.setattr(service_checks.servers, "fetch_text", lambda *_: "<html>")
     assert "end that" in wrong(service_checks.check_ports())["port 4200"]
-    monkeypatch.setattr(service_checks.servers, "read", lambda *_: "true")
+    monkeypatch.setattr(service_checks.servers, "fetch_text", lambda *_: "true")
     assert wrong(service_checks.check_ports()) == {}
 
 

@@ -30,7 +30,7 @@ def test_a_folder_is_answered_and_what_has_no_answer_is_told(run: Callable[..., 
     Path("images/notes.txt").write_text("notes")
     state = run(explain="seen")
     assert state.is_completed() and state.name == "Incomplete"
-    assert state.message == "9 files, 8 answered by models/random, 1 without an answer"
+    assert state.message == "9 files, 8 predicted by models/random, 1 without a prediction"
     rows = list(csv.DictReader(Path("predictions.csv").read_text().splitlines()))
     assert len(rows) == 9 and all(
         (Path("seen") / row["path"]).exists() for row in rows if not row["error"]
@@ -40,7 +40,7 @@ def test_a_folder_is_answered_and_what_has_no_answer_is_told(run: Callable[..., 
 def test_a_mistake_fails_in_words(run: Callable[..., State]) -> None:
     state = run(model="models/none")
     assert state.is_failed() and state.message.startswith(
-        "error: models/none is no folder: expected what training wrote"
+        "error: models/none is no folder: expected one that training wrote"
     )
 
 

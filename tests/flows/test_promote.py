@@ -121,7 +121,7 @@ def test_altered_files_are_not_promoted(
 ) -> None:
     version = toy_registry.register(Path("toy4").resolve(), {"image": "4"}, ["1", "2"], [])
     (toy_registry.files(version) / "answers.json").write_text("{}")
-    with pytest.raises(SystemExit, match="version 4 of toy is not what was registered"):
+    with pytest.raises(SystemExit, match="the files of version 4 of toy have changed"):
         call(monkeypatch, "--version", "4", "--reason", "x")
     assert champion(client) == 2
 

@@ -27,7 +27,7 @@ from flows.server import (
 )
 from flows.store import refuse_newer_store
 from tasks.errors import UserError
-from tasks.tracking.servers import free_port
+from tasks.tracking.servers import find_free_port
 from tests.tracking.test_servers import Busy
 
 
@@ -50,11 +50,11 @@ def newer(file: Path) -> Path:
 def test_an_address_where_nothing_answers_is_named_with_where_it_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    address = f"http://me:secret@127.0.0.1:{free_port('127.0.0.1', 20_000)}/api"
+    address = f"http://me:secret@127.0.0.1:{find_free_port('127.0.0.1', 20_000)}/api"
     monkeypatch.setenv("PREFECT_API_URL", address)
     with (
         temporary_settings({PREFECT_API_URL: address}),
-        pytest.raises(UserError, match="nothing answers") as error,
+        pytest.raises(UserError, match="no server answers") as error,
     ):
         configured_address()
     told = str(error.value)
@@ -155,7 +155,7 @@ def test_a_taken_port_is_refused_before_a_server_starts(monkeypatch: pytest.Monk
         monkeypatch.setattr(serve, "PORT", taken.getsockname()[1])
         monkeypatch.setattr(serve, "is_answering", lambda _: False)
         with pytest.raises(
-            UserError, match=r"is taken by .*: end that, or start a Prefect server elsewhere"
+            UserError, match=r"is taken by .*: end that program, or start a Prefect server elsewhere"
         ):
             serve.ensure_server()
 

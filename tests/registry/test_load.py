@@ -1,4 +1,4 @@
-"""Which model is meant, that it answers alike wherever it is loaded from, and that what is not to be trusted is refused."""
+"""A model is found by each of its names, predicts the same from everywhere, or is refused."""
 
 import json
 import pickle
@@ -28,7 +28,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def project(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The pipeline as the current folder, only to read: its winner is version 1 of `tiny`, champion and challenger."""
+    """Return the pipeline as the current folder, to be read only.
+
+    Its winner is version 1 of `tiny`, champion and challenger.
+    """
     enter(pipeline, monkeypatch)
     monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model adds its code
     return pipeline
@@ -36,7 +39,7 @@ def project(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def client(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """The registry of a copy of it, which a test may change."""
+    """Return the registry of a copy of the pipeline, which a test may change."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     runs.open_store()
     return MlflowClient()
@@ -56,7 +59,7 @@ def answers(predictor: Predictor) -> np.ndarray:
 
 @pytest.fixture
 def folder(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the winner's folder, to be spoilt, in a current folder of its own."""
+    """Return a copy of the winner's folder that a test may spoil, in its own current folder."""
     shutil.copytree(project / "data/models" / winner(), tmp_path / "copy/models/copy")
     monkeypatch.chdir(tmp_path)
     return Path("copy/models/copy")
@@ -74,7 +77,7 @@ def test_every_way_loads_the_same_answers(project: Path) -> None:
         folder.sha256,
     )
     assert {
-        load.find(model, name).version
+        load.find_version(model, name).version
         for model, name in (("challenger", None), ("1", None), ("champion", "tiny"))
     } == {1}
 
@@ -85,7 +88,7 @@ def test_a_folder_has_the_thresholds_of_its_results(folder: Path) -> None:
     assert load.load_predictor(str(folder)).thresholds == Thresholds(0.25, None)
 
 
-def test_no_champion_tells_the_versions(client: MlflowClient) -> None:
+def test_without_a_champion_the_message_lists_the_versions(client: MlflowClient) -> None:
     client.delete_registered_model_alias("tiny", "champion")
     with pytest.raises(
         UserError,
@@ -98,19 +101,23 @@ def test_no_champion_tells_the_versions(client: MlflowClient) -> None:
     ("model", "name", "message"),
     [
         ("7", None, "tiny has no version 7\\n  its versions:\\n    1  "),
-        ("tiny", None, "A folder is named by its path: --model data/models/tiny"),
-        ("champion", "heads", "there is no registered model heads; known are: tiny"),
-        ("data/models/none", None, "data/models/none is no folder: expected what training wrote"),
+        ("tiny", None, "To use the folder, give its path: --model data/models/tiny"),
+        (
+            "champion",
+            "heads",
+            "there is no registered model heads; the registered models are: tiny",
+        ),
+        ("data/models/none", None, "data/models/none is no folder: expected one that"),
     ],
 )
-def test_an_unknown_model_tells_the_known_ones(
+def test_the_message_for_an_unknown_model_lists_the_known_ones(
     project: Path, model: str, name: str | None, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         load.load_predictor(model, name)
 
 
-def test_a_missing_registry_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_registry_is_not_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     with pytest.raises(
@@ -120,8 +127,8 @@ def test_a_missing_registry_is_not_made(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(tmp_path.iterdir())
 
 
-def test_a_registered_model_that_is_not_to_be_trusted_is_refused(client: MlflowClient) -> None:
-    """Version 2 is spoilt after it was registered; version 3 has a Lambda layer, and the right hash."""
+def test_a_registered_model_that_cannot_be_trusted_is_refused(client: MlflowClient) -> None:
+    """Version 2 is spoilt after its registration; version 3 has a Lambda layer."""
     spoilt, lambdas = Path("second/model"), Path("third/model")
     for folder in (spoilt, lambdas):
         shutil.copytree(Path("data/models") / winner(), folder)
@@ -132,14 +139,11 @@ def test_a_registered_model_that_is_not_to_be_trusted_is_refused(client: MlflowC
     (file,) = Path(mlflow.artifacts.download_artifacts("models:/tiny/2")).rglob("model.keras")
     assert load.load_predictor("2").classes == CLASSES
     spoil(file)
-    digest, told = "[0-9a-f]{64}", "is not what was registered"
-    with pytest.raises(
-        UserError, match=rf"version 2 of tiny {told}: .*SHA-256 {digest}, its tag .* says {digest}"
-    ):
+    digest = "[0-9a-f]{64}"
+    expected = rf"changed since .* registered: expected the SHA-256 {digest}.*received {digest}"
+    with pytest.raises(UserError, match=f"the files of version 2 of tiny have {expected}"):
         load.load_predictor("2")
-    with pytest.raises(
-        UserError, match=rf"{told}: expected files of the SHA-256 {digest}, received {digest}"
-    ):
+    with pytest.raises(UserError, match=f"the files in .* have {expected}"):
         mlflow.pyfunc.load_model("models:/tiny/2")
     with pytest.raises(
         UserError, match="tiny version 3: .*Lambda layer, which runs code of its own"
@@ -152,9 +156,8 @@ def test_a_registered_model_that_is_not_to_be_trusted_is_refused(client: MlflowC
 def register_again(folder: Path) -> None:
     """Register a folder as another version, as the stage does."""
     seen = pd.DataFrame({"sha256": [], "hash": []})
-    register.create_version(
-        "tiny", winner(), folder, Path("data/results") / winner(), seen, folder_sha256(folder)
-    )
+    results, sha256 = Path("data/results") / winner(), folder_sha256(folder)
+    register.create_version("tiny", register.Winner(winner(), folder, results, seen, sha256))
 
 
 def spoil(file: Path) -> None:
@@ -203,11 +206,12 @@ def pickled_scikit(folder: Path) -> None:
         ),
         (
             pickled,
-            r"model.keras is refused: .*received \d+ bytes that begin with b'\\x80.* and are no such archive; train it again",
+            r"model.keras is refused: .*received \d+ bytes that begin with b'\\x80.* and are no "
+            "such archive; train it again",
         ),
         (
             with_lambda,
-            "model.keras is refused: .*received one with a Lambda layer, which runs code of its own",
+            "model.keras is refused: .*received one with a Lambda layer, which runs code",
         ),
         (with_foreign_layer, "model.keras is refused: .*Could not locate class 'Foreign'"),
         (pickled_scikit, "model.skops is no whole skops file"),
@@ -225,7 +229,7 @@ def pickled_scikit(folder: Path) -> None:
         ),
         (
             lambda folder: (folder / "calibration.json").write_text("{}"),
-            "calibration.json: expected a temperature",
+            "calibration.json: expected {\"temperature\": T}",
         ),
         (lambda folder: (folder / "familiar.npz").write_bytes(b"PK"), "familiar.npz is damaged"),
         (
@@ -242,7 +246,7 @@ def test_a_folder_that_is_not_what_training_wrote_is_refused(
         load.load_predictor(str(folder))
 
 
-def test_where_there_are_no_feature_maps_nothing_is_explained(folder: Path) -> None:
+def test_without_feature_maps_there_are_no_heat_maps(folder: Path) -> None:
     inputs = keras.Input((16, 20, 1), dtype="uint8")
     keras.Model(
         inputs, keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(inputs))

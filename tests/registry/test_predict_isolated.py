@@ -1,6 +1,6 @@
-"""A registered model answers in a process of its own, with the code it was registered with.
+"""A registered model predicts in a subprocess, with the code it was registered with.
 
-What happens where it cannot is in `test_champion_gate.py`.
+`test_champion_gate.py` has the test of a model that cannot predict.
 """
 
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tasks.registry.predict_isolated import BATCH, ask
+from tasks.registry.predict_isolated import BATCH, predict_in_subprocess
 
 SOURCE = """
 import mlflow, pandas as pd
@@ -28,7 +28,7 @@ def decode(content):
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model that brings along a package `tasks` of its own."""
+    """Return a model that brings along its own package `tasks`."""
     root = tmp_path / "project"
     root.mkdir()
     (root / "tasks").mkdir()
@@ -46,8 +46,10 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_it_answers_with_its_own_code_in_the_order_asked(model: Path, tmp_path: Path) -> None:
+def test_it_predicts_with_its_own_code_in_the_order_of_the_images(
+    model: Path, tmp_path: Path
+) -> None:
     images = [tmp_path / f"{number} é.png" for number in range(BATCH + 3)]
     for number, path in enumerate(images):
         path.write_bytes(str(number).encode())
-    assert ask(model, images) == ["NA", *map(str, range(1, BATCH + 3))]
+    assert predict_in_subprocess(model, images) == ["NA", *map(str, range(1, BATCH + 3))]

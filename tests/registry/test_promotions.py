@@ -1,4 +1,4 @@
-"""Lines are appended and never lost in silence; who comes before whom, and what a person's word holds back, follows from them."""
+"""Lines are appended and none is lost silently. They decide rollbacks and what a person blocks."""
 
 import json
 import logging
@@ -12,10 +12,10 @@ from tasks.registry.promotions import (
     ROLLBACK,
     Line,
     append,
-    champion_before,
-    decision_against,
+    find_blocking_decision,
+    find_last_change,
     find_look,
-    last_change,
+    find_previous_champion,
     read,
 )
 
@@ -24,9 +24,14 @@ def line(
     event: str, model: str, before: str | None, after: str | None, when: int = 0, **facts: object
 ) -> Line:
     return {
-        "when": f"2026-01-{when + 1:02}T00:00:00.000000Z", "event": event, "model": "m", "model_sha256": model,
-        "champion_before_sha256": before, "champion_sha256": after, **facts,
-    }  # fmt: skip
+        "when": f"2026-01-{when + 1:02}T00:00:00.000000Z",
+        "event": event,
+        "model": "m",
+        "model_sha256": model,
+        "champion_before_sha256": before,
+        "champion_sha256": after,
+        **facts,
+    }
 
 
 def story(*lines: tuple[str, str, str | None, str | None]) -> list[Line]:
@@ -50,7 +55,7 @@ def test_lines_come_back_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", [b'{"when": "2026-01-02T00:00', b"\xff\xfe", b"[1, 2]", b"{}"])
-def test_a_half_written_line_is_told_kept_and_spoils_no_other(
+def test_a_half_written_line_is_reported_and_kept_and_spoils_no_other(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, torn: bytes
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -78,8 +83,8 @@ def test_a_whole_line_that_lacks_its_end_counts(
 
 def test_the_last_change_is_no_refused_look() -> None:
     lines = story(FIRST, (LOOK, "b", "a", "a"))
-    assert last_change(lines)["champion_sha256"] == "a"
-    assert last_change([]) is None
+    assert find_last_change(lines)["champion_sha256"] == "a"
+    assert find_last_change([]) is None
 
 
 @pytest.mark.parametrize(
@@ -96,14 +101,14 @@ def test_the_last_change_is_no_refused_look() -> None:
         ([(LOOK, "b", "x", "b")], "x"),
     ],
 )
-def test_a_rollback_leads_to_the_champion_before(lines: list[tuple], before: str | None) -> None:
-    assert champion_before(story(*lines)) == before
+def test_a_rollback_restores_the_previous_champion(lines: list[tuple], before: str | None) -> None:
+    assert find_previous_champion(story(*lines)) == before
 
 
 @pytest.mark.parametrize(
     ("lines", "candidate", "champion", "held"),
     [
-        ([FIRST, SECOND], "a", "b", False),  # the gate's own word
+        ([FIRST, SECOND], "a", "b", False),  # only the gate decided
         ([FIRST, SECOND, (ROLLBACK, "a", "b", "a")], "b", "a", True),  # rolled back
         ([FIRST, SECOND, (ROLLBACK, "a", "b", "a")], "c", "a", False),  # a new one
         (
@@ -144,16 +149,20 @@ def test_a_rollback_leads_to_the_champion_before(lines: list[tuple], before: str
         ),
     ],
 )
-def test_what_a_person_decided_holds_back_what_was_known(
+def test_a_persons_decision_blocks_the_models_known_then(
     lines: list[tuple], candidate: str, champion: str, held: bool
 ) -> None:
-    assert (decision_against(story(*lines), candidate, champion) is not None) == held
+    assert (find_blocking_decision(story(*lines), candidate, champion) is not None) == held
 
 
 def test_a_look_is_known_by_models_images_and_criteria() -> None:
     look = line(LOOK, "b", "a", "a", hashes={"test": "t"}, gate={"macro_f1": 0.5})
     lines = [line(ROLLBACK, "b", "c", "a"), look]
     assert find_look(lines, "b", "a", "t", {"macro_f1": 0.5}) is look
-    for other in (("c", "a", "t", {"macro_f1": 0.5}), ("b", "c", "t", {"macro_f1": 0.5}), ("b", "a", "u", {"macro_f1": 0.5}),
-                  ("b", "a", "t", {"macro_f1": 0.6})):  # fmt: skip
+    for other in (
+        ("c", "a", "t", {"macro_f1": 0.5}),
+        ("b", "c", "t", {"macro_f1": 0.5}),
+        ("b", "a", "u", {"macro_f1": 0.5}),
+        ("b", "a", "t", {"macro_f1": 0.6}),
+    ):
         assert find_look(lines, *other) is None

@@ -1,4 +1,4 @@
-"""The registered model as MLflow loads it: bad images cost the others nothing, and a plain HTTP request is understood."""
+"""MLflow loads and serves the registered model; a bad image does not affect the others."""
 
 import base64
 import sys
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def images(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Two images of the pipeline, the current folder, and a text between them."""
+    """Return two images of the pipeline, the current folder, and a text between them."""
     enter(pipeline, monkeypatch)
     monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model adds its code
     paths = read_table(Path("data/splits.csv")).path[:2]
@@ -26,7 +26,7 @@ def images(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return [first, b"a text", second]
 
 
-def test_one_bad_image_costs_the_others_nothing(images: list[bytes]) -> None:
+def test_a_bad_image_does_not_affect_the_others(images: list[bytes]) -> None:
     model = mlflow.pyfunc.load_model("models:/tiny@champion")
     answers = model.predict(pd.DataFrame({"image": images}))
     good, bad = answers.drop(1), answers.loc[1]
@@ -38,7 +38,7 @@ def test_one_bad_image_costs_the_others_nothing(images: list[bytes]) -> None:
 
 
 def test_mlflow_serves_it(images: list[bytes]) -> None:
-    """By the app of `mlflow models serve`."""
+    """`mlflow models serve` runs this app."""
     model = mlflow.pyfunc.load_model("models:/tiny@champion")
     packed = [{"image": base64.b64encode(image).decode()} for image in images]
     with TestClient(scoring_server.init(model)) as client:

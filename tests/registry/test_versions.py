@@ -1,4 +1,4 @@
-"""A change of the champion is recorded thrice and finished if interrupted; files that were altered are refused."""
+"""A change of the champion is finished after an interruption; changed files are refused."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ PROMOTIONS = Path("data/promotions.jsonl")
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry with two versions of a toy model, without champion."""
+    """Return a registry with two versions of a toy model and no champion."""
     root = tmp_path_factory.mktemp("versions")
     (root / "params.yaml").write_text("architectures: {cnn_a: {}}\n")
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -37,7 +37,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """A copy of it, made the current folder; the files of the versions stay where they are."""
+    """Return a copy of the registry in the current folder. The versions' files stay in place."""
     for name in ("mlflow.db", "params.yaml"):
         shutil.copy(template / name, tmp_path)
     enter(tmp_path, monkeypatch)
@@ -53,15 +53,23 @@ def change(client: MlflowClient, number: int, before: int | None) -> promotions.
     sha256 = [
         version(client, one).tags[versions.SHA256] if one else None for one in (number, before)
     ]
-    return promotions.new_line(
-        promotions.PROMOTION, NAME, "why", {}, version=number, model_sha256=sha256[0], champion=number, champion_sha256=sha256[0],
-        champion_before=before, champion_before_sha256=sha256[1],
-    )  # fmt: skip
+    return promotions.make_line(
+        promotions.PROMOTION,
+        NAME,
+        "why",
+        {},
+        version=number,
+        model_sha256=sha256[0],
+        champion=number,
+        champion_sha256=sha256[0],
+        champion_before=before,
+        champion_before_sha256=sha256[1],
+    )
 
 
 @contextmanager
 def spoilt(file: Path, content: bytes | None) -> Iterator[None]:
-    """Have a file with other content, or none, while open."""
+    """Give a file other content, or delete it, for the time of the block."""
     before = file.read_bytes() if file.exists() else None
     write(file, content)
     yield
@@ -87,13 +95,13 @@ def test_a_line_is_in_the_file_and_in_the_registry(client: MlflowClient) -> None
     assert champion(client) == 1
     assert promotions.read(PROMOTIONS)[-1] == line
     assert (
-        versions.history(client, NAME, PROMOTIONS)
-        == versions.history(client, NAME, Path("data/none.jsonl"))
+        versions.read_history(client, NAME, PROMOTIONS)
+        == versions.read_history(client, NAME, Path("data/none.jsonl"))
         == [line]
     )
 
 
-def test_scores_are_read_by_the_names_of_their_classes(client: MlflowClient) -> None:
+def test_scores_are_read_with_the_names_of_their_classes(client: MlflowClient) -> None:
     scores = {f"test_recall_{name}": str(number) for number, name in enumerate(ODD)}
     client.set_model_version_tag(NAME, "1", "classes", json.dumps(ODD))
     for name, value in scores.items():
@@ -112,7 +120,7 @@ def test_a_line_of_very_many_classes_fits_a_tag(client: MlflowClient) -> None:
     assert kept == line | {"numbers": {"macro_f1": 0.5}} and promotions.read(PROMOTIONS) == [line]
 
 
-def test_a_champion_that_changed_meanwhile_is_not_overrun(client: MlflowClient) -> None:
+def test_a_champion_that_changed_meanwhile_is_kept(client: MlflowClient) -> None:
     line = change(client, 1, None)
     versions.record(client, version(client, 2), change(client, 2, None), PROMOTIONS)
     before = PROMOTIONS.read_bytes()
@@ -122,25 +130,25 @@ def test_a_champion_that_changed_meanwhile_is_not_overrun(client: MlflowClient) 
 
 
 def test_an_interrupted_change_is_finished(client: MlflowClient) -> None:
-    """Killed after the line and before the alias."""
+    """The run was killed after the line and before the alias."""
     versions.record(client, version(client, 1), change(client, 1, None), PROMOTIONS)
     promotions.append(PROMOTIONS, change(client, 2, 1))
-    versions.settle(client, NAME, versions.history(client, NAME, PROMOTIONS))
+    versions.finish_change(client, NAME, versions.read_history(client, NAME, PROMOTIONS))
     assert champion(client) == 2
 
 
 def test_an_alias_that_was_moved_by_hand_stays(client: MlflowClient) -> None:
     versions.record(client, version(client, 1), change(client, 1, None), PROMOTIONS)
     client.set_registered_model_alias(NAME, versions.CHAMPION, "2")
-    versions.settle(client, NAME, versions.history(client, NAME, PROMOTIONS))
+    versions.finish_change(client, NAME, versions.read_history(client, NAME, PROMOTIONS))
     assert champion(client) == 2
 
 
-def test_files_are_those_that_were_registered_or_refused(client: MlflowClient) -> None:
+def test_changed_files_are_refused(client: MlflowClient) -> None:
     first = version(client, 1)
-    with versions.fetched(first) as fetched:
+    with versions.fetch(first) as fetched:
         assert (
-            versions.artifact(fetched, "model").joinpath("answers.json").read_text()
+            versions.find_artifact(fetched, "model").joinpath("answers.json").read_text()
             == '{"image": "1"}'
         )
     assert not fetched.exists()
@@ -151,15 +159,15 @@ def test_files_are_those_that_were_registered_or_refused(client: MlflowClient) -
         ("classes.json", None),
     ):
         with spoilt(folder / name, content):
-            words = r"version 1 of toy is not what was registered: .* says [0-9a-f]{64}\. .*flows.promote"
-            with pytest.raises(UserError, match=words), versions.fetched(first):
+            words = "the files of version 1 of toy have changed .*flows.promote"
+            with pytest.raises(UserError, match=words), versions.fetch(first):
                 pass
     folder.rename(folder.with_name("elsewhere"))
     with (
         pytest.raises(UserError, match="version 1 of toy cannot be read: .*is missing"),
-        versions.fetched(first),
+        versions.fetch(first),
     ):
         pass
     folder.with_name("elsewhere").rename(folder)
-    with versions.fetched(first):
+    with versions.fetch(first):
         pass

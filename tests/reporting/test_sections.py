@@ -1,4 +1,4 @@
-"""Numbers as text and as marked HTML, verdicts in words, what is known of weights, and images chosen without their copies."""
+"""Numbers as text and as HTML, tests in words, licences of weights, images without copies."""
 
 import math
 from pathlib import Path
@@ -9,9 +9,16 @@ from tasks.params.architectures import Architecture, Backbone, Classical, Cnn, T
 from tasks.params.report import Report
 from tasks.params.train import Train
 from tasks.reporting import card, data
-from tasks.reporting.comparison import say_test
+from tasks.reporting.comparison import describe_test
 from tasks.reporting.models import SHOWN, choose_images
-from tasks.reporting.numbers import breakable, interval, number, setting, told
+from tasks.reporting.numbers import (
+    allow_breaks,
+    format_number,
+    mark_interval,
+    mark_number,
+    mark_setting,
+)
+from tasks.reporting.thumbnails import Images
 
 
 def test_a_number_as_text() -> None:
@@ -30,31 +37,31 @@ def test_a_number_as_text() -> None:
         ("", "duration"): "–",
         (math.nan, "count"): "–",
     }
-    assert {(value, form): told(value, form) for value, form in expected} == expected
+    assert {(value, form): format_number(value, form) for value, form in expected} == expected
 
 
 def test_a_number_says_what_it_is_and_escapes_it() -> None:
-    marked = number(2 / 3, "recall", model="a", label='"<b>')
+    marked = mark_number(2 / 3, "recall", model="a", label='"<b>')
     assert (
-        marked
-        == '<data value="0.6666667" data-metric="recall" data-model="a" data-label="&#34;&lt;b&gt;">0.667</data>'
+        marked == '<data value="0.6666667" data-metric="recall" data-model="a"'
+        ' data-label="&#34;&lt;b&gt;">0.667</data>'
     )
-    assert number(None, "recall") == setting("", "filters") == "–"
-    assert breakable("a_b/<c>") == "a_<wbr>b/<wbr>&lt;c&gt;"
+    assert mark_number(None, "recall") == mark_setting("", "filters") == "–"
+    assert allow_breaks("a_b/<c>") == "a_<wbr>b/<wbr>&lt;c&gt;"
     assert (
-        setting("16 32", "filters", model="a")
+        mark_setting("16 32", "filters", model="a")
         == '<data value="16 32" data-metric="filters" data-model="a">16 32</data>'
     )
 
 
 def test_an_interval_has_two_marked_ends_or_is_left_out() -> None:
     assert (
-        interval({"value": 0.5, "low": 0.4, "high": 0.6}, "test_accuracy").count(
+        mark_interval({"value": 0.5, "low": 0.4, "high": 0.6}, "test_accuracy").count(
             'data-metric="test_accuracy_'
         )
         == 2
     )
-    assert interval({"value": None, "low": None, "high": None}, "test_accuracy") == ""
+    assert mark_interval({"value": None, "low": None, "high": None}, "test_accuracy") == ""
 
 
 def test_a_paired_test_in_words() -> None:
@@ -62,7 +69,7 @@ def test_a_paired_test_in_words() -> None:
         {"p_holm": p, "winner_alone": alone, "other_alone": 5}
         for p, alone in ((0.2, 9), (0.01, 9), (0.01, 1))
     ]
-    assert [say_test(row).split()[0].strip(",") for row in rows] == ["no", "better", "worse"]
+    assert [describe_test(row).split()[0].strip(",") for row in rows] == ["no", "better", "worse"]
 
 
 def test_of_weights_only_what_is_known_is_said() -> None:
@@ -98,7 +105,7 @@ def test_a_gallery_shows_one_image_of_each_group_of_copies() -> None:
         }
     )
     groups = {path: path if index > 1 else "0.jpg" for index, path in enumerate(errors.path)}
-    worst, uncertain = choose_images(errors, Path(), groups, pictures=False)
+    worst, uncertain = choose_images(errors, Images(Path(), shown=False), groups)
     assert [row["path"] for row in worst.rows] == [
         "0.jpg",
         *(f"{number}.jpg" for number in range(2, SHOWN + 1)),
@@ -115,9 +122,12 @@ def test_samples_take_the_classes_in_turn(tmp_path: Path) -> None:
     splits = pd.DataFrame(
         [*rows, ("c", "c", "test", "0")], columns=["path", "label", "split", "sha256"]
     )
-    chosen = data.choose_samples(splits, tmp_path, pictures=True)
+    chosen = data.choose_samples(splits, Images(tmp_path, shown=True))
     assert [row["label"] for row in chosen] == ["a", "b"] * 8
-    assert chosen[0]["path"] == "a0" and data.choose_samples(splits, tmp_path, pictures=False) == []
+    assert (
+        chosen[0]["path"] == "a0"
+        and data.choose_samples(splits, Images(tmp_path, shown=False)) == []
+    )
 
 
 def test_imbalance_is_that_of_training() -> None:
@@ -142,7 +152,7 @@ def test_the_report_knows_whether_copies_trained() -> None:
     ]
     splits = pd.DataFrame(rows, columns=["path", "split", "group"]).assign(label="x")
     split = {"pairs": {}, "groups": 2, "withheld": ["d"], "label_conflicts": []}
-    copies = data.describe_copies(split, splits, Path(), pictures=False)
+    copies = data.describe_copies(split, splits, Images(Path(), shown=False))
     assert (copies["test"], copies["test_with_copies"], copies["test_with_trained_copies"]) == (
         3,
         2,

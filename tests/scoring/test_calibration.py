@@ -4,7 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.scoring.calibration import STEPS, before_scaling, brier, calibration, coverage
+from tasks.scoring.calibration import (
+    STEPS,
+    measure_brier,
+    measure_calibration,
+    measure_coverage,
+    undo_scaling,
+)
 
 SURE = np.array([[0.9, 0.1], [0.2, 0.8], [0.8, 0.2], [0.4, 0.6], [0.5, 0.5]])
 TRUTH = np.array(
@@ -13,11 +19,11 @@ TRUTH = np.array(
 
 
 def test_calibration_by_hand() -> None:
-    """Five bins: confidences 0.55 and 0.45 share the third, right once; 0.75 is wrong; 0.9 and 1.0 are right."""
+    """The third bin has 0.55 and 0.45, one of them right. 0.75 is wrong; 0.9 and 1 are right."""
     confidence = np.array([0.55, 0.45, 0.75, 0.9, 1.0])
     right = [True, False, False, True, True]
     probabilities = np.stack([confidence, (1 - confidence) / 2, (1 - confidence) / 2], axis=1)
-    error, rows = calibration(np.where(right, 0, 1), probabilities, 5)
+    error, rows = measure_calibration(np.where(right, 0, 1), probabilities, 5)
     expected = pd.DataFrame(
         {"confidence": [0.5, 0.75, 0.95], "accuracy": [0.5, 0, 1], "count": [2, 1, 2]}
     )
@@ -26,24 +32,29 @@ def test_calibration_by_hand() -> None:
 
 
 def test_calibration_of_two_classes_and_of_one_image() -> None:
-    error, rows = calibration(TRUTH, SURE, 5)  # confidences 0.5 | 0.6 | 0.9, 0.8, 0.8
+    error, rows = measure_calibration(TRUTH, SURE, 5)  # confidences 0.5 | 0.6 | 0.9, 0.8, 0.8
     assert rows.confidence.tolist() == pytest.approx([0.5, 0.6, 2.5 / 3]) and rows[
         "count"
     ].tolist() == [1, 1, 3]
     assert error == pytest.approx((0.5 + 0.4 + 3 * (2.5 / 3 - 2 / 3)) / 5)
-    assert calibration(np.array([0]), SURE[:1], 10)[0] == pytest.approx(0.1)
+    assert measure_calibration(np.array([0]), SURE[:1], 10)[0] == pytest.approx(0.1)
 
 
 def test_brier_by_hand() -> None:
-    """Three classes: 0.3^2 + 0.2^2 + 0.1^2, and 0.7^2 + 0.8^2 + 0.1^2; the third class has no image."""
+    """0.3^2 + 0.2^2 + 0.1^2, and 0.7^2 + 0.8^2 + 0.1^2. The third class has no image."""
     probabilities = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]])
-    assert brier(np.array([0, 1]), probabilities) == pytest.approx((0.14 + 1.14) / 2)
-    assert brier(np.array([0]), probabilities[:1]) == pytest.approx(0.14)
+    assert measure_brier(np.array([0, 1]), probabilities) == pytest.approx((0.14 + 1.14) / 2)
+    assert measure_brier(np.array([0]), probabilities[:1]) == pytest.approx(0.14)
 
 
 def test_brier_of_two_classes_counts_both() -> None:
-    assert brier(TRUTH, SURE) == pytest.approx(2 * (0.1**2 + 0.8**2 + 0.2**2 + 0.4**2 + 0.5**2) / 5)
-    assert brier(np.array([0, 1]), np.eye(2)) == 0 and brier(np.array([1, 0]), np.eye(2)) == 2
+    assert measure_brier(TRUTH, SURE) == pytest.approx(
+        2 * (0.1**2 + 0.8**2 + 0.2**2 + 0.4**2 + 0.5**2) / 5
+    )
+    assert (
+        measure_brier(np.array([0, 1]), np.eye(2)) == 0
+        and measure_brier(np.array([1, 0]), np.eye(2)) == 2
+    )
 
 
 def test_scaling_is_undone() -> None:
@@ -53,10 +64,10 @@ def test_scaling_is_undone() -> None:
         return np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
 
     for temperature in (0.5, 3.0):
-        undone = before_scaling(softmax(logits / temperature), temperature)
+        undone = undo_scaling(softmax(logits / temperature), temperature)
         assert undone == pytest.approx(softmax(logits))
     # and a probability of nothing stays nothing
-    assert before_scaling(np.array([[1.0, 1e-300, 0.0], [0.5, 0.5, 0.0]]), 4.0).tolist() == [
+    assert undo_scaling(np.array([[1.0, 1e-300, 0.0], [0.5, 0.5, 0.0]]), 4.0).tolist() == [
         [1, 0, 0],
         [0.5, 0.5, 0],
     ]
@@ -70,13 +81,13 @@ def test_coverage_by_hand() -> None:
         "confidence": [0.9, 0.8, 0.6, 0.5],
         "accuracy": [1, 2 / 3, 3 / 4, 3 / 5],
     }
-    pd.testing.assert_frame_equal(coverage(TRUTH, SURE), pd.DataFrame(expected))
-    assert coverage(np.array([1]), SURE[:1]).values.tolist() == [[1, 1, 0.9, 0]]
+    pd.testing.assert_frame_equal(measure_coverage(TRUTH, SURE), pd.DataFrame(expected))
+    assert measure_coverage(np.array([1]), SURE[:1]).values.tolist() == [[1, 1, 0.9, 0]]
 
 
 def test_coverage_of_many_images_is_short_and_ends_with_all() -> None:
     top = np.random.default_rng(0).uniform(0.5, 1, 10_000)
-    table = coverage(np.zeros(10_000, int), np.stack([top, 1 - top], axis=1))
+    table = measure_coverage(np.zeros(10_000, int), np.stack([top, 1 - top], axis=1))
     assert (
         len(table) == STEPS
         and table.images.iloc[-1] == 10_000

@@ -1,11 +1,12 @@
-"""The gate lets nothing pass that is not shown to be better, and says by which numbers; how seldom it errs is simulated."""
+"""The gate passes only a model that is shown to be better. Simulations check its error rate."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bench.gate import CLASSES, Scenario, judge, simulate
 from tasks.params.register import Gate
-from tasks.scoring.gate import check_scores, compare
+from tasks.scoring.gate import check_against_champion, check_scores
 
 SCORES = {
     "test_macro_f1": 0.8,
@@ -17,7 +18,7 @@ SCORES = {
 
 
 def judged(scenario: Scenario, draws: int, gate: Gate) -> np.ndarray:
-    """Return which criteria against the champion simulated challengers meet: difference, McNemar and, if asked, recalls."""
+    """Return which criteria simulated challengers meet: difference, McNemar, recalls if wanted."""
     generator = np.random.default_rng(5)
     met = []
     for _ in range(draws):
@@ -61,7 +62,8 @@ def test_one_class_lost_is_refused_however_much_the_others_gain() -> None:
     challenger = np.where(
         (np.arange(400) % 100 < 40) | (np.arange(400) >= 100), labels, np.roll(labels, 100)
     )
-    checks, numbers = compare(labels, challenger, champion, CLASSES, None, Gate())
+    predictions = pd.DataFrame({"label": labels, "predicted": challenger, "champion": champion})
+    checks, numbers = check_against_champion(predictions, CLASSES, Gate())
     assert [check.met for check in checks] == [True, True, False]
     assert "recall of glioma 0.400 against 0.600 on 100 images" in checks[2].text
     assert numbers["gains"] == 120 and numbers["losses"] == 20

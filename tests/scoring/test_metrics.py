@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from tasks.scoring.metrics import areas, confusion, curves, per_class, score, verdict
+from tasks.scoring.metrics import (
+    count_confusions,
+    describe_overfitting,
+    measure_areas,
+    score,
+    score_classes,
+    trace_curves,
+)
 
 CLASSES = ["a", "b", "c"]
 LABELS = np.array([0, 0, 1, 1, 2])
@@ -32,11 +39,11 @@ def test_scores_by_hand() -> None:
 
 
 def test_areas_by_hand() -> None:
-    """Of 6 pairs of an image of a and another one, 5 are in order; of the pairs for c one is wrong, of 4.
+    """For a, 5 of 6 pairs of an image of a and another image are in order; for c, 3 of 4.
 
-    Ranked by the probability of a, its images come first and third: of the first 1 all are of a, of the first 3 two thirds.
+    Ranked by the probability of a, its images come first and third.
     """
-    table = areas(LABELS, PROBABILITIES)
+    table = measure_areas(LABELS, PROBABILITIES)
     assert table.roc_auc.tolist() == pytest.approx([5 / 6, 5 / 6, 3 / 4])
     assert table.pr_auc.tolist() == pytest.approx(
         [1 / 2 * 1 + 1 / 2 * 2 / 3, 1 / 2 * 1 + 1 / 2 * 2 / 3, 1 / 2]
@@ -45,7 +52,7 @@ def test_areas_by_hand() -> None:
 
 def test_equal_probabilities_count_half() -> None:
     probabilities = np.array([[0.5, 0.5], [0.5, 0.5], [0.9, 0.1], [0.1, 0.9]])
-    table = areas(np.array([0, 1, 0, 1]), probabilities)
+    table = measure_areas(np.array([0, 1, 0, 1]), probabilities)
     assert table.roc_auc.tolist() == pytest.approx([(0.5 + 1 + 1 + 1) / 4] * 2)
     assert table.pr_auc.tolist() == pytest.approx(
         [1 / 2 * 1 + 1 / 2 * 2 / 3] * 2
@@ -59,7 +66,7 @@ def test_a_tie_goes_to_the_first_class() -> None:
 
 
 def test_per_class_by_hand() -> None:
-    table = per_class(LABELS, PROBABILITIES, CLASSES).set_index("label")
+    table = score_classes(LABELS, PROBABILITIES, CLASSES).set_index("label")
     assert table.loc["a", ["precision", "recall", "f1", "support"]].tolist() == [
         1 / 2,
         1 / 2,
@@ -72,12 +79,13 @@ def test_per_class_by_hand() -> None:
     assert table.loc["c", ["recall", "f1", "support"]].tolist() == [0, 0, 1]
     assert np.isnan(table.precision["c"])  # it is never predicted
     assert (
-        table[["roc_auc", "pr_auc"]].values.tolist() == areas(LABELS, PROBABILITIES).values.tolist()
+        table[["roc_auc", "pr_auc"]].values.tolist()
+        == measure_areas(LABELS, PROBABILITIES).values.tolist()
     )
 
 
 def test_confusion_by_hand() -> None:
-    table = confusion(LABELS, PROBABILITIES, CLASSES)
+    table = count_confusions(LABELS, PROBABILITIES, CLASSES)
     assert list(zip(table.actual, table.predicted, strict=True)) == [
         (one, other) for one in CLASSES for other in CLASSES
     ]
@@ -86,17 +94,19 @@ def test_confusion_by_hand() -> None:
 
 
 def test_a_class_without_images() -> None:
-    """It has no recall and no curve of its own, and no part in the macro averages; what is undefined is left out."""
+    """It has no recall, no curve, no part in the macro averages. Undefined scores are absent."""
     labels, probabilities = LABELS[:4], PROBABILITIES[:4]
-    table = per_class(labels, probabilities, CLASSES).set_index("label")
+    table = score_classes(labels, probabilities, CLASSES).set_index("label")
     assert table.support["c"] == 0 and table.loc["c"].drop("support").isna().all()
     scores = score(labels, probabilities)
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert scores["balanced_accuracy"] == scores["macro_recall"] == pytest.approx(3 / 4)
     for name in ("roc_auc", "pr_auc"):
-        assert scores[name] == pytest.approx(np.mean(areas(labels, probabilities)[name][:2]))
-    assert confusion(labels, probabilities, CLASSES).share.tolist()[-3:] == [0, 0, 0]
-    assert [set(curve.label) for curve in curves(labels, probabilities, CLASSES)] == [
+        assert scores[name] == pytest.approx(
+            np.mean(measure_areas(labels, probabilities)[name][:2])
+        )
+    assert count_confusions(labels, probabilities, CLASSES).share.tolist()[-3:] == [0, 0, 0]
+    assert [set(curve.label) for curve in trace_curves(labels, probabilities, CLASSES)] == [
         {"a", "b"}
     ] * 2
 
@@ -104,7 +114,7 @@ def test_a_class_without_images() -> None:
 def test_a_class_without_images_that_is_predicted() -> None:
     """It has no recall, but precision 0; the class that is there loses recall by it."""
     labels, probabilities = np.array([0, 0]), PROBABILITIES[:2]
-    table = per_class(labels, probabilities, CLASSES).set_index("label")
+    table = score_classes(labels, probabilities, CLASSES).set_index("label")
     assert table.precision["b"] == table.f1["b"] == 0 and np.isnan(table.recall["b"])
     assert score(labels, probabilities)["macro_f1"] == pytest.approx(2 / 3)
     assert not {"roc_auc", "pr_auc"} & score(labels, probabilities).keys()
@@ -114,7 +124,7 @@ def test_one_image() -> None:
     scores = score(np.array([1]), PROBABILITIES[2:3])
     assert scores["accuracy"] == 1 and scores["log_loss"] == pytest.approx(-np.log(0.7))
     assert scores["macro_f1"] == 1 and not {"roc_auc", "pr_auc"} & scores.keys()
-    roc, pr = curves(np.array([1]), PROBABILITIES[2:3], CLASSES)
+    roc, pr = trace_curves(np.array([1]), PROBABILITIES[2:3], CLASSES)
     assert roc.empty and pr.empty
     assert score(np.array([0]), PROBABILITIES[2:3])["macro_f1"] == 0
 
@@ -127,7 +137,7 @@ def test_rounded_probabilities_are_taken_as_they_are() -> None:
 
 
 def test_curves_by_hand() -> None:
-    roc, pr = curves(
+    roc, pr = trace_curves(
         np.array([0, 0, 1, 1]),
         np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8]]),
         ["a", "b"],
@@ -151,20 +161,20 @@ def test_curves_by_hand() -> None:
 
 
 def test_two_classes_have_one_area_though_the_surer_probability_is_rounded() -> None:
-    """In a table of seven digits 0.999999998 and 0.999999999 are both one; 2 of the 4 pairs are in order, for either class."""
+    """Seven digits round 0.999999999 to 1. For both classes, 2 of 4 pairs are in order."""
     probabilities = np.array([[1, 2e-9], [0.4, 0.6], [1, 1e-9], [0.1, 0.9]])
     labels = np.array([0, 0, 1, 1])
-    assert areas(labels, probabilities).roc_auc.tolist() == [2 / 4, 2 / 4]
-    roc, _ = curves(labels, probabilities, ["not_photo", "photo"])
+    assert measure_areas(labels, probabilities).roc_auc.tolist() == [2 / 4, 2 / 4]
+    roc, _ = trace_curves(labels, probabilities, ["not_photo", "photo"])
     assert roc.groupby("label").size().to_dict() == {"not_photo": 4, "photo": 4}
 
 
 def test_two_classes_by_hand() -> None:
-    """One sigmoid: the scores of `photo` are those of the positive class, and `not_photo` has its own row."""
+    """One sigmoid: `photo` is the positive class, and `not_photo` has its own row."""
     labels = np.array([0, 0, 0, 1, 1])
     p_photo = np.array([0.1, 0.2, 0.7, 0.4, 0.9])
     probabilities = np.stack([1 - p_photo, p_photo], axis=1)
-    table = per_class(labels, probabilities, ["not_photo", "photo"]).set_index("label")
+    table = score_classes(labels, probabilities, ["not_photo", "photo"]).set_index("label")
     assert table.loc["photo"].tolist() == pytest.approx(
         [1 / 2, 1 / 2, 1 / 2, 2, 5 / 6, (1 + 2 / 3) / 2]
     )
@@ -175,7 +185,7 @@ def test_two_classes_by_hand() -> None:
     assert score(labels, probabilities)["log_loss"] == pytest.approx(
         -np.log([0.9, 0.8, 0.3, 0.4, 0.9]).mean()
     )
-    roc, pr = curves(labels, probabilities, ["not_photo", "photo"])
+    roc, pr = trace_curves(labels, probabilities, ["not_photo", "photo"])
     photo = roc[roc.label == "photo"]
     assert photo.fpr.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 3, 1]) and photo.tpr.tolist() == [
         0,
@@ -193,7 +203,7 @@ def test_two_classes_by_hand() -> None:
         0,
     ]  # of the three points of recall 1 the one within is left out
     assert photo.precision.tolist() == pytest.approx([2 / 5, 2 / 3, 1 / 2, 1, 1])
-    assert confusion(labels, probabilities, ["not_photo", "photo"])["count"].tolist() == [
+    assert count_confusions(labels, probabilities, ["not_photo", "photo"])["count"].tolist() == [
         2,
         1,
         1,
@@ -203,4 +213,4 @@ def test_two_classes_by_hand() -> None:
 
 def test_the_verdict_on_overfitting() -> None:
     expected = {0.81: "none", 0.79: "some", 0.71: "some", 0.69: "strong", 1.0: "none"}
-    assert {val: verdict(0.9, val, gap=0.1) for val in expected} == expected
+    assert {val: describe_overfitting(0.9, val, gap=0.1) for val in expected} == expected

@@ -6,7 +6,7 @@ import pytest
 from tasks.errors import UserError
 from tasks.params.questions import Question
 from tasks.scoring.metrics import score
-from tasks.scoring.predictions import arrays, class_names, collapse, with_groups
+from tasks.scoring.predictions import add_groups, collapse, list_classes, to_arrays
 
 ROWS = [
     (
@@ -31,8 +31,8 @@ def test_classes_are_in_the_order_of_the_outputs() -> None:
     rows = pd.DataFrame(
         {"label": ["10", "9", "NA"], "p_9": [0.1] * 3, "p_NA": [0.2] * 3, "p_10": [0.7] * 3}
     )
-    labels, probabilities = arrays(rows)
-    assert class_names(rows) == ["9", "NA", "10"]
+    labels, probabilities = to_arrays(rows)
+    assert list_classes(rows) == ["9", "NA", "10"]
     assert labels.tolist() == [2, 0, 1] and probabilities.tolist() == [[0.1, 0.2, 0.7]] * 3
 
 
@@ -49,9 +49,9 @@ def test_probabilities_are_added_up() -> None:
 
 
 def test_the_scores_of_the_answers_by_hand() -> None:
-    """Of two images of a one is right, of two others both; of the four pairs the image 4 lies behind image 2 alone."""
+    """One of two images of a is right, and both others. The pair of 4 and 2 is out of order."""
     scores = score(
-        *arrays(collapse(PREDICTIONS, {"a": "a", "b": "rest", "c": "rest"}, ["a", "rest"]))
+        *to_arrays(collapse(PREDICTIONS, {"a": "a", "b": "rest", "c": "rest"}, ["a", "rest"]))
     )
     assert scores["accuracy"] == 3 / 4 and scores["balanced_accuracy"] == (1 / 2 + 1) / 2
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
@@ -72,18 +72,19 @@ def test_collapsing_twice_is_collapsing_once() -> None:
 
 
 def test_what_has_a_copy_in_training() -> None:
-    """`t1` shares a group with a training image, `t2` with a withheld one, `t3` with another test image alone."""
+    """`t1` shares a group with a training image, `t2` with a withheld one, `t3` with a test one."""
     rows = [
-        ("a1", "training", "a1"), ("t1", "test", "a1"), ("a2", "withheld", "a2"), ("t2", "test", "a2"), ("t3", "test", "t3"),
+        ("a1", "training", "a1"), ("t1", "test", "a1"), ("a2", "withheld", "a2"),
+        ("t2", "test", "a2"), ("t3", "test", "t3"),
         ("t4", "test", "t3"), ("v1", "validation", "v1"), ("t5", "test", "v1"),
     ]  # fmt: skip
     splits = pd.DataFrame(rows, columns=["path", "split", "group"])
-    table = with_groups(splits.loc[splits.split == "test", ["path", "split"]][::-1], splits)
+    table = add_groups(splits.loc[splits.split == "test", ["path", "split"]][::-1], splits)
     assert table.group.tolist() == ["v1", "t3", "t3", "a2", "a1"]
     assert table.path[table.copied].tolist() == ["t2", "t1"]
 
 
 def test_predictions_of_another_run_are_refused() -> None:
     splits = pd.DataFrame({"path": ["1"], "split": ["test"], "group": ["1"]})
-    with pytest.raises(UserError, match="3 images that splits.csv lacks, such as 2"):
-        with_groups(PREDICTIONS, splits)
+    with pytest.raises(UserError, match="3 images that are not in splits.csv, such as 2"):
+        add_groups(PREDICTIONS, splits)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from tasks.scoring.review import UNCERTAIN, errors, shared_suspects, suspects
+from tasks.scoring.review import UNCERTAIN, find_shared_suspects, find_suspects, list_errors
 
 
 def table(rows: list[tuple], split: str = "test") -> pd.DataFrame:
@@ -15,7 +15,7 @@ def table(rows: list[tuple], split: str = "test") -> pd.DataFrame:
 
 
 def test_errors_begin_with_the_most_confident_and_the_least_certain_follow() -> None:
-    found = errors(
+    found = list_errors(
         table(
             [
                 ("b", "x", 0.25),
@@ -28,7 +28,8 @@ def test_errors_begin_with_the_most_confident_and_the_least_certain_follow() -> 
     )
     assert found.columns.tolist() == ["path", "label", "predicted", "confidence", "p_label", "kind"]
     assert found[found.kind == "worst"].values.tolist() == [
-        ["e", "x", "y", 0.875, 0.125, "worst"], ["a", "x", "y", 0.75, 0.25, "worst"], ["b", "x", "y", 0.75, 0.25, "worst"],
+        ["e", "x", "y", 0.875, 0.125, "worst"], ["a", "x", "y", 0.75, 0.25, "worst"],
+        ["b", "x", "y", 0.75, 0.25, "worst"],
         ["d", "y", "x", 0.75, 0.25, "worst"],
     ]  # fmt: skip
     assert found[found.kind == "uncertain"].path.tolist() == ["a", "b", "d", "c", "e"]
@@ -36,7 +37,9 @@ def test_errors_begin_with_the_most_confident_and_the_least_certain_follow() -> 
 
 
 def test_of_many_images_the_least_certain_are_few() -> None:
-    found = errors(table([(f"{number:03}", "x", 0.5 + number / 1000) for number in range(200)]))
+    found = list_errors(
+        table([(f"{number:03}", "x", 0.5 + number / 1000) for number in range(200)])
+    )
     assert found.path.tolist() == [f"{number:03}" for number in range(UNCERTAIN)] and set(
         found.kind
     ) == {"uncertain"}
@@ -52,7 +55,7 @@ def test_a_suspect_looks_as_sure_as_the_images_of_the_other_class() -> None:
         ("c", "y", 0.1),
         ("d", "y", 0.2),
     ]
-    found = suspects(table(rows))
+    found = find_suspects(table(rows))
     assert found.values.tolist() == [["s", "x", "test", "y", 0.9, 0.1]]
     assert found.columns.tolist() == [
         "path",
@@ -68,7 +71,7 @@ def test_the_surest_suspects_come_first() -> None:
     rows = [(f"x{number}", "x", 0.95) for number in range(20)] + [
         (f"y{number}", "y", 0.05) for number in range(20)
     ]
-    found = suspects(
+    found = find_suspects(
         table([*rows, ("d", "y", 0.97), ("c", "y", 0.99), ("b", "x", 0.03), ("a", "x", 0.03)])
     )
     assert found.path.tolist() == ["c", "a", "b", "d"] and found.suggested.tolist() == [
@@ -80,8 +83,8 @@ def test_the_surest_suspects_come_first() -> None:
 
 
 def test_one_image_and_a_class_without_images_suggest_nothing() -> None:
-    assert suspects(table([("a", "x", 0.1)])).empty
-    assert suspects(table([("a", "x", 0.1), ("b", "x", 0.9)])).empty
+    assert find_suspects(table([("a", "x", 0.1)])).empty
+    assert find_suspects(table([("a", "x", 0.1), ("b", "x", 0.9)])).empty
 
 
 def test_models_doubt_together() -> None:
@@ -107,7 +110,7 @@ def test_models_doubt_together() -> None:
         ]
     )
     third = second.assign(predicted=second.label)
-    found = shared_suspects([first, second, third])
+    found = find_shared_suspects([first, second, third])
     assert found.columns.tolist() == [
         "path",
         "label",

@@ -1,4 +1,4 @@
-"""Intervals and tests of one or two models' answers agree with the textbook, with slower ways, and with what happens by chance."""
+"""Intervals and tests agree with the textbook, with slower ways, and with simulations."""
 
 import time
 
@@ -9,12 +9,13 @@ from scipy.stats import beta, norm
 from sklearn.metrics import f1_score
 
 from tasks.scoring.statistics import (
-    bootstrap_macro_f1,
+    Pair,
+    bootstrap_difference,
+    bootstrap_intervals,
+    compare_recalls,
+    find_lower_limit,
     holm,
-    intervals,
     mcnemar,
-    paired_low,
-    recall_differences,
 )
 
 
@@ -40,9 +41,10 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray, classes: int) -> float:
 
 
 def covered(sizes: list[int], accuracy: float, sets: int) -> np.ndarray:
-    """Return how often 95 % intervals of accuracy and macro F1 hold the truth: by single images, and by groups if they differ.
+    """Return how often the 95 % intervals hold the true accuracy and macro F1.
 
-    Each set has as many groups as `sizes`, of so many images, that are all right or all taken for one other class.
+    The rows are by image, and by group if the two differ. A group has as many images as `sizes`
+    says. They are all right, or all predicted as one other class.
     """
     generator = np.random.default_rng(5)
     groups = np.repeat(np.arange(len(sizes)), sizes)
@@ -53,7 +55,7 @@ def covered(sizes: list[int], accuracy: float, sets: int) -> np.ndarray:
         wrong = generator.random(len(sizes)) > accuracy
         said = np.where(wrong, (truth + generator.integers(1, 3, len(sizes))) % 3, truth)
         for row, together in enumerate(ways):
-            ends = intervals(truth[groups], said[groups], 3, together, draws=800)
+            ends = bootstrap_intervals(truth[groups], said[groups], 3, together, draws=800)
             for column, name in enumerate(
                 ("accuracy", "macro_f1")
             ):  # classes are alike, so both have the same truth
@@ -77,7 +79,9 @@ def test_an_interval_of_groups_holds_the_truth_and_that_of_their_images_does_not
 def test_the_accuracys_interval_is_that_of_jeffreys() -> None:
     for right, images in ((1, 4), (49, 50), (700, 1000)):
         labels = np.arange(images) % 2
-        ends = intervals(labels, np.where(np.arange(images) < right, labels, 1 - labels), 2)
+        ends = bootstrap_intervals(
+            labels, np.where(np.arange(images) < right, labels, 1 - labels), 2
+        )
         expected = beta.ppf([0.025, 0.975], right + 0.5, images - right + 0.5)
         assert [ends["accuracy_low"], ends["accuracy_high"]] == pytest.approx(expected, abs=0.01)
 
@@ -86,9 +90,9 @@ def test_no_model_is_certain() -> None:
     """All right, all wrong, one image: the interval reaches the score, and not only that."""
     labels = np.arange(10) % 2
     best, worst, single = (
-        intervals(labels, labels, 2),
-        intervals(labels, 1 - labels, 2),
-        intervals(labels[:1], labels[:1], 2),
+        bootstrap_intervals(labels, labels, 2),
+        bootstrap_intervals(labels, 1 - labels, 2),
+        bootstrap_intervals(labels[:1], labels[:1], 2),
     )
     assert best["accuracy_high"] == best["macro_f1_high"] == 1
     assert 0.7 < best["accuracy_low"] < 0.85 and 0.7 < best["macro_f1_low"] < 0.85
@@ -99,29 +103,31 @@ def test_no_model_is_certain() -> None:
         0.1 < single["accuracy_low"] < 0.2
         and single["accuracy_high"] == single["macro_f1_high"] == 1
     )
-    assert intervals(labels[:0], labels[:0], 2) == {}
+    assert bootstrap_intervals(labels[:0], labels[:0], 2) == {}
 
 
 def test_a_class_without_images_leaves_the_interval() -> None:
-    """Nothing of it, or other images taken for it: the macro F1 is that of the two classes that are there."""
+    """The macro F1 is that of the two other classes, even if the class is predicted."""
     labels = np.arange(100) % 2
     said = np.where(
         np.arange(100) < 20, 2, labels
     )  # each of the two has recall 0.8 and precision 1
-    ends = intervals(labels, said, 3)
+    ends = bootstrap_intervals(labels, said, 3)
     assert ends["macro_f1_low"] < 8 / 9 < ends["macro_f1_high"] and ends["macro_f1_low"] > 0.8
 
 
 def test_groups_of_equal_size_tell_as_much_as_their_number() -> None:
     labels, said, _ = answers(120, 3, (0.8, 0.7))
-    often = intervals(np.repeat(labels, 5), np.repeat(said, 5), 3, np.repeat(np.arange(120), 5))
-    assert often == pytest.approx(intervals(labels, said, 3), abs=0.01)
+    often = bootstrap_intervals(
+        np.repeat(labels, 5), np.repeat(said, 5), 3, np.repeat(np.arange(120), 5)
+    )
+    assert often == pytest.approx(bootstrap_intervals(labels, said, 3), abs=0.01)
 
 
 def test_the_intervals_are_the_same_each_time_and_for_any_order_of_images() -> None:
     labels, said, _ = answers(150, 4, (0.8, 0.7))
     groups = np.array([f"g{number // 2}" for number in range(150)])
-    assert intervals(labels, said, 4, groups) == intervals(
+    assert bootstrap_intervals(labels, said, 4, groups) == bootstrap_intervals(
         labels[::-1], said[::-1], 4, groups[::-1]
     )
 
@@ -133,7 +139,7 @@ def test_the_difference_is_that_of_scikit_learns_scores() -> None:
         0,
         0,
     )  # a class that nothing has
-    interval = bootstrap_macro_f1(labels, first, second, 5, draws=10)
+    interval = bootstrap_difference(Pair(labels, first, second, 5), draws=10)
     options = {"labels": np.arange(5), "average": "macro", "zero_division": 0}
     scores = [f1_score(labels, said, **options) for said in (first, second)]
     assert interval.difference == pytest.approx(scores[0] - scores[1])
@@ -148,20 +154,20 @@ def test_the_interval_is_that_of_drawing_images_one_by_one() -> None:
         macro_f1(labels[rows], first[rows], 3) - macro_f1(labels[rows], second[rows], 3)
         for rows in drawn
     ]
-    fast = bootstrap_macro_f1(labels, first, second, 3)
+    fast = bootstrap_difference(Pair(labels, first, second, 3))
     assert [fast.low, fast.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.03)
 
 
 def test_the_interval_is_the_same_each_time_and_for_any_order_of_images() -> None:
     labels, first, second = answers(150, 4, (0.8, 0.7))
-    turned = bootstrap_macro_f1(labels[::-1], first[::-1], second[::-1], 4)
-    assert turned == bootstrap_macro_f1(labels, first, second, 4)
-    assert bootstrap_macro_f1(labels, first, second, 4, seed=1) != turned
+    turned = bootstrap_difference(Pair(labels[::-1], first[::-1], second[::-1], 4))
+    assert turned == bootstrap_difference(Pair(labels, first, second, 4))
+    assert bootstrap_difference(Pair(labels, first, second, 4), seed=1) != turned
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
     labels, first, _ = answers(100, 4, (0.8, 0.7))
-    interval = bootstrap_macro_f1(labels, first, first, 4)
+    interval = bootstrap_difference(Pair(labels, first, first, 4))
     assert (interval.difference, interval.low, interval.high) == (0, 0, 0)
     assert mcnemar(first == labels, first == labels) == mcnemar(labels == labels, labels == labels)
     assert mcnemar(first == labels, first == labels).p == 1
@@ -173,28 +179,28 @@ def test_repeated_images_add_nothing_when_they_are_grouped() -> None:
     often = [np.repeat(column, 5) for column in once]
     groups = np.repeat([f"p{number}" for number in range(120)], 5)
     single, grouped, naive = (
-        bootstrap_macro_f1(*once, 3),
-        bootstrap_macro_f1(*often, 3, groups),
-        bootstrap_macro_f1(*often, 3),
+        bootstrap_difference(Pair(*once, 3)),
+        bootstrap_difference(Pair(*often, 3, groups)),
+        bootstrap_difference(Pair(*often, 3)),
     )
     assert [grouped.low, grouped.high] == pytest.approx([single.low, single.high], abs=0.01)
     assert naive.high - naive.low < 0.6 * (single.high - single.low)
     rights = [said == once[0] for said in once[1:]]
     assert mcnemar(*[np.repeat(right, 5) for right in rights], groups) == mcnemar(*rights)
     classes = ["a", "b", "c"]
-    assert recall_differences(*often, classes, groups).low.tolist() == pytest.approx(
-        recall_differences(*once, classes).low.tolist()
+    assert compare_recalls(Pair(*often, 3, groups), classes).low.tolist() == pytest.approx(
+        compare_recalls(Pair(*once, 3), classes).low.tolist()
     )
 
 
 def test_100_000_images_take_seconds() -> None:
     labels, first, second = answers(100_000, 4, (0.9, 0.89))
     started = time.monotonic()
-    interval = bootstrap_macro_f1(labels, first, second, 4)
+    interval = bootstrap_difference(Pair(labels, first, second, 4))
     assert time.monotonic() - started < 5  # 0.1 s when nothing else runs
     assert interval.low < interval.difference < interval.high < interval.low + 0.01
     started = time.monotonic()
-    ends = intervals(labels, first, 4)
+    ends = bootstrap_intervals(labels, first, 4)
     assert time.monotonic() - started < 5  # 0.1 s when nothing else runs
     assert (
         ends["accuracy_low"]
@@ -223,7 +229,7 @@ def test_holm() -> None:
 @pytest.mark.parametrize("counts", [(0, 0, 16), (3, 9, 40), (12, 1, 50)])
 def test_the_lower_limit_is_where_the_likelihood_puts_it(counts: tuple[int, int, int]) -> None:
     gains, losses, images = counts
-    low = paired_low(gains, losses, images)
+    low = find_lower_limit(gains, losses, images)
 
     def unlikelihood(share: float) -> float:
         shares = np.array([share + low, share, 1 - 2 * share - low])
@@ -249,7 +255,7 @@ def test_the_lower_limit_holds_as_often_as_it_says() -> None:
     generator = np.random.default_rng(3)
     drawn = generator.multinomial(40, [0.08, 0.18, 0.74], size=2000)
     counts, times = np.unique(drawn[:, :2], axis=0, return_counts=True)
-    above = np.array([paired_low(gains, losses, 40) > -0.1 for gains, losses in counts])
+    above = np.array([find_lower_limit(gains, losses, 40) > -0.1 for gains, losses in counts])
     assert 0.02 < times[above].sum() / 2000 < 0.07
 
 
@@ -260,7 +266,7 @@ def test_recalls_class_by_class() -> None:
         1,
         0,
     )  # the first loses half of class 0, the second a tenth of class 1
-    table = recall_differences(labels, first, second, ["a", "b", "none of it"])
+    table = compare_recalls(Pair(labels, first, second, 3), ["a", "b", "none of it"])
     assert table.images.tolist() == [40, 40, 0]
     assert table["first"].tolist() == [0.5, 1, 0] and table.second.tolist() == [1, 0.9, 0]
     assert table.difference.tolist() == pytest.approx([-0.5, 0.1, 0])

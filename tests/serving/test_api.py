@@ -1,4 +1,4 @@
-"""The REST server answers as the predictor does, refuses in plain words, keeps nothing, and goes on."""
+"""The REST server answers like the predictor, refuses in plain words, and stores nothing."""
 
 import io
 import logging
@@ -32,9 +32,14 @@ from tests.support import toy_server
 from tests.support.toy_server import CLASSES, brightness, picture
 
 SMALL = Settings(
-    file_bytes=20_000, file_pixels=100_000, request_files=5, request_bytes=60_000, waiting_files=10, waiting_bytes=100_000,
+    file_bytes=20_000,
+    file_pixels=100_000,
+    request_files=5,
+    request_bytes=60_000,
+    waiting_files=10,
+    waiting_bytes=100_000,
     upload_seconds=1,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def files(*contents: bytes) -> list:
     ]
 
 
-def test_every_file_is_answered_in_order_as_the_predictor_does(client: TestClient) -> None:
+def test_files_are_answered_in_order_and_like_the_predictor(client: TestClient) -> None:
     response = client.post("/predict", files=files(picture(0), picture(100), picture(255, "JPEG")))
     said = response.json()
     assert response.status_code == 200 and (said["model"], said["model_sha256"]) == (
@@ -73,7 +78,7 @@ def test_every_file_is_answered_in_order_as_the_predictor_does(client: TestClien
     assert [answer["abstained"] for answer in said["answers"]] == [False, True, False]
 
 
-def test_a_bad_file_among_others_costs_only_itself(client: TestClient) -> None:
+def test_a_bad_file_does_not_affect_the_others(client: TestClient) -> None:
     response = client.post("/predict", files=files(picture(255), b"no picture", picture(0)))
     assert response.status_code == 200
     first, bad, last = response.json()["answers"]
@@ -86,7 +91,7 @@ def test_a_bad_file_among_others_costs_only_itself(client: TestClient) -> None:
 
 
 def huge() -> bytes:
-    """A PNG of 65 bytes that says it has 30,000 x 30,000 pixels."""
+    """Return a PNG of 65 bytes whose header claims 30,000 x 30,000 pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return (
@@ -145,9 +150,7 @@ def test_a_bad_file_alone_is_refused_with_its_reason(
 @pytest.mark.parametrize(
     "tail", [archive(), b"<html><script>alert(1)</script></html>"], ids=["ZIP", "HTML"]
 )
-def test_of_a_file_that_is_two_things_only_the_picture_is_read(
-    client: TestClient, tail: bytes
-) -> None:
+def test_only_the_image_of_a_file_with_two_formats_is_read(client: TestClient, tail: bytes) -> None:
     response = client.post("/predict", files=files(picture(255, "JPEG") + tail))
     assert response.status_code == 200 and response.json()["answers"][0]["predicted"] == CLASSES[1]
     assert (
@@ -158,20 +161,52 @@ def test_of_a_file_that_is_two_things_only_the_picture_is_read(
 @pytest.mark.parametrize(
     ("request_", "status", "words"),
     [
-        ({"json": {"image": "scan.jpg"}}, 415, "expected the content type multipart/form-data, received application/json: curl"),
+        (
+            {"json": {"image": "scan.jpg"}},
+            415,
+            "expected the content type multipart/form-data, received application/json: curl",
+        ),
         ({}, 415, "received none"),
-        ({"content": picture(0), "headers": {"content-type": "image/png"}}, 415, "received image/png"),
-        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "names no boundary"),
-        ({"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400, "is no multipart/form-data"),
-        ({"content": b"", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400, "ends before its last boundary"),
-        ({"content": b"--x--", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 422, "at least one file"),
+        (
+            {"content": picture(0), "headers": {"content-type": "image/png"}},
+            415,
+            "received image/png",
+        ),
+        (
+            {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
+            400,
+            "names no boundary",
+        ),
+        (
+            {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=x"}},
+            400,
+            "is not the multipart/form-data",
+        ),
+        (
+            {"content": b"", "headers": {"content-type": "multipart/form-data; boundary=x"}},
+            400,
+            "ends before its last boundary",
+        ),
+        (
+            {"content": b"--x--", "headers": {"content-type": "multipart/form-data; boundary=x"}},
+            422,
+            "at least one file",
+        ),
         ({"files": {"a": (None, "text")}}, 422, "received a field without a file name"),
-        ({"files": files(bytes(20_001))}, 413, "expected files of at most 20,000 bytes, received a larger one (file 1 of"),
+        (
+            {"files": files(bytes(20_001))},
+            413,
+            "expected files of at most 20,000 bytes, received a larger one (file 1 of",
+        ),
         ({"files": files(*[bytes(15_000)] * 4)}, 413, "expected a request of at most 60,000 bytes"),
-        ({"files": files(*[b""] * 6)}, 413, "expected at most 5 files in one request, received more: send them in several"),
+        (
+            {"files": files(*[b""] * 6)},
+            413,
+            "expected at most 5 files in one request, received more: send them in several",
+        ),
     ],
-)  # fmt: skip
-def test_a_request_that_cannot_be_taken_says_what_to_do(
+)
+def test_a_refusal_says_what_to_do(
     client: TestClient, request_: dict, status: int, words: str
 ) -> None:
     for route in ("/predict", "/explain"):
@@ -190,7 +225,7 @@ def test_ten_thousand_files_are_refused_and_the_next_request_is_answered() -> No
         assert client.post("/predict", files=files(*[picture(1)] * 100)).status_code == 200
 
 
-def test_the_key_is_asked_for_where_there_is_one() -> None:
+def test_a_server_with_a_key_refuses_requests_without_it() -> None:
     chosen = Settings(key="geheim ü")
     with TestClient(create_app(chosen, toy_server.current())) as client:
         for headers, received in (
@@ -249,7 +284,7 @@ def test_the_page_of_the_routes_loads_nothing_from_elsewhere(client: TestClient)
 
 
 class Gate:
-    """A model that answers when it is let."""
+    """A model that waits until it may answer."""
 
     def __init__(self) -> None:
         self.open, self.batches = threading.Event(), []
@@ -261,7 +296,7 @@ class Gate:
 
 
 @pytest.mark.parametrize(("batch", "calls"), [(32, 2), (1, 9)])
-def test_what_waits_while_the_model_is_busy_is_one_batch(batch: int, calls: int) -> None:
+def test_images_that_wait_for_a_busy_model_are_one_batch(batch: int, calls: int) -> None:
     gate = Gate()
     with (
         TestClient(create_app(Settings(batch=batch), toy_server.current(gate))) as client,
@@ -289,7 +324,7 @@ def test_what_waits_while_the_model_is_busy_is_one_batch(batch: int, calls: int)
     assert len(gate.batches) == calls and sum(gate.batches) == 9
 
 
-def test_too_much_is_sent_away_and_what_follows_is_answered() -> None:
+def test_a_full_server_refuses_requests_and_then_goes_on() -> None:
     gate = Gate()
     chosen = SMALL.model_copy(update={"waiting_files": 6})
     with (
@@ -315,7 +350,7 @@ def test_too_much_is_sent_away_and_what_follows_is_answered() -> None:
         assert (room.files, room.size) == (chosen.waiting_files, chosen.waiting_bytes)
 
 
-def test_a_late_answer_is_given_up_and_leaves_the_queue() -> None:
+def test_a_late_answer_is_cancelled_and_leaves_the_queue() -> None:
     gate = Gate()
     with TestClient(create_app(Settings(answer_seconds=0.3), toy_server.current(gate))) as client:
         for _ in range(2):
@@ -326,10 +361,10 @@ def test_a_late_answer_is_given_up_and_leaves_the_queue() -> None:
             )
         gate.open.set()
         assert client.post("/predict", files=files(picture(0))).status_code == 200
-        assert sum(gate.batches) == 2  # what was given up while it waited was never asked
+        assert sum(gate.batches) == 2  # the cancelled image never reached the model
 
 
-def test_a_model_that_fails_costs_one_request() -> None:
+def test_an_error_of_the_model_fails_one_request() -> None:
     def fragile(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if pixels.max() > 200:
             raise RuntimeError("out of memory")
@@ -346,7 +381,7 @@ def test_a_model_that_fails_costs_one_request() -> None:
 
 @pytest.mark.slow
 def test_nothing_is_written_and_no_name_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Python's audit events tell of every file that is opened to be written, also by libraries."""
+    """Python's audit events show every file that is opened for writing, by libraries too."""
     opened: list = []
     watching = True
 
@@ -372,7 +407,7 @@ def test_nothing_is_written_and_no_name_is_logged(caplog: pytest.LogCaptureFixtu
     assert opened == [] and "Jane" not in caplog.text
 
 
-def test_the_watch_of_the_test_above_sees_temporary_files() -> None:
+def test_audit_events_show_temporary_files() -> None:
     seen: list = []
     sys.addaudithook(
         lambda event, arguments: seen.append(arguments[2]) if event == "open" and not seen else None
@@ -386,7 +421,10 @@ def test_the_watch_of_the_test_above_sees_temporary_files() -> None:
 
 @pytest.mark.slow
 def test_a_slow_upload_is_ended() -> None:
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 9000\r\n\r\n--b\r\n"
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        b"Content-Length: 9000\r\n\r\n--b\r\n"
+    )
     with (
         toy_server.running(SMALL, toy_server.current()) as (_, port),
         socket.create_connection(("127.0.0.1", port)) as slow,
@@ -397,7 +435,7 @@ def test_a_slow_upload_is_ended() -> None:
         said = read_all(slow)
         assert (
             said.startswith(b"HTTP/1.1 408")
-            and b"the request was not whole after 1 seconds" in said
+            and b"the request was not complete after 1 seconds" in said
             and b"connection: close" in said
         )
         assert 1 <= time.monotonic() - start < 8
@@ -406,7 +444,7 @@ def test_a_slow_upload_is_ended() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["chunked", "by length"])
 def test_an_endless_upload_is_refused_while_it_arrives(kind: str) -> None:
-    """Of a body of 1 GB little is read before the answer is there."""
+    """Only a little of a body of 1 GB is read before the answer."""
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
     head += (
         b"Content-Length: 1000000000\r\n\r\n"
@@ -434,7 +472,7 @@ def test_an_endless_upload_is_refused_while_it_arrives(kind: str) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_accepted_is_finished_when_the_server_ends() -> None:
+def test_accepted_requests_are_finished_when_the_server_ends() -> None:
     gate = Gate()
     with (
         ThreadPoolExecutor(1) as threads,
@@ -454,10 +492,10 @@ def test_what_was_accepted_is_finished_when_the_server_ends() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_requests_made_up_from_the_description_are_answered_as_it_says(
+def test_generated_requests_get_answers_as_the_schema_says(
     mode: GenerationMode,
 ) -> None:
-    """Right ones and wrong ones. That files of random bytes are refused is right, so acceptance is not looked at."""
+    """Valid and invalid ones. Files of random bytes may be refused: acceptance is not checked."""
     asked, chosen, key = [], SMALL.model_copy(update={"key": SecretStr("k")}), {"X-API-Key": "k"}
     with toy_server.running(chosen, toy_server.current(settings=SMALL)) as (_, port):
         description = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
@@ -468,7 +506,7 @@ def test_requests_made_up_from_the_description_are_answered_as_it_says(
                 and operation.method == "get"
                 and not list(operation.iter_parameters())
             ):
-                continue  # nothing in it can be wrong
+                continue  # it has nothing that can be invalid
 
             @given(operation.as_strategy(generation_mode=mode))
             @hypothesis.settings(
@@ -495,7 +533,7 @@ def test_requests_made_up_from_the_description_are_answered_as_it_says(
     assert len(asked) > 15 and not [status for status in asked if status >= 500]
 
 
-def test_settings_come_from_the_environment_and_wrong_ones_are_named() -> None:
+def test_settings_come_from_the_environment_and_errors_name_them() -> None:
     chosen = settings.read(
         {"API_PORT": "81", "API_KEY": "k", "PORT": "9", "API_BATCH": "7"}, port=None, batch=8
     )
@@ -532,7 +570,7 @@ def wait_for(truth: Callable[[], object]) -> None:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Return what comes until the other side has said all."""
+    """Return what the server sends until its answer is complete."""
     said = b""
     try:
         while more := connection.recv(65536):

@@ -1,4 +1,4 @@
-"""A server follows the champion: every answer is one version's, none is lost, and a version that is refused changes nothing."""
+"""A server follows the champion and loses no answer; a refused version changes nothing."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from PIL import Image
 
 from serving import current
-from serving.current import Current
+from serving.current import Current, open_current
 from serving.settings import Settings
 from tasks.errors import UserError
 from tasks.modeling import saved
@@ -35,7 +35,7 @@ NAME, CLASSES, SIZE = "small", ["left", "right"], (12, 12)
 
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowClient]:
-    """A registry in a folder of its own, made the current one, with two versions: 1 says left, 2 says right."""
+    """Return a registry in a folder of its own; version 1 predicts left, version 2 right."""
     root = tmp_path_factory.mktemp("current")
     with pytest.MonkeyPatch.context() as monkeypatch:
         enter(root, monkeypatch)
@@ -47,13 +47,13 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowClien
 
 @pytest.fixture
 def client(registered: MlflowClient) -> MlflowClient:
-    """The registry, with version 1 as champion."""
+    """Return the registry with version 1 as champion."""
     registered.set_registered_model_alias(NAME, versions.CHAMPION, "1")
     return registered
 
 
 def register(label: str) -> ModelVersion:
-    """Register a network that says `label` of every image."""
+    """Register a network that predicts `label` for every image."""
     folder = Path("data/models") / label
     inputs = keras.Input((*SIZE, 1), dtype="uint8")
     maps = keras.layers.Conv2D(2, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
@@ -69,10 +69,10 @@ def register(label: str) -> ModelVersion:
 
 def follow(**settings: float) -> tuple[Settings, Current]:
     chosen = Settings(**settings)
-    return chosen, Current("champion", NAME, chosen.limits, chosen.poll_seconds)
+    return chosen, open_current("champion", NAME, chosen.limits, chosen.poll_seconds)
 
 
-def test_while_the_alias_moves_under_load_no_answer_is_lost_and_each_is_one_versions(
+def test_when_the_alias_moves_under_load_no_answer_is_lost_or_mixed(
     client: MlflowClient,
 ) -> None:
     chosen, served = follow(poll_seconds=0.1)
@@ -113,7 +113,7 @@ def test_while_the_alias_moves_under_load_no_answer_is_lost_and_each_is_one_vers
     }
 
 
-def test_a_version_that_was_altered_is_told_and_not_used(
+def test_a_changed_version_is_reported_and_not_used(
     client: MlflowClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     chosen, served = follow(poll_seconds=0.05)
@@ -130,23 +130,23 @@ def test_a_version_that_was_altered_is_told_and_not_used(
         said = connection.get("/model").json()
         assert (
             said["model"] == "small version 1"
-            and "version 2 of small is not what was registered" in said["problem"]
+            and "the files of version 2 of small have changed" in said["problem"]
         )
         assert connection.get("/ready").status_code == 200
         answered = connection.post("/predict", files={"files": ("a", picture(1))}).json()
         assert (
             answered["model"] == "small version 1" and answered["answers"][0]["predicted"] == "left"
         )
-        assert caplog.text.count("small version 1 goes on answering") == 1
+        assert caplog.text.count("small version 1 is kept and goes on answering") == 1
         client.set_registered_model_alias(NAME, versions.CHAMPION, "1")
         wait_for(lambda: connection.get("/model").json()["problem"] is None)
     classes.write_text(before)
 
 
-def test_a_registry_that_is_gone_is_told_until_it_is_back(
+def test_a_missing_registry_is_reported_until_it_is_back(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks looks, where there is no thread that does."""
+    """Without a thread that checks the registry, `get` checks it."""
     _, served = follow(poll_seconds=1e-9)
     with monkeypatch.context() as gone:
         gone.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere/mlflow.db")
@@ -158,7 +158,7 @@ def test_a_registry_that_is_gone_is_told_until_it_is_back(
     assert served.get().predictor.name == "small version 2" and served.problem is None
 
 
-def test_a_fault_of_ours_reaches_no_asker_and_is_told(
+def test_a_bug_of_ours_is_logged_and_reaches_no_client(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, served = follow(poll_seconds=1e-9)
@@ -172,29 +172,29 @@ def test_a_fault_of_ours_reaches_no_asker_and_is_told(
     assert "Traceback" in caplog.text
 
 
-def test_a_refused_version_is_not_fetched_at_every_look(
+def test_a_refused_version_is_not_downloaded_at_each_check(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, served = follow()
     fetched = []
 
-    def fail(asked: str, *rest: object) -> None:
-        fetched.append(asked)
+    def fail(wanted: str, *rest: object) -> None:
+        fetched.append(wanted)
         raise UserError("too large")
 
     monkeypatch.setattr(current, "load_model", fail)
     client.set_registered_model_alias(NAME, versions.CHAMPION, "2")
     for _ in range(3):
-        served.look()
+        served.refresh()
     assert fetched == ["2"] and served.problem == "too large"
     monkeypatch.setattr(current, "RETRY", -1.0)
     served._refused = "", 0.0
-    served.look()
-    served.look()
+    served.refresh()
+    served.refresh()
     assert fetched == ["2", "2", "2"]
 
 
-def test_an_explanation_is_a_picture_of_the_class_that_was_asked_for(client: MlflowClient) -> None:
+def test_a_heat_map_is_drawn_for_the_class_of_the_request(client: MlflowClient) -> None:
     chosen, served = follow()
     with (
         toy_server.running(chosen, served) as (_, port),
@@ -214,12 +214,12 @@ def test_an_explanation_is_a_picture_of_the_class_that_was_asked_for(client: Mlf
                 assert drawn.size == (50, 50) and drawn.mode == "RGB"
 
 
-def test_a_folder_is_answered_with_and_never_left(client: MlflowClient) -> None:
+def test_a_server_of_a_folder_keeps_its_model(client: MlflowClient) -> None:
     shutil.copytree("data/models/right", "data/models/other")
     chosen = Settings(model="data/models/other")
-    served = Current(chosen.model, None, chosen.limits, chosen.poll_seconds)
+    served = open_current(chosen.model, None, chosen.limits, chosen.poll_seconds)
     assert (
-        not served.model.registered
+        not served.model.is_registered
         and served.get().predictor.predict([picture(1)])[0].predicted == "right"
     )
     shutil.rmtree("data/models/other")

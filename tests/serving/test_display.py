@@ -1,4 +1,4 @@
-"""What the page shows of an answer, without a page."""
+"""The HTML of predictions, without a server."""
 
 import base64
 import csv
@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from serving import display
+from serving.current import Model
 from tasks.inference import gradcam
 from tasks.inference.predictor import Answer, Predictor, Thresholds
 from tasks.params.model_input import Form
@@ -23,6 +24,7 @@ UNSURE = Answer(
 )
 BROKEN = Answer("ef" * 32, error="truncated: 12 bytes are missing")
 PICTURE = Image.new("L", (30, 20), 100)
+HEAT = np.zeros((8, 8), np.float32)
 
 
 @pytest.fixture
@@ -50,20 +52,24 @@ def contents(address: str) -> bytes:
 
 
 def test_bars_are_the_labelled_probabilities(predictor: Predictor) -> None:
-    shown = display.one(predictor, "scan.jpg", ANSWER, PICTURE, np.zeros((8, 8), np.float32))
+    shown = display.render_answer(Model(predictor), "scan.jpg", ANSWER, PICTURE, HEAT)
     bars = re.findall(r'<span>(.*?)</span> <data value="(.*?)">(.*?)</data>', shown)
     assert bars == [
-        ("01", "0.7", "70.0 %"), ("tumeur née", "0.2", "20.0 %"), ("no_tumor", "0.05", "5.0 %"), ("&lt;b&gt;", "0.05", "5.0 %"),
-    ]  # fmt: skip
+        ("01", "0.7", "70.0 %"),
+        ("tumeur née", "0.2", "20.0 %"),
+        ("no_tumor", "0.05", "5.0 %"),
+        ("&lt;b&gt;", "0.05", "5.0 %"),
+    ]
     assert "heads version 7" in shown
     assert "Not a diagnosis" in shown
     assert 'role="alert"' not in shown
 
 
 def test_doubts_come_before_the_class(predictor: Predictor) -> None:
-    shown = display.one(predictor, "scan.jpg", UNSURE, PICTURE, "nothing convolves")
+    model = Model(predictor, "nothing convolves")
+    shown = display.render_answer(model, "scan.jpg", UNSURE, PICTURE, None)
     assert re.search(
-        r"Unlike the training images.*distance 9, limit 5.*below 50\.0 % the model abstains.*No answer\.",
+        r"Unlike the training.*distance 9, limit 5.*The model abstains below 50\.0 %.*No answer\.",
         shown,
         re.S,
     )
@@ -74,7 +80,7 @@ def test_doubts_come_before_the_class(predictor: Predictor) -> None:
 def test_the_heat_map_over_the_picture_is_the_overlay_of_grad_cam() -> None:
     heat = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     pixels = np.full((8, 8, 3), 90, np.uint8)
-    layer = np.asarray(Image.open(io.BytesIO(contents(display._layer(heat)))), np.float32)
+    layer = np.asarray(Image.open(io.BytesIO(contents(display._embed_heat(heat)))), np.float32)
     share = 0.6 * layer[..., 3:] / 255
     assert (
         np.abs(
@@ -84,10 +90,10 @@ def test_the_heat_map_over_the_picture_is_the_overlay_of_grad_cam() -> None:
     )
 
 
-def test_a_table_tells_of_every_file_and_has_its_csv(predictor: Predictor) -> None:
+def test_a_table_lists_every_file_and_has_a_csv(predictor: Predictor) -> None:
     names = ["a.jpg", "<script>.jpg", "c.jpg"]
-    shown = display.many(predictor, names, [ANSWER, UNSURE, BROKEN])
-    assert "3 files: 1 answered, 1 unlike the training images, 1 without an answer" in shown
+    shown = display.render_table(predictor, names, [ANSWER, UNSURE, BROKEN])
+    assert "3 files: 1 predicted, 1 unlike the training images, 1 without a prediction" in shown
     assert "the file ends before the image does (12 bytes are missing)" in shown
     assert "<script>" not in shown
     written = contents(re.search(r'href="(data:text/csv.*?)"', shown)[1]).decode()
@@ -98,14 +104,14 @@ def test_a_table_tells_of_every_file_and_has_its_csv(predictor: Predictor) -> No
     assert {row["model"] for row in table} == {"heads version 7"}
 
 
-def test_the_card_tells_limits_and_intervals(predictor: Predictor) -> None:
-    shown = display.card(predictor, report=False)
+def test_the_card_shows_limits_and_intervals(predictor: Predictor) -> None:
+    shown = display.render_card(predictor, has_report=False)
     assert "01, no_tumor, &lt;b&gt;, tumeur née" in shown
     assert "below a probability of 50.0 %" in shown
     assert "0.750 (0.610 to 0.860)" in shown
     assert "12" * 32 in shown
     assert "report of the last run" not in shown
-    assert 'href="report"' in display.card(predictor, report=True)
+    assert 'href="report"' in display.render_card(predictor, has_report=True)
 
 
 @pytest.mark.parametrize(
@@ -119,4 +125,4 @@ def test_the_card_tells_limits_and_intervals(predictor: Predictor) -> None:
     ],
 )
 def test_no_probability_is_rounded_to_certainty(probability: float, shown: str) -> None:
-    assert display.percent(probability) == shown
+    assert display.format_percent(probability) == shown

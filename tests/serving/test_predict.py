@@ -1,4 +1,4 @@
-"""The command line: which files, a table or a CSV file, and that an interrupted run leaves the same bytes as one that was not."""
+"""The command line: its files, the table, and a CSV whose bytes an interruption does not change."""
 
 import csv
 import fcntl
@@ -39,7 +39,7 @@ def predictor(model: Path) -> Predictor:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three batches of images, and two files that are none."""
+    """Return three batches of images, and two files that are no images."""
     root = tmp_path_factory.mktemp("drawn")
     draw_set(root, {"": dict.fromkeys(LABELS, 3 * BATCH // 4 - 2)}, size=24)
     for name, content in BROKEN.items():
@@ -50,14 +50,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(predictor: Predictor, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """What an uninterrupted run writes."""
+    """Return the output of an uninterrupted run."""
     output = tmp_path_factory.mktemp("whole") / "predictions.csv"
-    predict.write(predictor, predict.listed([drawn]), output)
+    predict.write_csv(predictor, predict.list_files([drawn]), output)
     return output.read_bytes()
 
 
 def counting(predictor: Predictor, asked: list[int], until: int | None = None) -> Predictor:
-    """The same predictor, which notes how many images each batch has, and is interrupted after `until` batches."""
+    """Return a predictor that appends the size of each batch, interrupted after `until` batches."""
 
     def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if len(asked) == until:
@@ -104,28 +104,28 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     output, asked = tmp_path / "predictions.csv", []
     with pytest.raises(KeyboardInterrupt):
-        predict.write(counting(predictor, [], until=1), predict.listed([drawn]), output)
+        predict.write_csv(counting(predictor, [], until=1), predict.list_files([drawn]), output)
     assert len(table(output.read_bytes())) == BATCH
-    predict.write(counting(predictor, asked), predict.listed([drawn]), output)
+    predict.write_csv(counting(predictor, asked), predict.list_files([drawn]), output)
     assert output.read_bytes() == whole and len(asked) == 2
 
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
-def test_a_half_written_line_is_made_again(
+def test_a_half_written_line_is_written_again(
     share: float, predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path
 ) -> None:
     output, asked = tmp_path / "predictions.csv", []
     output.write_bytes(whole[: int(share * len(whole))])
-    predict.write(counting(predictor, asked), predict.listed([drawn]), output)
+    predict.write_csv(counting(predictor, asked), predict.list_files([drawn]), output)
     assert output.read_bytes() == whole and len(asked) == 3 - int(share * 3)
 
 
-def test_what_is_done_is_not_done_again(
+def test_finished_files_are_not_predicted_again(
     predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path
 ) -> None:
     output, asked = tmp_path / "predictions.csv", []
     output.write_bytes(whole)
-    predict.write(counting(predictor, asked), predict.listed([drawn]), output)
+    predict.write_csv(counting(predictor, asked), predict.list_files([drawn]), output)
     assert output.read_bytes() == whole and not asked
 
 
@@ -148,7 +148,7 @@ predict.main()
 def test_a_killed_run_goes_on(
     model: Path, drawn: Path, whole: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`kill -9` once the first batch is written."""
+    """`kill -9` after the first batch is written."""
     output = tmp_path / "predictions.csv"
     words = [str(drawn), "--model", str(model), "--output", str(output)]
     killed = subprocess.run(
@@ -160,25 +160,25 @@ def test_a_killed_run_goes_on(
     assert (
         capsys.readouterr()
         .err.splitlines()[-1]
-        .endswith(f"186 files, 184 answered by {model}, 2 without an answer")
+        .endswith(f"186 files, 184 predicted by {model}, 2 without a prediction")
     )
     strip = [{**row, "model": ""} for row in table(whole)]
     assert [{**row, "model": ""} for row in table(output.read_bytes())] == strip
 
 
-def test_another_model_answers_anew(
+def test_another_model_predicts_all_files_again(
     predictor: Predictor, drawn: Path, whole: bytes, tmp_path: Path
 ) -> None:
     output, asked = tmp_path / "predictions.csv", []
     output.write_bytes(whole)
     other = replace(counting(predictor, asked), thresholds=Thresholds(confidence=2.0))
-    counts = predict.write(other, predict.listed([drawn]), output)
+    counts = predict.write_csv(other, predict.list_files([drawn]), output)
     rows = table(output.read_bytes())
     assert len(asked) == 3 and len(rows) == 186 and len({row["model"] for row in rows}) == 1
     assert counts["abstained"] == 184 == [row["abstained"] for row in rows].count("true")
 
 
-def test_a_changed_file_is_answered_anew_and_other_rows_stay(
+def test_a_changed_file_is_predicted_again_and_other_rows_stay(
     predictor: Predictor, drawn: Path, tmp_path: Path
 ) -> None:
     files = [tmp_path / name for name in ("a.png", "b.png")]
@@ -187,43 +187,44 @@ def test_a_changed_file_is_answered_anew_and_other_rows_stay(
             file
         )
     output, asked = tmp_path / "predictions.csv", []
-    predict.write(predictor, files, output)
+    predict.write_csv(predictor, files, output)
     files[1].write_bytes(files[0].read_bytes())
-    predict.write(counting(predictor, asked), files[1:], output)
+    predict.write_csv(counting(predictor, asked), files[1:], output)
     first, second = table(output.read_bytes())
     assert asked == [1] and first["sha256"] == second["sha256"] and first["path"] != second["path"]
 
 
-def test_what_could_not_be_read_is_tried_again(
+def test_an_unreadable_file_is_tried_again(
     predictor: Predictor, drawn: Path, tmp_path: Path
 ) -> None:
     file, output = tmp_path / "image.jpg", tmp_path / "predictions.csv"
-    predict.write(predictor, [file], output)
+    predict.write_csv(predictor, [file], output)
     assert table(output.read_bytes())[0]["error"] == "unreadable: No such file or directory"
     file.write_bytes(next(drawn.rglob("*_0000.jpg")).read_bytes())
     assert (
-        not predict.write(predictor, [file], output) and not table(output.read_bytes())[0]["error"]
+        not predict.write_csv(predictor, [file], output)
+        and not table(output.read_bytes())[0]["error"]
     )
 
 
-def test_a_file_of_something_else_is_refused_untouched(
+def test_a_foreign_file_is_refused_and_unchanged(
     predictor: Predictor, drawn: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "notes.csv"
     output.write_text("my notes\n1,2,3\n")
     with pytest.raises(
         UserError,
-        match=r"(?s)notes.csv is no output of this model: expected the columns path,sha256.*'my notes'",
+        match=r"(?s)notes.csv is no output of this model: expected the columns path.*'my notes'",
     ):
-        predict.write(predictor, predict.listed([drawn]), output)
+        predict.write_csv(predictor, predict.list_files([drawn]), output)
     assert output.read_text() == "my notes\n1,2,3\n"
 
 
-def test_two_runs_do_not_write_one_file(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
+def test_two_runs_cannot_write_one_file(predictor: Predictor, drawn: Path, tmp_path: Path) -> None:
     with (tmp_path / "predictions.csv").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(UserError, match=r"predictions.csv is being written by another run"):
-            predict.write(predictor, predict.listed([drawn]), tmp_path / "predictions.csv")
+            predict.write_csv(predictor, predict.list_files([drawn]), tmp_path / "predictions.csv")
 
 
 def test_a_folder_gives_every_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +233,7 @@ def test_a_folder_gives_every_file_once(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / name).touch()
     (tmp_path / "b/loop").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path)
-    files = predict.listed(
+    files = predict.list_files(
         [Path("b/2.jpg"), tmp_path, Path("b/2.jpg"), Path("nowhere.jpg")],
         [Path("out.csv"), Path("seen")],
     )
@@ -243,17 +244,17 @@ def test_a_folder_gives_every_file_once(tmp_path: Path, monkeypatch: pytest.Monk
     ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: expected image files, found none"):
-        predict.listed([tmp_path / "empty"])
+        predict.list_files([tmp_path / "empty"])
 
 
-def test_a_name_that_is_no_text_stays_one_line(
+def test_a_name_that_is_not_utf_8_stays_on_one_line(
     predictor: Predictor, drawn: Path, tmp_path: Path
 ) -> None:
     strange = Path(os.fsdecode(os.fsencode(tmp_path) + b'/na\xffme\n,".jpg'))
     strange.write_bytes(next(drawn.rglob("*_0000.jpg")).read_bytes())
     output = tmp_path / "predictions.csv"
     for _ in range(2):
-        predict.write(predictor, [strange], output)
+        predict.write_csv(predictor, [strange], output)
     (row,) = table(output.read_bytes())
     assert row["path"] == f'{tmp_path}/na\\udcffme\\n,".jpg' and row["predicted"] in CLASSES
 
@@ -273,22 +274,22 @@ def test_a_table_on_the_terminal(
         and f"{float(row['confidence']):.3f}" in first
     )
     assert second.split(maxsplit=1) == [str(text), "not_an_image: a text file"]
-    assert printed.err == f"2 files, 1 answered by {model}, 1 without an answer\n"
+    assert printed.err == f"2 files, 1 predicted by {model}, 1 without a prediction\n"
 
 
-def test_the_table_tells_what_not_to_believe(
+def test_the_table_shows_doubts(
     predictor: Predictor, drawn: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return predictor.answer(pixels)[0], np.zeros(len(pixels))
 
     strict = replace(predictor, thresholds=Thresholds(1.1, -1.0), answer=answer)
-    counts = predict.show(strict, [next(drawn.rglob("*_0000.jpg"))])
+    counts = predict.print_table(strict, [next(drawn.rglob("*_0000.jpg"))])
     assert capsys.readouterr().out.splitlines()[1].endswith("  abstained, unfamiliar")
-    told = predict.told(counts, 1, strict)
+    told = predict.summarise(counts, 1, strict)
     assert (
         told
-        == "1 file, 1 answered by random, 1 too unsure to be believed, 1 unlike the training images"
+        == "1 file, 1 predicted by random, 1 too unsure to rely on, 1 unlike the training images"
     )
 
 
@@ -297,13 +298,13 @@ def test_the_table_tells_what_not_to_believe(
     [
         (
             ["image.jpg", "--model", "data/nowhere"],
-            "data/nowhere is no folder: expected what training wrote",
+            "data/nowhere is no folder: expected one that training wrote",
         ),
         (["image.jpg", "--name", "heads"], "is missing, so there is no registry here"),
         (["image.jpg", "--model", "imagenet:VGG"], "did you mean VGG19 or VGG16?"),
     ],
 )
-def test_a_mistake_is_told_in_words(
+def test_a_mistake_of_the_user_is_one_message(
     words: Sequence[str],
     message: str,
     tmp_path: Path,
@@ -320,7 +321,7 @@ def test_a_mistake_is_told_in_words(
     assert told.startswith("error: ") and message in told and not list(tmp_path.iterdir())
 
 
-def test_pictures_show_where_it_looked(
+def test_heat_maps_show_where_the_model_looked(
     model: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The page as a browser has it: a real server, real uploads, a registered model."""
+"""The page as a browser gets it: a real server, real uploads, a registered model."""
 
 import base64
 import csv
@@ -18,7 +18,7 @@ import pytest
 import uvicorn
 
 from serving import web
-from serving.current import Current
+from serving.current import Current, open_current
 from serving.upload import File
 from tasks.tables import printable
 from tests.support.pipeline import CLASSES, enter
@@ -37,7 +37,7 @@ def root(pipeline: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def current(root: Path) -> Current:
-    return Current("1", None, web.SETTINGS.limits)
+    return open_current("1", None, web.SETTINGS.limits)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def address(
 ) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        app = web.serve(current, web.examples(web.SPLITS, web.CLEAN))
+        app = web.create_app(current, web.choose_examples(web.SPLITS, web.CLEAN))
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
     )
@@ -73,7 +73,7 @@ def named(file: Path) -> tuple[str, bytes]:
 
 
 def huge_png() -> bytes:
-    """The beginning of a picture of 30,000 by 30,000 pixels."""
+    """Return the start of a PNG of 30,000 by 30,000 pixels."""
     head = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -116,10 +116,10 @@ def test_many_images_get_a_table(address: str, root: Path, current: Current) -> 
             label: float(row[printable(f"p_{label}")]) for label in CLASSES if not row["error"]
         }
         assert received == pytest.approx(dict(answer.probabilities), abs=1e-5)
-    assert re.search("6 files: .*1 without an answer", shown)
+    assert re.search("6 files: .*1 without a prediction", shown)
 
 
-def test_people_who_ask_at_once_get_their_own_answers(
+def test_people_at_the_same_time_get_their_own_answers(
     address: str, root: Path, current: Current
 ) -> None:
     files = [*images(root)[:8], *images(root)[:8]]
@@ -137,10 +137,10 @@ def test_people_who_ask_at_once_get_their_own_answers(
         ("notes.txt", b"No picture.", "in none of the image formats"),
         ("empty.png", b"", "has no bytes"),
         ("huge.png", huge_png(), "larger than max_pixels"),
-        ("<img src=x>", b"No picture.", "&lt;img src=x&gt;: no answer"),
+        ("<img src=x>", b"No picture.", "&lt;img src=x&gt;: no prediction"),
     ],
 )
-def test_what_is_no_picture_is_told_in_words(
+def test_a_file_that_is_no_image_gets_a_reason(
     address: str, name: str, content: bytes, told: str
 ) -> None:
     shown = ask(address, (name, content))
@@ -149,15 +149,15 @@ def test_what_is_no_picture_is_told_in_words(
     assert "Traceback" not in shown
 
 
-def test_limits_are_told_on_the_page(address: str) -> None:
+def test_the_page_names_an_exceeded_limit(address: str) -> None:
     many = ask(address, *[(f"{number}.jpg", b"x") for number in range(51)])
-    assert "These files: no answer.</strong> Expected at most 50 files" in many
+    assert "These files: no prediction.</strong> Expected at most 50 files" in many
     large = ask(address, ("large.jpg", b"x" * (web.SETTINGS.file_bytes + 1)))
     assert "Expected files of at most 25,000,000 bytes" in large
 
 
-def test_gradio_takes_serves_and_fetches_no_file(address: str, root: Path) -> None:
-    """Mounted, Gradio 6.31 lets a request name any file of the machine: none of its events may take one."""
+def test_gradio_accepts_serves_and_downloads_no_file(address: str, root: Path) -> None:
+    """A mounted Gradio 6.31 lets a request name any file of the machine: no event accepts one."""
     api = f"{address}/gradio_api"
     assert httpx.post(f"{api}/upload", files={"files": ("scan.jpg", b"x")}).status_code == 404
     assert httpx.get(f"{api}/file={root / 'params.yaml'}").status_code == 404
@@ -166,7 +166,7 @@ def test_gradio_takes_serves_and_fetches_no_file(address: str, root: Path) -> No
     assert [event["inputs"] for event in config["dependencies"]] == [[]]
 
 
-def test_the_page_names_no_other_machine(address: str) -> None:
+def test_the_page_names_no_other_host(address: str) -> None:
     page = httpx.get(address).text
     style = httpx.get(f"{address}/theme.css").text
     found = re.findall(r"""(?:src|href)=["'](.*?)["']""", page) + re.findall(
@@ -182,19 +182,19 @@ def test_the_page_names_no_other_machine(address: str) -> None:
 def test_examples_are_test_images_and_always_the_same(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = web.examples(web.SPLITS, web.CLEAN)
+    shown = web.choose_examples(web.SPLITS, web.CLEAN)
     assert [label for _, label in shown] == [label for label in sorted(CLASSES) for _ in range(2)]
     assert all(file.is_relative_to(TEST) and file.parent.name == label for file, label in shown)
-    assert shown == web.examples(web.SPLITS, web.CLEAN)
+    assert shown == web.choose_examples(web.SPLITS, web.CLEAN)
     params = (root / "params.yaml").read_text().replace("report: {", "report: {thumbnails: false, ")
     (tmp_path / "params.yaml").write_text(params)
     monkeypatch.chdir(tmp_path)
-    assert web.examples(root / web.SPLITS, root / web.CLEAN) == []
+    assert web.choose_examples(root / web.SPLITS, root / web.CLEAN) == []
 
 
 def test_an_example_is_answered_like_an_upload(address: str, root: Path, current: Current) -> None:
-    file, _ = web.examples(web.SPLITS, web.CLEAN)[3]
-    assert httpx.post(f"{address}/ask/3", timeout=60).text == web.answer(
+    file, _ = web.choose_examples(web.SPLITS, web.CLEAN)[3]
+    assert httpx.post(f"{address}/ask/3", timeout=60).text == web.predict(
         current, [File(*named(root / file))]
     )
     assert httpx.post(f"{address}/ask/99").status_code == 404

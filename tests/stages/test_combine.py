@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from serving import display, schemas
-from serving.current import Current
+from serving.current import open_current
 from tasks import combine
 from tasks.assessment import model_record
 from tasks.errors import UserError
@@ -212,23 +212,22 @@ def test_one_version_of_the_registry_answers(combined: Path) -> None:
 
 
 def test_a_server_describes_it_and_says_why_there_is_no_heat_map(combined: Path) -> None:
-    current = Current("2", "tiny", Limits())
-    card = schemas.model_card(current)
+    current = open_current("2", "tiny", Limits())
+    card = schemas.make_model_card(current)
     assert card.architecture == "committee" and card.members == json.loads(
         Path("data/ensembles/models/committee/ensemble.json").read_text()
     )["weights"]  # fmt: skip
     assert (card.height, card.width, card.channels) == (16, 20, 1)
-    assert current.model.heat(np.zeros((16, 20, 1), np.uint8), "01").startswith(
-        "an ensemble has no heat map of its own"
-    )
-    shown = display.card(current.model.predictor, report=False)
+    assert current.model.find_heat(np.zeros((16, 20, 1), np.uint8), "01") is None
+    assert current.model.no_heat_map.startswith("an ensemble has no heat map of its own")
+    shown = display.render_card(current.model.predictor, has_report=False)
     assert "20 × 16 pixels, grey" in shown and "tiny (" in shown
 
 
 def test_it_is_assessed_with_the_images_that_its_members_were_given(combined: Path) -> None:
     for found in (
-        model_record.find("2", "tiny", Limits()),
-        model_record.find("data/ensembles/models/committee", None, Limits()),
+        model_record.find_record("2", "tiny", Limits()),
+        model_record.find_record("data/ensembles/models/committee", None, Limits()),
     ):
         assert (
             found.own["test_accuracy"]

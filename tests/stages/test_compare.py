@@ -1,4 +1,4 @@
-"""Validation alone chooses the winner of each question; only the architectures that params list take part."""
+"""Only validation scores choose the winner of a question. Only listed architectures take part."""
 
 import json
 import shutil
@@ -9,12 +9,16 @@ import pandas as pd
 import pytest
 from scipy.stats import beta
 
-from tasks.compare import SHARED, columns_of, main, rank, to_text
+from tasks.compare import COMPARISON_COLUMNS, Files, columns_of, main, rank, to_text
 from tasks.errors import UserError
 from tasks.params.architectures import ARCHITECTURES as TABLE
+from tasks.params.compare import Compare
 from tasks.results import write_timing
-from tasks.scoring.evaluation import score
-from tasks.scoring.predictions import with_groups
+from tasks.scoring.evaluation import score_predictions
+from tasks.scoring.paired_tests import PAIRED_TESTS_COLUMNS
+from tasks.scoring.predictions import add_groups
+from tasks.scoring.review import SHARED_SUSPECTS_COLUMNS
+from tasks.scoring.shared_questions import SHARED_QUESTIONS_COLUMNS
 from tasks.tables import read_table, write_table
 
 pytestmark = pytest.mark.slow
@@ -54,7 +58,9 @@ def predictions(right: float, test_right: float, seed: int) -> pd.DataFrame:
 def write_results(name: str, table: pd.DataFrame) -> None:
     folder = Path("results") / name
     write_table(table, folder / "predictions.csv")
-    scores = score(with_groups(table, read_table(Path("splits.csv"))), 1.5, 5) | {"best_epoch": 2}
+    scores = score_predictions(add_groups(table, read_table(Path("splits.csv"))), 1.5, 5) | {
+        "best_epoch": 2
+    }
     (folder / "metrics.json").write_text(json.dumps(scores))
     (folder / "size.json").write_text(json.dumps({"parameters": SIZES.get(name, 50)}))
     (folder / "history.csv").write_text("epoch\n1\n2\n")
@@ -63,7 +69,7 @@ def write_results(name: str, table: pd.DataFrame) -> None:
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three models and their results. Only for reading."""
+    """Make a folder with three models and their results. Tests only read it."""
     root = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(root)
@@ -84,7 +90,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(
     evaluated: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[str], dict]:
-    """The same compared, and what `compare` returned. Only for reading."""
+    """Compare its models, and return what `compare` returns. Tests only read it."""
     root = tmp_path_factory.mktemp("compared")
     shutil.copytree(evaluated, root, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -94,14 +100,14 @@ def compared(
 
 @pytest.fixture(autouse=True)
 def results(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy of it, made the current folder."""
+    """Copy the folder, and make the copy the current folder."""
     shutil.copytree(evaluated, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
 
 
 def compare() -> tuple[list[str], dict]:
     written = ["comparison.csv", "comparison.json", "shared.csv", "paired.csv", "suspects.csv"]
-    main(Path("splits.csv"), Path("results"), Path("ensembles"), *map(Path, written))
+    main(Files(Path("splits.csv"), Path("results"), Path("ensembles"), *map(Path, written)))
     return pd.read_csv("comparison.csv").architecture.tolist(), json.loads(
         Path("comparison.json").read_text()
     )
@@ -148,7 +154,7 @@ def test_between_equals_the_smaller_wins_and_then_the_name() -> None:
             "parameters": [10, 20, 20, 5],
         }
     )
-    ranked = rank(table.assign(question="all classes"), "val_accuracy", None)
+    ranked = rank(table.assign(question="all classes"), Compare(rank_by="val_accuracy"))
     assert ranked.architecture.tolist() == ["d", "c", "a", "b"] and ranked["rank"].tolist() == [
         1,
         2,
@@ -160,7 +166,8 @@ def test_between_equals_the_smaller_wins_and_then_the_name() -> None:
 @pytest.mark.parametrize("by", ["val_accuracy", "val_balanced_accuracy"])
 def test_params_say_which_score_ranks(by: str) -> None:
     Path("params.yaml").write_text(
-        f"compare: {{rank_by: {by}}}\narchitectures: {{first: {{like: cnn_a}}, second: {{like: cnn_a}}}}\n"
+        f"compare: {{rank_by: {by}}}\n"
+        "architectures: {first: {like: cnn_a}, second: {like: cnn_a}}\n"
     )
     for name, best in (("first", by), ("second", "")):
         scores = json.loads(Path(f"results/{name}/metrics.json").read_text())
@@ -249,12 +256,13 @@ def test_where_every_test_image_has_a_copy_the_cells_are_blank() -> None:
 
 
 def test_the_winner_against_the_others(compared: tuple[Path, list[str], dict]) -> None:
-    """`second` is right on the first 8 of 40 test images, `third` on the first 14, `first` on the first 20."""
+    """`second` is right on 8 of 40 test images, `third` on these and 6 more, `first` on 12 more."""
     table = read_table(compared[0] / "paired.csv")
-    columns = ["question", "winner", "other", "images", "groups", "winner_alone", "other_alone"]
+    columns = ["winner", "other", "images", "groups", "winner_alone", "other_alone"]
     assert table[columns].values.tolist() == [
-        ["all classes", "second", "third", "40", "40", "0", "6"], ["all classes", "second", "first", "40", "40", "0", "12"],
-    ]  # fmt: skip
+        ["second", "third", "40", "40", "0", "6"],
+        ["second", "first", "40", "40", "0", "12"],
+    ]
     assert table.p.astype(float).tolist() == pytest.approx([2 / 2**6, 2 / 2**12])
     assert table.p_holm.astype(float).tolist() == pytest.approx([2 / 2**6, 2 * 2 / 2**12])
     assert (table.macro_f1_difference_high.astype(float) < 0).all()
@@ -262,7 +270,8 @@ def test_the_winner_against_the_others(compared: tuple[Path, list[str], dict]) -
 
 def test_the_suspects_are_those_of_the_main_question() -> None:
     Path("params.yaml").write_text(
-        "architectures: {first: {like: cnn_a}, second: {like: cnn_b}, third: {like: cnn_a, positive: b}}\n"
+        "architectures: {first: {like: cnn_a}, second: {like: cnn_b}, "
+        "third: {like: cnn_a, positive: b}}\n"
     )
     write_results(
         "third",
@@ -287,9 +296,18 @@ def test_predictions_of_other_images_are_refused() -> None:
     write_table(table[1:], Path("results/third/predictions.csv"))
     with pytest.raises(
         UserError,
-        match="results/third/predictions.csv has 119 images, expected the 120 of splits.csv",
+        match="results/third/predictions.csv has 119 images, expected the 120 images of splits.csv",
     ):
         compare()
+
+
+def test_every_column_is_described(compared: tuple[Path, list[str], dict]) -> None:
+    for name, columns in {
+        "comparison": COMPARISON_COLUMNS,
+        "paired": PAIRED_TESTS_COLUMNS,
+        "suspects": SHARED_SUSPECTS_COLUMNS,
+    }.items():
+        assert read_table(compared[0] / f"{name}.csv").columns.tolist() == list(columns)
 
 
 def test_again_gives_the_same_bytes(compared: tuple[Path, list[str], dict]) -> None:
@@ -331,7 +349,8 @@ def test_every_row_of_the_table_can_be_compared() -> None:
 
 def test_what_does_not_apply_is_blank(caplog: pytest.LogCaptureFixture) -> None:
     Path("params.yaml").write_text(
-        "architectures: {first: {like: cnn_a}, second: {like: resnet50, batch_size: 8}, third: {like: random_forest}}\n"
+        "architectures: {first: {like: cnn_a}, second: {like: resnet50, batch_size: 8}, "
+        "third: {like: random_forest}}\n"
     )
     with caplog.at_level("INFO"):
         compare()
@@ -361,7 +380,8 @@ def test_the_best_cnn_against_the_best_transfer_model() -> None:
     SIZES["forest"] = 1
     write_results("forest", predictions(0.95, test_right=0.5, seed=0))
     Path("params.yaml").write_text(
-        "architectures: {first: {like: cnn_a}, second: {like: cnn_b}, third: {like: resnet50}, forest: {like: random_forest}}\n"
+        "architectures: {first: {like: cnn_a}, second: {like: cnn_b}, third: {like: resnet50}, "
+        "forest: {like: random_forest}}\n"
     )
     order, comparison = compare()
     assert order == ["forest", "second", "third", "first"] and comparison["winner"] == "forest"
@@ -421,10 +441,10 @@ CLASSES = {
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six models of three questions and their answers to one image of each folder, in each part alike.
+    """Make six models of three questions, and their predictions of one image of each folder.
 
-    Probabilities of a, b, c, d by `first`: its top class is right for a and b. c has 0.3 and d 0.4 of the image of c, so
-    it takes it for d; together with d it is right. `third` is right but for the image of b, which it takes for a.
+    The parts are alike. `first` is right for a and b. It predicts the image of c as d, with 0.3 for
+    c and 0.4 for d: right if both are one class. `third` is only wrong for b: it predicts a.
     """
     answers = {
         "first": [
@@ -474,7 +494,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def questions(asked: Path) -> None:
-    """A copy of it in the current folder."""
+    """Copy the folder into the current folder."""
     shutil.copytree(asked, Path(), dirs_exist_ok=True)
 
 
@@ -495,7 +515,8 @@ def test_each_question_has_its_ranking_and_its_winner(
     assert told[0].splitlines()[2].split()[:2] == ["sure", "c"]
     table = pd.read_csv("comparison.csv")
     assert list(zip(table.question, table["rank"], table.architecture, strict=True)) == [
-        ("all classes", 1, "third"), ("all classes", 2, "first"), ("c or not", 1, "sure"), ("c or not", 2, "unsure"),
+        ("all classes", 1, "third"), ("all classes", 2, "first"),
+        ("c or not", 1, "sure"), ("c or not", 2, "unsure"),
         ("ab, rest", 1, "pairs"), ("a, b, others", 1, "fine"),
     ]  # fmt: skip
     assert (comparison["winner"], comparison["question"]) == ("third", "all classes")
@@ -521,7 +542,10 @@ def test_params_say_which_question_is_the_main_one(questions: None) -> None:
 
 
 def test_without_the_question_of_all_classes_the_first_one_counts(questions: None) -> None:
-    text = "architectures: {pairs: {like: cnn_a, labels: {ab: [a, b], rest: [c, d]}}, sure: {like: cnn_a, positive: c}}\n"
+    text = (
+        "architectures: {pairs: {like: cnn_a, labels: {ab: [a, b], rest: [c, d]}}, "
+        "sure: {like: cnn_a, positive: c}}\n"
+    )
     Path("params.yaml").write_text(text)
     assert compare()[1]["question"] == "ab, rest"
 
@@ -529,18 +553,21 @@ def test_without_the_question_of_all_classes_the_first_one_counts(questions: Non
 def test_models_are_compared_on_the_questions_they_share(questions: None) -> None:
     """Counted by hand from the probabilities above.
 
-    c or not: `first` gives c 0.1, 0.2, 0.3 and 0.2, so nothing is c, and 0.3 ranks first; `third` is right as `sure` is;
-    the groups cannot tell c from d. ab against the rest: `first` has ab 0.8, 0.7, 0.3, 0.5 (a tie goes to the first class),
-    `third` 0.8, 0.8, 0.2, 0.2, `fine` 0.9, 0.5 (a tie), 0.2, 0.6; `pairs` takes c for ab.
-    a, b, others: `first` is right; the image of b is taken for others by `fine`, by `third` for a.
+    c or not: `first` gives c 0.1, 0.2, 0.3 and 0.2, so it predicts no c, and 0.3 ranks first.
+    `third` is right, and so is `sure`. The groups cannot tell c from d.
+    ab or the rest: `first` gives ab 0.8, 0.7, 0.3, 0.5 (a tie goes to the first class), `third`
+    0.8, 0.8, 0.2, 0.2, and `fine` 0.9, 0.5 (a tie), 0.2, 0.6. `pairs` predicts c as ab.
+    a, b, others: `first` is right. For the image of b, `fine` predicts others and `third` a.
     """
     compare()
     shared = pd.read_csv("shared.csv")
-    assert shared.columns.tolist() == SHARED
+    assert shared.columns.tolist() == list(SHARED_QUESTIONS_COLUMNS)
     assert shared[["question", "architecture", "asked"]].values.tolist() == [
-        ["c or not", "sure", "c or not"], ["c or not", "third", "all classes"], ["c or not", "unsure", "c or not"],
+        ["c or not", "sure", "c or not"], ["c or not", "third", "all classes"],
+        ["c or not", "unsure", "c or not"],
         ["c or not", "first", "all classes"],
-        ["ab, rest", "third", "all classes"], ["ab, rest", "fine", "a, b, others"], ["ab, rest", "first", "all classes"],
+        ["ab, rest", "third", "all classes"], ["ab, rest", "fine", "a, b, others"],
+        ["ab, rest", "first", "all classes"],
         ["ab, rest", "pairs", "ab, rest"],
         ["a, b, others", "first", "all classes"], ["a, b, others", "fine", "a, b, others"],
         ["a, b, others", "third", "all classes"],
@@ -573,12 +600,12 @@ def test_models_are_compared_on_the_questions_they_share(questions: None) -> Non
 
 
 def test_models_of_one_question_share_no_other(compared: tuple[Path, list[str], dict]) -> None:
-    assert (compared[0] / "shared.csv").read_text() == ",".join(SHARED) + "\n"
+    assert (compared[0] / "shared.csv").read_text() == ",".join(SHARED_QUESTIONS_COLUMNS) + "\n"
     Path("params.yaml").write_text(
         "architectures: {first: {like: cnn_a, positive: b}, second: {like: cnn_a, positive: b}}\n"
     )
     compare()
-    assert Path("shared.csv").read_text() == ",".join(SHARED) + "\n"
+    assert Path("shared.csv").read_text() == ",".join(SHARED_QUESTIONS_COLUMNS) + "\n"
 
 
 def test_results_that_are_missing_are_an_error() -> None:

@@ -1,4 +1,4 @@
-"""The numbers and tables of an architecture follow from its predictions alone, and need no TensorFlow."""
+"""The scores and tables of an architecture need its predictions only, and no TensorFlow."""
 
 import json
 import subprocess
@@ -11,8 +11,9 @@ from mlflow import MlflowClient
 
 from tasks.errors import UserError
 from tasks.params.train import EarlyStopping, Train, select_epoch
-from tasks.scoring.evaluation import read_temperature, score, tables
-from tasks.scoring.predictions import with_groups
+from tasks.results import read_temperature
+from tasks.scoring.evaluation import make_tables, score_predictions
+from tasks.scoring.predictions import add_groups
 from tasks.tables import read_table, write_table
 from tests.support import ROOT
 from tests.support.pipeline import CLASSES, run_stage
@@ -33,7 +34,7 @@ BOUNDS = {f"{name}_{end}" for name in ("accuracy", "macro_f1") for end in ("low"
 
 @pytest.fixture(scope="module")
 def predictions(pipeline: Path) -> pd.DataFrame:
-    return with_groups(
+    return add_groups(
         read_table(pipeline / "data/results/tiny/predictions.csv"),
         read_table(pipeline / "data/splits.csv"),
     )
@@ -99,7 +100,7 @@ def test_changing_the_test_rows_leaves_the_other_scores(predictions: pd.DataFram
     changed = predictions.copy()
     test = changed.split == "test"
     changed.loc[test, "label"] = changed.label[test].to_numpy()[::-1]
-    before, after = score(predictions, 1.5, 5), score(changed, 1.5, 5)
+    before, after = score_predictions(predictions, 1.5, 5), score_predictions(changed, 1.5, 5)
     assert {name for name in before if before[name] != after[name]} <= {
         name for name in before if name.startswith("test_")
     }
@@ -107,7 +108,7 @@ def test_changing_the_test_rows_leaves_the_other_scores(predictions: pd.DataFram
 
 
 def rows(test: list[tuple[str, str, float, str, bool]]) -> pd.DataFrame:
-    """Predictions with groups: these test images (path, label, p_x, group, copied), and two of each other part."""
+    """Predict these test images (path, label, p_x, group, copied), and two of each other part."""
     rest = [
         (f"{part}{label}", label, 0.5, part + label, False, part)
         for part in ("training", "validation")
@@ -119,12 +120,13 @@ def rows(test: list[tuple[str, str, float, str, bool]]) -> pd.DataFrame:
 
 
 def test_the_test_without_copies_by_hand() -> None:
-    """Four images are right, two of them because they have a copy in training; of the rest two of four are."""
+    """Four of six images are right. Two of them have a copy in training: without, two of four."""
     test = [
-        ("1", "x", 0.9, "g", True), ("2", "y", 0.1, "g", True), ("3", "x", 0.8, "3", False), ("4", "x", 0.2, "4", False),
+        ("1", "x", 0.9, "g", True), ("2", "y", 0.1, "g", True),
+        ("3", "x", 0.8, "3", False), ("4", "x", 0.2, "4", False),
         ("5", "y", 0.7, "5", False), ("6", "y", 0.3, "6", False),
     ]  # fmt: skip
-    scores = score(rows(test), 1.0, 5)
+    scores = score_predictions(rows(test), 1.0, 5)
     assert scores["test_accuracy"] == scores["test_macro_f1"] == pytest.approx(4 / 6)
     assert (scores["test_without_copies_images"], scores["test_without_copies_classes"]) == (4, 2)
     assert scores["test_without_copies_accuracy"] == scores["test_without_copies_macro_f1"] == 0.5
@@ -135,7 +137,7 @@ def test_the_test_without_copies_by_hand() -> None:
 
 
 def test_without_copies_both_numbers_are_equal() -> None:
-    scores = score(
+    scores = score_predictions(
         rows(
             [("1", "x", 0.9, "1", False), ("2", "y", 0.8, "2", False), ("3", "y", 0.3, "3", False)]
         ),
@@ -147,16 +149,18 @@ def test_without_copies_both_numbers_are_equal() -> None:
 
 
 def test_a_class_that_copies_take_away_leaves_the_macro_f1() -> None:
-    """What is left are one image of x that is right and one that is taken for y: the F1 of x alone, 2 / 3."""
+    """Two images of x are left, one right and one predicted as y. The F1 of x is 2 / 3."""
     test = [("1", "x", 0.9, "1", False), ("2", "x", 0.2, "2", False), ("3", "y", 0.1, "3", True)]
-    scores = score(rows(test), 1.0, 5)
+    scores = score_predictions(rows(test), 1.0, 5)
     assert scores["test_without_copies_classes"] == 1 and scores[
         "test_without_copies_macro_f1"
     ] == pytest.approx(2 / 3)
 
 
 def test_where_all_have_copies_nothing_is_claimed() -> None:
-    scores = score(rows([("1", "x", 0.9, "1", True), ("2", "y", 0.1, "2", True)]), 1.0, 5)
+    scores = score_predictions(
+        rows([("1", "x", 0.9, "1", True), ("2", "y", 0.1, "2", True)]), 1.0, 5
+    )
     left = {
         name.removeprefix("test_without_copies_"): scores[name]
         for name in scores
@@ -172,22 +176,25 @@ def test_groups_widen_the_interval() -> None:
         (str(number), "x", 0.9 if number < 5 else 0.1, str(number), False) for number in range(10)
     ]
     patients = [(path, label, p, str(int(path) // 5), False) for path, label, p, _, _ in test]
-    alone, together = score(rows(test), 1.0, 5), score(rows(patients), 1.0, 5)
+    alone, together = (
+        score_predictions(rows(test), 1.0, 5),
+        score_predictions(rows(patients), 1.0, 5),
+    )
     assert together["test_accuracy"] == alone["test_accuracy"] == 0.5
     assert together["test_accuracy_low"] < alone["test_accuracy_low"] - 0.1
 
 
 def test_calibration_before_and_after() -> None:
-    """0.9 was 0.9^2 / (0.9^2 + 0.1^2) before a temperature of 2 made it less sure; two of three are right."""
+    """Before a temperature of 2, 0.9 was 0.9^2 / (0.9^2 + 0.1^2). Two of three are right."""
     table = rows(
         [("1", "x", 0.9, "1", False), ("2", "x", 0.9, "2", False), ("3", "y", 0.9, "3", False)]
     )
-    scores, sure = score(table, 2.0, 10), 0.81 / 0.82
+    scores, sure = score_predictions(table, 2.0, 10), 0.81 / 0.82
     assert scores["test_calibration_error"] == pytest.approx(0.9 - 2 / 3)
     assert scores["test_calibration_error_before"] == pytest.approx(sure - 2 / 3)
     assert scores["test_brier"] == pytest.approx((2 * 2 * 0.1**2 + 2 * 0.9**2) / 3)
     assert scores["test_brier_before"] == pytest.approx((2 * 2 * (1 - sure) ** 2 + 2 * sure**2) / 3)
-    bins = tables(table, 2.0, 10)["calibration"]
+    bins = make_tables(table, 2.0, 10)["calibration"]
     assert bins.when.tolist() == ["before", "after"] and bins.confidence.tolist() == pytest.approx(
         [sure, 0.9]
     )
@@ -231,7 +238,7 @@ def test_the_weights_of_the_best_epoch_were_kept(architecture: str, pipeline: Pa
 
 def test_the_tables_are_of_the_test_images(pipeline: Path, predictions: pd.DataFrame) -> None:
     results = pipeline / "data/results/tiny"
-    assert sorted(tables(predictions, 1.0, 5)) == TABLES
+    assert sorted(make_tables(predictions, 1.0, 5)) == TABLES
     test = predictions[predictions.split == "test"]
     confusion = read_table(results / "confusion.csv")
     counted = pd.crosstab(test.label, test.predicted).reindex(
@@ -347,8 +354,11 @@ def test_again_gives_the_same_bytes(workspace: Path, pipeline: Path) -> None:
 def test_what_starts_without_tensorflow() -> None:
     """A run without ensembles imports nothing heavy at all."""
     code = (
-        "import sys, tasks.combine; print(*{'tensorflow', 'keras', 'mlflow', 'matplotlib', 'sklearn'} & set(sys.modules));"
-        "import tasks.evaluate, tasks.compare, tasks.report; print(*{'tensorflow', 'keras'} & set(sys.modules))"
+        "import sys, tasks.combine\n"
+        "heavy = {'tensorflow', 'keras', 'mlflow', 'matplotlib', 'sklearn'}\n"
+        "print(*heavy & set(sys.modules))\n"
+        "import tasks.evaluate, tasks.compare, tasks.report\n"
+        "print(*{'tensorflow', 'keras'} & set(sys.modules))\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

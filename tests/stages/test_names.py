@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from serving import rows
-from serving.explain import place
+from serving.explain import find_target
 from tasks.imaging.picture import Limits
 from tasks.quality.scan import scan
 from tasks.registry import versions
@@ -160,7 +160,7 @@ def test_markdown_shows_a_name_as_it_is(name: str) -> None:
 @given(names())
 def test_the_picture_of_a_file_of_any_name_can_be_written(name: str) -> None:
     with TemporaryDirectory() as folder:
-        target = place(Path(folder), Path("scans", name))
+        target = find_target(Path(folder), Path("scans", name))
         target.parent.mkdir()
         target.with_name(f"{target.name}.part").touch()
         assert target.parent == Path(folder, "scans") and target.suffix.lower() in (".jpg", ".jpeg")

@@ -1,4 +1,4 @@
-"""The registry holds the winner once, the champion changes only through the gate, and what is registered predicts as trained."""
+"""The winner is registered once, the champion changes only through the gate, predictions stay."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ RECEIPT = Path("data/registration.json")
 
 @pytest.fixture
 def client(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """The registry of `workspace`, in which the winner of the pipeline is version 1 and champion."""
+    """Return the registry of `workspace`: the winner of the pipeline is version 1 and champion."""
     monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model adds its code
     runs.open_store()
     return MlflowClient()
@@ -36,7 +36,7 @@ def client(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 @pytest.fixture
 def registered(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    """The same of `pipeline` itself, only for reading."""
+    """Return the registry of `pipeline` itself, to be read only."""
     enter(pipeline, monkeypatch)
     return MlflowClient()
 
@@ -46,7 +46,7 @@ def winner() -> str:
 
 
 def challenge(predicted: str, name: str = "other", **scores: float) -> dict:
-    """Let a copy of the winner win that says of the test images what `predicted` says, register it, and return the receipt."""
+    """Register a copy of the winner that predicts the column `predicted`; return the receipt."""
     shutil.copytree(Path("data/models") / winner(), Path("data/models") / name)
     shutil.copytree(Path("data/results") / winner(), Path("data/results") / name)
     (Path("data/models") / name / "summary.txt").write_text(name)
@@ -66,7 +66,7 @@ def register() -> dict:
 
 
 def toy_champion(first: str) -> int:
-    """Make a champion that says of every test image what `first` says, without a look, and return its version."""
+    """Make a champion with the predictions of `first`, without a look, and return its version."""
     table = read_table(Path("data/results") / first / "predictions.csv").query("split == 'test'")
     hashes = [file_sha256(Path("data/clean") / path) for path in table.path]
     toy = toy_registry.register(
@@ -96,8 +96,8 @@ def aliases(client: MlflowClient) -> dict[str, int]:
 
 
 def packed() -> str:
-    with versions.fetched(MlflowClient().get_model_version("tiny", "1")) as folder:
-        return versions.artifact(folder, "thresholds").read_text()
+    with versions.fetch(MlflowClient().get_model_version("tiny", "1")) as folder:
+        return versions.find_artifact(folder, "thresholds").read_text()
 
 
 def test_the_first_version_is_the_champion_and_says_what_it_is(registered: MlflowClient) -> None:
@@ -150,8 +150,8 @@ def test_a_look_is_told_in_the_receipt_the_registry_and_the_history(
 
 def test_a_version_keeps_the_images_it_was_given(registered: MlflowClient) -> None:
     splits = read_table(Path("data/splits.csv"))
-    with versions.fetched(registered.get_model_version("tiny", "1")) as folder:
-        seen = read_table(versions.artifact(folder, "seen"))
+    with versions.fetch(registered.get_model_version("tiny", "1")) as folder:
+        seen = read_table(versions.find_artifact(folder, "seen"))
     assert set(seen.sha256) == set(
         splits.sha256[splits.split.isin(["training", "validation", "withheld"])]
     )
@@ -166,7 +166,7 @@ def test_a_version_keeps_the_images_it_was_given(registered: MlflowClient) -> No
 def test_links_into_the_cache_of_dvc_are_registered_as_files(
     client: MlflowClient, tmp_path: Path
 ) -> None:
-    """As `dvc config cache.type symlink` leaves them."""
+    """`dvc config cache.type symlink` leaves such links."""
     shutil.copytree(Path("data/models") / winner(), Path("data/models/linked"))
     shutil.copytree(Path("data/results") / winner(), Path("data/results/linked"))
     Path("data/models/linked/summary.txt").write_text("another model")
@@ -174,7 +174,7 @@ def test_links_into_the_cache_of_dvc_are_registered_as_files(
         path.symlink_to(path.replace(tmp_path / f"{path.parent.parent.name} {path.name}"))
     Path("data/comparison.json").write_text(json.dumps({"winner": "linked"}))
     receipt = register()
-    with versions.fetched(client.get_model_version(receipt["model"], receipt["version"])) as folder:
+    with versions.fetch(client.get_model_version(receipt["model"], receipt["version"])) as folder:
         assert (folder / "artifacts/thresholds.json").read_bytes() == Path(
             "data/results/linked/thresholds.json"
         ).read_bytes()
@@ -182,7 +182,7 @@ def test_links_into_the_cache_of_dvc_are_registered_as_files(
 
 
 def test_a_second_time_changes_nothing_but_the_thresholds(client: MlflowClient) -> None:
-    """They are those of the last evaluation, and no part of the model: other ones change neither the version nor its hash."""
+    """Thresholds are not part of the model: new ones change neither the version nor its hash."""
     history, file = PROMOTIONS.read_bytes(), Path("data/results") / winner() / "thresholds.json"
     evaluated = file.read_text()
     assert packed() == evaluated
@@ -203,7 +203,7 @@ def test_a_second_time_changes_nothing_but_the_thresholds(client: MlflowClient) 
 def test_a_better_one_is_promoted_and_a_rollback_outlasts_the_next_run_but_not_a_new_model(
     client: MlflowClient,
 ) -> None:
-    """The first champion is a Keras model that predicts anew; the challengers know the truth."""
+    """The first champion is a Keras model; the challengers predict the labels."""
     first = winner()
     table = read_table(Path("data/results") / first / "predictions.csv").query("split == 'test'")
     receipt = challenge("label")
@@ -219,7 +219,7 @@ def test_a_better_one_is_promoted_and_a_rollback_outlasts_the_next_run_but_not_a
         and receipt["verdict"] == "stands"
     )
     assert receipt["reason"].startswith("version 1 stays champion: the rollback of ")
-    assert "(not on bright scans) took this one back" in receipt["reason"]
+    assert "(not on bright scans) replaced this model" in receipt["reason"]
     assert [line["event"] for line in lines()] == ["look", "look", "rollback"]
     assert toy_champion(first) == 3  # it answers sooner than the Keras model
     assert challenge("label", "newer")["champion"] == 4
@@ -228,18 +228,21 @@ def test_a_better_one_is_promoted_and_a_rollback_outlasts_the_next_run_but_not_a
 def test_an_equal_one_is_refused_once_and_an_altered_champion_stops_the_stage(
     client: MlflowClient,
 ) -> None:
-    """Though its score on validation, and the one it claims on test, are higher."""
+    """Its scores on validation and test claim to be higher."""
     toy = toy_champion(winner())
     receipt = challenge("predicted", val_macro_f1=1.0, test_macro_f1=1.0)
     assert aliases(client) == {"champion": toy, "challenger": 3}
     assert receipt["verdict"] == "refused" and "difference +0.000 to +0.000" in receipt["reason"]
     again = register()
-    assert again["verdict"] == "refused" and "and not again: refused: macro F1" in again["reason"]
+    assert (
+        again["verdict"] == "refused"
+        and "and is not repeated: refused: macro F1" in again["reason"]
+    )
     assert len(lines()) == 2 and again["numbers"] == receipt["numbers"]
     (toy_registry.files(client.get_model_version("tiny", str(toy))) / "answers.json").write_text(
         "{}"
     )
-    with pytest.raises(UserError, match="version 2 of tiny is not what was registered"):
+    with pytest.raises(UserError, match="the files of version 2 of tiny have changed"):
         register()
 
 
@@ -265,7 +268,7 @@ def test_an_empty_registry_gets_the_champion_that_the_history_names_and_no_other
     )
     receipt = register()
     assert receipt["champion"] is None and receipt["verdict"] == "undecided"
-    assert "names the champion: version 7 there, model ffffffff" in receipt["reason"]
+    assert "names version 7 as champion (model ffffffff" in receipt["reason"]
 
 
 def test_what_is_registered_answers_like_the_training_in_the_order_of_its_own_classes(
@@ -273,7 +276,7 @@ def test_what_is_registered_answers_like_the_training_in_the_order_of_its_own_cl
 ) -> None:
     """Bytes of image files in; the class and the probabilities of predictions.csv out.
 
-    The same model file for renamed classes is another version, and names them in its own order.
+    With renamed classes the model is another version, and has its classes in their own order.
     """
     predictions = read_table(Path("data/results") / winner() / "predictions.csv")
     images = pd.DataFrame(

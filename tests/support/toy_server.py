@@ -37,12 +37,8 @@ def predictor(answer: Callable = brightness, settings: Settings = DEFAULT) -> Pr
 
 def current(answer: Callable = brightness, settings: Settings = DEFAULT) -> Current:
     """Return a model that is in no registry."""
-    return Current(
-        "toy",
-        None,
-        settings.limits,
-        model=Model(predictor(answer, settings), "it only looks at the brightness"),
-    )
+    model = Model(predictor(answer, settings), "it only looks at the brightness")
+    return Current("toy", None, model, settings.limits)
 
 
 def picture(value: int, kind: str = "PNG", side: int = 16) -> bytes:

@@ -1,4 +1,4 @@
-"""Every name becomes a key that MLflow takes, plain names stay what they are, and two names never share a key."""
+"""MLflow accepts the key of every name, plain names stay as they are, and no two share a key."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from tasks.tracking.keys import make_key
 from tests.support.names import names, quick
 
 KINDS = ["", "test_recall_", "questions.labels."]
-LOOKALIKES = st.text("_x28() ./f:", min_size=1, max_size=8)  # of signs that escapes are made of
+LOOKALIKES = st.text("_x28() ./f:", min_size=1, max_size=8)  # the characters of escapes
 
 
 @quick
@@ -30,12 +30,12 @@ def test_two_names_never_share_a_key(several: list[str]) -> None:
     assert len({make_key(name) for name in several}) == len(several)
 
 
-def test_a_key_like_that_of_a_long_name_is_another() -> None:
+def test_a_name_like_the_key_of_a_long_name_gets_another_key() -> None:
     key = make_key("y" * 300)
     assert len(key) == 250 and make_key(key) != key and make_key(key[-40:]) != key[-40:]
 
 
-def test_plain_names_are_their_own_keys_and_signs_can_be_read_back() -> None:
+def test_plain_names_are_their_own_keys_and_escapes_show_the_character() -> None:
     for name in (
         "test_recall_no_tumor",
         "test_recall_tumeur née",

@@ -1,4 +1,4 @@
-"""A training's run is found again by what it wrote, in whatever store; a store that does not answer costs no training."""
+"""Later stages find a training's run by its predictions; no training fails for lack of a store."""
 
 import logging
 import sqlite3
@@ -15,7 +15,7 @@ from tasks.errors import UserError
 from tasks.tracking import runs
 from tasks.tracking.hashes import git_revision
 from tasks.tracking.keys import make_key
-from tasks.tracking.servers import free_port
+from tasks.tracking.servers import find_free_port
 from tests.support.names import ODD
 from tests.support.pipeline import enter
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The experiment of a store that no setting names, in the current folder."""
+    """Return the experiment of the default store in the current folder."""
     root = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as monkeypatch:
         enter(root, monkeypatch)
@@ -32,7 +32,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield runs.open_store()
 
 
-def test_without_settings_everything_lies_in_the_current_folder(experiment: str) -> None:
+def test_without_settings_everything_is_in_the_current_folder(experiment: str) -> None:
     with mlflow.start_run(experiment_id=experiment):
         mlflow.log_text("kept", "note.txt")
     assert sorted(path.name for path in Path().iterdir() if "db-" not in path.name) == [
@@ -84,7 +84,7 @@ def test_a_later_stage_goes_on_in_the_run_of_the_training(experiment: str, tmp_p
         assert other.info.run_id != first.info.run_id
 
 
-def test_the_store_takes_a_metric_and_a_parameter_of_every_name(experiment: str) -> None:
+def test_the_store_accepts_a_metric_and_a_parameter_of_every_name(experiment: str) -> None:
     keys = {make_key(f"test_recall_{name}") for name in ODD}
     asked = runs.flatten({"labels": dict.fromkeys(ODD, "x")})
     with mlflow.start_run(experiment_id=experiment) as run:
@@ -104,26 +104,26 @@ def test_a_store_that_does_not_answer_costs_a_warning(caplog: pytest.LogCaptureF
 
     with caplog.at_level(logging.INFO):
         runs.attempt(fail)
-    assert "warn: MLflow did not take this: the store is gone" in caplog.text
+    assert "warn: MLflow refused this: the store is gone" in caplog.text
 
 
 @pytest.fixture
-def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a server that is gone."""
-    address = f"http://me:secret@127.0.0.1:{free_port('127.0.0.1', 20_000)}"
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the address of a server that is gone."""
+    address = f"http://me:secret@127.0.0.1:{find_free_port('127.0.0.1', 20_000)}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     yield address
     mlflow.set_tracking_uri(None)
 
 
-def test_a_server_that_is_away_costs_a_warning_and_no_training(
-    experiment: str, away: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_an_unreachable_server_costs_a_warning_and_no_training(
+    experiment: str, unreachable: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     predictions = tmp_path / "predictions.csv"
     predictions.write_text("path,label\n")
     with (
         caplog.at_level(logging.INFO),
-        runs.recorded(lambda: runs.continue_run("tiny", predictions)),
+        runs.record_run(lambda: runs.continue_run("tiny", predictions)),
     ):
         runs.record(lambda: mlflow.log_metric("loss", 1))
         assert mlflow.active_run() is None
@@ -134,68 +134,68 @@ def test_a_server_that_is_away_costs_a_warning_and_no_training(
     )
 
 
-def test_who_needs_the_store_is_told_at_once(experiment: str, away: str) -> None:
+def test_a_stage_that_needs_the_store_fails_at_once(experiment: str, unreachable: str) -> None:
     with pytest.raises(
-        runs.AwayError,
-        match=r"MLFLOW_TRACKING_URI \(environment\) is http://\*\*\*@.*nothing answers",
+        runs.UnreachableError,
+        match=r"MLFLOW_TRACKING_URI \(environment\) is http://\*\*\*@.*no server answers",
     ):
         runs.open_store()
 
 
-def test_a_store_that_goes_away_is_left(
+def test_a_store_that_stops_answering_is_left(
     experiment: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The rest of a training waits for it no more."""
+    """The rest of the training does not wait for it again."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     runs.open_store()
     with (
         caplog.at_level(logging.INFO),
-        runs.recorded(lambda: mlflow.start_run(experiment_id=experiment)),
+        runs.record_run(lambda: mlflow.start_run(experiment_id=experiment)),
     ):
-        mlflow.set_tracking_uri(f"http://me:secret@127.0.0.1:{free_port('127.0.0.1', 20_000)}")
+        mlflow.set_tracking_uri(f"http://me:secret@127.0.0.1:{find_free_port('127.0.0.1', 20_000)}")
         for _ in range(2):
             runs.record(lambda: mlflow.log_metric("loss", 1))
     mlflow.set_tracking_uri(None)
     assert "secret" not in caplog.text
-    assert caplog.text.count("does not answer any more. This goes on") == 1
+    assert caplog.text.count("does not answer any more. Going on") == 1
 
 
 def test_a_refusal_is_an_error_except_in_a_training(
     experiment: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As of a server that does not know the key any more."""
+    """For example, the server no longer knows the key."""
 
     def refuse() -> None:
         raise MlflowException("token=abc is no key", error_code="PERMISSION_DENIED")
 
     with (
         caplog.at_level(logging.INFO),
-        runs.recorded(lambda: mlflow.start_run(experiment_id=experiment)),
+        runs.record_run(lambda: mlflow.start_run(experiment_id=experiment)),
     ):
         runs.record(refuse, live=True)
-        assert "warn: MLflow did not take this" in caplog.text and mlflow.active_run() is not None
-        with pytest.raises(runs.RefusedError, match="MLflow did not take this"):
+        assert "warn: MLflow refused this" in caplog.text and mlflow.active_run() is not None
+        with pytest.raises(runs.RefusedError, match="MLflow refused this"):
             runs.record(refuse)
-    with pytest.raises(runs.RefusedError), runs.recorded(refuse):
+    with pytest.raises(runs.RefusedError), runs.record_run(refuse):
         pass
 
 
 def test_runs_are_recorded_without_the_registry(
-    experiment: str, away: str, monkeypatch: pytest.MonkeyPatch
+    experiment: str, unreachable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    monkeypatch.setenv("MLFLOW_REGISTRY_URI", away)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", unreachable)
     assert runs.open_store() == experiment
-    with pytest.raises(runs.AwayError, match="MLFLOW_REGISTRY_URI"):
-        runs.refuse_silence()
+    with pytest.raises(runs.UnreachableError, match="MLFLOW_REGISTRY_URI"):
+        runs.refuse_unreachable()
 
 
-def test_a_newer_store_on_a_server_is_no_file_to_set_aside() -> None:
+def test_a_newer_store_on_a_server_cannot_be_set_aside() -> None:
     told = runs.describe_refusal(
         "postgresql://me:secret@db/mlflow", "Can't locate revision identified by 'ffffffffffff'"
     )
     assert (
-        "MLFLOW_TRACKING_URI name another store" in told
+        "set MLFLOW_TRACKING_URI to another store" in told
         and "mv " not in told
         and "secret" not in told
     )
@@ -204,19 +204,22 @@ def test_a_newer_store_on_a_server_is_no_file_to_set_aside() -> None:
     )
 
 
-def test_a_run_ends_as_what_it_records(experiment: str) -> None:
+def test_a_run_ends_with_the_status_of_its_block(experiment: str) -> None:
     for error, status in ((None, "FINISHED"), (UserError("diverged"), "FAILED")):
-        with suppress(UserError), runs.recorded(lambda: mlflow.start_run(experiment_id=experiment)):
+        with (
+            suppress(UserError),
+            runs.record_run(lambda: mlflow.start_run(experiment_id=experiment)),
+        ):
             run = mlflow.active_run().info.run_id
             if error:
                 raise error
         assert mlflow.get_run(run).info.status == status
 
 
-def test_a_newer_or_an_older_store_is_told_with_what_to_do(
+def test_a_newer_or_an_older_store_is_reported_with_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = "0a8213491aaa"  # an early one of MLflow's
+    known = "0a8213491aaa"  # an early revision of MLflow
     for revision, remedy in (
         ("ffffffffffff", "was written by a newer mlflow than"),
         (known, "`mlflow db upgrade 'sqlite:///"),

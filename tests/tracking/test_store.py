@@ -1,4 +1,4 @@
-"""A project that moves keeps its registry, a copy has its own, and a store that a person set is left as it is."""
+"""A moved project keeps its registry, a copy has its own, a configured store stays as it is."""
 
 import shutil
 import sqlite3
@@ -25,7 +25,7 @@ NAME = "toy"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with one version, and the absolute places that MLflow writes down. Only for reading."""
+    """Return a project with one version and MLflow's absolute paths. Tests only read it."""
     root = tmp_path_factory.mktemp("places") / "My Projects" / "tumor #1"
     root.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -44,7 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def work_in(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in a project without settings.
 
-    MLflow keeps a database open by its URI, so that of the default store is absolute here.
+    MLflow keeps databases open by URI, so the default store has an absolute URI here.
     """
     enter(root, monkeypatch)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
@@ -54,7 +54,7 @@ def work_in(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def copy(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, in which we work."""
+    """Return a copy of the project, which is the current folder."""
     root = tmp_path / "copy"
     shutil.copytree(project, root)
     work_in(root, monkeypatch)
@@ -63,14 +63,14 @@ def copy(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture
 def hidden(project: Path) -> Iterator[None]:
-    """Have the first project away, as after a move."""
+    """Hide the original project, as if it had moved."""
     away = project.with_name("away")
     project.rename(away)
     yield
     away.rename(project)
 
 
-def places(root: Path) -> list[str]:
+def paths(root: Path) -> list[str]:
     with sqlite3.connect(root / "mlflow.db") as database:
         rows = [
             database.execute(f"SELECT {column} FROM {table}") for table, column in store.COLUMNS
@@ -82,7 +82,7 @@ def test_a_project_that_was_moved_finds_its_versions(
     project: Path, copy: Path, hidden: None
 ) -> None:
     runs.open_store()
-    with versions.fetched(MlflowClient().get_model_version(NAME, "1")) as folder:
+    with versions.fetch(MlflowClient().get_model_version(NAME, "1")) as folder:
         assert (folder / "MLmodel").exists()
     with mlflow.start_run(experiment_id=runs.open_store()) as run:
         mlflow.log_text("new", "note.txt")
@@ -105,21 +105,21 @@ def test_a_copy_never_writes_into_the_first_project(
     assert any(copy.rglob("thresholds.json")) and folder_sha256(project) == before
 
 
-def test_places_stay_relative_and_others_are_left_alone(copy: Path) -> None:
+def test_paths_stay_relative_and_others_are_left_alone(copy: Path) -> None:
     elsewhere = ["s3://bucket/mlartifacts/1", "file:///mnt/big/results"]
     runs.open_store()
     for number, place in enumerate(elsewhere):
         mlflow.create_experiment(f"elsewhere {number}", place)
     runs.open_store()
     own = ("mlartifacts", "mlruns", "models:/m-")
-    assert {place for place in places(copy) if not place.startswith(own)} == set(elsewhere)
+    assert {place for place in paths(copy) if not place.startswith(own)} == set(elsewhere)
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_folder_that_a_person_gave_an_experiment_stays(
+def test_a_folder_that_the_user_gave_an_experiment_stays(
     there: bool, copy: Path, tmp_path: Path
 ) -> None:
-    """A disk that is not mounted now has no folder."""
+    """The folder of a disk that is not mounted does not exist."""
     disk = tmp_path / "big disk"
     if there:
         disk.mkdir()
@@ -127,30 +127,28 @@ def test_a_folder_that_a_person_gave_an_experiment_stays(
     number = mlflow.create_experiment("big", f"{disk}/mlartifacts")
     with mlflow.start_run(experiment_id=number):
         pass
-    before = [place for place in places(copy) if "big" in place]
+    before = [place for place in paths(copy) if "big" in place]
     runs.open_store()
-    assert [place for place in places(copy) if "big" in place] == before and len(before) == 2
+    assert [place for place in paths(copy) if "big" in place] == before and len(before) == 2
 
 
-def test_what_an_older_version_left_in_the_old_place_stays_readable(
+def test_artifacts_that_an_older_version_left_behind_stay_readable(
     project: Path, copy: Path, hidden: None
 ) -> None:
-    """It wrote there after the move. What is logged from now on comes here."""
+    """It logged there after the move. New artifacts go to the present folder."""
     (moved,) = copy.glob("mlartifacts/models/*")
     there = project / moved.relative_to(copy)
     shutil.move(moved, there)
     try:
         runs.open_store()
-        with versions.fetched(MlflowClient().get_model_version(NAME, "1")) as folder:
+        with versions.fetch(MlflowClient().get_model_version(NAME, "1")) as folder:
             assert (folder / "MLmodel").exists()
         assert mlflow.get_experiment(runs.open_store()).artifact_location == "mlartifacts"
     finally:
         shutil.rmtree(project)
 
 
-def test_a_store_that_a_person_set_is_never_touched(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_configured_store_is_never_changed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = (copy / "mlflow.db").rename(copy / "own.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{own}")
     before = file_sha256(own)
@@ -167,10 +165,10 @@ def test_a_file_that_is_no_database_is_named(
     with pytest.raises(
         UserError, match="mlflow.db: expected MLflow's database, .*: file is not a database"
     ):
-        store.make_places_relative()
+        store.make_paths_relative()
 
 
-def test_who_writes_is_waited_for_only_where_a_place_changes(
+def test_a_writer_is_waited_for_only_if_a_path_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -179,14 +177,14 @@ def test_who_writes_is_waited_for_only_where_a_place_changes(
     with closing(sqlite3.connect("mlflow.db", isolation_level=None)) as other:
         other.execute("CREATE TABLE runs (artifact_uri)")
         other.execute("BEGIN IMMEDIATE")
-        store.make_places_relative()
+        store.make_paths_relative()
         other.execute("INSERT INTO runs VALUES (?)", [f"{tmp_path}/mlartifacts/1"])
         other.execute("COMMIT")
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(UserError, match=r"another process is writing mlflow.db .* run again"):
-            store.make_places_relative()
+            store.make_paths_relative()
         other.execute("COMMIT")
-        store.make_places_relative()
+        store.make_paths_relative()
         assert other.execute("SELECT * FROM runs").fetchall() == [("mlartifacts/1",)]
 
 
@@ -199,6 +197,6 @@ def test_a_percent_sign_in_the_path_of_the_packages_is_refused(
     monkeypatch.syspath_prepend(packages)
     monkeypatch.delitem(sys.modules, "mlflow")
     with pytest.raises(
-        UserError, match="expected a path without a percent sign, .* Rename the folder"
+        UserError, match="expected a path without a percent sign.* Rename the folder"
     ):
         store.refuse_percent_sign()

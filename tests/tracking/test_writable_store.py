@@ -1,4 +1,4 @@
-"""A store that cannot take a model is told before a training begins."""
+"""A store that has no room for a model is reported before a training begins."""
 
 import shutil
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import UserError
-from tasks.tracking.place import LEAST, check_place
+from tasks.tracking.store import LEAST, check_writable
 
 
-def test_a_folder_that_can_be_made_is_fine_and_a_server_speaks_for_itself(tmp_path: Path) -> None:
-    check_place(
+def test_a_folder_that_can_be_created_is_fine_and_servers_are_not_checked(tmp_path: Path) -> None:
+    check_writable(
         f"sqlite:///{tmp_path}/mlflow.db", (tmp_path / "my store #1 (50%)/mlartifacts").as_uri()
     )
-    check_place("http://127.0.0.1:9", "s3://bucket/folder")
+    check_writable("http://127.0.0.1:9", "s3://bucket/folder")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_folder_or_may_not_be_written_is_named(tmp_path: Path) -> None:
+def test_a_file_or_a_protected_folder_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mlartifacts"
     file.touch()
     for place in (
@@ -28,16 +28,16 @@ def test_what_is_no_folder_or_may_not_be_written_is_named(tmp_path: Path) -> Non
         with pytest.raises(
             UserError, match="MLflow's store needs .*: expected a folder that can be written, but"
         ):
-            check_place(*place)
+            check_writable(*place)
 
 
-def test_a_full_disk_is_told_with_what_is_left(
+def test_a_full_disk_is_reported_with_its_free_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(LEAST, LEAST, 7_000_000)
     )
     with pytest.raises(
-        UserError, match="expected at least 200 MB for the models, its disk has 7 MB left"
+        UserError, match="at least 200 MB of free disk space for the models, received 7 MB"
     ):
-        check_place("sqlite:///mlflow.db", tmp_path.as_uri())
+        check_writable("sqlite:///mlflow.db", tmp_path.as_uri())
