@@ -10,7 +10,9 @@ from typing import Any
 
 from docs.generate.source import ROOT, one_line, read_modules
 
-PLACES = {
+PLACES = {  # tables whose names or folders dvc.yaml does not have
+    "answers": "data/assessments/<folder>-<model>/predictions.csv",
+    "folders": "data/assessments/<folder>-<model>/folders.csv",
     "suspects": "data/results/<architecture>/suspects.csv",
     "shared_suspects": "data/suspects.csv",
 }

@@ -85,6 +85,15 @@ def test_the_reference_has_every_section_target_and_route(site: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_reference_describes_each_table_of_the_stages(site: Path) -> None:
+    tables = (site / "reference/tables.html").read_text()
+    paths = set(re.findall(r"[\w$/{}]+\.csv", (ROOT / "dvc.yaml").read_text()))
+    shown = {path.replace("${key}", "&lt;architecture&gt;") for path in paths}
+    assert len(shown) > 10
+    assert {path for path in shown if path not in tables} == set()
+
+
+@pytest.mark.slow
 def test_the_search_works_in_pages_that_were_opened_from_disk(site: Path) -> None:
     page = (site / "index.html").read_text()
     assert "assets/iframe-worker.js" in page
