@@ -77,8 +77,8 @@ def test_the_reference_has_every_section_target_and_route(site: Path) -> None:
     for target in re.findall(r"(?m)^([a-z]+):.*## ", (ROOT / "Makefile").read_text()):
         assert f"<code>make {target}</code>" in commands
     assert "<code>--time-limit</code>" in commands
-    for page in (params, commands):
-        assert "<td></td>" not in page, "a key or an option has no meaning"
+    for page in (params, commands, rest):
+        assert "<td></td>" not in page, "a key, an option or a setting has no meaning"
     for route in ("POST /predict", "POST /explain", "GET /model", "GET /ready"):
         assert f"<code>{route}</code>" in rest
     assert "<code>API_REQUEST_FILES</code>" in rest
