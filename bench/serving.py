@@ -229,10 +229,12 @@ def _make_model(folder: Path) -> Path:
     keras.utils.set_random_seed(0)
     structure = ARCHITECTURES["cnn_a"]
     assert isinstance(structure, Cnn)
-    model = build_model(structure, (224, 224), 3, len(LABELS))
+    model = build_model(structure, (224, 224, 3), len(LABELS))
     grey = np.full((1, 224, 224, 3), 99, np.uint8)
-    saved.save(model, None, list(LABELS), Form((224, 224), 3), (), folder)
-    saved.complete(folder, 1.0, ood.describe(grey, ood.reading(model).predict(grey, verbose=0)))
+    saved.describe(folder, list(LABELS), Form((224, 224), 3))
+    saved.save(model, None, folder)
+    statistics = ood.only_statistics(model).predict(grey, verbose=0)
+    saved.complete(folder, 1.0, ood.describe(grey, statistics))
     return folder
 
 

@@ -43,8 +43,10 @@ from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGen
 from bench.rounds import print_table, stopwatch, time_rounds
 from tasks.imaging import augmentation
 from tasks.imaging.arrays import load_pixels
+from tasks.modeling.checkpoints import Checkpoint
+from tasks.modeling.images import Images, Sets
 from tasks.modeling.layers import build_model
-from tasks.modeling.training import Images, fit
+from tasks.modeling.training import Session, Watch, fit
 from tasks.params.architectures import ARCHITECTURES, Cnn
 from tasks.params.augmentation import Augmentation
 from tasks.params.model_input import Form
@@ -164,9 +166,8 @@ def _model(arguments: argparse.Namespace, fused: bool) -> keras.Model:
     keras.utils.set_random_seed(SEED)
     structure = ARCHITECTURES[arguments.architecture]
     assert isinstance(structure, Cnn)
-    return build_model(
-        structure, (arguments.size, arguments.size), arguments.channels, len(LABELS), fused
-    )
+    shape = (arguments.size, arguments.size, arguments.channels)
+    return build_model(structure, shape, len(LABELS), fused=fused)
 
 
 def _noise(count: int, size: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -269,17 +270,10 @@ def _train_ours(
         learning_rate=LEARNING_RATE,
         augmentation=CHANGES,
     )
-    checkpoint = Path("checkpoint.npz")
-    fit(
-        _model(arguments, fused=True),
-        images["training"],
-        images["validation"],
-        params,
-        checkpoint,
-        "bench",
-        on_epoch,
-    )
-    checkpoint.unlink()
+    checkpoint = Checkpoint(Path("checkpoint.npz"), "bench")
+    sets = Sets(images["training"], images["training"], images["validation"])
+    fit(_model(arguments, fused=True), sets, Session(params, checkpoint, Watch(on_epoch)))
+    checkpoint.file.unlink()
 
 
 def _train_originally(

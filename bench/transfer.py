@@ -40,8 +40,10 @@ from keras.src.legacy.preprocessing.image import DirectoryIterator, ImageDataGen
 from bench.train_step import CHANGES, CLASSIC
 from tasks.imaging.arrays import load_pixels
 from tasks.modeling import backbones
-from tasks.modeling.training import Images, use_threads
-from tasks.modeling.transfer import Sets, fit_transfer
+from tasks.modeling.checkpoints import Checkpoint
+from tasks.modeling.images import Images, Sets
+from tasks.modeling.training import Job, Watch, use_threads
+from tasks.modeling.transfer import fit_transfer
 from tasks.params.architectures import ARCHITECTURES, Transfer
 from tasks.params.model_input import Form
 from tasks.params.train import Schedule, Train
@@ -114,11 +116,10 @@ def ours(arguments: argparse.Namespace) -> dict[str, object]:
     )
     start = time.perf_counter()
     sets = _images(size)
-    _, history, seconds = fit_transfer(
-        structure, params, sets, (4, False), Path("checkpoint.npz"), "bench", lambda *_: None
-    )
-    losses = ([row[name] for row in history] for name in ("loss", "val_loss"))
-    return _facts(start, *losses) | {"features": seconds}
+    checkpoint, watch = Checkpoint(Path("checkpoint.npz"), "bench"), Watch(lambda *_: None)
+    fitted = fit_transfer(Job(structure, params, sets, 4, checkpoint, watch))
+    losses = ([row[name] for row in fitted.history] for name in ("loss", "val_loss"))
+    return _facts(start, *losses) | {"features": fitted.feature_seconds}
 
 
 def write_weights(arguments: argparse.Namespace) -> dict[str, object]:
@@ -155,9 +156,9 @@ def _structure(arguments: argparse.Namespace) -> Transfer:
 def _model(arguments: argparse.Namespace) -> keras.Model:
     structure, size = _structure(arguments), SIZES[arguments.setting]
     keras.utils.set_random_seed(SEED)
-    model = backbones.build_transfer(structure, (size, size), 3, 4)
+    model = backbones.build_transfer(structure, (size, size, 3), 4)
     backbones.load_weights(model, structure, (size, size))
-    backbones.freeze(model, backbones.position(model, structure.trainable_from))
+    backbones.freeze(model, backbones.find_layer(model, structure.trainable_from))
     return model
 
 

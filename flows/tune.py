@@ -31,8 +31,8 @@ from tasks.imaging.bit_depth import read_bit_depth
 from tasks.params.read import PARAMS
 from tasks.params.whole import load_params
 from tasks.tuning import study
-from tasks.tuning.search import KINDS, Search, define, searched
-from tasks.tuning.write_back import rewrite, scalar
+from tasks.tuning.search import KINDS, Inputs, Search, define, find_space
+from tasks.tuning.write_back import format_value, write_values
 
 SHOWN = 10  # trials in the table
 INPUTS = ("--architecture", "--clean", "--splits-csv", "--class-weights", "--decoding-json")
@@ -86,7 +86,7 @@ def tune(  # noqa: PLR0913, PLR0917 -- Prefect's page has a field for each param
 def run_search(options: Options) -> State:
     """Do what `tune` promises."""
     refuse_too_small(options)
-    searched(load_params(), options.architecture)
+    find_space(load_params(), options.architecture)
     prepared = prepare(options.architecture)
     if not prepared.is_completed():
         return prepared
@@ -130,7 +130,8 @@ def load_searches(architecture: str, inputs: dict[str, str]) -> dict[str, Search
     """Return the search of each kind for an architecture."""
     files = Path(inputs["--splits-csv"]), Path(inputs["--class-weights"])
     bits = read_bit_depth(Path(inputs["--decoding-json"]))
-    return {name: define(load_params(), architecture, name, *files, bits) for name in KINDS}
+    data = Inputs(*files, bits)
+    return {name: define(load_params(), architecture, name, data) for name in KINDS}
 
 
 def prepare(architecture: str) -> State:
@@ -193,14 +194,14 @@ def summarize(searches: dict[str, Search], kind: str) -> str:
 
 def hand_over(search: Search, write: bool) -> str:
     """Return the best values and the next command; write the values to params.yaml if asked."""
-    best = study.winner(study.find(search))
+    best = study.pick_best(study.find(search))
     if best is None:
         return "no trial has finished yet: run again to continue"
-    values = study.to_write(best)
-    listed = ", ".join(f"{path}: {scalar(value)}" for path, value in values.items())
+    values = study.values_to_write(best)
+    listed = ", ".join(f"{path}: {format_value(value)}" for path, value in values.items())
     lines = [f"best values, from trial {best.number}: {listed}"]
     if write:
-        rewrite(PARAMS, search.architecture, values)
+        write_values(PARAMS, search.architecture, values)
         lines.append(f"they are written to {PARAMS}; next: make run   # or: dvc repro")
     else:
         kind = "" if search.kind == KINDS[0] else f" --search {search.kind}"
@@ -214,7 +215,7 @@ def describe_search(name: str, search: Search) -> str:
     found = study.find(search)
     if not found:
         return ""
-    best, states = study.winner(found), [one.state for one in found]
+    best, states = study.pick_best(found), [one.state for one in found]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     score = f"best {search.tune.objective} {best.score:.4f}" if best else "none finished"
     minutes = sum(one.seconds for one in found) / 60
@@ -231,7 +232,10 @@ def make_table(found: list[study.Outcome], search: Search) -> list[str]:
             "" if one.score is None else f"{one.score:.4f}",
             str(one.epochs or one.step),
             f"{one.seconds:.0f}",
-            *(scalar(one.values[path]) if path in one.values else "" for path in search.space),
+            *(
+                format_value(one.values[path]) if path in one.values else ""
+                for path in search.space
+            ),
         ]
         for one in found
     ]
@@ -244,7 +248,7 @@ def main() -> None:
     try:
         with exit_with_message():
             # The most frequent mistakes are reported before a server starts.
-            searched(load_params(), str(arguments["architecture"]))
+            find_space(load_params(), str(arguments["architecture"]))
             with connect():
                 state = tune(**arguments, return_state=True)
     except KeyboardInterrupt:

@@ -1,24 +1,28 @@
-"""Combine architectures to the ensembles that params name: `data/ensembles`.
+"""Combine architectures into the ensembles that params name: `data/ensembles`.
 
-An ensemble has a model in `models/<name>` and results in `results/<name>`, as an architecture has; it is made of its members'
-calibrated predictions, so nothing is trained and TensorFlow is not needed. Validation images choose its weights, where
-params say so, and its temperature. A member without weight is not asked and no part of the model. `ensembles.json` lists
-them all, and is `{}` where there is none. Fails where members predicted different images.
-Run by hand: `dvc repro --single-item combine`.
+An ensemble has a model in `models/<name>` and results in `results/<name>`, as an architecture has.
+It combines the calibrated predictions of its members, so nothing is trained and TensorFlow is not
+needed. The validation images choose its temperature, and its weights if params say so. A member
+with weight 0 predicts nothing and is not part of the model.
+
+`ensembles.json` lists all ensembles; it is `{}` if there are none. The stage fails if the members
+predicted different images. Run by hand: `dvc repro --single-item combine`.
 """
 
 import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tasks.errors import UserError
 from tasks.inference import ensemble, voting
-from tasks.inference.ensemble import Committee
+from tasks.inference.ensemble import Combination
 from tasks.modeling import temperature
 from tasks.params.ensembles import Ensemble, read_ensembles
 from tasks.params.evaluate import Evaluate
@@ -30,175 +34,174 @@ from tasks.tables import read_table, write_table
 from tasks.tracking.hashes import file_sha256, git_revision
 
 SUMS = ("train_seconds", "feature_seconds")
+IMAGE = ["path", "label", "split"]
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Member:
+    """A model of an ensemble: its folder, the folder of its results, and its predictions."""
+
+    model: Path
+    results: Path
+    predictions: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Combined:
+    """An ensemble with the weights of all its members, and the folder of its results."""
+
+    name: str
+    section: Ensemble
+    weights: dict[str, float]
+    results: Path
+
+    @property
+    def combination(self) -> Combination:
+        """Return the vote and the members that have a weight above 0."""
+        used = {member: weight for member, weight in self.weights.items() if weight > 0}
+        return Combination(self.section.vote, used)
+
+
 def main(splits_csv: Path, models: Path, results: Path, ensembles: Path) -> None:
     """Write the model and the results of each ensemble, and the list of them."""
-    sections, wanted = read_ensembles(), read_section("evaluate", Evaluate)
     shutil.rmtree(ensembles, ignore_errors=True)
     ensembles.mkdir(parents=True)
-    weights = {}
-    for name, section in sections.items():
-        predictions = read_predictions(section.members, results)
-        weights[name] = weigh(section, predictions)
-        places = ensembles / models.name / name, ensembles / results.name / name
-        degrees = build(Committee(section.vote, asked(weights[name])), predictions, models, *places)
-        write_costs(section.members, asked(weights[name]), results, places[1])
-        tell(name, section, weights[name])
-        score(name, section, weights[name], splits_csv, places[1], degrees, wanted)
-    listed = {
-        name: {"vote": section.vote, "weights": weights[name]} for name, section in sections.items()
+    index = {}
+    for name, section in read_ensembles().items():
+        members = read_members(section.members, models, results)
+        weights = choose_weights(section, members)
+        combined = Combined(name, section, weights, ensembles / results.name / name)
+        fitted = build(combined, members, ensembles / models.name / name)
+        write_costs(combined, members)
+        log_weights(combined)
+        score(combined, splits_csv, fitted)
+        index[name] = {"vote": section.vote, "weights": weights}
+    (ensembles / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    if not index:
+        log.info("params.yaml has no ensembles")
+
+
+def read_members(names: Sequence[str], models: Path, results: Path) -> dict[str, Member]:
+    """Read the members. Raises `UserError` unless they predicted the same images and classes."""
+    members = {
+        name: Member(models / name, results / name, read_table(results / name / PREDICTIONS_CSV))
+        for name in names
     }
-    (ensembles / INDEX).write_text(json.dumps(listed, indent=2) + "\n")
-    if not listed:
-        log.info("params name no ensembles")
-
-
-def read_predictions(members: Sequence[str], results: Path) -> dict[str, pd.DataFrame]:
-    """Return each member's predictions. Raises `UserError` where they are of different images or classes."""
-    tables = {member: read_table(results / member / PREDICTIONS_CSV) for member in members}
-    first = tables[members[0]]
-    for member, table in tables.items():
-        if list(table) != list(first) or not table[["path", "label", "split"]].equals(
-            first[["path", "label", "split"]]
-        ):
+    first = members[names[0]].predictions
+    for member in members.values():
+        table = member.predictions
+        if list(table) != list(first) or not table[IMAGE].equals(first[IMAGE]):
             raise UserError(
-                f"{results / member}/predictions.csv has other images or classes than that of {members[0]}: expected the same, "
-                "since their answers are put together; run dvc repro"
+                f"{member.results}/predictions.csv has other images or classes than that of "
+                f"{names[0]}: expected the same, because predictions are combined; run dvc repro"
             )
-    return tables
+    return members
 
 
-def weigh(section: Ensemble, predictions: Mapping[str, pd.DataFrame]) -> dict[str, float]:
-    """Return the members' weights, which sum to one; chosen on validation, equal or given, as params say."""
-    members = section.members
+def choose_weights(section: Ensemble, members: Mapping[str, Member]) -> dict[str, float]:
+    """Return weights that sum to one: equal, as params give them, or chosen on validation."""
     if section.weights == "equal":
-        return {member: 1 / len(members) for member in members}
+        return {name: 1 / len(members) for name in members}
     if isinstance(section.weights, dict):
-        return {
-            member: section.weights[member] / sum(section.weights.values()) for member in members
-        }
-    pairs = [to_arrays(table[table.split == "validation"]) for table in predictions.values()]
+        total = sum(section.weights.values())
+        return {name: section.weights[name] / total for name in members}
+    tables = [member.predictions for member in members.values()]
+    pairs = [to_arrays(table[table.split == "validation"]) for table in tables]
     chosen = voting.choose_weights(
         np.stack([probabilities for _, probabilities in pairs]), pairs[0][0]
     )
     return dict(zip(members, chosen.tolist(), strict=True))
 
 
-def asked(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return the weights of the members that have some."""
-    return {member: weight for member, weight in weights.items() if weight > 0}
+def build(combined: Combined, members: Mapping[str, Member], folder: Path) -> float:
+    """Write the model of an ensemble and its predictions.
 
-
-def build(
-    committee: Committee,
-    predictions: Mapping[str, pd.DataFrame],
-    models: Path,
-    model: Path,
-    results: Path,
-) -> float:
-    """Write the model of an ensemble, and its predictions; return the temperature that is fitted on validation."""
-    tables = [predictions[member] for member in committee.weights]
+    Returns the temperature, which is fitted on the validation images.
+    """
+    combination = combined.combination
+    used = {name: members[name] for name in combination.weights}
+    tables = [member.predictions for member in used.values()]
     classes, (targets, _) = list_classes(tables[0]), to_arrays(tables[0])
-    raw, distances = committee.answer(
+    raw, distances = combination.combine(
         [to_arrays(table)[1] for table in tables], [table.distance.to_numpy() for table in tables]
     )
     validation = (tables[0].split == "validation").to_numpy()
-    degrees = temperature.fit(raw[validation], targets[validation])
-    ensemble.save(
-        committee, degrees, {member: models / member for member in committee.weights}, model
+    fitted = temperature.fit(raw[validation], targets[validation])
+    ensemble.save(combination, fitted, {name: one.model for name, one in used.items()}, folder)
+    (folder / "summary.txt").write_text(summarise(combination, used))
+    table = tables[0][IMAGE].assign(
+        predicted=[classes[index] for index in raw.argmax(axis=1)], distance=distances
     )
-    (model / "summary.txt").write_text(summary(committee, models))
-    predicted = [classes[index] for index in raw.argmax(axis=1)]
-    told = tables[0][["path", "label", "split"]].assign(predicted=predicted, distance=distances)
-    columns = pd.DataFrame(
-        temperature.apply(raw, degrees), columns=[f"p_{label}" for label in classes]
-    )
-    write_table(pd.concat([told, columns], axis=1), results / PREDICTIONS_CSV)
-    return degrees
+    columns = [f"p_{label}" for label in classes]
+    probabilities = pd.DataFrame(temperature.apply(raw, fitted), columns=columns)
+    write_table(pd.concat([table, probabilities], axis=1), combined.results / PREDICTIONS_CSV)
+    return fitted
 
 
-def summary(committee: Committee, models: Path) -> str:
-    """Return in words what the ensemble is, and what its members are."""
-    lines = [f"An ensemble by {committee.vote} vote of these members, asked one after the other:"]
-    lines += [f"  {member}  weight {weight:.4g}" for member, weight in committee.weights.items()]
-    for member in committee.weights:
-        lines += ["", member, (models / member / "summary.txt").read_text().rstrip("\n")]
+def summarise(combination: Combination, used: Mapping[str, Member]) -> str:
+    """Describe an ensemble and its members."""
+    lines = [f"An ensemble by {combination.vote} vote of these members, asked one after the other:"]
+    lines += [f"  {name}  weight {weight:.4g}" for name, weight in combination.weights.items()]
+    for name, member in used.items():
+        lines += ["", name, (member.model / "summary.txt").read_text().rstrip("\n")]
     return "\n".join(lines) + "\n"
 
 
-def write_costs(
-    members: Sequence[str], weights: Mapping[str, float], results: Path, own: Path
-) -> None:
-    """Write what an ensemble costs: all members were trained, those with weight are asked in turn.
+def write_costs(combined: Combined, members: Mapping[str, Member]) -> None:
+    """Write the parameters and the times of an ensemble, the sums of those of its members.
 
-    Its times are the sums of theirs, where all of them were trained on this machine.
+    All members were trained, but only those with a weight above 0 predict. The times are written
+    only if all members were trained on this machine.
     """
-    sizes = [json.loads((results / member / SIZE_JSON).read_text()) for member in weights]
+    used = [members[name] for name in combined.combination.weights]
+    sizes = [json.loads((member.results / SIZE_JSON).read_text()) for member in used]
     size = {"parameters": sum(one["parameters"] for one in sizes)}
-    (own / SIZE_JSON).write_text(json.dumps(size, indent=2) + "\n")
-    timings = {member: read_timing(results / member) for member in members}
+    (combined.results / SIZE_JSON).write_text(json.dumps(size, indent=2) + "\n")
+    timings: dict[str, Any] = {name: read_timing(one.results) for name, one in members.items()}
     if not all(timings.values()):
         return
+    seconds = "predict_seconds_per_image"
+    predict = sum(timings[name][seconds] for name in combined.combination.weights)
     timing = {
-        **{name: round(sum(timings[member][name] for member in members), 2) for name in SUMS},
+        **{name: round(sum(one[name] for one in timings.values()), 2) for name in SUMS},
         "epoch_seconds": [],  # it is not trained itself
-        "predict_seconds_per_image": float(
-            f"{sum(timings[member]['predict_seconds_per_image'] for member in weights):.6g}"
-        ),
+        seconds: float(f"{predict:.6g}"),
     }
-    write_timing(timing, own)
+    write_timing(timing, combined.results)
 
 
-def tell(name: str, section: Ensemble, weights: Mapping[str, float]) -> None:
-    """Log what a person wants to know of the weights."""
-    log.info(
-        "%s, %s vote: %s",
-        name,
-        section.vote,
-        ", ".join(f"{member} {weight:.4g}" for member, weight in weights.items()),
-    )
-    without = [member for member in weights if member not in asked(weights)]
+def log_weights(combined: Combined) -> None:
+    """Log the weights, and the members that have none."""
+    weights = ", ".join(f"{name} {weight:.4g}" for name, weight in combined.weights.items())
+    log.info("%s, %s vote: %s", combined.name, combined.section.vote, weights)
+    without = [name for name, weight in combined.weights.items() if weight == 0]
     if without:
-        log.info(
-            "%s: %s have no weight, so they are not asked and no part of the model",
-            name,
-            ", ".join(without),
-        )
+        log.info("%s: %s: weight 0, so not part of the model", combined.name, ", ".join(without))
 
 
-def score(
-    name: str,
-    section: Ensemble,
-    weights: Mapping[str, float],
-    splits_csv: Path,
-    results: Path,
-    degrees: float,
-    wanted: Evaluate,
-) -> None:
-    """Evaluate an ensemble as an architecture is, in an MLflow run of its own."""
+def score(combined: Combined, splits_csv: Path, fitted: float) -> None:
+    """Evaluate an ensemble as an architecture is evaluated, in an MLflow run of its own."""
+    # These take seconds to import, which a run without ensembles saves.
     import mlflow
 
     from tasks.scoring.evaluation import Evaluated, evaluate
-    from tasks.tracking import runs  # cost seconds, which a run without ensembles does without
+    from tasks.tracking import runs
 
-    predictions_csv = results / PREDICTIONS_CSV
-    described = {
+    name, predictions_csv = combined.name, combined.results / PREDICTIONS_CSV
+    tags = {"git_revision": git_revision(), "data_sha256": file_sha256(splits_csv)}
+    params = {
         "architecture": name,
-        "vote": section.vote,
-        "members": " ".join(weights),
-        "weights": " ".join(f"{weight:.4g}" for weight in weights.values()),
+        "vote": combined.section.vote,
+        "members": " ".join(combined.weights),
+        "weights": " ".join(f"{weight:.4g}" for weight in combined.weights.values()),
     }
     with runs.record_run(lambda: runs.continue_run(name, predictions_csv)):
-        runs.record(
-            lambda: mlflow.set_tags(
-                {"git_revision": git_revision(), "data_sha256": file_sha256(splits_csv)}
-            )
-        )
-        runs.record(lambda: mlflow.log_params(described))
-    evaluate(Evaluated(name, results, degrees), splits_csv, wanted)
+        runs.record(lambda: mlflow.set_tags(tags))
+        runs.record(lambda: mlflow.log_params(params))
+    wanted = read_section("evaluate", Evaluate)
+    evaluate(Evaluated(name, combined.results, fitted), splits_csv, wanted)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from tasks.errors import UserError
-from tasks.params.architectures import Architecture, Classical, Cnn, Transfer, read_architectures
+from tasks.params.architectures import Architecture, read_architectures
 from tasks.params.compare import Compare
 from tasks.params.ensembles import read_ensembles
 from tasks.params.questions import ALL_CLASSES
@@ -220,9 +220,10 @@ def describe_structures(
     architectures: dict[str, Architecture], ensembles: Path
 ) -> dict[str, dict[str, object]]:
     """Return the cells that describe the structure of each architecture and ensemble."""
-    columns = {name: columns_of(section.structure) for name, section in architectures.items()}
+    columns: dict[str, dict[str, object]] = {}
     for name, section in architectures.items():
-        if not isinstance(section.structure, Classical):
+        columns[name] = {"kind": section.structure.kind, **section.structure.describe()}
+        if section.structure.in_epochs:
             columns[name]["batch_size"] = section.train.batch_size
     for name, listed in json.loads((ensembles / INDEX).read_text()).items():
         weights = {member: f"{weight:.4g}" for member, weight in listed["weights"].items()}
@@ -233,26 +234,6 @@ def describe_structures(
             "weights": " ".join(weights.values()),
         }
     return columns
-
-
-def columns_of(structure: Cnn | Transfer | Classical) -> dict[str, object]:
-    """Return kind, backbone, filters, kernel and dropout. A cell that does not apply is ""."""
-    columns = {"kind": type(structure).__name__.lower()} | dict.fromkeys(
-        ("backbone", "filters", "kernel", "dropout"), ""
-    )
-    if isinstance(structure, Cnn):
-        return columns | {
-            "filters": " ".join(map(str, structure.filters)),
-            "kernel": structure.kernel if structure.filters else "",
-            "dropout": structure.dropout,
-        }
-    if isinstance(structure, Transfer):
-        rates = (structure.head.dropout, *(dense.dropout for dense in structure.head.dense))
-        return columns | {
-            "backbone": structure.backbone,
-            "dropout": " ".join(f"{rate:g}" for rate in rates if rate),
-        }
-    return columns | {"backbone": structure.features.backbone if structure.features else ""}
 
 
 def rank(table: pd.DataFrame, wanted: Compare) -> pd.DataFrame:

@@ -1,19 +1,25 @@
-"""Show where one architecture looked: `data/explanations/<architecture>`.
+"""Show where a model looked, by Grad-CAM: `data/explanations/<architecture>`.
 
-Of each class the surest right and the surest wrong answers among validation and test images, one of each group of copies,
-with the Grad-CAM of what was predicted, in `explanations.csv` and as small JPEG pictures. `sanity.json` tells how much of the
-maps is left when weights are random (Adebayo et al. 2018, arXiv 1810.03292): a rank correlation near 1 would mean that they
-show the picture and not what was learnt. A model without feature maps gives an empty table, and the reason in `sanity.json`.
-`report: {thumbnails: false}` writes no pictures. Run by hand: `dvc repro --single-item explain@cnn_a`.
+For each class this takes the most confident right and wrong predictions among the validation and
+test images, at most one from each group of duplicates. `explanations.csv` lists them. Each has two
+small JPEG pictures: the image, and the image with its heat map.
+
+`sanity.json` reports how similar the heat maps are to those of random weights, as a rank
+correlation (Adebayo et al. 2018, arXiv 1810.03292). Near 1, the heat maps would show the image and
+not what the model learnt. For a model without feature maps the table is empty, and `sanity.json`
+gives the reason. `report: {thumbnails: false}` writes no pictures.
+Run by hand: `dvc repro --single-item explain@cnn_a`.
 """
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy.stats import spearmanr
 
@@ -40,40 +46,49 @@ DRAWS = 3  # of random weights
 log = logging.getLogger(__name__)
 
 
-def main(
-    architecture: str,
-    clean: Path,
-    splits_csv: Path,
-    predictions_csv: Path,
-    models: Path,
-    explanations: Path,
-) -> None:
-    """Write explanations.csv, sanity.json, and a picture and its overlay for each row."""
-    training = read_architecture(architecture).train
+@dataclass(frozen=True)
+class Options:
+    """The architecture to explain, the files to read, and the folder to write."""
+
+    architecture: str
+    clean: Path
+    splits_csv: Path
+    predictions_csv: Path
+    models: Path
+    explanations: Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Pixels of the chosen images, and the index of the predicted class of each."""
+
+    pixels: NDArray[np.uint8]
+    predicted: list[int]
+
+
+def main(options: Options) -> None:
+    """Write explanations.csv, sanity.json and two pictures for each row."""
+    training = read_architecture(options.architecture).train
     use_threads(training.threads)
     keras.utils.set_random_seed(training.seed)
-    predictions = read_table(predictions_csv)
-    chosen = choose(predictions, read_table(splits_csv), read_section("explain", Explain))
-    form, _ = saved.read_input(models)
-    heats, sanity = explain(models, clean, chosen, list_classes(predictions), form)
-    explanations.mkdir(parents=True, exist_ok=True)
-    shown = chosen[: len(heats)].assign(picture="", overlay="")  # none without feature maps
+    predictions = read_table(options.predictions_csv)
+    chosen = choose(predictions, read_table(options.splits_csv), read_section("explain", Explain))
+    form, _ = saved.read_input(options.models)
+    heats, sanity = explain(options, chosen, list_classes(predictions), form)
+    options.explanations.mkdir(parents=True, exist_ok=True)
+    shown = chosen[: len(heats)].assign(picture="", overlay="")  # empty without feature maps
     if read_section("report", Report).thumbnails:
-        names = [f"{number:03}" for number in range(1, len(shown) + 1)]
-        shown = shown.assign(
-            picture=[f"{name}.jpg" for name in names],
-            overlay=[f"{name}_overlay.jpg" for name in names],
-        )
-        for row, heat in zip(shown.itertuples(), heats, strict=True):
-            picture = show(decode_file(clean / row.path), form)
-            draw(picture, heat, explanations / row.picture, explanations / row.overlay)
-    write_table(shown, explanations / "explanations.csv")
-    (explanations / "sanity.json").write_text(json.dumps(sanity, indent=2) + "\n")
-    tell(architecture, sanity)
+        shown = draw_all(options, shown, heats, form)
+    write_table(shown, options.explanations / "explanations.csv")
+    (options.explanations / "sanity.json").write_text(json.dumps(sanity, indent=2) + "\n")
+    log_summary(options.architecture, sanity)
 
 
 def choose(predictions: pd.DataFrame, splits: pd.DataFrame, params: Explain) -> pd.DataFrame:
-    """Return `COLUMNS` of the surest right and wrong answers of each class, at most one of a group of each kind."""
+    """Return `COLUMNS` of the most confident right and wrong predictions of each class.
+
+    Of each group there is at most one right and one wrong prediction.
+    """
     held_out = predictions[predictions.split.isin(["validation", "test"])]
     held_out = held_out.assign(
         confidence=held_out.filter(regex="^p_").max(axis=1),
@@ -89,49 +104,45 @@ def choose(predictions: pd.DataFrame, splits: pd.DataFrame, params: Explain) -> 
 
 
 def explain(
-    model: Path, clean: Path, chosen: pd.DataFrame, classes: list[str], form: Form
-) -> tuple[np.ndarray, dict[str, object]]:
-    """Return the heat map of each chosen image, and what random weights leave of it; without feature maps none, and why."""
+    options: Options, chosen: pd.DataFrame, classes: list[str], form: Form
+) -> tuple[NDArray[np.float32], dict[str, object]]:
+    """Return the heat maps of the chosen images and the content of sanity.json.
+
+    A model without feature maps has no heat maps; the content then gives the reason.
+    """
+    nothing = np.empty((0, 1, 1), np.float32)
     try:
-        explainer = gradcam.load(model)
+        explainer = gradcam.load(options.models)
     except UserError as error:
-        return np.empty((0, 1, 1)), {"reason": str(error), "images": 0}
+        return nothing, {"reason": str(error), "images": 0}
     if chosen.empty:
-        return np.empty((0, 1, 1)), {
-            "reason": "params.yaml asks for no image (explain.right, explain.wrong)",
-            "images": 0,
-        }
-    pixels = np.stack([render(decode_file(clean / path), form) for path in chosen.path])
-    answers = chosen.predicted.map(classes.index).tolist()
-    heats = explainer.heatmaps(pixels, answers)
-    sanity: dict[str, object] = {
+        reason = "params.yaml asks for no image (explain.right, explain.wrong)"
+        return nothing, {"reason": reason, "images": 0}
+    pixels = np.stack([render(decode_file(options.clean / path), form) for path in chosen.path])
+    inputs = Inputs(pixels, chosen.predicted.map(classes.index).tolist())
+    heats = explainer.heatmaps(inputs.pixels, inputs.predicted)
+    return heats, {
         "reason": None,
         "images": len(chosen),
         "grid": list(explainer.grid),
+        "correlation_random_head": correlate(explainer, inputs, heats, everything=False),
+        "correlation_random_network": correlate(explainer, inputs, heats, everything=True),
     }
-    for name, everything in (
-        ("correlation_random_head", False),
-        ("correlation_random_network", True),
-    ):
-        sanity[name] = correlation(explainer, pixels, answers, heats, everything)
-    return heats, sanity
 
 
-def correlation(
-    explainer: gradcam.Explainer,
-    pixels: np.ndarray,
-    answers: list[int],
-    heats: np.ndarray,
-    everything: bool,
+def correlate(
+    explainer: gradcam.Explainer, inputs: Inputs, heats: NDArray[np.float32], everything: bool
 ) -> float | None:
-    """Return the mean rank correlation of heat maps with those after `DRAWS` draws of random weights, which stay.
+    """Return the mean rank correlation between heat maps and those of random weights.
 
-    Maps that are the same everywhere, such as empty ones, have none and are left out; None where no others are.
+    It is the mean over `DRAWS` draws, and the last random weights stay in `explainer`. A map that
+    is the same everywhere, such as an empty one, has no correlation and is left out; None if all
+    are left out. `everything` also randomises the weights below the feature maps.
     """
     found = []
     for _ in range(DRAWS):
         explainer.randomise(everything)
-        pairs = zip(heats, explainer.heatmaps(pixels, answers), strict=True)
+        pairs = zip(heats, explainer.heatmaps(inputs.pixels, inputs.predicted), strict=True)
         found += [
             spearmanr(one, other, axis=None).statistic
             for one, other in pairs
@@ -140,22 +151,41 @@ def correlation(
     return round(float(np.mean(found)), 3) if found else None
 
 
-def draw(shown: Image.Image, heat: np.ndarray, picture: Path, overlay: Path) -> None:
-    """Write a small picture of what the model saw, and the same with its heat map laid over it."""
-    small = ImageOps.contain(shown.convert("RGB"), (SIDE, SIDE), Image.Resampling.BILINEAR)
+def draw_all(
+    options: Options, shown: pd.DataFrame, heats: NDArray[np.float32], form: Form
+) -> pd.DataFrame:
+    """Write the pictures of all rows, and return the rows with their file names."""
+    names = [f"{number:03}" for number in range(1, len(shown) + 1)]
+    shown = shown.assign(
+        picture=[f"{name}.jpg" for name in names],
+        overlay=[f"{name}_overlay.jpg" for name in names],
+    )
+    for row, heat in zip(shown.itertuples(), heats, strict=True):
+        image = show(decode_file(options.clean / row.path), form)
+        draw(image, heat, options.explanations / row.picture, options.explanations / row.overlay)
+    return shown
+
+
+def draw(image: Image.Image, heat: NDArray[np.float32], picture: Path, overlay: Path) -> None:
+    """Write a small picture of what the model saw, and one with its heat map laid over it."""
+    small = ImageOps.contain(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BILINEAR)
     small.save(picture, quality=QUALITY)
     Image.fromarray(gradcam.overlay(np.asarray(small), heat)).save(overlay, quality=QUALITY)
 
 
-def tell(architecture: str, sanity: dict[str, object]) -> None:
-    """Log what a person wants to know."""
+def log_summary(architecture: str, sanity: dict[str, object]) -> None:
+    """Log the number of explained images and how much random weights change their heat maps."""
     if sanity["reason"]:
         log.info("%s: no explanations: %s", architecture, sanity["reason"])
         return
     log.info(
-        "%s: %d images explained; rank correlation with the maps of a random head %s, of a random network %s",
-        architecture, sanity["images"], sanity["correlation_random_head"], sanity["correlation_random_network"],
-    )  # fmt: skip
+        "%s: %d images explained; rank correlation with the heat maps of a random head %s, of a "
+        "random network %s",
+        architecture,
+        sanity["images"],
+        sanity["correlation_random_head"],
+        sanity["correlation_random_network"],
+    )
 
 
 if __name__ == "__main__":

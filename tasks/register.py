@@ -179,8 +179,8 @@ def make_tags(winner: Winner) -> dict[str, str]:
     classes = json.dumps(winner.classes)
     if len(classes) <= versions.LONGEST:
         tags["classes"] = classes
-    if ensemble.is_one(winner.model):
-        tags["members"] = json.dumps(ensemble.committee(winner.model).weights)
+    if ensemble.is_ensemble(winner.model):
+        tags["members"] = json.dumps(ensemble.read_combination(winner.model).weights)
     return tags | {
         make_key(name): str(value)
         for name, value in winner.scores.items()

@@ -36,6 +36,12 @@ def find_folder(name: str, folder: Path, ensembles: Path) -> Path:
     return inside if inside.is_dir() else folder / name
 
 
+def write_temperature(temperature: float, folder: Path) -> None:
+    """Write the temperature that calibrates the model in `folder`."""
+    content = json.dumps({"temperature": temperature}, indent=2)
+    (folder / CALIBRATION_JSON).write_text(content + "\n")
+
+
 def write_timing(timing: dict[str, object], results: Path) -> None:
     """Write the times of the model with these `results`."""
     file = _timing_file(results)
@@ -49,17 +55,19 @@ def read_timing(results: Path) -> dict[str, object]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def read_temperature(calibration_json: Path) -> float:
-    """Return the temperature that training fitted. Raises `UserError` if the file holds none."""
+def read_temperature(file: Path) -> float:
+    """Read a model's `calibration.json`. Raises `UserError` if it has no temperature."""
     try:
-        found = json.loads(calibration_json.read_text())
-    except (FileNotFoundError, ValueError) as error:
-        found = f"{type(error).__name__}: {error}"
+        found = json.loads(file.read_text())
+    except FileNotFoundError:
+        found = "no file"
+    except ValueError as error:
+        found = f"a damaged file ({error})"
     temperature = found.get("temperature") if isinstance(found, dict) else None
     if not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
         raise UserError(
-            f'{calibration_json}: expected {{"temperature": T}} with T above 0, received {found}. '
-            "Training writes this file: train the model again"
+            f'{file}: expected {{"temperature": T}} with T above 0, received {found}; '
+            "train the model again"
         )
     return float(temperature)
 

@@ -1,7 +1,8 @@
-"""Several saved models in one folder, as one that predicts: `ensemble.json` says who they are, and how their answers combine.
+"""Several saved models in one folder that predict together.
 
-`members/<name>` are folders of `tasks.modeling.saved`, each with its own form of pictures, views and temperature; beside them
-`classes.json`, and `calibration.json`, the temperature of the ensemble.
+`ensemble.json` has the vote and the weight of each member. `members/<name>` are folders of
+`tasks.modeling.saved`, each with a model input, views and a temperature of its own. Beside them are
+`classes.json`, and `calibration.json` with the temperature of the ensemble.
 """
 
 import json
@@ -10,100 +11,103 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.errors import UserError
 from tasks.inference import voting
 from tasks.inference.voting import Vote
 from tasks.modeling import saved, temperature
 from tasks.params.model_input import Form, shape_of
-from tasks.results import CALIBRATION_JSON, CLASSES_JSON, read_temperature
+from tasks.results import CALIBRATION_JSON, CLASSES_JSON, read_temperature, write_temperature
 
 FILE, MEMBERS = "ensemble.json", "members"
 
 
 @dataclass(frozen=True)
-class Committee:
-    """How an ensemble comes to an answer: `weights` of its members sum to one, in the order in which these are asked."""
+class Combination:
+    """How the predictions of the members are combined.
+
+    `weights` sum to one. Their order is the order in which the members predict.
+    """
 
     vote: Vote
     weights: dict[str, float]
 
-    def answer(
-        self, probabilities: Sequence[np.ndarray], distances: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the probabilities (images, classes) before the ensemble's temperature, and the distances (images,).
+    def combine(
+        self, probabilities: Sequence[NDArray[Any]], distances: Sequence[NDArray[Any]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Return probabilities (images, classes) and distances (images,) of the ensemble.
 
-        `probabilities` and `distances` are the members' own, one after the other.
+        The arguments are those of the members. The probabilities are not yet calibrated.
         """
         weights = np.array(list(self.weights.values()))
-        return voting.combine(np.stack(probabilities), weights, self.vote), voting.distances(
-            np.stack(distances), weights
-        )
+        combined = voting.combine(np.stack(probabilities), weights, self.vote)
+        return combined, voting.average_distances(np.stack(distances), weights)
 
 
-def is_one(folder: Path) -> bool:
-    """Say whether a model's folder holds an ensemble."""
+def is_ensemble(folder: Path) -> bool:
+    """Tell whether a model's folder contains an ensemble."""
     return (folder / FILE).exists()
 
 
-def save(made: Committee, degrees: float, members: Mapping[str, Path], folder: Path) -> None:
-    """Write an ensemble of the models in the folders `members`, which are copied."""
-    for name in made.weights:
+def save(
+    combination: Combination, temperature: float, members: Mapping[str, Path], folder: Path
+) -> None:
+    """Write an ensemble. The members are copied from their folders."""
+    for name in combination.weights:
         shutil.copytree(members[name], folder / MEMBERS / name)
     shutil.copyfile(members[name] / CLASSES_JSON, folder / CLASSES_JSON)
-    (folder / FILE).write_text(
-        json.dumps({"vote": made.vote, "weights": made.weights}, indent=2) + "\n"
-    )
-    (folder / CALIBRATION_JSON).write_text(json.dumps({"temperature": degrees}, indent=2) + "\n")
+    content = {"vote": combination.vote, "weights": combination.weights}
+    (folder / FILE).write_text(json.dumps(content, indent=2) + "\n")
+    write_temperature(temperature, folder)
 
 
-def committee(folder: Path) -> Committee:
-    """Return who the members of an ensemble are, and how they vote. Raises as `load` does."""
+def read_combination(folder: Path) -> Combination:
+    """Read the vote and the weights of an ensemble. Raises as `load` does."""
     file = folder / FILE
-    content = saved.read(file)
+    content = saved.read_json(file)
     try:
         weights = {name: float(weight) for name, weight in content["weights"].items()}
         vote = content["vote"]
-        if (
-            vote not in get_args(Vote)
-            or not weights
-            or not all(re.fullmatch(r"[A-Za-z0-9_]+", name) for name in weights)
-        ):
-            raise UserError("unknown vote, or names that are none")
+        named = all(re.fullmatch(r"[A-Za-z0-9_]+", name) for name in weights)
+        if vote not in get_args(Vote) or not weights or not named:
+            raise UserError("unknown vote, or no valid names of members")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{file}: expected vote and weights, as the stage combine wrote them, received {content}"
+            f"{file}: expected vote and weights, as the stage combine wrote them, received "
+            f"{content}"
         ) from error
-    return Committee(vote, weights)
+    return Combination(vote, weights)
 
 
 def load(folder: Path) -> saved.Saved:
-    """Return the ensemble of `folder`. Raises `UserError` where its files do not fit together."""
-    said, classes = committee(folder), saved.read(folder / CLASSES_JSON)
-    degrees = read_temperature(folder / CALIBRATION_JSON)
-    members = [saved.load(folder / MEMBERS / name) for name in said.weights]
-    for name, member in zip(said.weights, members, strict=True):
+    """Load the ensemble of `folder`. Raises `UserError` if its files do not fit together."""
+    combination, classes = read_combination(folder), saved.read_classes(folder)
+    fitted = read_temperature(folder / CALIBRATION_JSON)
+    members = [saved.load(folder / MEMBERS / name) for name in combination.weights]
+    for name, member in zip(combination.weights, members, strict=True):
         if member.classes != classes:
             raise UserError(
-                f"{folder}: {name} tells {', '.join(member.classes)} apart, the ensemble {', '.join(classes)}"
+                f"{folder}: the classes of {name} are {', '.join(member.classes)}, those of the "
+                f"ensemble {', '.join(classes)}"
             )
     forms = tuple(dict.fromkeys(form for member in members for form in member.forms))
 
-    def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def answer(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         saved.check_pixels(pixels, shape_of(forms))
-        of_form = cut(pixels, forms)
-        given = [member.answer(of_form[member.forms[0]]) for member in members]
-        probabilities, distances = said.answer(*zip(*given, strict=True))
-        return temperature.apply(probabilities, degrees), distances
+        pixels_of = split_forms(pixels, forms)
+        predictions = [member.answer(pixels_of[member.forms[0]]) for member in members]
+        probabilities, distances = combination.combine(*zip(*predictions, strict=True))
+        return temperature.apply(probabilities, fitted), distances
 
     return saved.Saved(classes, forms, answer)
 
 
-def cut(pixels: np.ndarray, forms: Sequence[Form]) -> dict[Form, np.ndarray]:
-    """Return the pixels of each form, (images, height, width, channels), of those that `shape_of(forms)` holds."""
+def split_forms(pixels: NDArray[np.uint8], forms: Sequence[Form]) -> dict[Form, NDArray[np.uint8]]:
+    """Split pixels of `shape_of(forms)` into (images, height, width, channels) of each form."""
     flat = pixels.reshape(len(pixels), -1)
     ends = np.cumsum([np.prod(form.shape) for form in forms])[:-1]
     parts = np.split(flat, ends, axis=1)

@@ -1,25 +1,25 @@
-"""Classifiers of keras.applications as they were pretrained on ImageNet, with their own top and its 1,000 classes.
+"""Classifiers of keras.applications, pretrained on ImageNet, with their own 1,000 classes.
 
-Keras downloads weights and class names once, checks them and keeps them in `$KERAS_HOME/models` (`~/.keras/models`).
+Keras downloads weights and class names once, checks them and keeps them in `$KERAS_HOME/models`
+(`~/.keras/models`).
 """
 
 import difflib
 import hashlib
 import inspect
-import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.errors import UserError
 from tasks.inference import gradcam
 from tasks.inference.predictor import PLACES, Heatmaps, Predictor
+from tasks.modeling.backbones import find_failed_download, find_keras_cache
 from tasks.params.model_input import Form, Limits
 
 CLASSES = 1000
@@ -28,29 +28,20 @@ T = TypeVar("T")
 
 
 def load(name: str, limits: Limits, explain: bool = False) -> Predictor:
-    """Return the predictor of an application such as VGG16.
+    """Load the predictor of an application such as VGG16.
 
-    Raises `UserError` for an unknown name, one that cannot `explain`, and where files cannot be downloaded: it names them
-    and says where to put them.
+    Raises `UserError` for an unknown name, and for one that cannot `explain`. If files cannot be
+    downloaded, the error lists them and where to put them.
     """
-    known = {known.lower(): known for known in _applications()}
-    if name not in known.values():
-        close = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=3)]
-        hint = (
-            f"did you mean {' or '.join(close)}?"
-            if close
-            else f"known are {', '.join(known.values())}"
-        )
-        raise UserError(f"imagenet:{name}: keras.applications has no such classifier; {hint}")
-    application = _applications()[name]
+    application = _find_application(name)
     missing: list[str] = []
-    classes = _fetched(class_names, missing)
-    model = _fetched(lambda: application(weights="imagenet"), missing)
-    if missing:
-        raise UserError(_remedy(name, missing))
+    classes = _fetch(class_names, missing)
+    model = _fetch(lambda: application(weights="imagenet"), missing)
+    if classes is None or model is None:
+        raise UserError(_describe_missing(name, missing))
     prepare = sys.modules[application.__module__].preprocess_input
 
-    def answer(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def answer(pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
         probabilities = model.predict_on_batch(prepare(pixels.astype(np.float32)))
         return probabilities, np.full(len(pixels), np.nan)
 
@@ -62,48 +53,63 @@ def load(name: str, limits: Limits, explain: bool = False) -> Predictor:
         answer=answer,
         limits=limits,
         top=len(PLACES),
-        heatmaps=_heatmaps(name, model, prepare) if explain else None,
+        heatmaps=_explain(name, model, prepare) if explain else None,
     )
 
 
 def class_names() -> list[str]:
-    """Return ImageNet's class names in the order of the outputs; of two that are equal, each with its WordNet number."""
+    """Return ImageNet's class names in the order of the outputs.
+
+    Two classes have the same name; their WordNet numbers are added.
+    """
     falling = np.arange(CLASSES, 0, -1)[np.newaxis]
     named = keras.applications.imagenet_utils.decode_predictions(falling, top=CLASSES)[0]
     times = Counter(name for _, name, _ in named)
     return [name if times[name] == 1 else f"{name} ({number})" for number, name, _ in named]
 
 
-def _applications() -> dict[str, Callable[..., keras.Model]]:
-    return {
-        name: build for name, build in vars(keras.applications).items() if inspect.isfunction(build)
+def _find_application(name: str) -> Callable[..., keras.Model]:
+    applications = {
+        known: build
+        for known, build in vars(keras.applications).items()
+        if inspect.isfunction(build)
     }
+    if name in applications:
+        return applications[name]
+    lower = {known.lower(): known for known in applications}
+    close = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3)]
+    known = f"known are {', '.join(applications)}"
+    hint = f"did you mean {' or '.join(close)}?" if close else known
+    raise UserError(f"imagenet:{name}: keras.applications has no such classifier; {hint}")
 
 
-def _fetched(fetch: Callable[[], T], missing: list[str]) -> T | None:
-    """Return what Keras has or downloads; add its address to `missing` where the network fails."""
+def _fetch(fetch: Callable[[], T], missing: list[str]) -> T | None:
+    """Return what `fetch` returns; if its download fails, add the address to `missing`."""
     try:
         return fetch()
-    except Exception as error:  # Keras raises just that when the network fails
-        address = re.search(r"URL fetch failure on (\S+):", str(error))
+    except Exception as error:
+        address = find_failed_download(error)
         if address is None:
             raise
-        missing.append(address[1])
+        missing.append(address)
         return None
 
 
-def _remedy(name: str, missing: list[str]) -> str:
-    cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+def _describe_missing(name: str, missing: list[str]) -> str:
     files = "\n".join(f"    {address}" for address in missing)
-    return f"imagenet:{name} could not be downloaded. On a machine with a network fetch\n{files}\n  and put it into {cache}"
+    return (
+        f"imagenet:{name} could not be downloaded. On a machine with a network fetch\n{files}\n"
+        f"  and put it into {find_keras_cache()}"
+    )
 
 
-def _heatmaps(
-    name: str, model: keras.Model, prepare: Callable[[np.ndarray], np.ndarray]
+def _explain(
+    name: str, model: keras.Model, prepare: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> Heatmaps:
     if not isinstance(model.layers[-1], keras.layers.Dense):
         raise UserError(
-            f"imagenet:{name} ends in no dense layer, which Grad-CAM starts from here; VGG16 and ResNet50 do"
+            f"imagenet:{name} does not end in a dense layer, which Grad-CAM needs here; VGG16 and "
+            "ResNet50 do"
         )
     found = gradcam.explainer(model)
     return lambda pixels, classes: found.heatmaps(prepare(pixels.astype(np.float32)), classes)
@@ -112,5 +118,5 @@ def _heatmaps(
 def _digest(model: keras.Model) -> str:
     digest = hashlib.sha256()
     for array in model.get_weights():
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -1,14 +1,15 @@
-"""One trained model that answers image files, alike for the command line, MLflow, REST and the page.
+"""Predict image files with a trained model, the same way for the command line, REST and MLflow.
 
-    predictor = load_predictor("champion")           # or "3", "challenger", "data/models/cnn_a", "imagenet:VGG16"
-    answers = predictor.predict([path, content])     # files by path or as bytes, one `Answer` for each, in their order
-    for answer in predictor.stream(sources): ...     # the same for any number, in bounded memory
-    predictor.record(answer)                         # the answer as one flat row: columns of a table, or JSON
-    serving.explain.picture(predictor, path, label)  # where it looked, if it was loaded with explain=True
+    predictor = load_predictor("champion")           # or "3", "data/models/cnn_a", "imagenet:VGG16"
+    answers = predictor.predict([path, content])     # paths or bytes; one `Answer` each, in order
+    for answer in predictor.stream(sources): ...     # the same in bounded memory, for any number
+    predictor.record(answer)                         # one flat row, for a table or JSON
+    serving.explain.picture(predictor, path, label)  # the heat map, if loaded with explain=True
 
-A file that cannot be decoded gets an answer with an `error` and stops nothing. Files are decoded as training decoded them
-(`tasks/imaging/decode.py`), in a few threads while the model is at work; a predictor may be shared by threads, one of
-which has the model at a time. Probabilities are calibrated; thresholds are those that were chosen on validation.
+A file that cannot be decoded gets an `Answer` with an `error` and does not stop the others. Files
+are decoded as for training (`tasks/imaging/decode.py`), in a few threads while the model predicts.
+Threads can share a predictor: the model serves one of them at a time. Probabilities are calibrated,
+and thresholds are those that were chosen on validation.
 """
 
 import hashlib
@@ -21,9 +22,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.errors import UserError
@@ -36,23 +38,24 @@ from tasks.modeling import saved
 from tasks.params.model_input import DEFAULT_LIMITS, Form, Limits, shape_of
 
 BATCH = saved.BATCH  # images at a time
-THREADS = min(
-    4, os.cpu_count() or 1
-)  # that decode; each may hold one picture of the model's limits with its copies
-PLACES = (
-    "predicted",
-    "second",
-    "third",
-)  # columns of a model with too many classes for a column each
+# Threads that decode. Each can hold one image of the largest allowed size, with its copies.
+THREADS = min(4, os.cpu_count() or 1)
+# Columns of a model with too many classes for one column each.
+PLACES = ("predicted", "second", "third")
 
 Source = Path | bytes
-Answers = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-Heatmaps = Callable[[np.ndarray, Sequence[int]], np.ndarray]
+# From pixels to probabilities (images, classes) and distances (images,).
+Answers = Callable[[NDArray[np.uint8]], tuple[NDArray[Any], NDArray[Any]]]
+# From pixels and class indices to heat maps (images, height, width).
+Heatmaps = Callable[[NDArray[np.uint8], Sequence[int]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Below this confidence a model abstains, beyond this distance an image is unfamiliar; None judges nothing."""
+    """The model abstains below `confidence`; an image beyond `distance` is unfamiliar.
+
+    A threshold of None is not applied.
+    """
 
     confidence: float | None = None
     distance: float | None = None
@@ -60,74 +63,69 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of one file; with an `error` (`reason: detail`) it says nothing else.
+    """The prediction for one file. With an `error`, all other fields keep their defaults.
 
-    `predicted` is the most probable class, also where the model abstains. `abstained` and `unfamiliar` are None where no
-    threshold judges; `distance` grows with how unlike the training images an image is, None where the model cannot say.
+    `predicted` is the most probable class, even if the model abstains. `abstained` and `unfamiliar`
+    are None without a threshold. `distance` is larger for images less like the training images; it
+    is None if the model has none.
     """
 
-    sha256: str  # of the file's bytes; "" where they could not be read
+    sha256: str  # of the bytes of the file; "" if it could not be read
     predicted: str | None = None
     confidence: float | None = None
-    probabilities: Mapping[str, float] = field(
-        default_factory=dict
-    )  # by class, in the order of the model's outputs
+    # By class, in the order of the model's outputs.
+    probabilities: Mapping[str, float] = field(default_factory=dict)
     distance: float | None = None
     abstained: bool | None = None
     unfamiliar: bool | None = None
-    error: str | None = None
-    clipped: float = 0.0  # share of the pixels that are brighter than any training image was: the model sees them white
+    error: str | None = None  # `reason: detail`
+    # Share of pixels brighter than in any training image; the model sees them as white.
+    clipped: float = 0.0
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Pixels of one file, or why there are none."""
+    """The pixels of one file, or the error that prevented them."""
 
     sha256: str
-    pixels: np.ndarray | None = None
+    pixels: NDArray[np.uint8] | None = None
     error: str | None = None
     clipped: float = 0.0
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model in memory, and what is known of it.
+    """A model in memory, with the facts needed to use it.
 
-    `answer` takes `uint8` pixels (images, *shape_of(forms)) and gives probabilities (images, classes) and distances
-    (images,), NaN where the model has none.
+    `answer` takes `uint8` pixels (images, *shape_of(forms)) and returns probabilities (images,
+    classes) and distances (images,), which are NaN if the model has none.
     """
 
-    name: str  # such as `demo_heads version 3`
+    name: str  # for example `demo_heads version 3`
     sha256: str  # of the model's files
     classes: list[str]
-    forms: tuple[
-        Form, ...
-    ]  # one, but for an ensemble whose members take pictures in different ones
+    forms: tuple[Form, ...]  # several only for an ensemble with members of different inputs
     answer: Answers
     thresholds: Thresholds = Thresholds()
     limits: Limits = DEFAULT_LIMITS
-    top: int | None = None  # how many classes a record has; None: all
-    facts: Mapping[str, str] = field(
-        default_factory=dict
-    )  # the registry's tags, such as `architecture`
-    heatmaps: Heatmaps | None = (
-        None  # where the model looked, if loaded to explain: see `serving/explain.py`
-    )
+    top: int | None = None  # the number of classes in a record; None means all
+    facts: Mapping[str, str] = field(default_factory=dict)  # the tags of the registry
+    heatmaps: Heatmaps | None = None  # set if loaded to explain, see `serving/explain.py`
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def predict(self, sources: Iterable[Source]) -> list[Answer]:
-        """Answer files given by path or as bytes, in their order."""
+        """Predict files given by path or as bytes, in their order."""
         return list(self.stream(sources))
 
     def stream(self, sources: Iterable[Source]) -> Iterator[Answer]:
-        """Yield the answers one by one; of the sources no more than two batches are held."""
+        """Yield the answers one by one; at most two batches of sources are in memory."""
         pool = ThreadPoolExecutor(THREADS)
         waiting: deque[list[Future[Prepared]]] = deque()
         remaining = iter(sources)
         try:
             while batch := list(islice(remaining, BATCH)):
                 waiting.append([pool.submit(self.decode, source) for source in batch])
-                if len(waiting) == 2:  # the next batch is decoded while the model has this one
+                if len(waiting) == 2:  # the next batch is decoded while the model predicts this one
                     yield from self.answers([decoded.result() for decoded in waiting.popleft()])
             while waiting:
                 yield from self.answers([decoded.result() for decoded in waiting.popleft()])
@@ -135,7 +133,7 @@ class Predictor:
             pool.shutdown(cancel_futures=True)
 
     def decode(self, source: Source) -> Prepared:
-        """Return the pixels as this model takes them, or the reason why there are none."""
+        """Return the pixels that the model takes, or the error that prevents them."""
         sha256 = ""
         try:
             content = source if isinstance(source, bytes) else read(source, self.limits)
@@ -147,11 +145,11 @@ class Predictor:
             return Prepared(sha256, error=f"{error.reason}: {error.detail}")
 
     def picture(self, content: bytes) -> Image.Image:
-        """Return the part of the picture that the model sees, to show it. Raises `ImageError`."""
+        """Return the part of the image that the model sees. Raises `ImageError`."""
         return show(decode_bytes(content, self.limits), self.forms[0])
 
     def record(self, answer: Answer) -> dict[str, object]:
-        """Return an answer as one flat row with the columns `columns`; None where there is nothing to say."""
+        """Return an answer as one flat row with the keys `columns`; missing values are None."""
         row: dict[str, object] = {
             "predicted": answer.predicted,
             "confidence": answer.confidence,
@@ -162,31 +160,37 @@ class Predictor:
         if self.top is None:
             row |= {f"p_{label}": answer.probabilities.get(label) for label in self.classes}
         else:
-            best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[1 : self.top]
-            for place, (label, probability) in zip(
-                PLACES[1 : self.top], best or [(None, None)] * (self.top - 1), strict=True
-            ):
+            others = sorted(answer.probabilities.items(), key=lambda item: -item[1])[1 : self.top]
+            for number, place in enumerate(PLACES[1 : self.top]):
+                label, probability = others[number] if others else (None, None)
                 row |= {place: label, f"p_{place}": probability}
         return row | {"error": answer.error}
 
     @property
     def identity(self) -> str:
-        """A SHA-256 of all that an answer depends on besides the image: model files, thresholds, decoder."""
+        """Return a SHA-256 of all that decides an answer besides the image.
+
+        These are the model's files, the thresholds and the version of the decoder.
+        """
         return hashlib.sha256(
             f"{self.sha256} {self.thresholds} {decoder.VERSION}".encode()
         ).hexdigest()
 
     @property
     def columns(self) -> list[str]:
-        """The names of what `record` gives."""
+        """Return the keys of `record`."""
         return list(self.record(Answer("")))
 
     def warm_up(self) -> None:
-        """Answer blank images, in batches of two sizes: TensorFlow compiles at the first, and for every size at the second."""
+        """Predict blank images in batches of two sizes.
+
+        TensorFlow compiles for the first size, and for all sizes at the second one.
+        """
         for images in (1, 2):
             self.answer(np.zeros((images, *shape_of(self.forms)), np.uint8))
 
     def answers(self, batch: Sequence[Prepared]) -> Iterator[Answer]:
+        """Yield the answers for a batch of decoded files, in their order."""
         usable = [decoded.pixels for decoded in batch if decoded.pixels is not None]
         if usable:
             with self.lock:
@@ -196,12 +200,17 @@ class Predictor:
             if decoded.pixels is None:
                 yield Answer(decoded.sha256, error=decoded.error)
             else:
-                yield self._judged(decoded, probabilities[row], float(distances[row]))
+                yield self._apply_thresholds(decoded, probabilities[row], float(distances[row]))
                 row += 1
 
-    def _judged(self, decoded: Prepared, probabilities: np.ndarray, distance: float) -> Answer:
-        top, known = int(probabilities.argmax()), not np.isnan(distance)
-        confidence, limits = float(probabilities[top]), self.thresholds
+    def _apply_thresholds(
+        self, decoded: Prepared, probabilities: NDArray[Any], distance: float
+    ) -> Answer:
+        top, limits = int(probabilities.argmax()), self.thresholds
+        confidence, known = float(probabilities[top]), not np.isnan(distance)
+        unfamiliar = None
+        if known and limits.distance is not None:
+            unfamiliar = distance > limits.distance
         return Answer(
             sha256=decoded.sha256,
             predicted=self.classes[top],
@@ -209,9 +218,7 @@ class Predictor:
             probabilities=dict(zip(self.classes, map(float, probabilities), strict=True)),
             distance=distance if known else None,
             abstained=None if limits.confidence is None else confidence < limits.confidence,
-            unfamiliar=distance > limits.distance
-            if known and limits.distance is not None
-            else None,
+            unfamiliar=unfamiliar,
             clipped=decoded.clipped,
         )
 
@@ -222,25 +229,20 @@ def from_folder(
     sha256: str,
     thresholds: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
-    facts: Mapping[str, str] = MappingProxyType({}),
 ) -> Predictor:
-    """Load a model's folder, as training wrote it, with its `thresholds.json` if any.
+    """Load a model's folder as training wrote it, and its `thresholds.json` if the file exists.
 
-    Raises `UserError` where the files are damaged, do not fit together or would run code.
+    Raises `UserError` if the files are damaged, do not fit together, or would run code.
     """
-    model = ensemble.load(folder) if ensemble.is_one(folder) else saved.load(folder)
-    judged = (
-        read_thresholds(thresholds)
-        if thresholds is not None and thresholds.exists()
-        else Thresholds()
-    )
-    return Predictor(
-        name, sha256, model.classes, model.forms, model.answer, judged, limits, facts=facts
-    )
+    model = ensemble.load(folder) if ensemble.is_ensemble(folder) else saved.load(folder)
+    chosen = Thresholds()
+    if thresholds is not None and thresholds.exists():
+        chosen = read_thresholds(thresholds)
+    return Predictor(name, sha256, model.classes, model.forms, model.answer, chosen, limits)
 
 
 def read_thresholds(file: Path) -> Thresholds:
-    """Read what `evaluate` chose. Raises `UserError` for a file that has no such numbers."""
+    """Read the thresholds that `evaluate` chose. Raises `UserError` for any other content."""
     try:
         content = json.loads(file.read_text())
         numbers = {
@@ -249,15 +251,15 @@ def read_thresholds(file: Path) -> Thresholds:
         }
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{file}: expected numbers or null for confidence and distance ({error!r}); evaluate the model again"
+            f"{file}: expected numbers or null for confidence and distance ({error!r}); evaluate "
+            "the model again"
         ) from error
     return Thresholds(**numbers)
 
 
 def read(path: Path, limits: Limits) -> bytes:
-    """Return the bytes of a regular file: a pipe or a device would never end. Raises `ImageError`."""
+    """Read a regular file; reading a pipe or a device would never end. Raises `ImageError`."""
     if path.exists() and not path.is_file():
-        raise ImageError(
-            "unreadable", "a folder that cannot be listed" if path.is_dir() else "no regular file"
-        )
+        found = "a folder that cannot be listed" if path.is_dir() else "no regular file"
+        raise ImageError("unreadable", found)
     return read_file(path, limits)

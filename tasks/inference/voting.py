@@ -1,81 +1,87 @@
-"""Several models' probabilities to those of an ensemble: by their weighted mean, or by vote. Needs no TensorFlow.
+"""Combine the probabilities of several models, by their weighted mean or by vote.
 
-`probabilities` have shape (members, images, classes) and are calibrated, `weights` (members,) sum to one. The weighted mean
-is the linear opinion pool (Genest and Zidek 1986, doi:10.1214/ss/1177013825).
+`probabilities` have shape (members, images, classes) and are calibrated; `weights` (members,) sum
+to one. The weighted mean is the linear opinion pool (Genest and Zidek 1986,
+doi:10.1214/ss/1177013825). Needs no TensorFlow.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 Vote = Literal["soft", "majority"]
 
-LEAD = 0.01  # of the class that wins a vote before any other, at least
-FLOOR = 1e-7  # what a probability of 0 counts as
+LEAD = 0.01  # the least lead of the class that wins a vote over every other class
+FLOOR = 1e-7  # replaces a probability of 0
 DIGITS = 4  # of a weight that validation chose
-GAP = 1e-7  # of the mean log loss from the least one, at most
-STEPS = 50_000
+GAP = 1e-7  # the most by which the mean log loss may exceed the least one
+MAX_STEPS = 50_000
 
 
-def combine(probabilities: np.ndarray, weights: np.ndarray, vote: Vote) -> np.ndarray:
-    """Return the float64 probabilities (images, classes) of the ensemble, before its own temperature.
+def combine(probabilities: NDArray[Any], weights: NDArray[Any], vote: Vote) -> NDArray[np.float64]:
+    """Return the probabilities (images, classes) of the ensemble, before its own temperature.
 
-    A soft vote is the weighted mean. By majority the class that members of most weight find the most probable is the most
-    probable; of classes with equal votes that with the higher mean. There the probabilities are half the shares of the votes
-    and half the mean: votes alone would be as sure of a narrow majority as of a clear one. A mean that prefers another class
-    than the votes would outvote them, so then the nearest probabilities count by which the winner leads by `LEAD`.
+    A soft vote is the weighted mean of the members. A majority vote is won by the class that the
+    members with the most weight predict. Between classes with equal votes, the higher mean
+    decides. Votes alone would be as confident of a narrow majority as of a clear one. So the
+    probabilities are half the shares of the votes and half the mean. If another class than the
+    winner leads then, they are replaced by the nearest ones in which the winner leads by `LEAD`.
     """
     mean = np.tensordot(weights, probabilities.astype(float), axes=1)
     if vote == "soft":
         return mean
     classes = probabilities.shape[2]
     votes = np.tensordot(weights, np.eye(classes)[probabilities.argmax(axis=2)], axes=1)
-    most = np.round(votes, 9)  # sums of equal weights in another order are equal votes
+    most = np.round(votes, 9)  # equal votes whose weights were added in another order
     tied = most == most.max(axis=1, keepdims=True)
-    return _led((votes + mean) / 2, np.where(tied, mean, -1).argmax(axis=1))
+    return _enforce_lead((votes + mean) / 2, np.where(tied, mean, -1).argmax(axis=1))
 
 
-def distances(each: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return how strange images are to the ensemble, float32 (images,): the weighted mean of what its members say."""
-    return (weights @ each.astype(float)).astype(np.float32)
+def average_distances(distances: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the weighted mean (images,) of the members' distances (members, images)."""
+    return (weights @ distances.astype(float)).astype(np.float32)
 
 
-def choose_weights(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the weights of the least log loss of the weighted mean for class indices (images,), to `DIGITS` digits.
+def choose_weights(probabilities: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the weights with the least log loss of the weighted mean, to `DIGITS` digits.
 
-    The loss is convex; EM steps for the shares of a mixture (Dempster, Laird and Rubin 1977) come down to it from equal
-    weights, until the largest gain of a member says that no other weights are better by more than `GAP`.
+    `targets` are class indices (images,). The loss is convex. The EM steps for the shares of a
+    mixture (Dempster, Laird and Rubin 1977) approach its minimum from equal weights. They stop when
+    the largest gain of a member shows that no other weights are better by more than `GAP`.
     """
     members, images = probabilities.shape[:2]
-    said = np.maximum(probabilities[:, np.arange(images), targets].T.astype(float), FLOOR)
+    true = np.maximum(probabilities[:, np.arange(images), targets].T.astype(float), FLOOR)
     weights = np.full(members, 1 / members)
-    for _ in range(STEPS):
-        gains = (said / (said @ weights)[:, np.newaxis]).mean(axis=0)
+    for _ in range(MAX_STEPS):
+        gains = (true / (true @ weights)[:, np.newaxis]).mean(axis=0)
         if gains.max() - 1 < GAP:
             break
         weights = weights * gains
-    return _rounded(weights)
+    return _round(weights)
 
 
-def _led(shares: np.ndarray, winners: np.ndarray) -> np.ndarray:
-    """Return the nearest probabilities by which each row's winner leads by `LEAD`: those ahead of that come down to one level.
+def _enforce_lead(shares: NDArray[np.float64], winners: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the nearest probabilities in which the winner of each row leads by `LEAD`.
 
-    The least squares of the change; the level is that of the winner and the first others together, as many as lie above it.
+    The nearest ones change least in squares. In them, every class above a certain level comes down
+    to it. The level is the mean of the winner without its lead and of the classes that come down.
     """
     rows = np.arange(len(shares))
     own, others = shares[rows, winners], shares.copy()
     others[rows, winners] = -np.inf
-    falling = -np.sort(-others, axis=1)  # the winner's place comes last
-    first = np.arange(shares.shape[1])  # of them come down: none, one, …
+    falling = -np.sort(-others, axis=1)  # the winner comes last
+    # Column k has the level if k classes come down.
     sums = np.cumsum(np.column_stack([own - LEAD, falling[:, :-1]]), axis=1)
-    levels = sums / (first + 1)
+    levels = sums / (np.arange(shares.shape[1]) + 1)
     level = levels[rows, (falling <= levels).argmax(axis=1)]
-    led = np.minimum(shares, level[:, np.newaxis])
-    led[rows, winners] = level + LEAD
-    return led
+    leading = np.minimum(shares, level[:, np.newaxis])
+    leading[rows, winners] = level + LEAD
+    return leading
 
 
-def _rounded(weights: np.ndarray) -> np.ndarray:
+def _round(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round weights so that they still sum to one."""
     rounded = np.round(weights, DIGITS)
     rounded[rounded.argmax()] += 1 - rounded.sum()
     return np.round(rounded, DIGITS)

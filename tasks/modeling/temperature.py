@@ -1,20 +1,26 @@
-"""One number that makes a model's probabilities honest: its logits divided by a temperature (Guo et al. 2017, arXiv:1706.04599).
+"""Calibrate probabilities by one number: the logits of a model divided by a temperature.
 
-Above 1 the model was too sure, below 1 too modest. What it predicts stays. Needs no TensorFlow.
+A temperature above 1 means that the model was too confident, below 1 too cautious. The predicted
+class stays the same (Guo et al. 2017, arXiv:1706.04599). Needs no TensorFlow.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 BOUNDS = (0.05, 20.0)
-FLOOR = 1e-7  # what a probability of 0 counts as: a float32 sigmoid rounds such to 0, and a forest counts trees
+# Replaces a probability of 0: a float32 sigmoid rounds to 0, and a forest counts trees.
+FLOOR = 1e-7
 
 
-def fit(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Return the temperature of the least log loss of probabilities (images, classes) for class indices (images,), to six digits.
+def fit(probabilities: NDArray[Any], targets: NDArray[Any]) -> float:
+    """Return the temperature with the least log loss, to six digits.
 
-    One image more counts as wrong: its share goes to the other classes (as Platt 1999 smooths targets), else a model that
-    errs nowhere on a few images would be made infinitely sure.
+    `probabilities` are (images, classes), `targets` class indices (images,). One additional image
+    counts as wrong: its share goes to the other classes, as Platt 1999 smooths targets. Otherwise a
+    model without an error on a few images would become infinitely confident.
     """
     images, classes = probabilities.shape
     logits = _logits(probabilities)
@@ -32,10 +38,11 @@ def fit(probabilities: np.ndarray, targets: np.ndarray) -> float:
     return float(f"{np.exp(found.x):.6g}")
 
 
-def apply(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return float32 probabilities (images, classes) at this temperature; the inverse of the temperature undoes it.
+def apply(probabilities: NDArray[Any], temperature: float) -> NDArray[np.float32]:
+    """Return calibrated probabilities (images, classes). The inverse temperature undoes this.
 
-    The class that was most likely stays so: where rounding would tie it with another, it is raised by the last bit.
+    The predicted class never changes: if rounding makes it tie with another class, its probability
+    rises by the last bit.
     """
     logits = _logits(probabilities) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -46,8 +53,8 @@ def apply(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return scaled
 
 
-def _logits(probabilities: np.ndarray) -> np.ndarray:
-    """Return float64 logits; a 0 never counts as more than the other probabilities of its row."""
+def _logits(probabilities: NDArray[Any]) -> NDArray[np.float64]:
+    """Return logits. A probability of 0 never counts more than the others of its row."""
     least = np.where(probabilities > 0, probabilities, 1).min(axis=1, keepdims=True)
     return np.log(
         np.where(probabilities > 0, probabilities, np.minimum(least, FLOOR)).astype(float)

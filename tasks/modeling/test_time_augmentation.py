@@ -1,32 +1,34 @@
-"""Other views of the images that are asked about: an answer is the mean over the image as it is and its views.
+"""Test-time augmentation: average the probabilities over an image and mirrored copies of it.
 
-A view is a function of the pixels alone, so that training and serving show a model the same ones.
+The copies depend on the pixels only, so training and serving show a model the same ones.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.params.model_input import View
 
-Answered = TypeVar("Answered")
+More = TypeVar("More")
 
 
-def averaged(
-    answer: Callable[[np.ndarray], tuple[np.ndarray, Answered]],
-    pixels: np.ndarray,
+def average(
+    predict: Callable[[NDArray[np.uint8]], tuple[NDArray[Any], More]],
+    pixels: NDArray[np.uint8],
     views: Sequence[View],
-) -> tuple[np.ndarray, Answered]:
-    """Return the mean probabilities (images, classes) of `answer` over the pixels and their views.
+) -> tuple[NDArray[np.float32], More]:
+    """Return the mean probabilities (images, classes) over the pixels and their `views`.
 
-    Whatever else `answer` returns stays that of the pixels as they are.
+    The second result of `predict` is that of the unchanged pixels.
     """
-    probabilities, more = answer(pixels)
-    every = [probabilities, *(answer(show(pixels, view))[0] for view in views)]
-    return np.mean(every, axis=0, dtype=np.float64).astype(np.float32), more
+    probabilities, more = predict(pixels)
+    every = [probabilities, *(predict(mirror(pixels, view))[0] for view in views)]
+    mean = np.stack(every).mean(axis=0, dtype=np.float64)
+    return np.asarray(mean, np.float32), more
 
 
-def show(pixels: np.ndarray, view: View) -> np.ndarray:
-    """Return a view of `uint8` pixels (images, height, width, channels); nothing is copied."""
+def mirror(pixels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """Return a view of pixels (images, height, width, channels), without a copy in memory."""
     return pixels[:, :, ::-1] if view == "mirrored" else pixels[:, ::-1]

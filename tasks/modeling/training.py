@@ -1,115 +1,145 @@
-"""Fit a model so that it can be killed at any time: the next call goes on after the last whole epoch, and ends equal."""
+"""Train a network so that it can be killed at any time.
 
-import json
-import logging
+The next call resumes after the last complete epoch and ends with the same weights.
+"""
+
 import math
 import os
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
 
 from tasks.errors import UserError
-from tasks.imaging import augmentation
+from tasks.modeling import checkpoints
+from tasks.modeling.batches import batch, batch_training, batch_validation, blends
+from tasks.modeling.checkpoints import Checkpoint, Row, State
+from tasks.modeling.images import Images, Sets
+from tasks.params.architectures import Structure
 from tasks.params.train import Train, select_epoch
 
-# What these callbacks remember from epoch to epoch.
-MEMORY = {
-    "EarlyStopping": ("wait", "best", "best_epoch"),
-    "ReduceLROnPlateau": ("wait", "best", "cooldown_counter"),
-}
-PREDICT_BATCH = 64
-
-Row = dict[str, float]
-Measure = Callable[
-    [np.ndarray, np.ndarray], dict[str, float]
-]  # of targets (images,) and probabilities (images, classes)
-
-log = logging.getLogger(__name__)
+# Computes further columns of a row from targets (images,) and probabilities (images, classes).
+Measure = Callable[[NDArray[np.int32], NDArray[np.float32]], Row]
+Kind = TypeVar("Kind", bound=Structure)
 
 
 class DivergedError(UserError):
-    """The loss is not a number any more."""
+    """The loss is infinite or not a number."""
 
 
 @dataclass(frozen=True)
-class Images:
-    """Rows of an array of `uint8` pixels, or of features, with what is known of them: targets and weights of shape (rows,).
+class Watch:
+    """Who follows a training.
 
-    Where there are `views`, epoch n trains on view n modulo their number, which holds `rows` alone, in order.
+    `on_epoch` takes the row of an epoch and the number of epochs in all. `measure` computes further
+    columns of that row from the predictions for the validation images.
     """
 
-    pixels: np.ndarray
-    rows: np.ndarray
-    targets: np.ndarray
-    weights: np.ndarray
-    views: tuple[np.ndarray, ...] = ()
+    on_epoch: Callable[[Row, int], None]
+    measure: Measure | None = None
+
+
+@dataclass(frozen=True)
+class Job(Generic[Kind]):
+    """A model to fit: on which images, with which checkpoint, and who follows.
+
+    `binary` lets one sigmoid decide between two classes. `groups` has one entry for each training
+    image; equal entries mark duplicates or one patient.
+    """
+
+    structure: Kind
+    params: Train
+    sets: Sets
+    classes: int
+    checkpoint: Checkpoint
+    watch: Watch
+    binary: bool = False
+    groups: NDArray[np.object_] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model with its history.
+
+    `features` is the network that computes the inputs of a classical model. `feature_seconds` is
+    the time to compute the cached features, which is short if they were in the cache already.
+    """
+
+    model: keras.Model | Pipeline
+    history: list[Row]
+    parameters: int
+    feature_seconds: float = 0.0
+    features: keras.Model | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """How to train a network: `earlier` is the history that led to its present weights."""
+
+    params: Train
+    checkpoint: Checkpoint
+    watch: Watch
+    earlier: list[Row] = field(default_factory=list)
 
 
 def use_threads(threads: int) -> None:
-    """Fix the threads of one operation, and let a GPU's memory grow. Call before TensorFlow computes anything."""
+    """Set the threads of one operation, and let the memory of a GPU grow.
+
+    Call this before TensorFlow computes anything.
+    """
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     for device in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(device, True)
 
 
-def fit(
-    model: keras.Model,
-    training: Images,
-    validation: Images,
-    params: Train,
-    checkpoint: Path,
-    key: str,
-    on_epoch: Callable[[Row], None],
-    before: Sequence[Row] = (),
-    measure: Measure | None = None,
-) -> list[Row]:
-    """Train `model` in place to the epoch that `params.keep` names; return one row per epoch.
+def fit(model: keras.Model, sets: Sets, session: Session) -> list[Row]:
+    """Train `model` in place and return one row for each epoch.
 
-    A row has `epoch, loss, accuracy, val_loss, val_accuracy, learning_rate, seconds`; the training loss is weighted,
-    the validation loss is not. A `checkpoint` of the same `key` is resumed. `before` is the history that led to the
-    weights that `model` has: an epoch must be better than all of it, else they come back. `measure` adds to each row what
-    it makes of the answers to `validation`. Raises `DivergedError` when the loss is not a number any more.
+    The model ends with the weights of the epoch that `params.keep` selects. If no epoch is better
+    than the earlier ones, it ends with the weights that it had before. A row has `epoch, loss,
+    accuracy, val_loss, val_accuracy, learning_rate, seconds`; the training loss is weighted, the
+    validation loss is not. Raises `DivergedError` if the loss is no longer a number.
     """
-    _compile(model, params, math.ceil(len(training.rows) / params.batch_size))
-    callbacks = _callbacks(params, checkpoint.stem)
-    group = keras.callbacks.CallbackList(callbacks, model=model)
-    group.on_train_begin()
-    kept = None
-    if before and params.keep == "best":
-        kept, callbacks[0].best = (
-            model.get_weights(),
-            before[select_epoch(before, params)][params.monitor],
-        )
-    history, kept = _restore(checkpoint, key, model, callbacks, kept)
-    for epoch in range(len(history), params.epochs):
+    params, watch = session.params, session.watch
+    _compile(model, params, steps=math.ceil(len(sets.training.rows) / params.batch_size))
+    state = State(model, _callbacks(params, session.checkpoint.file.stem))
+    callbacks = keras.callbacks.CallbackList(state.callbacks, model=model)
+    callbacks.on_train_begin()
+    if session.earlier and params.keep == "best":
+        state.best = model.get_weights()
+        best = session.earlier[select_epoch(session.earlier, params)]
+        state.callbacks[0].best = best[params.monitor]
+    checkpoints.restore(session.checkpoint, state)
+    for epoch in range(len(state.history), params.epochs):
         if model.stop_training:
             break
-        row = _epoch(model, training, validation, params, epoch)
-        if measure is not None:
-            row |= measure(validation.targets, predict(model, validation))
-        group.on_epoch_end(epoch, dict(row))
-        history.append(row)
-        every = [*before, *history]
-        if params.keep == "best" and select_epoch(every, params) == len(every) - 1:
-            kept = model.get_weights()
-        _save(checkpoint, key, model, callbacks, history, kept)
-        on_epoch(row)
-    group.on_train_end()
-    if kept is not None:
-        model.set_weights(kept)
-    return history
+        row = _train_epoch(model, sets, params, epoch)
+        if watch.measure is not None:
+            row |= watch.measure(sets.validation.targets, predict(model, sets.validation))
+        callbacks.on_epoch_end(epoch, dict(row))
+        state.history.append(row)
+        rows = [*session.earlier, *state.history]
+        if params.keep == "best" and select_epoch(rows, params) == len(rows) - 1:
+            state.best = model.get_weights()
+        checkpoints.save(session.checkpoint, state)
+        watch.on_epoch(row, params.epochs)
+    callbacks.on_train_end()
+    if state.best is not None:
+        model.set_weights(state.best)
+    return state.history
 
 
-def predict(model: keras.Model, images: Images) -> np.ndarray:
-    """Return probabilities of shape (rows, classes)."""
-    return model.predict(_batches(images, PREDICT_BATCH), verbose=0)
+def predict(model: keras.Model, images: Images) -> NDArray[np.float32]:
+    """Return the outputs of `model` for each row; probabilities have shape (rows, classes)."""
+    return model.predict(batch(images), verbose=0)
 
 
 def _compile(model: keras.Model, params: Train, steps: int) -> None:
@@ -123,19 +153,19 @@ def _compile(model: keras.Model, params: Train, steps: int) -> None:
         {"class_name": params.optimizer, "config": {"learning_rate": rate}}
     )
     optimizer.build(model.trainable_variables)
-    loss = "categorical_crossentropy" if _blends(params) else "sparse_categorical_crossentropy"
+    loss = "categorical_crossentropy" if blends(params) else "sparse_categorical_crossentropy"
     # XLA is slower on CPUs, and not bit-equal to other compilations.
     model.compile(optimizer, loss, weighted_metrics=[], metrics=["accuracy"], jit_compile=False)
 
 
 def _callbacks(params: Train, name: str) -> list[keras.callbacks.Callback]:
-    stopping = params.early_stopping
+    """Return early stopping, the schedule of the learning rate, and TensorBoard if it is wanted."""
+    stopping, schedule = params.early_stopping, params.schedule
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.EarlyStopping(
             params.monitor, patience=stopping.patience if stopping else params.epochs
         )
     ]
-    schedule = params.schedule
     if schedule.kind == "plateau":
         callbacks.append(
             keras.callbacks.ReduceLROnPlateau(
@@ -148,165 +178,22 @@ def _callbacks(params: Train, name: str) -> list[keras.callbacks.Callback]:
     return callbacks
 
 
-def _epoch(
-    model: keras.Model, training: Images, validation: Images, params: Train, epoch: int
-) -> Row:
+def _train_epoch(model: keras.Model, sets: Sets, params: Train, epoch: int) -> Row:
     start = time.perf_counter()
-    rate = float(model.optimizer.learning_rate)
-    classes, unchanged = model.output_shape[-1], _batches(validation, PREDICT_BATCH)
+    rate, classes = float(model.optimizer.learning_rate), model.output_shape[-1]
     logs = model.fit(
-        _training_batches(training, params, epoch, classes),
-        validation_data=_one_hot(unchanged, classes) if _blends(params) else unchanged,
+        batch_training(sets.training, params, epoch, classes),
+        validation_data=batch_validation(sets.validation, params, classes),
         initial_epoch=epoch,
         epochs=epoch + 1,
         verbose=0,
     ).history
-    row = (
-        {"epoch": epoch + 1}
-        | {name: values[0] for name, values in logs.items()}
-        | {"learning_rate": rate}
-    )
+    scores = {name: values[0] for name, values in logs.items()}
+    row = {"epoch": epoch + 1, **scores, "learning_rate": rate}
     if not all(math.isfinite(value) for value in row.values()):
         raise DivergedError(
-            f"epoch {epoch + 1}: the loss is {row['loss']}, the validation loss {row['val_loss']}: the training has diverged. "
-            f"Lower learning_rate ({params.learning_rate:g}) in params.yaml."
+            f"epoch {epoch + 1}: the loss is {row['loss']}, the validation loss {row['val_loss']}: "
+            f"the training has diverged. Lower learning_rate ({params.learning_rate:g}) in "
+            "params.yaml."
         )
     return row | {"seconds": time.perf_counter() - start}
-
-
-def _blends(params: Train) -> bool:
-    return params.augmentation is not None and params.augmentation.mixup is not None
-
-
-def _training_batches(images: Images, params: Train, epoch: int, classes: int) -> tf.data.Dataset:
-    """Batches of (pixels, targets, weights) in the order, and with the changes, of this seed and epoch."""
-    count = len(images.rows)
-    order = np.random.default_rng([params.seed, epoch, 1]).permutation(count)
-    changes = params.augmentation
-    if changes is None:
-        view = images.views[epoch % len(images.views)] if images.views else None
-        return _batches(images, params.batch_size, order, view)
-    drawn = augmentation.draw(changes, params.seed, epoch, count, images.pixels.shape[1:3])
-    shares = augmentation.draw_shares(changes, params.seed, epoch, count)
-
-    def batches() -> Iterator[tuple[np.ndarray, ...]]:
-        for start in range(0, count, params.batch_size):
-            chosen = order[start : start + params.batch_size]
-            pixels = images.pixels[images.rows[chosen]]
-            yield (
-                pixels,
-                images.targets[chosen],
-                images.weights[chosen],
-                shares[chosen],
-                *(array[chosen] for array in drawn),
-            )
-
-    def change(
-        pixels: tf.Tensor,
-        targets: tf.Tensor,
-        weights: tf.Tensor,
-        shares: tf.Tensor,
-        *drawn: tf.Tensor,
-    ) -> tuple:
-        pixels = augmentation.apply(pixels, *drawn, changes.fill)
-        return (
-            augmentation.mix(pixels, targets, weights, shares, classes)
-            if _blends(params)
-            else (pixels, targets, weights)
-        )
-
-    signature = (
-        *_signature(images.pixels),
-        *(tf.TensorSpec((None, *array.shape[1:])) for array in (shares, *drawn)),
-    )
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).map(change)
-    return dataset.apply(_counted(count, params.batch_size)).prefetch(2)
-
-
-def _batches(
-    images: Images, size: int, order: np.ndarray | None = None, view: np.ndarray | None = None
-) -> tf.data.Dataset:
-    """Batches of (pixels, targets, weights) in the order given; in their own, of (pixels, targets)."""
-    source = images.pixels if view is None else view
-    wanted = np.arange(len(images.rows)) if order is None else order
-    parts = 2 if order is None else 3
-
-    def batches() -> Iterator[tuple[np.ndarray, ...]]:
-        for start in range(0, len(wanted), size):
-            chosen = wanted[start : start + size]
-            rows = images.rows[chosen] if view is None else chosen
-            yield (source[rows], images.targets[chosen], images.weights[chosen])[:parts]
-
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=_signature(source)[:parts])
-    return dataset.apply(_counted(len(wanted), size)).prefetch(2)
-
-
-def _one_hot(dataset: tf.data.Dataset, classes: int) -> tf.data.Dataset:
-    return dataset.map(lambda pixels, targets: (pixels, tf.one_hot(targets, classes)))
-
-
-def _counted(count: int, size: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-    """Say how many batches there are: else Keras asks for one more, and a step without images counts for the optimizer."""
-    return tf.data.experimental.assert_cardinality(math.ceil(count / size))
-
-
-def _signature(pixels: np.ndarray) -> tuple[tf.TensorSpec, ...]:
-    inputs = tf.TensorSpec((None, *pixels.shape[1:]), pixels.dtype)
-    return inputs, tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.float32)
-
-
-def _save(
-    file: Path,
-    key: str,
-    model: keras.Model,
-    callbacks: list,
-    history: list[Row],
-    kept: Sequence[np.ndarray] | None,
-) -> None:
-    memory = [
-        {name: getattr(callback, name) for name in MEMORY.get(type(callback).__name__, ())}
-        for callback in callbacks
-    ]
-    state = {"key": key, "history": history, "memory": memory, "stopped": bool(model.stop_training)}
-    arrays = {f"variable_{i}": np.asarray(variable) for i, variable in enumerate(_variables(model))}
-    arrays |= {f"best_{i}": weights for i, weights in enumerate(kept or ())}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    try:
-        with part.open("wb") as target:
-            np.savez(target, state=json.dumps(state, default=float), **arrays)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _restore(
-    file: Path, key: str, model: keras.Model, callbacks: list, kept: list[np.ndarray] | None
-) -> tuple[list[Row], list[np.ndarray] | None]:
-    """Return the history of a checkpoint, and the weights that were kept by then; none, and `kept`, where it is not this one's."""
-    try:
-        saved = np.load(file, allow_pickle=False)
-        state = json.loads(str(saved["state"]))
-    except FileNotFoundError:
-        return [], kept
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError):
-        log.info("%s is damaged, starting over", file)
-        return [], kept
-    if state["key"] != key:
-        return [], kept
-    for i, variable in enumerate(_variables(model)):
-        variable.assign(saved[f"variable_{i}"])
-    for callback, memory in zip(
-        callbacks, state["memory"], strict=False
-    ):  # TensorBoard may have come or gone
-        for name, value in memory.items():
-            setattr(callback, name, value)
-    model.stop_training = state["stopped"]
-    log.info("resuming after epoch %d", len(state["history"]))
-    return state["history"], [
-        saved[f"best_{i}"] for i in range(len(model.weights)) if f"best_{i}" in saved
-    ] or None
-
-
-def _variables(model: keras.Model) -> list[keras.Variable]:
-    return [*model.variables, *model.optimizer.variables]

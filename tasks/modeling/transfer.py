@@ -1,178 +1,211 @@
-"""Train a head on a pretrained backbone, and then as much of the backbone as the params unfreeze, phase by phase.
+"""Train a head on a pretrained backbone, then parts of the backbone itself, phase by phase.
 
-What lies below the first trained layer runs once per image and view (`features.py`); only the rest is trained. A phase
-without cached views runs the frozen part anew on the changed images of each epoch.
+The layers below the first trained layer run once for each image and cached view (`features.py`);
+only the rest is trained. A phase without cached views runs the frozen layers again in each epoch,
+on freshly augmented images.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from tasks.errors import UserError
-from tasks.modeling import backbones, features
-from tasks.modeling.training import Images, Measure, Row, fit
+from tasks.modeling import backbones, features, saved
+from tasks.modeling import out_of_distribution as ood
+from tasks.modeling.checkpoints import Row
+from tasks.modeling.images import Images, Sets
+from tasks.modeling.training import Fitted, Job, Session, Watch, fit, predict
 from tasks.params.architectures import Phase, Transfer
+from tasks.params.augmentation import Augmentation
 from tasks.params.train import Train
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Sets:
-    """All images, and which of them train and which validate."""
+class Twins:
+    """Two models with the same frozen weights.
 
-    every: Images
-    training: Images
-    validation: Images
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The model that is trained, and the plain one of equal frozen weights that is saved in the end."""
+    `trained` is trained, in the precision that params name. `plain` is in float32 and is saved.
+    """
 
     trained: keras.Model
     plain: keras.Model
 
 
-def fit_transfer(
-    structure: Transfer,
-    params: Train,
-    sets: Sets,
-    answers: tuple[int, bool],
-    checkpoint: Path,
-    key: str,
-    on_epoch: Callable[[Row, int], None],
-    measure: Measure | None = None,
-) -> tuple[keras.Model, list[Row], float]:
-    """Return the plain model at the epoch that was kept, the history, and the seconds spent on cached features.
+@dataclass(frozen=True)
+class Stretch:
+    """One phase of a training: its number, from 1, and the first layer that it trains."""
 
-    `answers` are the number of classes and whether they are one against the rest. Rows are those of `training.fit`, with
-    a `phase` where there are several; `on_epoch` takes a row and the number of all epochs. Each phase has a checkpoint
-    of its own beside `checkpoint`; `measure` is that of `training.fit`. Raises `UserError` for weights or layers that do not fit.
+    phase: Phase
+    number: int
+    count: int
+    first: int
+
+    @property
+    def label(self) -> str:
+        """Return a prefix of log lines, which is empty if there is only one phase."""
+        return f"phase {self.number}/{self.count}: " if self.count > 1 else ""
+
+    def place(self, row: Row, done: int) -> Row:
+        """Return the row of an epoch with its phase, numbered after the `done` epochs before."""
+        phase = {"phase": self.number} if self.count > 1 else {}
+        return {**phase, **row, "epoch": row["epoch"] + done}
+
+
+def fit_transfer(job: Job[Transfer]) -> Fitted:
+    """Train all phases; return the plain model at the selected epoch.
+
+    The rows of the history have a `phase` if there are several. Raises `UserError` for weights or
+    layers that do not fit the backbone.
     """
-    pair = _build(structure, params, answers)
-    phases = [_first(structure, params), *structure.phases]
-    epochs = sum(phase.epochs for phase in phases)
+    twins = _build(job)
+    epochs = job.params.epochs + job.structure.later_epochs
     history: list[Row] = []
     seconds = 0.0
-    for number, (phase, first) in enumerate(
-        zip(phases, _starts(pair.plain, phases), strict=True), 1
-    ):
+    for stretch in _plan(twins.plain, job.structure, job.params):
         started = time.perf_counter()
-        trunk, settings, inputs = _prepare(structure, params, phase, first, pair, sets)
+        trunk, settings, sets = _prepare(job, stretch, twins)
         seconds += time.perf_counter() - started
-        _tell(number, phases, trunk, inputs)
-        file, placed = (
-            checkpoint.with_suffix(f".{number}.npz"),
-            _placed(number, phases, len(history)),
-        )
-        rows = fit(
-            trunk, inputs.training, inputs.validation, settings, file, f"{key} {number}",
-            lambda row, placed=placed: on_epoch(placed(row), epochs), tuple(history), measure,
-        )  # fmt: skip
-        history += map(placed, rows)
-    pair.plain.set_weights(pair.trained.get_weights())
-    return pair.plain, history, seconds
+        _log_phase(stretch, trunk, sets)
+        done = len(history)
+
+        def on_epoch(row: Row, _: int, stretch: Stretch = stretch, done: int = done) -> None:
+            job.watch.on_epoch(stretch.place(row, done), epochs)
+
+        watch = Watch(on_epoch, job.watch.measure)
+        session = Session(settings, job.checkpoint.of_phase(stretch.number), watch, list(history))
+        history += [stretch.place(row, done) for row in fit(trunk, sets, session)]
+    twins.plain.set_weights(twins.trained.get_weights())
+    return Fitted(twins.plain, history, twins.plain.count_params(), seconds)
+
+
+def predict_transfer(
+    folder: Path, structure: Transfer, images: Images
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return probabilities and the statistics of the last feature map, by the saved model.
+
+    Cached features are reused: their key holds the weights of the file, so they are those of the
+    saved model. If the cut is above the last feature map, its statistics take one more pass, once
+    for each backbone.
+    """
+    model = saved.load_keras(folder / "model.keras")
+    parts = cut_where_cached(model, structure)
+    if parts is None:
+        probabilities, statistics = predict(ood.with_statistics(model), images)
+        return probabilities, statistics
+    below, above = parts
+    inputs = replace(images, pixels=features.compute(below, structure, images))
+    if ood.find_last_map(model) in above.layers:
+        probabilities, statistics = predict(ood.with_statistics(model, below.output), inputs)
+        return probabilities, statistics
+    statistics = features.compute(ood.only_statistics(model), structure, images)
+    return predict(above, inputs), statistics
 
 
 def cut_where_cached(
     model: keras.Model, structure: Transfer
 ) -> tuple[keras.Model, keras.Model] | None:
-    """Cut a finished model where its last phase was cut, if that phase cached its features."""
+    """Cut a finished model where its last phase was cut; None if that phase cached no features."""
     last = structure.phases[-1] if structure.phases else structure
     if last.views is None:
         return None
-    return backbones.cut(model, backbones.position(model, last.trainable_from))
+    return backbones.cut(model, backbones.find_layer(model, last.trainable_from))
 
 
-def _build(structure: Transfer, params: Train, answers: tuple[int, bool]) -> Pair:
-    arguments = (structure, params.image_size, params.channels, *answers)
+def _build(job: Job[Transfer]) -> Twins:
+    structure, form = job.structure, job.params.form
+    arguments = (structure, form.shape, job.classes, job.binary)
     plain = backbones.build_transfer(*arguments)
-    backbones.load_weights(plain, structure, params.image_size)
+    backbones.load_weights(plain, structure, form.image_size)
     with backbones.precision(structure.precision):
         trained = backbones.build_transfer(*arguments)
     trained.set_weights(plain.get_weights())
-    return Pair(trained, plain)
+    return Twins(trained, plain)
 
 
-def _first(structure: Transfer, params: Train) -> Phase:
-    return Phase(
+def _plan(model: keras.Model, structure: Transfer, params: Train) -> list[Stretch]:
+    """Return the phases. Raises `UserError` if one would freeze layers that an earlier one trained.
+
+    The keys of the structure itself describe the first phase.
+    """
+    first = Phase(
         trainable_from=structure.trainable_from,
         epochs=params.epochs,
         learning_rate=params.learning_rate,
         views=structure.views,
     )
-
-
-def _starts(model: keras.Model, phases: list[Phase]) -> list[int]:
-    """Return the first trained layer of each phase. Raises `UserError` where a phase would freeze what was trained."""
-    starts = [backbones.position(model, phase.trainable_from) for phase in phases]
+    phases = [first, *structure.phases]
+    starts = [backbones.find_layer(model, phase.trainable_from) for phase in phases]
     for before, after, phase in zip(starts, starts[1:], phases[1:], strict=False):
         if after > before:
             raise UserError(
-                f"phases: {phase.trainable_from} lies above what the phase before trained; expected a lower layer"
+                f"phases: {phase.trainable_from} lies above the layers that the phase before "
+                "trained; expected a lower layer"
             )
-    return starts
+    return [
+        Stretch(phase, number, len(phases), start)
+        for number, (phase, start) in enumerate(zip(phases, starts, strict=True), 1)
+    ]
 
 
-def _prepare(
-    structure: Transfer, params: Train, phase: Phase, first: int, pair: Pair, sets: Sets
-) -> tuple[keras.Model, Train, Sets]:
-    """Freeze, and return the model to train, the params and images for it: features where the phase caches them."""
-    backbones.freeze(pair.trained, first)
+def _prepare(job: Job[Transfer], stretch: Stretch, twins: Twins) -> tuple[keras.Model, Train, Sets]:
+    """Freeze layers; return the model to train, its parameters, and its images or features."""
+    phase, params = stretch.phase, job.params
+    backbones.freeze(twins.trained, stretch.first)
     params = params.model_copy(
         update={"epochs": phase.epochs, "learning_rate": phase.learning_rate}
     )
-    below, above = backbones.cut(pair.trained, first)
+    below, above = backbones.cut(twins.trained, stretch.first)
     below.trainable = False
     if phase.views is None and params.augmentation is not None:
         pixels = keras.Input(below.input.shape[1:], dtype="uint8")
-        return keras.Model(pixels, above(below(pixels, training=False))), params, sets
-    every = replace(
-        sets.every,
-        pixels=features.plain(backbones.cut(pair.plain, first)[0], structure, sets.every),
-    )
-    training, validation = (
-        replace(part, pixels=every.pixels) for part in (sets.training, sets.validation)
-    )
+        return keras.Model(pixels, above(below(pixels, training=False))), params, job.sets
+    plain_below = backbones.cut(twins.plain, stretch.first)[0]
+    sets = _compute_features(plain_below, job)
     if params.augmentation is not None:
-        if params.augmentation.mixup is not None:
-            raise UserError(
-                "augmentation.mixup blends the images of a batch, and cached views know none: say views: null with it"
-            )
-        changes = (
-            features.view(below, structure, sets.training, params.augmentation, params.seed, n)
-            for n in range(phase.views)
+        views = _compute_views(below, job, params.augmentation, phase.views or 0)
+        sets = replace(sets, training=replace(sets.training, cached_views=views))
+    return above, params.model_copy(update={"augmentation": None}), sets
+
+
+def _compute_features(below: keras.Model, job: Job[Transfer]) -> Sets:
+    computed = features.compute(below, job.structure, job.sets.every)
+    every, training, validation = (
+        replace(images, pixels=computed)
+        for images in (job.sets.every, job.sets.training, job.sets.validation)
+    )
+    return Sets(every, training, validation)
+
+
+def _compute_views(
+    below: keras.Model, job: Job[Transfer], augmentation: Augmentation, count: int
+) -> tuple[NDArray[np.float16], ...]:
+    """Compute the features of `count` augmented copies of the training images."""
+    if augmentation.mixup is not None:
+        raise UserError(
+            "augmentation.mixup blends the images of a batch, which cached views cannot do: "
+            "set views: null to use it"
         )
-        training = replace(training, views=tuple(changes))
-    return (
-        above,
-        params.model_copy(update={"augmentation": None}),
-        Sets(every, training, validation),
+    return tuple(
+        features.compute_view(
+            below,
+            job.structure,
+            job.sets.training,
+            features.View(augmentation, job.params.seed, number),
+        )
+        for number in range(count)
     )
 
 
-def _placed(number: int, phases: list[Phase], done: int) -> Callable[[Row], Row]:
-    """Return what gives a phase's row its place in the whole history."""
-    phase = {"phase": number} if len(phases) > 1 else {}
-    return lambda row: {**phase, **row, "epoch": row["epoch"] + done}
-
-
-def _tell(number: int, phases: list[Phase], trunk: keras.Model, inputs: Sets) -> None:
+def _log_phase(stretch: Stretch, trunk: keras.Model, sets: Sets) -> None:
     trained = sum(math.prod(weight.shape) for weight in trunk.trainable_weights)
-    kind = (
-        "images"
-        if inputs.training.pixels.dtype == "uint8"
-        else f"features of shape {trunk.input.shape[1:]}"
-    )
-    log.info(
-        "%s%s parameters to train on %s",
-        f"phase {number}/{len(phases)}: " if len(phases) > 1 else "",
-        f"{trained:,}",
-        kind,
-    )
+    on_images = sets.training.pixels.dtype == np.uint8
+    inputs = "images" if on_images else f"features of shape {trunk.input.shape[1:]}"
+    log.info("%s%s parameters to train on %s", stretch.label, f"{trained:,}", inputs)

@@ -6,7 +6,7 @@ Plain data: `layers.py`, `backbones.py` and `classical.py` in `tasks/modeling/` 
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
@@ -46,7 +46,34 @@ def _check_backbone(name: str) -> str:
     return name
 
 
-class Cnn(Section):
+class Structure(Section):
+    """What other packages need to know of every kind of model. It needs no TensorFlow.
+
+    A new kind is a subclass here, a name in `AnyStructure`, and a module in `tasks/modeling` with
+    its row in `kinds.KINDS`.
+    """
+
+    kind: ClassVar[str]
+    in_epochs: ClassVar[bool] = True  # whether it is trained epoch by epoch
+    # The keys of `train` that apply to this kind; None means all of them.
+    train_keys: ClassVar[tuple[str, ...] | None] = None
+
+    @property
+    def pretrained(self) -> "Backbone | None":
+        """Return the pretrained backbone of the model, if it has one."""
+        return None
+
+    @property
+    def later_epochs(self) -> int:
+        """Return the number of epochs after those of `train.epochs`."""
+        return 0
+
+    def describe(self) -> dict[str, object]:
+        """Return the cells of comparison.csv that describe this structure."""
+        return {}
+
+
+class Cnn(Structure):
     """A convolutional network: blocks of layers, then dense layers.
 
     A block has a convolution with ReLU, batch normalisation, 2x2 max pooling and dropout.
@@ -74,6 +101,16 @@ class Cnn(Section):
     """Activation of the dense layers."""
     dropout: Share = 0.0
     """Dropout rate after each dense layer; 0 means none."""
+
+    kind: ClassVar[str] = "cnn"
+
+    def describe(self) -> dict[str, object]:
+        """Return filters, kernel and dropout; a perceptron has no kernel."""
+        return {
+            "filters": " ".join(map(str, self.filters)),
+            "kernel": self.kernel if self.filters else "",
+            "dropout": self.dropout,
+        }
 
     @model_validator(mode="after")
     def _check_one_for_each_block(self) -> "Cnn":
@@ -137,7 +174,7 @@ class Phase(Section):
     """Cached augmented copies of each training image; null draws new ones each epoch, uncached."""
 
 
-class Transfer(Backbone):
+class Transfer(Backbone, Structure):
     """A pretrained backbone with a new head. The backbone's batch normalisation stays frozen.
 
     The output of the layers below the first trained one is computed once for each image and cached
@@ -155,8 +192,26 @@ class Transfer(Backbone):
     phases: tuple[Phase, ...] = ()
     """Further phases of training with more of the backbone unfrozen."""
 
+    kind: ClassVar[str] = "transfer"
 
-class Classical(Section):
+    @property
+    def pretrained(self) -> Backbone:
+        """Return the backbone, whose keys are part of this structure."""
+        return self
+
+    @property
+    def later_epochs(self) -> int:
+        """Return the number of epochs of all phases after the first."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def describe(self) -> dict[str, object]:
+        """Return the backbone and the dropout rates of the head."""
+        rates = (self.head.dropout, *(dense.dropout for dense in self.head.dense))
+        dropout = " ".join(f"{rate:g}" for rate in rates if rate)
+        return {"backbone": self.backbone, "dropout": dropout}
+
+
+class Classical(Structure):
     """A scikit-learn classifier.
 
     Its inputs are the flattened pixels from 0 to 1, or the pooled features of a frozen backbone.
@@ -173,8 +228,23 @@ class Classical(Section):
     pooling: Literal["average", "max"] = "average"
     """How the backbone's feature map becomes a vector."""
 
+    kind: ClassVar[str] = "classical"
+    in_epochs: ClassVar[bool] = False
+    train_keys: ClassVar[tuple[str, ...]] = ("image_size", "channels", "dark_border", "detail")
 
-ARCHITECTURES: dict[str, Cnn | Transfer | Classical] = {
+    @property
+    def pretrained(self) -> Backbone | None:
+        """Return the backbone that computes the features; None for a model of the pixels."""
+        return self.features
+
+    def describe(self) -> dict[str, object]:
+        """Return the backbone of the features, if there is one."""
+        return {"backbone": self.features.backbone if self.features else ""}
+
+
+AnyStructure = Cnn | Transfer | Classical
+
+ARCHITECTURES: dict[str, AnyStructure] = {
     "plain_cnn": Cnn(filters=(32, 64, 128), padding="valid", batch_norm=False, dropout=0.5),
     "cnn_a": Cnn(filters=(32, 64, 128), dropout=0.3),
     "cnn_b": Cnn(filters=(16, 32, 64, 128), dropout=0.5),
@@ -221,7 +291,7 @@ ARCHITECTURES: dict[str, Cnn | Transfer | Classical] = {
 class Architecture(Section):
     """One architecture to train."""
 
-    structure: Cnn | Transfer | Classical
+    structure: AnyStructure
     """Layers of a network, or kind of a classifier."""
     question: Question = Question()
     """The question that the model answers."""
@@ -231,10 +301,8 @@ class Architecture(Section):
     @property
     def weights_files(self) -> list[Path]:
         """The file of pretrained weights named in params, if it exists. Keras checks its own."""
-        structure = (
-            self.structure.features if isinstance(self.structure, Classical) else self.structure
-        )
-        file = Path(getattr(structure, "weights", None) or "").expanduser()
+        pretrained = self.structure.pretrained
+        file = Path((pretrained and pretrained.weights) or "").expanduser()
         return [file] if file.is_file() else []
 
 
@@ -340,7 +408,7 @@ def _divide(
     }
 
 
-def _find_row(like: object) -> Cnn | Transfer | Classical:
+def _find_row(like: object) -> AnyStructure:
     if isinstance(like, str) and like in ARCHITECTURES:
         return ARCHITECTURES[like]
     if isinstance(like, str) and like in BACKBONES:
@@ -353,10 +421,10 @@ def _find_row(like: object) -> Cnn | Transfer | Classical:
     )
 
 
-def check_size(structure: Cnn | Transfer | Classical, size: tuple[int, int]) -> None:
+def check_size(structure: Structure, size: tuple[int, int]) -> None:
     """Raise `UserError` if images are too small for the backbone."""
-    backbone = structure.features if isinstance(structure, Classical) else structure
-    if isinstance(backbone, Backbone) and min(size) < BACKBONES[backbone.backbone]:
+    backbone = structure.pretrained
+    if backbone is not None and min(size) < BACKBONES[backbone.backbone]:
         least = BACKBONES[backbone.backbone]
         raise UserError(
             f"image_size: received {list(size)}, "

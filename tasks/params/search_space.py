@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, model_validator
 
 from tasks.errors import UserError, suggest
-from tasks.params.architectures import Architecture, Classical, check_size
+from tasks.params.architectures import Architecture, check_size
 from tasks.params.read import Schema, describe_wanted
 from tasks.params.section import Section
 
@@ -24,8 +24,6 @@ FIXED = {
     "epochs": "the search finds the best number itself, up to tune.epochs",
     "test_views": "trials are scored without them",
 }
-# Keys of `train` that also apply to scikit-learn models.
-OF_CLASSICAL = ("image_size", "channels", "dark_border", "detail")
 
 
 class Range(Section):
@@ -120,16 +118,18 @@ def vary(section: Architecture, values: Mapping[str, Any]) -> Architecture:
 
 def find_mistakes(space: Mapping[str, Range], section: Architecture) -> Iterator[str]:
     """Yield `path: why` for each key that does not exist and each value that is not allowed."""
-    classical = isinstance(section.structure, Classical)
+    applicable = section.structure.train_keys
     for path, values in space.items():
         key = path.partition(".")[0]
         fixed = "epochs" if path.endswith(".epochs") else key
         if fixed in FIXED:
             yield f"{path}: cannot be searched: {FIXED[fixed]}"
             continue
-        if classical and key in type(section.train).model_fields and key not in OF_CLASSICAL:
-            known = ", ".join(Classical.model_fields)
-            yield f"{path}: does not apply to a scikit-learn model; known here are {known}"
+        in_train = key in type(section.train).model_fields
+        if in_train and applicable is not None and key not in applicable:
+            known = ", ".join(type(section.structure).model_fields)
+            kind = section.structure.kind
+            yield f"{path}: does not apply to a {kind} model; known here are {known}"
             continue
         for end in values.ends:
             try:

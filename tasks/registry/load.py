@@ -132,14 +132,9 @@ def read_predictor(files: ModelFiles, limits: Limits, explain: bool = False) -> 
     """Load the predictor of an open model. Raises `UserError` if a file is refused."""
     version = files.version
     try:
-        predictor = from_folder(
-            files.folder,
-            files.name,
-            files.sha256,
-            files.thresholds,
-            limits,
-            versions.read_tags(version) if version else {},
-        )
+        predictor = from_folder(files.folder, files.name, files.sha256, files.thresholds, limits)
+        if version is not None:
+            predictor = replace(predictor, facts=versions.read_tags(version))
     except UserError as error:
         if version is None:
             raise  # the message names the folder

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.params.architectures import Architecture, Backbone, Classical
+from tasks.params.architectures import Architecture
 from tasks.params.report import Report
 from tasks.tracking.hashes import file_sha256, folder_sha256
 
@@ -37,13 +37,9 @@ def weights_of(architectures: dict[str, Architecture], report: Report) -> list[d
     """Return of each pretrained backbone which weights it began with, who uses them, and what is known of their licence."""
     users: dict[tuple[str, str | None], list[str]] = {}
     for name, section in architectures.items():
-        structure = (
-            section.structure.features
-            if isinstance(section.structure, Classical)
-            else section.structure
-        )
-        if isinstance(structure, Backbone):
-            users.setdefault((structure.backbone, structure.weights), []).append(name)
+        backbone = section.structure.pretrained
+        if backbone is not None:
+            users.setdefault((backbone.backbone, backbone.weights), []).append(name)
     return [
         {
             "backbone": backbone,

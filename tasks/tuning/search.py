@@ -1,7 +1,9 @@
-"""What is searched: an architecture, its ranges, and what a trial is scored by, known by all that decides its trials.
+"""Define a search: an architecture, its search space, and the objective of its trials.
 
-Equal data, ranges, objective and seed, and equal keys of the architecture that are not searched, are one search: it goes on.
-Anything else is another one. What stands in params.yaml for a searched key decides nothing, so it may be written there.
+The name of a search is a hash of everything that decides its trials: the data, the search space,
+the objective, the seed, and the keys of the architecture that are not searched. An equal search
+continues; anything else begins a new one. The values in params.yaml of searched keys do not
+count, so the best values can be written there.
 """
 
 import hashlib
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import UserError
-from tasks.params.architectures import Architecture, Classical
+from tasks.params.architectures import Architecture
 from tasks.params.search_space import Range, vary
 from tasks.params.tune import Tune
 from tasks.params.whole import Params
@@ -20,8 +22,17 @@ KINDS = ("hyperband", "random")
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """The data that decide the result of a trial. `bits` are those of grey values."""
+
+    splits_csv: Path
+    class_weights: Path
+    bits: int | None = None
+
+
+@dataclass(frozen=True)
 class Search:
-    """What is searched: `section` is the architecture as params.yaml has it, `name` that of the study."""
+    """A search with the architecture as params.yaml has it; `name` is that of its Optuna study."""
 
     architecture: str
     kind: str
@@ -31,73 +42,66 @@ class Search:
 
     @property
     def space(self) -> dict[str, Range]:
-        """Where it looks: ranges by dotted path."""
+        """Return the ranges of values by dotted path."""
         return self.tune.space[self.architecture]
 
     @property
     def epochs(self) -> int:
-        """The most that a trial trains on one fold; of a scikit-learn model one."""
+        """Return the most epochs that a trial trains on one fold."""
         structure = self.section.structure
-        if isinstance(structure, Classical):
-            return 1
-        return self.tune.epochs + sum(phase.epochs for phase in getattr(structure, "phases", ()))
+        return self.tune.epochs + structure.later_epochs if structure.in_epochs else 1
 
     @property
     def steps(self) -> int:
-        """How often a whole trial is scored: after each epoch of each fold."""
+        """Return how often a complete trial is scored: after each epoch of each fold."""
         return self.epochs * (self.tune.folds or 1)
 
     @property
     def maximizes(self) -> bool:
-        """Whether more is better."""
+        """Tell whether a higher score is better."""
         return self.tune.objective != "val_loss"
 
+    def apply(self, values: dict[str, object]) -> Architecture:
+        """Return the architecture with the values of a trial and the epochs of `tune`."""
+        epochs = {"epochs": self.tune.epochs} if self.section.structure.in_epochs else {}
+        return vary(self.section, values | epochs)
 
-def define(
-    params: Params,
-    architecture: str,
-    kind: str,
-    splits_csv: Path,
-    class_weights: Path,
-    bits: int | None = None,
-) -> Search:
-    """Return the search that params ask for. Raises `UserError` where they name no space for the architecture."""
+
+def define(params: Params, architecture: str, kind: str, inputs: Inputs) -> Search:
+    """Define the search that params describe.
+
+    Raises `UserError` if they have no search space for the architecture.
+    """
     if kind not in KINDS:
         raise UserError(f"search: received {kind!r}, expected {' or '.join(KINDS)}")
-    tune = searched(params, architecture)
-    section = params.architectures[architecture]
-    ends = {path: values.ends[0] for path, values in tune.space[architecture].items()}
-    fixed = vary(
-        section,
-        ends if isinstance(section.structure, Classical) else ends | {"epochs": tune.epochs},
-    )
-    told = tune.model_dump(mode="json", exclude={"trials", "space"})
-    space = {
-        path: values.model_dump(mode="json") for path, values in tune.space[architecture].items()
-    }
-    files = [file_sha256(file) for file in (splits_csv, class_weights, *fixed.weights_files)]
-    parts = [
+    tune = find_space(params, architecture)
+    unnamed = Search(architecture, kind, params.architectures[architecture], tune, "")
+    fixed = unnamed.apply({path: values.ends[0] for path, values in unnamed.space.items()})
+    files = (inputs.splits_csv, inputs.class_weights, *fixed.weights_files)
+    parts: list[object] = [
         kind,
-        told,
-        space,
+        tune.model_dump(mode="json", exclude={"trials", "space"}),
+        {path: values.model_dump(mode="json") for path, values in unnamed.space.items()},
         fixed.model_dump(mode="json"),
-        files,
-        *([] if bits is None else [bits]),
+        [file_sha256(file) for file in files],
     ]
+    if inputs.bits is not None:
+        parts.append(inputs.bits)
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return Search(architecture, kind, section, tune, f"{architecture}-{kind}-{key[:16]}")
+    return Search(architecture, kind, unnamed.section, tune, f"{architecture}-{kind}-{key[:16]}")
 
 
-def searched(params: Params, architecture: str) -> Tune:
-    """Return the section `tune`. Raises `UserError` where it has no space for the architecture."""
+def find_space(params: Params, architecture: str) -> Tune:
+    """Return the section `tune`. Raises `UserError` if it has no space for the architecture."""
     spaces = params.tune.space if params.tune else {}
-    if architecture in spaces:
+    if params.tune and architecture in spaces:
         return params.tune
     if architecture not in params.architectures:
-        raise UserError(
-            f"unknown architecture {architecture!r}, known are {', '.join(params.architectures)}"
-        )
+        known = ", ".join(params.architectures)
+        raise UserError(f"unknown architecture {architecture!r}, known are {known}")
     raise UserError(
-        f"params.yaml has no ranges for {architecture}: received tune.space of {', '.join(spaces) or 'nothing'}, expected\n"
-        f"  tune:\n    space:\n      {architecture}:\n        learning_rate: {{low: 0.0001, high: 0.01, log: true}}"
+        f"params.yaml has no ranges for {architecture}: received tune.space of "
+        f"{', '.join(spaces) or 'nothing'}, expected\n"
+        f"  tune:\n    space:\n      {architecture}:\n"
+        "        learning_rate: {low: 0.0001, high: 0.01, log: true}"
     )

@@ -1,8 +1,9 @@
-"""One worker of a search for better values of an architecture: trial after trial, of a study that all workers share.
+"""Run one worker of a search for better values of an architecture: one trial after another.
 
-Trains on the training images and scores on the validation images, or, with `tune.folds`, on folds of both; the test images
-are not even opened. Killed, it goes on at the epoch of its trial. It changes no stage's output: the values that it finds
-stand in `tune.db` until they are written to params.yaml. Run by hand: `python -m flows.tune cnn_a`.
+All workers share one study. A trial trains on the training images and is scored on the validation
+images or, with `tune.folds`, on folds of both. The test images are not even opened. A worker that
+was killed resumes at the epoch of its trial. No stage's output changes: the values stay in
+`tune.db` until they are written to params.yaml. Run by hand: `python -m flows.tune cnn_a`.
 """
 
 import json
@@ -22,16 +23,19 @@ import optuna
 import pandas as pd
 from filelock import FileLock
 from mlflow import MlflowClient
+from numpy.typing import NDArray
 from optuna.trial import TrialState
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from tasks.errors import UserError
 from tasks.imaging.bit_depth import read_bit_depth
-from tasks.modeling.fitting import CHECKPOINTS, Row, Watch, load_images, tell, train
-from tasks.modeling.training import DivergedError, use_threads
-from tasks.params.architectures import Architecture, Classical, Transfer
-from tasks.params.search_space import vary
+from tasks.modeling import checkpoints
+from tasks.modeling.checkpoints import Checkpoint, Row
+from tasks.modeling.images import load_images
+from tasks.modeling.kinds import log_epoch, train
+from tasks.modeling.training import DivergedError, Watch, use_threads
+from tasks.params.architectures import Architecture
 from tasks.params.train import select_epoch
 from tasks.params.whole import load_params
 from tasks.stage import run
@@ -39,31 +43,60 @@ from tasks.tables import read_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import git_revision
 from tasks.tuning import study
-from tasks.tuning.search import KINDS, Search, define
+from tasks.tuning.search import KINDS, Inputs, Search, define
 from tasks.tuning.study import Claim
 
-STUDY = "tune_study"  # the tag of the run of a whole search
+STUDY = "tune_study"  # the tag of the MLflow run of a whole search
 
 log = logging.getLogger(__name__)
 
 
 class OutOfTimeError(Exception):
-    """The time for the search is over; the trial goes on at the next start."""
+    """The time for the search is over; the trial resumes at the next start."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The architecture, the files to read, the kind of search, and its limits.
+
+    `trials` counts those of all workers and starts; by default it is `tune.trials` of params.
+    `minutes` limits this worker.
+    """
+
+    architecture: str
+    clean: Path
+    splits_csv: Path
+    class_weights: Path
+    decoding_json: Path
+    kind: str = KINDS[0]
+    trials: int | None = None
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)
 class Data:
-    """The images that may be used, none of the test, and the weights of their classes."""
+    """The training and validation images, the weights of their classes, and their grey bits."""
 
     clean: Path
     splits: pd.DataFrame
     weights: dict[str, float]
-    bits: int | None  # of grey values
+    bits: int | None
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The facts that all trials of a worker share: `parent` is the MLflow run of the search."""
+
+    study: optuna.Study
+    search: Search
+    data: Data
+    parent: str
+    deadline: float
 
 
 @dataclass
-class Watcher:
-    """Hands the scores of one fold to the study and ends the trial where it is to end: not worth more, or out of time."""
+class FoldWatcher:
+    """Reports the scores of one fold to the study, and ends a trial that is poor or out of time."""
 
     trial: optuna.Trial
     search: Search
@@ -72,15 +105,14 @@ class Watcher:
     deadline: float
     since: float
 
-    def after(self, row: Row, epochs: int) -> None:
-        """See one epoch. Raises `TrialPruned` and `OutOfTimeError`."""
+    def report(self, row: Row, epochs: int) -> None:
+        """Report one epoch. Raises `TrialPruned` and `OutOfTimeError`."""
         step = self.fold * self.search.epochs + int(row["epoch"])
         self.trial.report(statistics.fmean([*self.before, row[self.search.tune.objective]]), step)
-        tell(row | {"epoch": step}, self.search.steps)
+        log_epoch(row | {"epoch": step}, self.search.steps)
         now = time.monotonic()
-        self.trial.set_user_attr(
-            "seconds", round(self.trial.user_attrs.get("seconds", 0.0) + now - self.since, 2)
-        )
+        seconds = self.trial.user_attrs.get("seconds", 0.0) + now - self.since
+        self.trial.set_user_attr("seconds", round(seconds, 2))
         self.since = now
         if step == self.search.steps:
             return
@@ -90,74 +122,64 @@ class Watcher:
             raise OutOfTimeError
 
 
-def main(
-    architecture: str,
-    clean: Path,
-    splits_csv: Path,
-    class_weights: Path,
-    decoding_json: Path,
-    kind: str = KINDS[0],
-    trials: int | None = None,
-    minutes: float | None = None,
-) -> None:
-    """Run trials of the `kind` of search until there are so many, by default those of params, or the time is over."""
-    logging.getLogger("tensorflow").setLevel(
-        logging.ERROR
-    )  # it warns of one process that trains many networks
-    deadline = time.monotonic() + (math.inf if minutes is None else minutes * 60)
-    params = load_params()
-    bits = read_bit_depth(decoding_json)
-    search = define(params, architecture, kind, splits_csv, class_weights, bits)
-    data = usable(
-        clean, read_table(splits_csv), json.loads(class_weights.read_text()), bits, search.section
-    )
+def main(options: Options) -> None:
+    """Run trials until there are enough, or until the time is over."""
+    # It warns if one process trains many networks.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    minutes = math.inf if options.minutes is None else options.minutes
+    deadline = time.monotonic() + minutes * 60
+    params, bits = load_params(), read_bit_depth(options.decoding_json)
+    inputs = Inputs(options.splits_csv, options.class_weights, bits)
+    search = define(params, options.architecture, options.kind, inputs)
+    data = load_data(options, search.section, bits)
     check_folds(data.splits, search.tune.folds)
     use_threads(search.section.train.threads)
     shared = study.open_study(search)
-    parent = open_parent(search)
+    worker = Worker(shared, search, data, open_search_run(search), deadline)
     try:
-        while time.monotonic() < deadline and (
-            claim := study.claim(shared, search, trials or search.tune.trials)
-        ):
-            try:
-                run_trial(shared, search, claim, data, parent, deadline)
-            finally:
-                claim.lock.release()
-    except OutOfTimeError:
-        log.info("the time is over: trial %d goes on at the next start", claim.trial.number)
+        run_trials(worker, options.trials or search.tune.trials)
     finally:
-        close_parent(parent, shared, search)
+        close_search_run(worker)
 
 
-def usable(
-    clean: Path,
-    splits: pd.DataFrame,
-    weights: dict[str, float],
-    bits: int | None,
-    section: Architecture,
-) -> Data:
-    """Return the rows of training and validation images alone, with the classes of the architecture's question."""
+def run_trials(worker: Worker, limit: int) -> None:
+    """Run trials until the search has `limit` of them, or until the deadline."""
+    while time.monotonic() < worker.deadline:
+        claim = study.claim(worker.study, worker.search, limit)
+        if claim is None:
+            return
+        try:
+            run_trial(worker, claim)
+        except OutOfTimeError:
+            log.info("the time is over: trial %d resumes at the next start", claim.trial.number)
+            return
+        finally:
+            claim.lock.release()
+
+
+def load_data(options: Options, section: Architecture, bits: int | None) -> Data:
+    """Read the rows of training and validation images, with the classes of the question."""
+    splits = read_table(options.splits_csv)
     splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
-    return Data(
-        clean,
-        splits.query("split in ('training', 'validation')").reset_index(drop=True),
-        weights,
-        bits,
-    )
+    usable = splits.query("split in ('training', 'validation')").reset_index(drop=True)
+    return Data(options.clean, usable, json.loads(options.class_weights.read_text()), bits)
 
 
 def check_folds(splits: pd.DataFrame, folds: int | None) -> None:
-    """Raise `ValueError` where a class has fewer groups of images than there are folds."""
+    """Raise `UserError` if a class has fewer groups of images than there are folds."""
     groups = splits.groupby("label").group.nunique()
     if folds and groups.min() < folds:
         raise UserError(
-            f"tune.folds: received {folds}, expected at most {groups.min()}: the class {groups.idxmin()} has no more images "
-            "that are neither copies nor of one patient"
+            f"tune.folds: received {folds}, expected at most {groups.min()}: the class "
+            f"{groups.idxmin()} has no more images that are neither duplicates nor of one patient"
         )
 
 
-def parts(splits: pd.DataFrame, search: Search) -> list[pd.DataFrame]:
-    """Return the splits of each fold: as given, or with each group of images validating once, and training otherwise."""
+def split_folds(splits: pd.DataFrame, search: Search) -> list[pd.DataFrame]:
+    """Return the splits of each fold; without folds, the given splits.
+
+    Each group of images validates in one fold and trains in the others.
+    """
     if search.tune.folds is None:
         return [splits]
     folds = StratifiedGroupKFold(search.tune.folds, shuffle=True, random_state=search.tune.seed)
@@ -168,80 +190,79 @@ def parts(splits: pd.DataFrame, search: Search) -> list[pd.DataFrame]:
     ]
 
 
-def run_trial(
-    shared: optuna.Study, search: Search, claim: Claim, data: Data, parent: str, deadline: float
-) -> None:
-    """Train and score what the trial tries, and tell the study. Raises `OutOfTimeError`, and `UserError` where nothing will do."""
-    trial, told = claim.trial, ", ".join(f"{path} {value}" for path, value in claim.values.items())
-    log.info("trial %d: %s", trial.number, told)
+def run_trial(worker: Worker, claim: Claim) -> None:
+    """Train and score one trial, and report the result to the study.
+
+    Raises `OutOfTimeError`, and `UserError` if no training is possible with the values.
+    """
+    search, trial = worker.search, claim.trial
+    values = ", ".join(f"{path} {value}" for path, value in claim.values.items())
+    log.info("trial %d: %s", trial.number, values)
     keras.backend.clear_session()
-    with child_run(search, claim, parent):
+    with open_trial_run(worker, claim):
         try:
-            score, epochs = scored(search, claim, data, deadline)
+            score, epochs = score_trial(worker, claim)
         except (optuna.TrialPruned, DivergedError) as reason:
-            log.info(
-                "trial %d is stopped early%s", trial.number, f": {reason}" if str(reason) else ""
-            )
-            shared.tell(trial, state=TrialState.PRUNED)
+            why = f": {reason}" if str(reason) else ""
+            log.info("trial %d is stopped early%s", trial.number, why)
+            worker.study.tell(trial, state=TrialState.PRUNED)
             runs.record(lambda: mlflow.end_run("KILLED"), live=True)
         except UserError as error:
-            shared.tell(trial, state=TrialState.FAIL)
-            forget(search, trial)
+            worker.study.tell(trial, state=TrialState.FAIL)
+            remove_checkpoints(search, trial)
             raise UserError(
-                f"{search.architecture}, trial {trial.number} ({told}): {error}"
+                f"{search.architecture}, trial {trial.number} ({values}): {error}"
             ) from error
         else:
             trial.set_user_attr("epochs", epochs)
-            shared.tell(trial, score)
-            log.info(
-                "trial %d: %s %.4f%s",
-                trial.number,
-                search.tune.objective,
-                score,
-                f", {epochs} epochs" if epochs else "",
-            )
+            worker.study.tell(trial, score)
+            needed = f", {epochs} epochs" if epochs else ""
+            log.info("trial %d: %s %.4f%s", trial.number, search.tune.objective, score, needed)
             runs.record(lambda: mlflow.log_metric("objective", score), live=True)
-    forget(search, trial)
+    remove_checkpoints(search, trial)
 
 
-def scored(search: Search, claim: Claim, data: Data, deadline: float) -> tuple[float, int | None]:
-    """Return the mean over the folds of the objective at the epoch that counts, and how many epochs training needs for it."""
-    classical = isinstance(search.section.structure, Classical)
-    section = vary(
-        search.section, claim.values if classical else claim.values | {"epochs": search.tune.epochs}
-    )
-    images = load_images(
-        data.clean, data.splits, data.weights, replace(section.train.form, bits=data.bits)
-    )
-    objective, counted = search.tune.objective, []
-    for fold, splits in enumerate(parts(data.splits, search)):
-        before = [row[objective] for row in counted]
-        watcher = Watcher(claim.trial, search, fold, before, deadline, time.monotonic())
-        watch = Watch(watcher.after, macro_f1 if objective == "val_macro_f1" else None)
-        file = checkpoint(search, claim.trial, fold)
-        history = train(
-            section, images, splits, file, f"{file.stem} {keras.__version__}", watch
-        ).history
-        counted.append(counting(history, search, section))
-    epochs = None if classical else needed([row["epoch"] for row in counted], section)
-    return statistics.fmean(row[objective] for row in counted), epochs
+def score_trial(worker: Worker, claim: Claim) -> tuple[float, int | None]:
+    """Return the mean score over the folds, and the epochs that a training needs.
+
+    The score is that of the selected epoch. A model that is not trained in epochs needs none.
+    """
+    search, data = worker.search, worker.data
+    section, objective = search.apply(claim.values), search.tune.objective
+    form = replace(section.train.form, bits=data.bits)
+    images = load_images(data.clean, data.splits, data.weights, form)
+    selected: list[Row] = []
+    for fold, splits in enumerate(split_folds(data.splits, search)):
+        before = [row[objective] for row in selected]
+        watcher = FoldWatcher(claim.trial, search, fold, before, worker.deadline, time.monotonic())
+        watch = Watch(watcher.report, macro_f1 if objective == "val_macro_f1" else None)
+        checkpoint = find_checkpoint(search, claim.trial, fold)
+        history = train(section, images, splits, checkpoint, watch).history
+        selected.append(select_row(history, search, section))
+    score = statistics.fmean(row[objective] for row in selected)
+    if not section.structure.in_epochs:
+        return score, None
+    return score, count_epochs([row["epoch"] for row in selected], section)
 
 
-def counting(history: list[Row], search: Search, section: Architecture) -> Row:
-    """Return the epoch that a trial is worth: the last where training keeps that, or else the best."""
+def select_row(history: list[Row], search: Search, section: Architecture) -> Row:
+    """Return the epoch that scores the trial: the best, or the last if training keeps that."""
     return history[select_epoch(history, section.train, search.tune.objective)]
 
 
-def needed(epochs: list[float], section: Architecture) -> int:
-    """Return how many epochs to train: up to the best one, unless what comes before it would not be the same any more."""
-    phased = isinstance(section.structure, Transfer) and section.structure.phases
-    if phased or section.train.schedule.kind == "cosine":
+def count_epochs(best: list[float], section: Architecture) -> int:
+    """Return how many epochs to train: usually up to the `best` one, as the median of the folds.
+
+    With a cosine schedule or with phases, the epochs before the best one depend on the number of
+    all epochs. So that number stays.
+    """
+    if section.structure.later_epochs or section.train.schedule.kind == "cosine":
         return section.train.epochs
-    return math.ceil(statistics.median(epochs))
+    return math.ceil(statistics.median(best))
 
 
-def macro_f1(targets: np.ndarray, probabilities: np.ndarray) -> Row:
-    """Return the macro F1 over the classes that have images, as evaluation counts it."""
+def macro_f1(targets: NDArray[np.int32], probabilities: NDArray[np.float32]) -> Row:
+    """Return the macro F1 over the classes that have images, as evaluation computes it."""
     score = f1_score(
         targets,
         probabilities.argmax(axis=1),
@@ -252,39 +273,42 @@ def macro_f1(targets: np.ndarray, probabilities: np.ndarray) -> Row:
     return {"val_macro_f1": float(score)}
 
 
-def checkpoint(search: Search, trial: optuna.Trial, fold: int) -> Path:
-    """Return where the training of a fold is kept until the trial ends."""
-    return CHECKPOINTS / f"tune-{search.name}-{trial.number}.fold{fold}.npz"
+def find_checkpoint(search: Search, trial: optuna.Trial, fold: int) -> Checkpoint:
+    """Return the checkpoint of a fold, which stays until the trial ends."""
+    name = f"tune-{search.name}-{trial.number}.fold{fold}"
+    return Checkpoint(checkpoints.FOLDER / f"{name}.npz", f"{name} {keras.__version__}")
 
 
-def forget(search: Search, trial: optuna.Trial) -> None:
+def remove_checkpoints(search: Search, trial: optuna.Trial) -> None:
     """Remove the checkpoints of a trial that has ended."""
-    for file in CHECKPOINTS.glob(f"tune-{search.name}-{trial.number}.*"):
+    for file in checkpoints.FOLDER.glob(f"tune-{search.name}-{trial.number}.*"):
         file.unlink()
 
 
 @contextmanager
-def child_run(search: Search, claim: Claim, parent: str) -> Iterator[None]:
-    """Open the trial's MLflow run below that of the search; a trial that was interrupted goes on in its own."""
+def open_trial_run(worker: Worker, claim: Claim) -> Iterator[None]:
+    """Open the trial's MLflow run below that of the search; an interrupted trial keeps its run."""
     known = claim.trial.user_attrs.get("run")
-    name = f"{search.architecture} trial {claim.trial.number}"
 
     def start() -> None:
         experiment = runs.open_store()
-        where = (
-            {"run_id": known}
-            if known
-            else {"run_name": name, "parent_run_id": parent, "experiment_id": experiment}
-        )
-        claim.trial.set_user_attr("run", mlflow.start_run(**where).info.run_id)
+        if known:
+            started = mlflow.start_run(run_id=known)
+        else:
+            started = mlflow.start_run(
+                run_name=f"{worker.search.architecture} trial {claim.trial.number}",
+                parent_run_id=worker.parent,
+                experiment_id=experiment,
+            )
+        claim.trial.set_user_attr("run", started.info.run_id)
         mlflow.log_params({"trial": claim.trial.number, **claim.values})
 
     with runs.record_run(start):
         yield
 
 
-def open_parent(search: Search) -> str:
-    """Return the id of the MLflow run of the whole search, one for all workers and starts."""
+def open_search_run(search: Search) -> str:
+    """Return the id of the MLflow run of the search, which all workers and starts share."""
     with FileLock(study.LOCKS / "runs.lock"):
         experiment, client = runs.open_store(), MlflowClient()
         found = client.search_runs([experiment], f"tags.{STUDY} = '{search.name}'", max_results=1)
@@ -292,28 +316,26 @@ def open_parent(search: Search) -> str:
             client.update_run(found[0].info.run_id, status="RUNNING")
             return found[0].info.run_id
         tags = {STUDY: search.name, "git_revision": git_revision()}
-        run_id = client.create_run(
-            experiment, tags=tags, run_name=f"tune {search.architecture}"
-        ).info.run_id
-        told = search.tune.model_dump(mode="json", exclude={"space"}) | {"search": search.kind}
-        told |= {
-            "space": {
-                path: values.model_dump(mode="json", exclude_defaults=True)
-                for path, values in search.space.items()
-            }
+        name = f"tune {search.architecture}"
+        run_id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
+        space = {
+            path: values.model_dump(mode="json", exclude_defaults=True)
+            for path, values in search.space.items()
         }
-        for name, value in runs.flatten(told).items():
-            client.log_param(run_id, name, value)
+        params = search.tune.model_dump(mode="json", exclude={"space"})
+        for key, value in runs.flatten(params | {"search": search.kind, "space": space}).items():
+            client.log_param(run_id, key, value)
         return run_id
 
 
-def close_parent(parent: str, shared: optuna.Study, search: Search) -> None:
-    """Leave the best score and its trial in the run of the search."""
-    best, client = study.winner(study.outcomes(shared, search)), MlflowClient()
+def close_search_run(worker: Worker) -> None:
+    """Log the best score and its trial to the run of the search, and end the run."""
+    best = study.pick_best(study.rank(worker.study, worker.search))
+    client = MlflowClient()
     if best is not None:
-        runs.attempt(lambda: client.log_metric(parent, "objective", best.score))
-        runs.attempt(lambda: client.set_tag(parent, "best_trial", best.number))
-    runs.attempt(lambda: client.set_terminated(parent))
+        runs.attempt(lambda: client.log_metric(worker.parent, "objective", best.score))
+        runs.attempt(lambda: client.set_tag(worker.parent, "best_trial", best.number))
+    runs.attempt(lambda: client.set_terminated(worker.parent))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Change values of an architecture in `params.yaml`; every other byte, comments and layout among them, stays.
+"""Write the best values of a search into `params.yaml`.
 
-Nothing is dumped anew: a value is replaced where the parser found it, and a key that is missing is put before the others.
+ruamel.yaml reads and writes the file. It keeps comments, quotes, blank lines and the order of keys.
+It may change the spaces within a line and the indentation of lists, and it writes empty values as
+`null`.
 """
 
+import io
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,47 +16,37 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from tasks.errors import UserError
 from tasks.params.search_space import to_plain, vary
 from tasks.params.whole import Params, load_params
 
-PLAIN = re.compile(r"[A-Za-z][\w./-]*")
-NAMED = "augmentation"  # the key whose value may be a name, to start from
 
+def write_values(file: Path, architecture: str, values: Mapping[str, Any]) -> None:
+    """Write values at dotted paths, such as `dense.0`, of an architecture into a params file.
 
-def rewrite(file: Path, architecture: str, values: Mapping[str, Any]) -> None:
-    """Write `values` at dotted paths, such as `dense.0`, of an architecture into a params file, all of them or none.
-
-    Raises `UserError`, with the file as it was, where its layout does not let the values be changed in place.
+    Raises `UserError`, and leaves the file as it was, if the values cannot be changed alone.
     """
     file = file.resolve()
     before = load_params(file)
     wanted = vary(before.architectures[architecture], dict(values))
-    text = rewritten(
-        file.read_bytes().decode(),
-        architecture,
-        values,
-        to_plain(wanted.structure) | to_plain(wanted.train),
-    )
+    text = _edit(file, architecture, values, to_plain(wanted.structure) | to_plain(wanted.train))
     with tempfile.NamedTemporaryFile(
         dir=file.parent, prefix=f".{file.name}.", delete=False
     ) as target:
         part = Path(target.name)
         target.write(text.encode())
         os.fsync(target.fileno())
+    architectures = before.architectures | {architecture: wanted}
     try:
-        if not _says(
-            part,
-            before.model_copy(
-                update={"architectures": before.architectures | {architecture: wanted}}
-            ),
-        ):
-            told = ", ".join(f"{path}: {scalar(value)}" for path, value in values.items())
+        if not _contains(part, before.model_copy(update={"architectures": architectures})):
+            by_hand = ", ".join(f"{path}: {format_value(value)}" for path, value in values.items())
             raise UserError(
-                f"{file.name}: architectures.{architecture} cannot be changed without changing something else; does it use "
-                f"anchors or aliases? Write by hand: {told}"
+                f"{file.name}: architectures.{architecture} cannot be changed without changing "
+                f"something else; does it use anchors or aliases? Write by hand: {by_hand}"
             )
         shutil.copymode(file, part)
         part.replace(file)
@@ -62,114 +54,83 @@ def rewrite(file: Path, architecture: str, values: Mapping[str, Any]) -> None:
         part.unlink(missing_ok=True)
 
 
-def rewritten(
-    text: str, architecture: str, values: Mapping[str, Any], whole: Mapping[str, Any]
-) -> str:
-    """Return the text with `values` at dotted paths; `whole` is all of the architecture, with them, for lists that it lacks."""
-    for path, value in values.items():
-        root = YAML(typ="rt", pure=True).compose(text)
-        section = _child(_child(root, "architectures"), architecture)
-        text = _changed(text, section, path.split("."), value, whole)
-    return text
-
-
-def scalar(value: Any) -> str:
-    """Return a value as YAML in one line."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {scalar(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(scalar, value)) + "]"
+def format_value(value: object) -> str:
+    """Return a value as a person would write it in YAML, in one line."""
     if isinstance(value, float):
-        return str(value) if value.is_integer() else format(Decimal(repr(value)), "f")
-    if (
-        isinstance(value, str)
-        and PLAIN.fullmatch(value)
-        and YAML(typ="safe", pure=True).load(value) == value
-    ):
-        return value
-    return json.dumps(value)  # null, true, a whole number, a text in quotes
+        return _format_float(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-def _says(file: Path, wanted: Params) -> bool:
+def _edit(file: Path, architecture: str, values: Mapping[str, Any], whole: dict[str, Any]) -> str:
+    """Return the text of the file with the values.
+
+    `whole` is the complete architecture with the values; it completes lists that the file lacks.
+    """
+    yaml = YAML(typ="rt", pure=True)
+    yaml.Representer = _Representer
+    yaml.preserve_quotes, yaml.width = True, 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    text = file.read_bytes().decode()
+    content = yaml.load(text.replace("\r\n", "\n"))
+    sections = content["architectures"]
+    for path, value in values.items():
+        sections[architecture] = _set(sections[architecture], path.split("."), value, whole)
+    target = io.StringIO()
+    yaml.dump(content, target)
+    return target.getvalue().replace("\n", "\r\n" if "\r\n" in text else "\n")
+
+
+def _set(held: Any, steps: list[str], value: Any, whole: Any) -> Any:
+    """Return the content `held` of a file with `value` at the end of `steps`."""
+    if not steps:
+        return _in_one_line(value)
+    step, *rest = steps
+    if isinstance(held, list):
+        held[int(step)] = _set(held[int(step)], rest, value, whole[int(step)])
+        return held
+    if isinstance(whole, list):
+        return _in_one_line(whole)
+    if not held or isinstance(held, str):  # nothing, or the name of an augmentation to start from
+        held = _in_one_line({"like": held} if held else {})
+    held[step] = _set(held.get(step), rest, value, whole[step])
+    return held
+
+
+def _in_one_line(value: Any) -> Any:
+    """Return a value that ruamel writes in brackets if it is a mapping or a list."""
+    if isinstance(value, Mapping):
+        mapping = CommentedMap({key: _in_one_line(item) for key, item in value.items()})
+        mapping.fa.set_flow_style()
+        return mapping
+    if isinstance(value, list | tuple):
+        sequence = CommentedSeq(map(_in_one_line, value))
+        sequence.fa.set_flow_style()
+        return sequence
+    return value
+
+
+def _contains(file: Path, wanted: Params) -> bool:
     try:
         return load_params(file) == wanted
     except UserError:
         return False
 
 
-def _child(node: Node, step: str) -> Node | None:
-    if isinstance(node, MappingNode):
-        for key, value in node.value:
-            if key.value == step:
-                if _is_empty(value):
-                    value.start_mark = value.end_mark = key.end_mark
-                return value
-    elif isinstance(node, SequenceNode) and int(step) < len(node.value):
-        return node.value[int(step)]
-    return None
+def _format_float(value: float) -> str:
+    """Return a number without an exponent, which some readers of YAML take for text."""
+    text = format(Decimal(repr(value)), "f")
+    return text if "." in text else f"{text}.0"
 
 
-def _changed(text: str, node: Node, steps: list[str], value: Any, whole: Any) -> str:
-    """Return the text with the value at the end of `steps`, going down from `node` as far as the text does."""
-    for place, step in enumerate(steps):
-        child = _child(node, step)
-        if child is None:
-            named = steps[:place] == [NAMED]
-            return _added(text, node, step, _missing(whole[step], steps[place + 1 :], value), named)
-        node, whole = child, whole[int(step)] if isinstance(node, SequenceNode) else whole[step]
-    return _replaced(text, node, scalar(value))
+class _Representer(RoundTripRepresenter):
+    """Writes new numbers without an exponent, and nothing as `null`."""
+
+    def represent_float(self, data: float) -> ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:float", _format_float(data))
+
+    def represent_none(self, data: None) -> ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
-def _missing(whole: Any, steps: list[str], value: Any) -> Any:
-    """Return what to write where the text has nothing: the value below its keys, but a list as a whole."""
-    if not steps or isinstance(whole, list):
-        return whole if steps else value
-    return {steps[0]: _missing(whole[steps[0]], steps[1:], value)}
-
-
-def _added(text: str, node: Node, step: str, value: Any, named: bool) -> str:
-    """Return the text with one key more in `node`, behind the others."""
-    entry = f"{step}: {scalar(value)}"
-    if isinstance(node, ScalarNode):  # nothing, null, or a name to start from
-        return _replaced(
-            text,
-            node,
-            f"{{like: {node.value}, {entry}}}" if named and not _is_empty(node) else f"{{{entry}}}",
-        )
-    if node.flow_style:
-        place = _end(node) if node.value else node.start_mark.index + 1
-        return (
-            text[:place]
-            + (", " if node.value else "")
-            + entry
-            + (text[place:] if node.value else text[place:].lstrip(" "))
-        )
-    newline = "\r\n" if "\r\n" in text else "\n"
-    line = text.find("\n", _end(node)) + 1 or len(text)
-    before = text[:line] if text[:line].endswith("\n") else text[:line] + newline
-    return before + " " * node.value[0][0].start_mark.column + entry + newline + text[line:]
-
-
-def _replaced(text: str, node: Node, new: str) -> str:
-    if _is_empty(node):
-        place = text.index(":", node.start_mark.index) + 1
-        return f"{text[:place]} {new}{text[place:]}"
-    end = node.end_mark.index if isinstance(node, ScalarNode) or node.flow_style else _end(node)
-    return text[: node.start_mark.index] + new + text[end:]
-
-
-def _end(node: Node) -> int:
-    """Return where the last value in a node ends; to the parser one without brackets reaches over comments to the next key."""
-    if isinstance(node, ScalarNode) or not node.value:
-        return node.end_mark.index
-    last = node.value[-1]
-    key, value = last if isinstance(last, tuple) else (last, last)
-    if _is_empty(value):
-        return key.end_mark.index
-    return (
-        value.end_mark.index if isinstance(value, ScalarNode) or value.flow_style else _end(value)
-    )
-
-
-def _is_empty(node: Node) -> bool:
-    return isinstance(node, ScalarNode) and node.start_mark.index == node.end_mark.index
+_Representer.add_representer(float, _Representer.represent_float)
+_Representer.add_representer(type(None), _Representer.represent_none)

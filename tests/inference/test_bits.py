@@ -1,4 +1,4 @@
-"""Scans of 12 bits in files of 16 give the same pixels in training and in serving, and what is brighter is clipped alike."""
+"""Scans of 12 bits in 16-bit files give the same pixels in training and in serving."""
 
 import json
 from pathlib import Path

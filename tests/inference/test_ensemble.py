@@ -11,7 +11,7 @@ from tasks.errors import UserError
 from tasks.imaging.decode import decode_file
 from tasks.imaging.render import render
 from tasks.inference import ensemble, gradcam, predictor
-from tasks.inference.ensemble import Committee
+from tasks.inference.ensemble import Combination
 from tasks.modeling import saved, temperature
 from tasks.params.model_input import Form, shape_of
 from tests.support import toy_model
@@ -23,7 +23,7 @@ DEGREES = 0.8
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Three networks: of grey images, of colours, and of the same grey ones without their dark border, mirrored too."""
+    """Write networks for grey images, for colours, and for grey images without a dark border."""
     root = tmp_path_factory.mktemp("members")
     written = {
         name: toy_model.write(root / name, channels)
@@ -36,7 +36,7 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def folder(members: dict[str, Path], tmp_path: Path) -> Path:
     ensemble.save(
-        Committee("soft", {"grey": 0.5, "colours": 0.3, "cut": 0.2}),
+        Combination("soft", {"grey": 0.5, "colours": 0.3, "cut": 0.2}),
         DEGREES,
         members,
         tmp_path / "all",
@@ -83,7 +83,7 @@ def test_each_member_is_asked_with_its_own_pixels(
 
 def test_members_of_one_form_share_its_pixels(members: dict[str, Path], tmp_path: Path) -> None:
     twice = {"one": members["grey"], "two": members["grey"]}
-    ensemble.save(Committee("majority", {"one": 0.5, "two": 0.5}), 1.0, twice, tmp_path / "both")
+    ensemble.save(Combination("majority", {"one": 0.5, "two": 0.5}), 1.0, twice, tmp_path / "both")
     both = ensemble.load(tmp_path / "both")
     assert both.forms == (Form(toy_model.SIZE, 1),) and shape_of(both.forms) == (20, 16, 1)
     pixels = np.random.default_rng(0).integers(0, 255, (5, 20, 16, 1), dtype=np.uint8)

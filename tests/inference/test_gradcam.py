@@ -1,4 +1,4 @@
-"""Heat maps follow the paper's formula, mark what speaks for a class, and depend on what was learnt."""
+"""Heat maps follow the formula of the paper, mark what supports a class, and depend on training."""
 
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from tasks.modeling import saved
 from tasks.modeling.backbones import build_transfer
 from tasks.modeling.layers import build_model
 from tasks.params.architectures import ARCHITECTURES, Cnn, Head, Transfer
-from tasks.params.model_input import Form
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +23,7 @@ POOLED = Cnn(filters=(4, 6), batch_norm=False, dense=(), dropout=0.2)
 
 
 def pooled(head: np.ndarray, activation: str = "softmax") -> keras.Model:
-    """Two maps, what is bright and what is dark, their means and one dense layer of weights `head` (2, units)."""
+    """Build a network of two maps, bright and dark, their means, and a dense layer `head`."""
     inputs = keras.Input((*SIZE, 1), dtype="uint8")
     maps = keras.layers.Conv2D(2, 1, activation="relu", name="maps")(
         keras.layers.Rescaling(1 / 255)(inputs)
@@ -42,8 +41,12 @@ def pooled(head: np.ndarray, activation: str = "softmax") -> keras.Model:
     return model
 
 
+def heatmap(model: keras.Model, pixels: np.ndarray, class_index: int) -> np.ndarray:
+    return gradcam.explainer(model).heatmaps(pixels[np.newaxis], [class_index])[0]
+
+
 def patch() -> np.ndarray:
-    """A grey image with one bright patch."""
+    """Return a grey image with one bright patch."""
     pixels = np.full((*SIZE, 1), 100, np.uint8)
     pixels[8:16, 20:30] = 220
     return pixels
@@ -52,18 +55,18 @@ def patch() -> np.ndarray:
 def test_it_marks_the_patch_that_speaks_for_the_class() -> None:
     model = pooled(np.array([[-1.0, 1.0], [0.0, 0.0]]))
     inside = patch()[..., 0] == 220
-    heat = gradcam.heatmap(model, patch(), 1)
+    heat = heatmap(model, patch(), 1)
     assert (heat.shape, heat.dtype) == (SIZE, np.float32)
     assert (heat[inside] == 1).all()
     assert (heat[~inside] == 0).all()
-    assert not gradcam.heatmap(model, patch(), 0).any()  # the patch speaks against it
+    assert not heatmap(model, patch(), 0).any()  # the patch speaks against it
 
 
 def test_it_is_the_formula_of_the_paper() -> None:
-    """Behind a mean and one dense layer the gradient is known: the weights of the class, spread over all places."""
+    """After a mean and a dense layer the gradient is known: the weights of the class."""
     keras.utils.set_random_seed(1)
     model = build_transfer(
-        Transfer(backbone="MobileNet", options={"alpha": 0.25}, weights=None), (64, 64), 3, 5
+        Transfer(backbone="MobileNet", options={"alpha": 0.25}, weights=None), (64, 64, 3), 5
     )
     pixels = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     explainer = gradcam.explainer(model)
@@ -83,22 +86,22 @@ def test_a_model_that_is_sure_is_explained_alike() -> None:
     assert pooled(head * 1e5)(PIXELS[:1, ..., :1]).numpy().max() == 1
     for number in range(3):
         unsure, sure = (
-            gradcam.heatmap(pooled(head * scale), PIXELS[0, ..., :1], number) for scale in (1, 1e5)
+            heatmap(pooled(head * scale), PIXELS[0, ..., :1], number) for scale in (1, 1e5)
         )
         np.testing.assert_allclose(sure, unsure, atol=1e-5)
 
 
 def test_one_sigmoid_answers_for_two_classes() -> None:
-    binary = build_model(POOLED, SIZE, 3, 2, binary=True)
-    softmax = build_model(POOLED, SIZE, 3, 2)
+    binary = build_model(POOLED, (*SIZE, 3), 2, binary=True)
+    softmax = build_model(POOLED, (*SIZE, 3), 2)
     kernel, bias = binary.get_layer("positive").get_weights()
     softmax.set_weights(
         [*binary.get_weights()[:-2], np.hstack([-kernel, kernel]), np.hstack([-bias, bias])]
     )
     for number in (0, 1):
         np.testing.assert_allclose(
-            gradcam.heatmap(binary, PIXELS[0], number),
-            gradcam.heatmap(softmax, PIXELS[0], number),
+            heatmap(binary, PIXELS[0], number),
+            heatmap(softmax, PIXELS[0], number),
             atol=1e-5,
         )
 
@@ -109,7 +112,9 @@ def test_one_sigmoid_answers_for_two_classes() -> None:
 def test_our_networks_are_cut_before_their_last_pooling(name: str) -> None:
     row = ARCHITECTURES[name]
     model = build_model(
-        row.model_copy(update={"filters": tuple(3 for _ in row.filters), "dense": (4,)}), SIZE, 3, 3
+        row.model_copy(update={"filters": tuple(3 for _ in row.filters), "dense": (4,)}),
+        (*SIZE, 3),
+        3,
     )
     explainer = gradcam.explainer(model)
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
@@ -122,7 +127,7 @@ def test_our_networks_are_cut_before_their_last_pooling(name: str) -> None:
 
 def test_a_flat_backbone_is_cut_at_its_last_convolution() -> None:
     model = build_transfer(
-        Transfer(backbone="VGG16", weights=None, head=Head(pooling="flatten")), SIZE, 3, 2
+        Transfer(backbone="VGG16", weights=None, head=Head(pooling="flatten")), (*SIZE, 3), 2
     )
     explainer = gradcam.explainer(model)
     assert explainer.below.layers[-1].name == "block5_conv3"
@@ -133,7 +138,7 @@ def test_a_saved_residual_backbone_is_cut_at_its_last_activation(tmp_path: Path)
     structure = Transfer(
         backbone="MobileNetV2", options={"alpha": 0.35}, weights=None, head=Head(pooling="max")
     )
-    saved.save(build_transfer(structure, SIZE, 3, 2), None, ["a", "b"], Form(SIZE, 3), (), tmp_path)
+    saved.save(build_transfer(structure, (*SIZE, 3), 2), None, tmp_path)
     explainer = gradcam.load(tmp_path)
     assert explainer.below.layers[-1].name == "out_relu"
     assert explainer.grid == (1, 2)
@@ -142,14 +147,14 @@ def test_a_saved_residual_backbone_is_cut_at_its_last_activation(tmp_path: Path)
 
 def test_a_perceptron_and_a_forest_have_no_feature_maps(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="without convolutions"):
-        gradcam.heatmap(build_model(Cnn(filters=()), SIZE, 3, 3), PIXELS[0], 0)
+        heatmap(build_model(Cnn(filters=()), (*SIZE, 3), 3), PIXELS[0], 0)
     (tmp_path / "model.skops").touch()
     with pytest.raises(UserError, match="scikit-learn"):
         gradcam.load(tmp_path)
 
 
 def test_explaining_leaves_the_model_as_it_was() -> None:
-    model = build_model(POOLED, SIZE, 3, 3)
+    model = build_model(POOLED, (*SIZE, 3), 3)
     before = model(PIXELS, training=False).numpy()
     gradcam.explainer(model).heatmaps(PIXELS, [0] * 20)
     assert np.array_equal(model(PIXELS, training=False), before)
@@ -158,7 +163,7 @@ def test_explaining_leaves_the_model_as_it_was() -> None:
 @pytest.mark.parametrize("everything", [False, True])
 def test_random_weights_change_the_maps(everything: bool) -> None:
     keras.utils.set_random_seed(1)
-    explainer = gradcam.explainer(build_model(Cnn(filters=(8, 8), dense=(16,)), SIZE, 3, 4))
+    explainer = gradcam.explainer(build_model(Cnn(filters=(8, 8), dense=(16,)), (*SIZE, 3), 4))
     weights, before = explainer.below.get_weights(), explainer.heatmaps(PIXELS, [0] * 20)
     explainer.randomise(everything)
     after = explainer.heatmaps(PIXELS, [0] * 20)

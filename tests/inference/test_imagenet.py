@@ -1,4 +1,4 @@
-"""Pretrained classifiers by name: their own preprocessing and class names, and what to fetch where there is no network."""
+"""Pretrained classifiers have their own preprocessing and class names."""
 
 import io
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def isolate(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Predictor, keras.Model]]:
-    """MobileNet from a file of random weights where Keras looks for its own, which it does not check for this one."""
+    """Load MobileNet with random weights, put where Keras looks for its own."""
     model = keras.applications.MobileNet(weights=None)
     last, rng = model.get_layer("conv_preds"), np.random.default_rng(0)
     last.set_weights(
@@ -108,5 +108,5 @@ def test_an_unknown_name_tells_the_known_ones() -> None:
 def test_a_classifier_without_a_dense_layer_is_not_explained(
     mobilenet: tuple[Predictor, keras.Model],
 ) -> None:
-    with pytest.raises(UserError, match="imagenet:MobileNet ends in no dense layer"):
+    with pytest.raises(UserError, match="imagenet:MobileNet does not end in a dense layer"):
         imagenet.load("MobileNet", DEFAULT_LIMITS, explain=True)

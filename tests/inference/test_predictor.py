@@ -1,4 +1,4 @@
-"""Files in, answers or reasons out: in order, in batches, judged by thresholds, the same however they are asked."""
+"""Every file gets an answer or an error: in order, in batches, with thresholds applied."""
 
 import os
 import threading
@@ -14,8 +14,8 @@ import pytest
 from bench.fuzz import mutant
 from tasks.errors import UserError
 from tasks.imaging.decode import decode_bytes
-from tasks.imaging.render import render
 from tasks.imaging.picture import REASONS, Limits
+from tasks.imaging.render import render
 from tasks.inference.predictor import (
     BATCH,
     Answer,
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of random weights."""
+    """Write a model with random weights."""
     return toy_model.write(tmp_path_factory.mktemp("models") / "random", 3)
 
 
@@ -57,7 +57,7 @@ def contents() -> list[bytes]:
 
 
 def knowing(probabilities: list[float], distance: float, **more: object) -> Predictor:
-    """A model that says the same of every image."""
+    """Return a predictor with the same answer for every image."""
     row = np.array(probabilities, np.float32)
     classes = [f"class {number}" for number in range(len(row))]
 
@@ -162,8 +162,16 @@ def test_a_model_without_distances_calls_nothing_familiar(contents: list[bytes])
 def test_a_record_is_flat(contents: list[bytes]) -> None:
     model = knowing([0.25, 0.75], 2.0, thresholds=Thresholds(0.5, 1.0))
     good, bad = map(model.record, model.predict([contents[0], b""]))
-    assert good == {"predicted": "class 1", "confidence": 0.75, "abstained": False, "unfamiliar": True, "distance": 2.0,
-                    "p_class 0": 0.25, "p_class 1": 0.75, "error": None}  # fmt: skip
+    assert good == {
+        "predicted": "class 1",
+        "confidence": 0.75,
+        "abstained": False,
+        "unfamiliar": True,
+        "distance": 2.0,
+        "p_class 0": 0.25,
+        "p_class 1": 0.75,
+        "error": None,
+    }
     assert list(bad) == list(good) == model.columns and bad["error"] == "empty: 0 bytes"
     assert {value for column, value in bad.items() if column != "error"} == {None}
 

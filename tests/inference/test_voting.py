@@ -18,7 +18,7 @@ def drawn(members: int, images: int, classes: int, seed: int = 0) -> np.ndarray:
 
 
 def said(rows: list[list[float]]) -> np.ndarray:
-    """What each member says of one image."""
+    """Return the probabilities of each member for one image."""
     return np.array(rows, np.float32)[:, np.newaxis]
 
 
@@ -63,7 +63,7 @@ def test_the_class_of_most_votes_is_the_most_probable(weights: list[float], clas
 
 
 def test_the_mean_does_not_outvote_a_majority() -> None:
-    """Two that hardly prefer the first class outvote one that is sure of the second; by their mean it would win."""
+    """Two unsure members outvote a sure one, whose class has the higher mean."""
     probabilities, equal = said([[0.51, 0.49], [0.51, 0.49], [0.0, 1.0]]), np.full(3, 1 / 3)
     assert voting.combine(probabilities, equal, "soft").argmax() == 1
     assert voting.combine(probabilities, equal, "majority").argmax() == 0
@@ -77,7 +77,7 @@ def test_a_tie_is_broken_by_the_mean() -> None:
 
 
 def test_what_is_outvoted_comes_down_no_farther_than_it_must() -> None:
-    """The nearest to the mean of votes and shares of all probabilities that let the votes win, against many that do."""
+    """Compare with many random probabilities in which the winner leads: none is nearer."""
     rng, weights = np.random.default_rng(3), np.array([0.26, 0.26, 0.48])
     wins = np.array([[0.4, 0.3, 0.3], [0.35, 0.33, 0.32], [0.0, 0.95, 0.05]])
     for _ in range(5):
@@ -135,6 +135,6 @@ def test_a_member_that_is_always_wrong_has_no_weight() -> None:
 
 
 def test_distances_are_weighed_too() -> None:
-    found = voting.distances(np.array([[1.0, 2.0], [3.0, 6.0]]), np.array([0.75, 0.25]))
+    found = voting.average_distances(np.array([[1.0, 2.0], [3.0, 6.0]]), np.array([0.75, 0.25]))
     np.testing.assert_allclose(found, [1.5, 3.0])
     assert found.dtype == np.float32

@@ -1,4 +1,4 @@
-"""A backbone takes raw pixels, gets the weights asked for and no others, and is cut where the training begins."""
+"""A backbone takes raw pixels, gets exactly the wanted weights, and is cut below the training."""
 
 import urllib.error
 from pathlib import Path
@@ -29,7 +29,7 @@ def transfer(**keys: object) -> Transfer:
 
 def build(structure: Transfer, size: tuple[int, int] = SIZE) -> keras.Model:
     keras.utils.set_random_seed(1)
-    return backbones.build_transfer(structure, size, 3, 4)
+    return backbones.build_transfer(structure, (*size, 3), 4)
 
 
 def applied(alpha: float = 0.25) -> keras.Model:
@@ -42,13 +42,13 @@ def applied(alpha: float = 0.25) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
-    """A small MobileNet behind raw pixels, with `HEAD`. Only its frozen layers may change."""
+    """Build a small MobileNet with `HEAD`. Tests may change only its frozen layers."""
     return build(transfer())
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Path]:
-    """A backbone and the file of its weights."""
+    """Build a backbone and write its weights to a file."""
     source, file = applied(), tmp_path_factory.mktemp("weights") / "small.weights.h5"
     source.save_weights(file)
     return source, file
@@ -92,9 +92,9 @@ def test_the_least_size_is_that_of_keras(name: str, least: int) -> None:
 def test_raw_pixels_reach_the_first_layer_as_in_pretraining(
     backbone: str, options: dict, first: str, channels: int
 ) -> None:
-    """From -1 to 1; as differences from ImageNet's mean colours, blue first; and where the network itself does that."""
+    """Cover scaling to -1 to 1, subtraction of mean colours, and scaling in the network."""
     model = backbones.build_features(
-        transfer(backbone=backbone, options=options), "average", SIZE, channels
+        transfer(backbone=backbone, options=options), "average", (*SIZE, channels)
     )
     prepared = keras.Model(model.input, model.get_layer(first).input)(
         PIXELS[..., :channels], training=False
@@ -126,14 +126,14 @@ def test_the_reference_head_is_built_layer_by_layer() -> None:
         "Dropout",
         "Dense",
     ]
-    backbones.freeze(model, backbones.position(model, None))
+    backbones.freeze(model, backbones.find_layer(model, None))
     trained = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert trained == 256 * 256 + 256 + 2 * 256 + 256 * 128 + 128 + 128 * 4 + 4
 
 
 @pytest.mark.parametrize("start", [None, "conv_dw_11", "conv1"])
 def test_both_sides_of_the_cut_make_the_whole(start: str | None, model: keras.Model) -> None:
-    first = backbones.position(model, start)
+    first = backbones.find_layer(model, start)
     backbones.freeze(model, first)
     below, above = backbones.cut(model, first)
     whole = model(PIXELS, training=False)
@@ -157,7 +157,7 @@ def test_the_cut_of_a_residual_network_lies_before_the_shortcut() -> None:
         "block_14_expand",
         "block_14_project",
     ):  # the shortcut of block 14 begins where its expansion does
-        below, _ = backbones.cut(model, backbones.position(model, start))
+        below, _ = backbones.cut(model, backbones.find_layer(model, start))
         assert below.layers[-1].name == "block_13_project_BN"
 
 
@@ -171,9 +171,9 @@ def test_the_cut_of_a_residual_network_lies_before_the_shortcut() -> None:
 def test_what_lies_below_the_cut_is_frozen_and_the_rest_is_trained(
     backbone: str, start: str, below: str, trained: list[str], model: keras.Model
 ) -> None:
-    """But for the batch normalisation of the backbone, which stays as it was pretrained; that of the head is trained."""
+    """Batch normalisation of the backbone stays pretrained; that of the head is trained."""
     cut = model if backbone == "MobileNet" else build(transfer(backbone=backbone, options={}))
-    first = backbones.position(cut, start)
+    first = backbones.find_layer(cut, start)
     backbones.freeze(cut, first)
     head = [
         layer.name for layer in cut.layers[len(backbones.backbone_layers(cut)) :] if layer.weights
@@ -187,7 +187,7 @@ def test_inception_is_cut_before_its_branches() -> None:
     """What `mixed9` joins begins at `mixed8`, on four branches whose layers Keras only numbers."""
     model = build(transfer(backbone="InceptionV3", options={}), (75, 75))
     names = [layer.name for layer in model.layers]
-    first = backbones.position(model, names[names.index("mixed8") + 1])
+    first = backbones.find_layer(model, names[names.index("mixed8") + 1])
     backbones.freeze(model, first)
     below, _ = backbones.cut(model, first)
     assert below.layers[-1].name == "mixed8"
@@ -231,7 +231,7 @@ def test_the_old_format_of_keras_is_read_too(
 
 def test_a_missing_file_is_named(model: keras.Model) -> None:
     told = complaint(model, transfer(weights="/nowhere.h5"))
-    assert "weights: /nowhere.h5 is no file; expected imagenet, or a file" in told
+    assert "weights: /nowhere.h5 is not a file; expected imagenet, or a file" in told
 
 
 def test_weights_of_another_width_or_backbone_are_refused(
@@ -249,7 +249,7 @@ def test_weights_of_another_width_or_backbone_are_refused(
     )
     assert (
         "does not fit MobileNetV2" in message
-        and "it holds 135 arrays" in message
+        and "it contains {135 arrays" in message
         and "expected 260" in message
     )
 
@@ -283,7 +283,7 @@ def refuse(*_: object) -> None:
 
 def test_a_misspelt_layer_is_named_with_its_neighbours(model: keras.Model) -> None:
     with pytest.raises(UserError, match="has no layer 'conv_pw13'; did you mean conv_pw_13"):
-        backbones.position(model, "conv_pw13")
+        backbones.find_layer(model, "conv_pw13")
 
 
 def test_options_that_the_backbone_does_not_take() -> None:

@@ -1,4 +1,4 @@
-"""Classifiers learn real digits, come back from disk as they were, in equal files, and a foreign file is refused."""
+"""Classifiers learn digits, load as they were saved, have equal files, and refuse others."""
 
 import json
 import pickle
@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline
 
 from tasks.errors import UserError
 from tasks.modeling import classical
+from tasks.modeling.classical import Examples
 from tasks.params.architectures import Classical
 from tests.support import ROOT
 
@@ -42,9 +43,8 @@ def fit(
 ) -> Pipeline:
     features, targets, _, _ = digits(classes)
     structure = Classical(classifier=classifier, **{"trees": 60, **changes})
-    return classical.fit(
-        structure, features, targets, np.ones(len(targets), np.float32), seed, threads
-    )
+    examples = Examples(features, targets, np.ones(len(targets), np.float32))
+    return classical.fit(structure, examples, seed, threads)
 
 
 @cache
@@ -56,7 +56,7 @@ def fitted(classifier: str) -> Pipeline:
 def test_held_out_digits_are_told_apart_with_fair_probabilities(classifier: str) -> None:
     """The probabilities are good ones if their log loss is far from that of guessing, 2.3."""
     _, _, features, targets = digits()
-    probabilities = classical.probabilities(fitted(classifier), features)
+    probabilities = classical.predict(fitted(classifier), features)
     assert probabilities.shape == (len(targets), 10) and probabilities.dtype == np.float32
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     assert (probabilities.argmax(axis=1) == targets).mean() > 0.93
@@ -66,7 +66,7 @@ def test_held_out_digits_are_told_apart_with_fair_probabilities(classifier: str)
 @pytest.mark.parametrize("classifier", ["random_forest", "rbf_svm"])
 def test_two_classes_have_two_columns(classifier: str) -> None:
     _, _, features, targets = digits(2)
-    probabilities = classical.probabilities(fit(classifier, classes=2), features)
+    probabilities = classical.predict(fit(classifier, classes=2), features)
     assert probabilities.shape == (len(targets), 2)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     assert (probabilities.argmax(axis=1) == targets).mean() > 0.98
@@ -78,14 +78,14 @@ def test_a_classifier_comes_back_from_disk_as_it_was(classifier: str, tmp_path: 
     classical.save(fitted(classifier), tmp_path / "model.skops")
     loaded = classical.load(tmp_path / "model.skops")
     before, after = (
-        classical.probabilities(estimator, features) for estimator in (fitted(classifier), loaded)
+        classical.predict(estimator, features) for estimator in (fitted(classifier), loaded)
     )
     assert np.array_equal(before, after)
-    assert classical.parameters(loaded) == classical.parameters(fitted(classifier))
+    assert classical.count_parameters(loaded) == classical.count_parameters(fitted(classifier))
 
 
 def test_training_again_gives_the_same_files(tmp_path: Path) -> None:
-    """In another process, where everything lies elsewhere in memory; other numbers of threads may give other files."""
+    """Another process has other addresses in memory. The number of threads must be the same."""
     code = (
         "import sys; from pathlib import Path; from tests.modeling import test_classical as t\n"
         "for name in t.CLASSIFIERS: t.classical.save(t.fit(name, 3), Path(sys.argv[1], name))"
@@ -112,7 +112,7 @@ def test_the_file_knows_no_time_and_no_address(tmp_path: Path) -> None:
 def test_settings_reach_the_classifier() -> None:
     forests = [fit("random_forest", trees=7, seed=seed) for seed in (0, 1)]
     assert [len(forest[-1].estimators_) for forest in forests] == [7, 7]
-    one, other = (classical.probabilities(forest, digits()[2]) for forest in forests)
+    one, other = (classical.predict(forest, digits()[2]) for forest in forests)
     assert not np.array_equal(one, other)
     weak, strong = (
         np.abs(fit("logistic_regression", 3, regularization=c)[-1].coef_).sum()
@@ -127,20 +127,21 @@ def test_weights_make_a_rare_class_more_likely(classifier: str) -> None:
     rng = np.random.default_rng(0)
     features, targets = rng.normal(size=(200, 3)).astype(np.float32), np.repeat([0, 1], [150, 50])
     structure = Classical(classifier=classifier, trees=60)
-    means = [
-        classical.probabilities(classical.fit(structure, features, targets, np.where(targets, weight, 1.0), 0, 2), features)
-        .mean(axis=0)[1] for weight in (1.0, 9.0)
-    ]  # fmt: skip
+    means = []
+    for weight in (1.0, 9.0):
+        examples = Examples(features, targets, np.where(targets, weight, 1.0))
+        model = classical.fit(structure, examples, seed=0, threads=2)
+        means.append(classical.predict(model, features).mean(axis=0)[1])
     assert means[1] > means[0] + 0.02
 
 
 def test_parameters_are_counted_fairly() -> None:
-    assert classical.parameters(fitted("logistic_regression")) == 10 * 64 + 10
-    assert classical.parameters(fitted("linear_svm")) == 45 * 64 + 45 + 10 * 2
+    assert classical.count_parameters(fitted("logistic_regression")) == 10 * 64 + 10
+    assert classical.count_parameters(fitted("linear_svm")) == 45 * 64 + 45 + 10 * 2
     vectors = len(fitted("rbf_svm")[-1].calibrated_classifiers_[0].estimator.support_)
-    assert classical.parameters(fitted("rbf_svm")) == vectors * 64 + 9 * vectors + 45 + 10 * 2
+    assert classical.count_parameters(fitted("rbf_svm")) == vectors * 64 + 9 * vectors + 45 + 10 * 2
     forest = fitted("random_forest")[-1]
-    assert classical.parameters(fitted("random_forest")) == sum(
+    assert classical.count_parameters(fitted("random_forest")) == sum(
         2 * tree.get_n_leaves() - 1 for tree in forest.estimators_
     )
 
@@ -154,8 +155,8 @@ def test_copies_stay_in_one_fold_of_the_calibration() -> None:
     )
     structure, ones = Classical(classifier="rbf_svm", regularization=100), np.ones(240)
     apart, together = (
-        classical.probabilities(
-            classical.fit(structure, features, targets, ones, 0, 1, groups), features
+        classical.predict(
+            classical.fit(structure, Examples(features, targets, ones, groups), 0, 1), features
         )
         .max(axis=1)
         .mean()
@@ -168,29 +169,25 @@ def test_copies_stay_in_one_fold_of_the_calibration() -> None:
 def test_a_class_without_training_images_is_named(targets: list[int]) -> None:
     with pytest.raises(
         UserError,
-        match="training images of every class, at least two, received those of the class indices",
+        match="training images of every class, and at least two classes; received images of the",
     ):
         classical.fit(
             Classical(classifier="random_forest"),
-            np.eye(4, dtype=np.float32),
-            np.array(targets),
-            np.ones(4),
-            0,
-            1,
+            Examples(np.eye(4, dtype=np.float32), np.array(targets), np.ones(4)),
+            seed=0,
+            threads=1,
         )
 
 
 def test_an_svm_says_that_a_class_is_too_small() -> None:
     with pytest.raises(
-        UserError, match="at least two training images of each class that are no copies"
+        UserError, match="at least two training images of each class that are not duplicates"
     ):
         classical.fit(
             Classical(classifier="rbf_svm"),
-            np.eye(4, dtype=np.float32),
-            np.array([0, 0, 0, 1]),
-            np.ones(4),
-            0,
-            1,
+            Examples(np.eye(4, dtype=np.float32), np.array([0, 0, 0, 1]), np.ones(4)),
+            seed=0,
+            threads=1,
         )
 
 
@@ -226,7 +223,9 @@ def test_a_type_that_is_not_trusted_is_refused(tmp_path: Path) -> None:
 def test_a_pickle_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.skops"
     file.write_bytes(pickle.dumps(fitted("logistic_regression")))
-    with pytest.raises(UserError, match=r"model\.skops is no whole skops file .*train it again"):
+    with pytest.raises(
+        UserError, match=r"model\.skops is not a complete skops file .*train it again"
+    ):
         classical.load(file)
 
 
@@ -237,13 +236,15 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     for place in (0.0, 0.3, 0.6, 0.99):
         start = int(place * len(whole))
         file.write_bytes(whole[:start] + b"\xff" * 8 + whole[start + 8 :])
-        with pytest.raises(UserError, match=r"model\.skops is no whole skops file"):
+        with pytest.raises(UserError, match=r"model\.skops is not a complete skops file"):
             classical.load(file)
 
 
 def test_another_estimator_is_refused(tmp_path: Path) -> None:
     skops.io.dump(Ridge().fit([[0.0], [1.0]], [0, 1]), tmp_path / "model.skops")
-    with pytest.raises(UserError, match="holds a Ridge: expected a classifier that training wrote"):
+    with pytest.raises(
+        UserError, match="contains a Ridge: expected a classifier that training wrote"
+    ):
         classical.load(tmp_path / "model.skops")
 
 

@@ -1,4 +1,4 @@
-"""The models are the ones that the table describes, train the same with the fused kernel, and load without our code."""
+"""Models have the layers of the table, train the same when fused, and load without our code."""
 
 import re
 import zipfile
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 
 SMALL = Cnn(filters=(4, 8), dense=(8,), dropout=0.0)
 CNNS = {name: row for name, row in ARCHITECTURES.items() if isinstance(row, Cnn)}
-# Shape, classes, parameters, and these counted by hand: (inputs + 1) * outputs of each layer, 4 a channel of normalisation.
+# Shape, classes, parameters, and the parameters of each layer counted by hand: (inputs + 1) *
+# outputs, and 4 for each channel of a normalisation.
 COUNTS = {
     "plain_cnn": (
         (224, 224, 3),
@@ -67,7 +68,7 @@ COUNTS = {
 
 
 def test_the_activation_is_that_of_the_dense_layers() -> None:
-    model = build_model(SMALL.model_copy(update={"activation": "tanh"}), (32, 32), 1, 4)
+    model = build_model(SMALL.model_copy(update={"activation": "tanh"}), (32, 32, 1), 4)
     told = [
         (type(layer).__name__, layer.activation.__name__)
         for layer in model.layers
@@ -79,13 +80,13 @@ def test_the_activation_is_that_of_the_dense_layers() -> None:
 @pytest.mark.parametrize("name", CNNS)
 def test_every_architecture_has_the_parameters_of_its_original(name: str) -> None:
     (*size, channels), classes, total, layers = COUNTS[name]
-    model = build_model(CNNS[name], tuple(size), channels, classes, binary=classes == 2)
+    model = build_model(CNNS[name], (*size, channels), classes, binary=classes == 2)
     assert model.count_params() == total == sum(layers)
 
 
 @pytest.mark.parametrize("name", CNNS)
 def test_raw_pixels_in_and_probabilities_out(name: str) -> None:
-    model = build_model(CNNS[name], (36, 32), 1, 3)
+    model = build_model(CNNS[name], (36, 32, 1), 3)
     probabilities = model(
         np.random.default_rng(0).integers(0, 256, (2, 36, 32, 1), dtype=np.uint8), training=False
     )
@@ -95,9 +96,9 @@ def test_raw_pixels_in_and_probabilities_out(name: str) -> None:
 
 
 def kinds(name: str, **kwargs: bool) -> list[tuple]:
-    """The layers that say something of an original, in order, and what they say."""
+    """Return the layers that matter for an original, in order, with the attribute that matters."""
     told = {"Conv2D": "filters", "Dropout": "rate", "Dense": "units", "MaxPooling2D": "pool_size"}
-    layers = build_model(CNNS[name], (32, 32), 3, 2, **kwargs).layers
+    layers = build_model(CNNS[name], (32, 32, 3), 2, **kwargs).layers
     return [
         (type(one).__name__, getattr(one, told[type(one).__name__]))
         for one in layers
@@ -107,11 +108,13 @@ def kinds(name: str, **kwargs: bool) -> list[tuple]:
 
 def test_the_order_of_layers_is_that_of_the_originals() -> None:
     assert kinds("photo_binary", binary=True) == [
-        ("Conv2D", 16), ("MaxPooling2D", (2, 2)), ("Dropout", 0.25), ("Conv2D", 32), ("Conv2D", 64), ("Dropout", 0.25),
+        ("Conv2D", 16), ("MaxPooling2D", (2, 2)), ("Dropout", 0.25), ("Conv2D", 32),
+        ("Conv2D", 64), ("Dropout", 0.25),
         ("Dense", 128), ("Dropout", 0.5), ("Dense", 1),
     ]  # fmt: skip
     assert kinds("photo_cnn") == [
-        ("Conv2D", 16), ("MaxPooling2D", (2, 2)), ("Conv2D", 32), ("Conv2D", 64), ("Dense", 128), ("Dense", 2),
+        ("Conv2D", 16), ("MaxPooling2D", (2, 2)), ("Conv2D", 32), ("Conv2D", 64),
+        ("Dense", 128), ("Dense", 2),
     ]  # fmt: skip
     assert kinds("mnist_mlp") == [("Dense", 128), ("Dense", 2)]
 
@@ -120,7 +123,7 @@ def test_the_table_is_followed() -> None:
     structure = Cnn(
         filters=(3, 5), kernel=5, padding="valid", batch_norm=False, dense=(7, 6), dropout=0.25
     )
-    layers = build_model(structure, (40, 40), 1, 2).layers
+    layers = build_model(structure, (40, 40, 1), 2).layers
     convolutions = [layer for layer in layers if isinstance(layer, keras.layers.Conv2D)]
     assert [(one.filters, one.kernel_size, one.padding) for one in convolutions] == [
         (3, (5, 5), "valid"),
@@ -130,7 +133,7 @@ def test_the_table_is_followed() -> None:
     assert [layer.rate for layer in layers if isinstance(layer, keras.layers.Dropout)] == [0.25]
     assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in layers)
     normalized = build_model(
-        SMALL.model_copy(update={"batch_norm_momentum": 0.8}), (8, 8), 1, 2
+        SMALL.model_copy(update={"batch_norm_momentum": 0.8}), (8, 8, 1), 2
     ).layers
     assert [
         layer.momentum for layer in normalized if isinstance(layer, keras.layers.BatchNormalization)
@@ -154,17 +157,17 @@ def test_an_image_too_small_for_the_blocks(
     structure: Cnn, size: tuple[int, int], fits: bool
 ) -> None:
     if fits:
-        assert build_model(structure, size, 1, 2).output_shape == (None, 2)
+        assert build_model(structure, (*size, 1), 2).output_shape == (None, 2)
     else:
         with pytest.raises(
             UserError,
             match="is too small for 2 blocks of convolution and pooling: set image_size higher",
         ):
-            build_model(structure, size, 1, 2)
+            build_model(structure, (*size, 1), 2)
 
 
 def batch(seed: int = 0) -> np.ndarray:
-    """Activations of shape (batch, height, width, channels) with a mean and a spread of their own in each channel."""
+    """Return activations with a different mean and spread in each channel."""
     rng = np.random.default_rng(seed)
     return (rng.normal(size=(6, 5, 7, 3)) * [1, 5, 0.1] + [0, 30, -2]).astype(np.float32)
 
@@ -193,7 +196,7 @@ def test_one_step_of_training_is_equal_with_and_without_the_fused_kernel() -> No
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (8, 12, 10, 3), dtype=np.uint8)
     targets = rng.integers(0, 3, 8)
-    fused, plain = (build_model(SMALL, (12, 10), 3, 3, fused=choice) for choice in (True, False))
+    fused, plain = (build_model(SMALL, (12, 10, 3), 3, fused=choice) for choice in (True, False))
     plain.set_weights(fused.get_weights())
     assert any(isinstance(layer, FusedBatchNormalization) for layer in fused.layers)
     losses = []
@@ -212,11 +215,11 @@ def test_one_step_of_training_is_equal_with_and_without_the_fused_kernel() -> No
 
 
 def test_one_sigmoid_trains_as_with_binary_cross_entropy() -> None:
-    """Two steps of the model with two columns, and of the same layers that end in one sigmoid, as the original notebooks do."""
+    """Take two steps with two columns, and with one sigmoid as the original notebooks have it."""
     rng = np.random.default_rng(0)
     pixels, targets = rng.integers(0, 256, (8, 12, 10, 3), dtype=np.uint8), rng.integers(0, 2, 8)
     weights = rng.uniform(0.5, 2, 8)
-    model = build_model(SMALL, (12, 10), 3, 2, binary=True)
+    model = build_model(SMALL, (12, 10, 3), 2, binary=True)
     sigmoid = keras.models.clone_model(
         keras.Model(model.inputs, model.get_layer("positive").output)
     )
@@ -242,7 +245,7 @@ def test_one_sigmoid_trains_as_with_binary_cross_entropy() -> None:
 
 def test_one_sigmoid_tells_two_classes_apart_and_no_more() -> None:
     with pytest.raises(UserError, match="a sigmoid tells two classes apart, received 3"):
-        build_model(SMALL, (12, 10), 3, 3, binary=True)
+        build_model(SMALL, (12, 10, 3), 3, binary=True)
 
 
 @pytest.mark.parametrize(("classes", "binary"), [(3, False), (2, True)])
@@ -250,7 +253,7 @@ def test_the_saved_model_loads_without_our_code(classes: int, binary: bool, tmp_
     """The plain one with the weights of the fused one: every object in it is Keras's own."""
     pixels = np.random.default_rng(0).integers(0, 256, (4, 12, 10, 3), dtype=np.uint8)
     fused, plain = (
-        build_model(SMALL, (12, 10), 3, classes, fused=choice, binary=binary)
+        build_model(SMALL, (12, 10, 3), classes, fused=choice, binary=binary)
         for choice in (True, False)
     )
     fused(pixels, training=True)  # its normalisation has seen images

@@ -1,4 +1,4 @@
-"""Images unlike the training images lie farther away than new ones like them, whatever the model, and the numbers add up."""
+"""Images unlike the training images are farther away than new similar ones, with any model."""
 
 import keras
 import numpy as np
@@ -40,14 +40,14 @@ def strange(seed: int = 3) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def reading() -> keras.Model:
-    """A small network at random."""
+    """Build a small network with random weights that returns statistics."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((*SIZE, 3), dtype="uint8")
     x = keras.layers.MaxPooling2D()(
         keras.layers.Conv2D(8, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
     )
     outputs = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(x))
-    return ood.reading(keras.Model(inputs, outputs))
+    return ood.only_statistics(keras.Model(inputs, outputs))
 
 
 @pytest.mark.slow
@@ -59,23 +59,26 @@ def test_strange_images_are_farther_away_than_new_ones_of_the_kind(
         return ood.describe(pixels, reading.predict_on_batch(pixels) if network else None)
 
     pixels, targets = blobs(200, 1)
-    usual = ood.centres(describe(pixels), targets)
-    new = ood.distances(describe(blobs(100, 2)[0]), usual)
+    centroids = ood.find_centroids(describe(pixels), targets)
+    new = ood.measure_distances(describe(blobs(100, 2)[0]), centroids)
     for name, images in strange().items():
-        assert ood.distances(describe(images), usual).min() > new.max(), name
+        assert ood.measure_distances(describe(images), centroids).min() > new.max(), name
 
 
 def test_the_nearest_class_counts() -> None:
     descriptions = np.array([[0, 0], [2, 0], [10, 0], [12, 0]], np.float32)
-    usual = ood.centres(
+    centroids = ood.find_centroids(
         descriptions, np.array([3, 3, 7, 7])
     )  # a class without training images has no centre
-    assert usual.tolist() == [[1, 0], [11, 0]] and usual.dtype == np.float32
-    assert ood.distances(np.array([[1, 3], [9, 0]], np.float32), usual).tolist() == [3, 2]
+    assert centroids.tolist() == [[1, 0], [11, 0]] and centroids.dtype == np.float32
+    assert ood.measure_distances(np.array([[1, 3], [9, 0]], np.float32), centroids).tolist() == [
+        3,
+        2,
+    ]
 
 
 def test_a_picture_is_described_by_its_cells() -> None:
-    """Of an even picture the means are its brightness, nothing varies, and the constant is 0.15 of the length of white."""
+    """In an even image all means are equal, nothing varies, and the constant is 0.15 of white."""
     even = ood.describe(np.full((1, 8, 8, 1), 255, np.uint8), None)[0]
     assert even[:16] == pytest.approx(even[0]) and even[16:32] == pytest.approx(0)
     assert even[32] == pytest.approx(0.15 * np.linalg.norm(even[:16]), rel=1e-5)
@@ -93,14 +96,14 @@ def test_any_size_has_a_description(size: tuple[int, int]) -> None:
 
 @pytest.mark.slow
 def test_the_names_of_a_networks_own_layers_do_not_matter() -> None:
-    """InceptionV3 read from a file has a layer `concatenate`, as the next one made in that process would be called."""
+    """A loaded InceptionV3 has a layer `concatenate`, the name that Keras would give to ours."""
     pixels = keras.Input((8, 6, 3))
     maps = keras.layers.Concatenate(name="concatenate")(
         [pixels, keras.layers.Conv2D(2, 3, padding="same", name="std")(pixels)]
     )
     answer = keras.layers.Dense(2, name="mean")(keras.layers.Flatten()(maps))
     keras.backend.clear_session()  # the next layers are numbered as in a new process
-    answering = ood.answering(keras.Model(pixels, answer))
+    answering = ood.with_statistics(keras.Model(pixels, answer))
     images = np.random.default_rng(0).uniform(size=(5, 8, 6, 3)).astype(np.float32)
     probabilities, statistics = map(np.array, answering(images, training=False))
     assert probabilities.shape == (5, 2) and statistics.shape == (5, 10)

@@ -1,4 +1,4 @@
-"""A model's folder answers as the model that was trained, whatever its kind, by itself and as MLflow loads it."""
+"""A loaded folder predicts as the trained model did, for each kind, also through MLflow."""
 
 import io
 import json
@@ -18,8 +18,9 @@ from PIL import Image
 from tasks.errors import UserError
 from tasks.modeling import classical, saved, temperature
 from tasks.modeling import out_of_distribution as ood
+from tasks.modeling.classical import Examples
+from tasks.modeling.images import Images
 from tasks.modeling.layers import build_model
-from tasks.modeling.training import Images
 from tasks.modeling.training import predict as training_predict
 from tasks.params.architectures import Classical, Cnn
 from tasks.params.model_input import Form
@@ -40,18 +41,17 @@ ONES = np.ones(len(PIXELS), np.float32)
 def write_keras(folder: Path) -> np.ndarray:
     """Write a model and return its probabilities of PIXELS, as the training has them."""
     keras.utils.set_random_seed(1)  # some random networks are next to undecided
-    model = build_model(Cnn(filters=(4,), dense=(8,)), SIZE, CHANNELS, len(CLASSES))
+    model = build_model(Cnn(filters=(4,), dense=(8,)), (*SIZE, CHANNELS), len(CLASSES))
     model.save(folder / "model.keras")
     return training_predict(model, Images(PIXELS, np.arange(len(PIXELS)), TARGETS, ONES))
 
 
 def write_forest(folder: Path) -> np.ndarray:
     features = PIXELS.reshape(len(PIXELS), -1).astype(np.float32) / 255
-    estimator = classical.fit(
-        Classical(classifier="random_forest", trees=5), features, TARGETS, ONES, 0, 1
-    )
+    structure = Classical(classifier="random_forest", trees=5)
+    estimator = classical.fit(structure, Examples(features, TARGETS, ONES), 0, 1)
     classical.save(estimator, folder / "model.skops")
-    return classical.probabilities(estimator, features)
+    return classical.predict(estimator, features)
 
 
 def write_features(folder: Path) -> np.ndarray:
@@ -62,11 +62,10 @@ def write_features(folder: Path) -> np.ndarray:
     extractor = keras.Model(inputs, outputs)
     extractor.save(folder / "features.keras")
     features = extractor.predict(PIXELS, verbose=0)
-    estimator = classical.fit(
-        Classical(classifier="logistic_regression"), features, TARGETS, ONES, 0, 1
-    )
+    structure = Classical(classifier="logistic_regression")
+    estimator = classical.fit(structure, Examples(features, TARGETS, ONES), 0, 1)
     classical.save(estimator, folder / "model.skops")
-    return classical.probabilities(estimator, features)
+    return classical.predict(estimator, features)
 
 
 WIDTHS = {
@@ -83,16 +82,16 @@ class Kind:
     folder: Path
     expected: np.ndarray
 
-    def copy(self, tmp_path: Path, degrees: float = 1.0) -> Path:
+    def copy(self, tmp_path: Path, fitted: float = 1.0) -> Path:
         """Return a folder of one's own, to which another temperature belongs."""
         shutil.copytree(self.folder, tmp_path / "model")
-        saved.complete(tmp_path / "model", degrees, np.load(self.folder / "familiar.npz")["usual"])
+        saved.complete(tmp_path / "model", fitted, np.load(self.folder / "familiar.npz")["usual"])
         return tmp_path / "model"
 
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[Callable, Kind]:
-    """One model of each writer. The zero description is usual, so that the distance is the length of the description."""
+    """Write one model of each kind. Its centroid is 0, so a distance is a length."""
     found, cells = {}, 2 * 4 * 4 * CHANNELS + 1
     for writer, width in WIDTHS.items():
         folder = tmp_path_factory.mktemp("model")
@@ -104,7 +103,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[Callable, Kind]:
 
 @pytest.fixture
 def forest(kinds: dict[Callable, Kind], tmp_path: Path) -> Path:
-    """A model of the kind that is loaded at once, to be spoilt."""
+    """Return the folder of a model that loads quickly, to be damaged."""
     return kinds[write_forest].copy(tmp_path)
 
 
@@ -112,7 +111,7 @@ def forest(kinds: dict[Callable, Kind], tmp_path: Path) -> Path:
 def test_a_folder_answers_as_its_model_did(
     writer: Callable, kinds: dict[Callable, Kind], tmp_path: Path
 ) -> None:
-    """Alone and in company; the temperature and what is usual are applied."""
+    """Check single images and batches, with the temperature and the centroids."""
     raw = kinds[writer].expected
     model = saved.load(kinds[writer].folder)
     assert (model.classes, model.forms) == (CLASSES, (FORM,))
@@ -120,7 +119,7 @@ def test_a_folder_answers_as_its_model_did(
     assert probabilities.shape == (len(PIXELS), len(CLASSES)) and probabilities.dtype == np.float32
     assert np.abs(probabilities - raw).max() < 1e-5
     assert np.abs(model.predict(PIXELS[3:4]) - raw[3:4]).max() < 1e-5
-    calibrated, distances = saved.load(kinds[writer].copy(tmp_path, degrees=3.0)).answer(PIXELS)
+    calibrated, distances = saved.load(kinds[writer].copy(tmp_path, fitted=3.0)).answer(PIXELS)
     assert np.abs(calibrated - temperature.apply(raw, 3.0)).max() < 1e-5
     assert calibrated.max(axis=1).mean() < raw.max(axis=1).mean() - 0.01
     parts = 1 if writer is write_forest else 2
@@ -133,7 +132,7 @@ def test_views_are_averaged_before_the_temperature(
 ) -> None:
     plain, folder = (
         saved.load(kinds[write_features].folder),
-        kinds[write_features].copy(tmp_path, degrees=3.0),
+        kinds[write_features].copy(tmp_path, fitted=3.0),
     )
     saved.describe(folder, CLASSES, FORM, ["mirrored"])
     probabilities, distances = saved.load(folder).answer(PIXELS)
@@ -163,10 +162,12 @@ def test_a_form_without_views_is_read_and_a_wrong_one_refused(form: dict, forest
 def test_the_distance_is_that_of_the_description(
     kinds: dict[Callable, Kind], tmp_path: Path
 ) -> None:
-    """Usual is the first image: it is no distance away, in whatever company, and all others are."""
+    """The first image is the centroid: its distance is 0 in any batch, and others are away."""
     folder = kinds[write_keras].copy(tmp_path)
     model = keras.saving.load_model(folder / "model.keras")
-    places = np.array(keras.Model(model.input, ood.last_map(model).output)(PIXELS, training=False))
+    places = np.array(
+        keras.Model(model.input, ood.find_last_map(model).output)(PIXELS, training=False)
+    )
     assert places.shape[1:] == (3, 2, 4)  # below the pooling, before it is flattened
     statistics = np.concatenate([places.mean(axis=(1, 2)), places.std(axis=(1, 2))], axis=1)
     descriptions = ood.describe(PIXELS, statistics)
@@ -183,7 +184,7 @@ def test_the_distance_is_that_of_the_description(
 def test_mlflow_loads_it_from_code(
     kinds: dict[Callable, Kind], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Image files in, as they are registered; PNG keeps the pixels, and the size is the model's. Of a classifier on features."""
+    """Predict PNG files, which keep the pixels, by a registered classifier on features."""
     folder, expected = kinds[write_features].folder, kinds[write_features].expected
     monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model adds its code
     mlflow.pyfunc.save_model(
@@ -219,7 +220,9 @@ def test_the_description_gives_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["classes.json", "input.json", "calibration.json", "familiar.npz"])
 def test_a_missing_description_is_named(name: str, forest: Path) -> None:
     (forest / name).unlink()
-    with pytest.raises(UserError, match=f"{name} is missing.*train it again"):
+    with pytest.raises(
+        UserError, match=rf"{name}.*(is missing|no file).*train (it|the model) again"
+    ):
         saved.load(forest)
 
 
@@ -235,7 +238,9 @@ def test_equal_knowledge_gives_equal_files_and_damage_is_named(forest: Path) -> 
 
 def test_a_folder_without_a_model_says_what_is_expected(tmp_path: Path) -> None:
     saved.describe(tmp_path, CLASSES, FORM)
-    with pytest.raises(UserError, match=r"holds no model: expected model\.keras or model\.skops"):
+    with pytest.raises(
+        UserError, match=r"contains no model: expected model\.keras or model\.skops"
+    ):
         saved.load(tmp_path)
 
 
@@ -271,5 +276,6 @@ def test_pixels_of_another_shape_or_type_are_refused(forest: Path) -> None:
 def test_the_bytes_of_arrays_are_those_of_each_python(tmp_path: Path) -> None:
     saved.write_npz(tmp_path / "a.npz", usual=np.arange(6, dtype=np.float32).reshape(2, 3))
     assert np.load(tmp_path / "a.npz")["usual"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    expected = "f679ada889e368ce3a253a403d3872cf817ea1bc6a38ef92aef30552917e8bc4"  # seen with Python 3.11.2 and 3.11.7
+    # Python 3.11.2 and 3.11.7 both gave this hash.
+    expected = "f679ada889e368ce3a253a403d3872cf817ea1bc6a38ef92aef30552917e8bc4"
     assert file_sha256(tmp_path / "a.npz") == expected

@@ -1,4 +1,4 @@
-"""A training that was killed goes on and ends equal, bit for bit; the history says what happened."""
+"""A training that was killed resumes and ends with the same bits, and the history is right."""
 
 import logging
 from pathlib import Path
@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from tasks.errors import UserError
+from tasks.modeling.checkpoints import Checkpoint
+from tasks.modeling.images import Images, Sets
 from tasks.modeling.layers import build_model
-from tasks.modeling.training import Images, fit, predict, use_threads
+from tasks.modeling.training import Session, Watch, fit, predict, use_threads
 from tasks.params.architectures import Cnn
 from tasks.params.augmentation import Augmentation, Elastic, Mixup
 from tasks.params.train import EarlyStopping, Schedule, Train
@@ -44,7 +46,7 @@ class KilledError(Exception):
 
 
 def images(count: int, seed: int, weights: np.ndarray | None = None) -> Images:
-    """Random pixels with random targets, at odd rows of a larger array: a network can only learn them by heart."""
+    """Return random pixels and targets at odd rows of a larger array."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (2 * count, *SIZE, CHANNELS), dtype=np.uint8)
     targets = rng.integers(0, CLASSES, count).astype(np.int32)
@@ -61,7 +63,7 @@ TRAINING, VALIDATION = images(30, seed=1), images(20, seed=2)
 
 def new_model(params: Train) -> keras.Model:
     keras.utils.set_random_seed(params.seed)
-    return build_model(STRUCTURE, SIZE, CHANNELS, CLASSES, fused=True)
+    return build_model(STRUCTURE, (*SIZE, CHANNELS), CLASSES, fused=True)
 
 
 def train(
@@ -74,12 +76,13 @@ def train(
     """Return the model, the history without its times, and the epochs that this call trained."""
     model, told = new_model(params), []
 
-    def on_epoch(row: dict[str, float]) -> None:
+    def on_epoch(row: dict[str, float], epochs: int) -> None:
         told.append(row["epoch"])
         if row["epoch"] == kill_after:
             raise KilledError(row)
 
-    history = fit(model, training, VALIDATION, params, checkpoint, key, on_epoch)
+    sets = Sets(training, training, VALIDATION)
+    history = fit(model, sets, Session(params, Checkpoint(checkpoint, key), Watch(on_epoch)))
     return (
         model,
         [{name: value for name, value in row.items() if name != "seconds"} for row in history],
@@ -98,20 +101,20 @@ Trained = tuple[keras.Model, list[dict[str, float]]]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The model and the history of an uninterrupted training that stops early."""
+    """Train without interruption until early stopping."""
     model, history, _ = train(STOPPING, tmp_path_factory.mktemp("whole") / "a.npz")
     return model, history
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Those of one without augmentation and early stopping, whose rate only the optimizer's count of steps remembers."""
+    """Train without augmentation and early stopping; only the optimizer's steps decide the rate."""
     model, history, _ = train(PLAIN, tmp_path_factory.mktemp("plain") / "a.npz")
     return model, history
 
 
 def test_the_uninterrupted_training_has_a_state_to_lose(whole: Trained) -> None:
-    """The rate was lowered and the training stopped early, at an epoch that was not the best; the model is that of the best."""
+    """The rate was lowered, training stopped early, and the best model was kept."""
     model, history = whole
     losses = [row["val_loss"] for row in history]
     assert len(history) < STOPPING.epochs
@@ -184,15 +187,17 @@ def cross_entropy(model: keras.Model, chosen: Images, weights: np.ndarray | floa
 
 
 def test_the_training_loss_is_weighted_and_the_validation_loss_is_not(tmp_path: Path) -> None:
-    """One epoch at a rate of almost nothing, without dropout and normalisation: both losses are those of the new model."""
+    """At a rate of almost 0 both losses are those of the new model."""
     weights = np.linspace(0, 4, 30, dtype=np.float32)
     training = images(30, seed=1, weights=weights)
     validation = images(20, seed=2, weights=np.linspace(0, 4, 20, dtype=np.float32))
     params = Train(epochs=1, batch_size=30, optimizer="sgd", learning_rate=1e-12)
     keras.utils.set_random_seed(0)
-    model = build_model(Cnn(filters=(4,), batch_norm=False, dense=(8,)), SIZE, CHANNELS, CLASSES)
+    model = build_model(Cnn(filters=(4,), batch_norm=False, dense=(8,)), (*SIZE, CHANNELS), CLASSES)
     rows: list[dict[str, float]] = []
-    (row,) = fit(model, training, validation, params, tmp_path / "a.npz", "key", rows.append)
+    watch = Watch(lambda row, epochs: rows.append(row))
+    session = Session(params, Checkpoint(tmp_path / "a.npz", "key"), watch)
+    (row,) = fit(model, Sets(training, training, validation), session)
     names = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"}
     assert rows == [row] and set(row) == names and row["seconds"] > 0
     assert row["loss"] == pytest.approx(cross_entropy(model, training, weights), rel=1e-4)
@@ -231,8 +236,9 @@ def test_a_small_set_can_be_learnt_by_heart(tmp_path: Path) -> None:
         early_stopping=None,
     )
     keras.utils.set_random_seed(0)
-    model = build_model(structure, SIZE, CHANNELS, CLASSES, fused=True)
-    fit(model, TRAINING, TRAINING, params, tmp_path / "a.npz", "key", lambda row: None)
+    model = build_model(structure, (*SIZE, CHANNELS), CLASSES, fused=True)
+    session = Session(params, Checkpoint(tmp_path / "a.npz", "key"), Watch(lambda *_: None))
+    fit(model, Sets(TRAINING, TRAINING, TRAINING), session)
     assert (predict(model, TRAINING).argmax(axis=1) == TRAINING.targets).all()
 
 

@@ -1,4 +1,4 @@
-"""The head trains on features that were computed once, phases unfreeze more, and a killed training ends equal."""
+"""A head trains on cached features, phases unfreeze more, and a killed training ends the same."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,8 +10,10 @@ import pytest
 
 from tasks.errors import UserError
 from tasks.modeling import backbones, features, transfer
-from tasks.modeling.training import Images, fit, predict
-from tasks.modeling.transfer import Sets, fit_transfer
+from tasks.modeling.checkpoints import Checkpoint
+from tasks.modeling.images import Images, Sets
+from tasks.modeling.training import Job, Session, Watch, fit, predict
+from tasks.modeling.transfer import fit_transfer
 from tasks.params.architectures import Dense, Head, Phase, Transfer
 from tasks.params.augmentation import Augmentation
 from tasks.params.train import Schedule, Train
@@ -29,9 +31,15 @@ PHASED = FROZEN.model_copy(
 )
 CHANGES = Augmentation(rotation=10, horizontal_flip=True, brightness=0.1)
 PARAMS = Train(
-    image_size=SIZE, channels=1, batch_size=8, epochs=3, learning_rate=0.01, augmentation=CHANGES, early_stopping=None,
+    image_size=SIZE,
+    channels=1,
+    batch_size=8,
+    epochs=3,
+    learning_rate=0.01,
+    augmentation=CHANGES,
+    early_stopping=None,
     schedule=Schedule(kind="plateau"),
-)  # fmt: skip
+)
 LAST = PARAMS.model_copy(update={"keep": "last"})
 
 
@@ -48,7 +56,7 @@ def toy() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A backbone whose batch normalisation has seen noise: at random its activations would die out from layer to layer."""
+    """Write a backbone whose batch normalisation saw noise; otherwise its activations vanish."""
     return toy_backbone.write_weights(
         tmp_path_factory.mktemp("pretrained") / "small.weights.h5", SIZE
     )
@@ -108,14 +116,12 @@ def train(structure: Transfer, params: Train = PARAMS, kill_after: int = 0) -> T
             raise KilledError
 
     keras.utils.set_random_seed(params.seed)
-    model, rows, _ = fit_transfer(
-        structure, params, sets(), (CLASSES, False), Path("checkpoints/a.npz"), "key", on_epoch
-    )
-    return (
-        model,
-        [{name: value for name, value in row.items() if name != "seconds"} for row in rows],
-        told,
-    )
+    checkpoint = Checkpoint(Path("checkpoints/a.npz"), "key")
+    fitted = fit_transfer(Job(structure, params, sets(), CLASSES, checkpoint, Watch(on_epoch)))
+    rows = [
+        {name: value for name, value in row.items() if name != "seconds"} for row in fitted.history
+    ]
+    return fitted.model, rows, told
 
 
 def cross_entropy(model: keras.Model) -> float:
@@ -140,18 +146,11 @@ def test_without_augmentation_cached_features_train_as_the_whole_network_does() 
     params = PARAMS.model_copy(update={"augmentation": None, "epochs": 1})
     _, rows, _ = train(structure, params)
     keras.utils.set_random_seed(params.seed)
-    whole = backbones.build_transfer(structure, SIZE, 1, CLASSES)
+    whole = backbones.build_transfer(structure, (*SIZE, 1), CLASSES)
     backbones.load_weights(whole, structure, SIZE)
-    backbones.freeze(whole, backbones.position(whole, None))
-    whole_rows = fit(
-        whole,
-        sets().training,
-        sets().validation,
-        params,
-        Path("whole.npz"),
-        "key",
-        lambda row: None,
-    )
+    backbones.freeze(whole, backbones.find_layer(whole, None))
+    session = Session(params, Checkpoint(Path("whole.npz"), "key"), Watch(lambda *_: None))
+    whole_rows = fit(whole, sets(), session)
     for name in ("loss", "val_loss"):
         np.testing.assert_allclose(
             [row[name] for row in rows], [row[name] for row in whole_rows], rtol=1e-4
@@ -159,7 +158,7 @@ def test_without_augmentation_cached_features_train_as_the_whole_network_does() 
 
 
 def test_a_killed_training_ends_as_one_that_was_never_killed(phased: Trained) -> None:
-    """Where the head was done and the whole network was in training. The features are computed anew."""
+    """It was killed after the head was trained. The features are computed again."""
     whole, rows, _ = phased
     with pytest.raises(KilledError):
         train(PHASED, LAST, kill_after=4)
@@ -202,7 +201,7 @@ def test_a_phase_that_only_gets_worse_gives_back_what_it_was_given(
 
 def test_what_is_frozen_stays_as_it_was_and_what_is_unfrozen_moves(phased: Trained) -> None:
     """But for batch normalisation, which stays as it was pretrained."""
-    start = backbones.build_transfer(PHASED, SIZE, 1, CLASSES)
+    start = backbones.build_transfer(PHASED, (*SIZE, 1), CLASSES)
     backbones.load_weights(start, PHASED, SIZE)
     end, _, _ = phased
     moved = [
@@ -224,7 +223,7 @@ def test_a_second_head_computes_no_features(
     shutil.copytree(frozen[1], features.CACHE)
     before = cached()
     assert len(before) == 1 + FROZEN.views
-    monkeypatch.setattr(features, "_compute", None)
+    monkeypatch.setattr(features, "_run", None)
     train(
         FROZEN.model_copy(update={"head": Head(dense=(Dense(units=5),))}),
         PARAMS.model_copy(update={"learning_rate": 0.02}),
@@ -233,16 +232,16 @@ def test_a_second_head_computes_no_features(
 
 
 def test_other_features_are_computed() -> None:
-    """Of other images, another cut, another precision, other changes and other weights; those of before are kept."""
+    """Other images, cuts, precisions, augmentations and weights have features of their own."""
     first, network = tiny("float32")
     every = sets().every
     for _ in range(2):
-        features.plain(network, FROZEN, every)
+        features.compute(network, FROZEN, every)
         assert len(cached()) == 1
     half = tiny("bfloat16")[1]
     half.set_weights(network.get_weights())
     for below, images in ((network, sets().training), (first, every), (half, every)):
-        features.plain(below, FROZEN, images)
+        features.compute(below, FROZEN, images)
     assert len(cached()) == 4
     for changes, number in (
         (CHANGES, 0),
@@ -250,10 +249,10 @@ def test_other_features_are_computed() -> None:
         (CHANGES, 1),
         (CHANGES.model_copy(update={"rotation": 20.0}), 0),
     ):
-        features.view(network, FROZEN, every, changes, seed=1, number=number)
+        features.compute_view(network, FROZEN, every, features.View(changes, 1, number))
     assert len(cached()) == 7
     network.layers[-1].set_weights([array + 1 for array in network.layers[-1].get_weights()])
-    features.plain(network, FROZEN, every)
+    features.compute(network, FROZEN, every)
     assert len(cached()) == 8
 
 
@@ -274,7 +273,7 @@ def test_the_saved_model_predicts_as_its_upper_part_does_on_cached_features(
     loaded = keras.saving.load_model("model.keras", safe_mode=True, compile=False)
     below, above = transfer.cut_where_cached(loaded, FROZEN)
     every, count = sets().every, len(cached())
-    plain = features.plain(below, FROZEN, every)
+    plain = features.compute(below, FROZEN, every)
     assert (
         len(cached()) == count
     )  # the saved weights are those that the cached features were made with
@@ -289,13 +288,15 @@ def test_a_phase_may_not_freeze_again() -> None:
             "phases": (Phase(trainable_from="conv_4", epochs=1, learning_rate=0.1),),
         }
     )
-    with pytest.raises(UserError, match="conv_4 lies above what the phase before trained"):
+    with pytest.raises(
+        UserError, match="conv_4 lies above the layers that the phase before trained"
+    ):
         train(structure)
 
 
 def test_mixup_asks_for_images() -> None:
     changes = Augmentation.model_validate({"mixup": {"alpha": 0.2}})
-    with pytest.raises(UserError, match="say views: null"):
+    with pytest.raises(UserError, match="set views: null"):
         train(
             FROZEN.model_copy(update={"weights": None}),
             PARAMS.model_copy(update={"augmentation": changes}),

@@ -72,8 +72,7 @@ def test_the_networks_of_recipes_fit_their_images() -> None:
                 thin = vary(section, {"dense": [1]}).structure
                 arguments = (
                     thin,
-                    section.train.image_size,
-                    section.train.channels,
+                    section.train.form.shape,
                     len(section.question.classes(folders)),
                 )
                 if arguments not in built:
@@ -95,13 +94,13 @@ def test_the_backbones_of_recipes_have_the_layers_that_are_trained() -> None:
                 ).model_dump_json()
                 if shared not in built:
                     built[shared] = build_transfer(
-                        structure, (size, size), 3, len(section.question.classes(folders))
+                        structure, (size, size, 3), len(section.question.classes(folders))
                     )
                 for layer in (
                     structure.trainable_from,
                     *(phase.trainable_from for phase in structure.phases),
                 ):
-                    assert backbones.position(built[shared], layer) >= 0, (name, key)
+                    assert backbones.find_layer(built[shared], layer) >= 0, (name, key)
 
 
 def test_every_kind_and_question_goes_through_all_stages(

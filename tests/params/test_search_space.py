@@ -117,7 +117,7 @@ def test_ranges_and_choices(tmp_path: Path) -> None:
         ),
         (
             "{random_forest: {learning_rate: [1]}}",
-            "tune.space.random_forest.learning_rate: does not apply to a scikit-learn",
+            "tune.space.random_forest.learning_rate: does not apply to a classical model",
         ),
     ],
 )

@@ -206,15 +206,15 @@ def pickled_scikit(folder: Path) -> None:
         ),
         (
             pickled,
-            r"model.keras is refused: .*received \d+ bytes that begin with b'\\x80.* and are no "
-            "such archive; train it again",
+            r"model.keras is refused: .*received \d+ bytes that are no archive and begin with "
+            r"b'\\x80.*; train it again",
         ),
         (
             with_lambda,
             "model.keras is refused: .*received one with a Lambda layer, which runs code",
         ),
         (with_foreign_layer, "model.keras is refused: .*Could not locate class 'Foreign'"),
-        (pickled_scikit, "model.skops is no whole skops file"),
+        (pickled_scikit, "model.skops is not a complete skops file"),
         (
             lambda folder: (folder / "classes.json").write_text('["a", "b"]'),
             "the model has 4 outputs, classes.json has 2 classes",
@@ -229,12 +229,12 @@ def pickled_scikit(folder: Path) -> None:
         ),
         (
             lambda folder: (folder / "calibration.json").write_text("{}"),
-            "calibration.json: expected {\"temperature\": T}",
+            'calibration.json: expected {"temperature": T}',
         ),
         (lambda folder: (folder / "familiar.npz").write_bytes(b"PK"), "familiar.npz is damaged"),
         (
             lambda folder: (folder / "model.keras").unlink(),
-            "holds no model: expected model.keras or model.skops",
+            "contains no model: expected model.keras or model.skops",
         ),
     ],
 )

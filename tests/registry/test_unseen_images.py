@@ -107,9 +107,14 @@ def test_a_copy_of_a_deleted_image_is_found_by_its_hash() -> None:
 
 def test_hashes_are_similar_up_to_a_distance() -> None:
     hashes = [perceptual_hash(picture(seed)) for seed in (0, 1)]
-    assert has_similar_hash([hashes[0], "", hashes[1]], [hashes[1], ""], 0).tolist() == [False, False, True]
+    assert has_similar_hash([hashes[0], "", hashes[1]], [hashes[1], ""], 0).tolist() == [
+        False,
+        False,
+        True,
+    ]
     assert (
-        has_similar_hash(hashes, [], 240).tolist() == [False, False] and has_similar_hash([], hashes, 240).tolist() == []
+        has_similar_hash(hashes, [], 240).tolist() == [False, False]
+        and has_similar_hash([], hashes, 240).tolist() == []
     )
 
 

@@ -62,7 +62,8 @@ def register(label: str) -> ModelVersion:
     answer.set_weights(
         [np.zeros((2, 2), np.float32), np.array([3, 0] if label == "left" else [0, 3], np.float32)]
     )
-    saved.save(model, None, CLASSES, Form(SIZE, 1), (), folder)
+    saved.describe(folder, CLASSES, Form(SIZE, 1))
+    saved.save(model, None, folder)
     saved.complete(folder, 1.0, np.zeros((1, 4 + 2 * 16 + 1), np.float32))
     return toy_registry.register_folder(folder, NAME)
 

@@ -1,4 +1,4 @@
-"""Architectures that answer together: evaluated, compared, reported, registered and served as one model."""
+"""Ensembles are evaluated, compared, reported, registered and served as one model."""
 
 import itertools
 import json
@@ -42,7 +42,7 @@ NAMES = ("committee", "poll")
 
 @pytest.fixture(scope="module")
 def combined(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The pipeline with two ensembles, one of which wins. Made the current folder."""
+    """Work in a pipeline with two ensembles, one of which wins."""
     root = tmp_path_factory.mktemp("combined") / "workspace"
     shutil.copytree(pipeline, root, symlinks=True, ignore=shutil.ignore_patterns("mlruns"))
     with (root / "params.yaml").open("a") as params:

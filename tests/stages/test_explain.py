@@ -1,4 +1,4 @@
-"""The surest answers of each class are shown with what spoke for them, and it is told what random weights leave of that."""
+"""The most confident predictions of each class get heat maps, compared with random weights."""
 
 import json
 from pathlib import Path
@@ -55,8 +55,9 @@ def test_the_sanity_check_tells_that_random_weights_change_the_maps(
 
 def test_the_surest_are_chosen_once_of_each_group() -> None:
     rows = [
-        ("a", "cat", "cat", "test", 0.8), ("b", "cat", "cat", "validation", 0.9), ("c", "cat", "cat", "test", 0.7),
-        ("d", "cat", "cat", "training", 1.0), ("e", "cat", "dog", "test", 0.2), ("f", "cat", "dog", "test", 0.1),
+        ("a", "cat", "cat", "test", 0.8), ("b", "cat", "cat", "validation", 0.9),
+        ("c", "cat", "cat", "test", 0.7), ("d", "cat", "cat", "training", 1.0),
+        ("e", "cat", "dog", "test", 0.2), ("f", "cat", "dog", "test", 0.1),
         ("g", "dog", "dog", "test", 0.4), ("h", "dog", "dog", "test", 0.4),
     ]  # fmt: skip
     predictions = pd.DataFrame(
@@ -80,7 +81,7 @@ def test_again_gives_the_same_bytes(workspace: Path, pipeline: Path) -> None:
 
 
 def rerun(old: str, new: str) -> pd.DataFrame:
-    """The table after a change of params, in an empty folder as DVC gives one."""
+    """Return the table after a change of params, in an empty folder as from DVC."""
     params = Path("params.yaml").read_text()
     assert old in params
     Path("params.yaml").write_text(params.replace(old, new))

@@ -1,4 +1,4 @@
-"""The stage writes the same bytes each time, also after a kill, and its predictions are those of the model it saved."""
+"""The stage writes the same bytes each time, also after a kill, and predicts by the saved model."""
 
 import json
 import zipfile
@@ -13,9 +13,10 @@ from mlflow import MlflowClient
 
 from tasks import train as stage
 from tasks.imaging.decode import decode
-from tasks.modeling import backbones, classical, fitting, saved, temperature
+from tasks.modeling import backbones, classical, kinds, saved, temperature
+from tasks.modeling.classical_training import compute_inputs
+from tasks.modeling.images import Images
 from tasks.modeling.layers import build_model
-from tasks.modeling.training import Images
 from tasks.params.architectures import Architecture, Backbone, Classical, Cnn, Phase, Transfer
 from tasks.params.train import Train
 from tasks.params.whole import load_params
@@ -27,10 +28,19 @@ from tests.support.pipeline import CLASSES, run_stage
 
 pytestmark = pytest.mark.slow
 
-OUTPUTS = [f"{folder}/tiny/{name}" for folder, names in {
-    "models": ["model.keras", "classes.json", "input.json", "calibration.json", "familiar.npz", "summary.txt"],
-    "results": ["history.csv", "predictions.csv"],
-}.items() for name in names]  # fmt: skip
+MODEL_FILES = (
+    "model.keras",
+    "classes.json",
+    "input.json",
+    "calibration.json",
+    "familiar.npz",
+    "summary.txt",
+)
+OUTPUTS = [
+    *(f"models/tiny/{name}" for name in MODEL_FILES),
+    "results/tiny/history.csv",
+    "results/tiny/predictions.csv",
+]
 
 
 class Killed(BaseException):
@@ -59,7 +69,7 @@ def test_a_killed_stage_resumes_with_the_same_bytes_in_the_same_run(
         if told == [1]:
             raise Killed
 
-    monkeypatch.setattr(fitting, "tell", tell)
+    monkeypatch.setattr(kinds, "log_epoch", tell)
     with pytest.raises(Killed):
         run_stage("train@tiny")
     assert (workspace / ".cache/checkpoints/tiny.npz").exists()
@@ -110,7 +120,7 @@ def test_predictions_are_those_of_the_saved_model(pipeline: Path) -> None:
 def test_the_temperature_is_the_best_for_validation_and_changes_no_prediction(
     pipeline: Path,
 ) -> None:
-    """The plain Keras model answers first; what the table holds is its answer at that temperature."""
+    """Compare the table with the probabilities of the plain Keras model at that temperature."""
     predictions = read_table(pipeline / "data/results/tiny/predictions.csv")
     model = keras.saving.load_model(
         pipeline / "data/models/tiny/model.keras", safe_mode=True, compile=False
@@ -119,13 +129,11 @@ def test_the_temperature_is_the_best_for_validation_and_changes_no_prediction(
         [decode(pipeline / "data/clean" / path, 1, (16, 20)) for path in predictions.path]
     )
     raw = model.predict(pixels, verbose=0)
-    degrees = json.loads((pipeline / "data/models/tiny/calibration.json").read_text())[
-        "temperature"
-    ]
+    fitted = json.loads((pipeline / "data/models/tiny/calibration.json").read_text())["temperature"]
     validation = (predictions.split == "validation").to_numpy()
     targets = predictions.label.map(CLASSES.index).to_numpy(int)
-    assert degrees == pytest.approx(temperature.fit(raw[validation], targets[validation]), rel=1e-3)
-    expected = temperature.apply(raw, degrees)
+    assert fitted == pytest.approx(temperature.fit(raw[validation], targets[validation]), rel=1e-3)
+    expected = temperature.apply(raw, fitted)
     assert (
         np.abs(predictions[[f"p_{label}" for label in CLASSES]].to_numpy() - expected).max() < 1e-5
     )
@@ -135,7 +143,7 @@ def test_the_temperature_is_the_best_for_validation_and_changes_no_prediction(
 FROZEN = Transfer(backbone="MobileNet", options={"alpha": 0.5}, weights=None)
 PHASE = Phase(trainable_from="conv_4", epochs=1, learning_rate=0.1, views=1)
 FOREST = Classical(classifier="random_forest", trees=5)
-KINDS = {
+STRUCTURES = {
     "perceptron": Cnn(filters=()),
     "frozen": FROZEN,
     "cut_below_the_map": FROZEN.model_copy(update={"phases": (PHASE,)}),
@@ -153,7 +161,7 @@ def toy() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STRUCTURES)
 def test_what_is_written_of_a_model_is_what_its_folder_answers(
     kind: str,
     toy: None,
@@ -161,10 +169,10 @@ def test_what_is_written_of_a_model_is_what_its_folder_answers(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Cached features, cut networks and classifiers on features: the same probabilities and distances, by another way."""
+    """Cached features, cut networks and classifiers on features give the same predictions."""
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO")
-    structure, size, classes = KINDS[kind], (32, 32), ["a", "b", "c"]
+    structure, size, classes = STRUCTURES[kind], (32, 32), ["a", "b", "c"]
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (70, *size, 1), dtype=np.uint8) // rng.integers(
         1, 9, (70, 1, 1, 1), dtype=np.uint8
@@ -183,9 +191,12 @@ def test_what_is_written_of_a_model_is_what_its_folder_answers(
     section = Architecture(
         structure=structure, train=Train(image_size=size, channels=1, test_views=("mirrored",))
     )
-    saved.save(model, network, classes, section.train.form, section.train.test_views, Path("model"))
+    form = section.train.form
+    saved.describe(Path("model"), classes, form, section.train.test_views)
+    saved.save(model, network, Path("model"))
+    data = stage.Data(images, splits, classes, form)
     for _ in range(2):
-        table = stage.predict_all(Path("model"), section, images, splits, classes)
+        table = stage.predict_all(Path("model"), section, data)
     assert (
         "is damaged" not in caplog.text
     )  # pooled features and statistics of one network lie apart in the cache
@@ -200,19 +211,20 @@ def test_what_is_written_of_a_model_is_what_its_folder_answers(
 def untrained(
     structure: Cnn | Transfer | Classical, size: tuple[int, int], images: Images
 ) -> tuple:
-    """Return a model at random and its network of features, or a classifier fitted to what that makes of the images."""
+    """Return an untrained network, or a fitted classifier with its network of features."""
     keras.utils.set_random_seed(0)
     if isinstance(structure, Cnn):
-        return build_model(structure, size, 1, 3), None
+        return build_model(structure, (*size, 1), 3), None
     if isinstance(structure, Transfer):
-        return backbones.build_transfer(structure, size, 1, 3), None
+        return backbones.build_transfer(structure, (*size, 1), 3), None
     network = (
-        backbones.build_features(structure.features, structure.pooling, size, 1)
+        backbones.build_features(structure.features, structure.pooling, (*size, 1))
         if structure.features
         else None
     )
-    inputs = fitting.classical_inputs(network, structure, images)[0]
-    return classical.fit(structure, inputs, images.targets, images.weights, 0, 1), network
+    inputs = compute_inputs(network, structure, images)[0]
+    examples = classical.Examples(inputs, images.targets, images.weights)
+    return classical.fit(structure, examples, 0, 1), network
 
 
 def test_every_image_that_is_used_is_predicted_once(pipeline: Path) -> None:

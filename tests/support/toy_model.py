@@ -16,8 +16,10 @@ SIZE = (20, 16)
 
 def write(folder: Path, channels: int) -> Path:
     """Write a model for images of `SIZE`. The centroid of each class is a grey image."""
-    model = build_model(Cnn(filters=(4,), dense=(8,)), SIZE, channels, len(CLASSES))
-    saved.save(model, None, CLASSES, Form(SIZE, channels), (), folder)
+    model = build_model(Cnn(filters=(4,), dense=(8,)), (*SIZE, channels), len(CLASSES))
+    saved.describe(folder, CLASSES, Form(SIZE, channels))
+    saved.save(model, None, folder)
     grey = np.full((1, *SIZE, channels), 100, np.uint8)
-    saved.complete(folder, 1.5, ood.describe(grey, ood.reading(model).predict(grey, verbose=0)))
+    statistics = ood.only_statistics(model).predict(grey, verbose=0)
+    saved.complete(folder, 1.5, ood.describe(grey, statistics))
     return folder

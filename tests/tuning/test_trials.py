@@ -1,4 +1,4 @@
-"""The search: what a kill leaves goes on, workers share, poor trials stop early, test images stay shut, runs are nested."""
+"""A killed search resumes, workers share it, poor trials stop early, test images stay unread."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from tasks.params.whole import load_params
 from tasks.tables import read_table
 from tasks.tracking import runs
 from tasks.tuning import study, trials
-from tasks.tuning.search import Search, define
+from tasks.tuning.search import Inputs, Search, define
 from tests.support import ROOT, toy_backbone, toy_search
 from tests.support.pipeline import enter
 
@@ -37,6 +37,10 @@ def weights(architecture: str) -> Path:
     return Path(f"data/class_weights/{architecture}.json")
 
 
+def options(architecture: str, **limits: object) -> trials.Options:
+    return trials.Options(architecture, *PATHS, weights(architecture), DECODING, **limits)
+
+
 def search(
     architecture: str,
     limit: int | None = None,
@@ -44,16 +48,16 @@ def search(
     minutes: float | None = None,
 ) -> list[study.Outcome]:
     """Run a worker here; return the trials there are."""
-    trials.main(architecture, *PATHS, weights(architecture), DECODING, kind, limit, minutes)
+    trials.main(options(architecture, kind=kind, trials=limit, minutes=minutes))
     return study.find(defined(architecture, kind))
 
 
 def defined(architecture: str, kind: str = "hyperband") -> Search:
-    return define(load_params(), architecture, kind, PATHS[1], weights(architecture))
+    return define(load_params(), architecture, kind, Inputs(PATHS[1], weights(architecture)))
 
 
 def results(found: list[study.Outcome]) -> list[study.Outcome]:
-    """What does not depend on the time."""
+    """Return the outcomes without their times."""
     return sorted(
         (dataclasses.replace(one, seconds=0) for one in found), key=lambda one: one.number
     )
@@ -67,7 +71,7 @@ def edit(old: str, new: str) -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder before any search; the files of test and withheld images are gone."""
+    """Make a folder before any search, without the files of test and withheld images."""
     root = toy_search.make(tmp_path_factory.mktemp("search") / "template")
     for path in read_table(root / "data/splits.csv").query("split in ('test', 'withheld')").path:
         (root / "data/clean" / path).unlink()
@@ -79,7 +83,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it as the current folder."""
+    """Work in a copy of the template."""
     shutil.copytree(template, tmp_path / "project")
     enter(tmp_path / "project", monkeypatch)
     return tmp_path / "project"
@@ -89,7 +93,7 @@ def root(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def searched(
     template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, list[study.Outcome]]]:
-    """A folder in which a search ran that nobody disturbed, and its trials. Only for reading."""
+    """Run an undisturbed search in a folder; tests only read it."""
     root = tmp_path_factory.mktemp("searched") / "project"
     shutil.copytree(template, root)
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -116,7 +120,7 @@ def test_poor_trials_are_stopped_early_and_the_best_comes_first(
     stopped = [one for one in found if one.state == "stopped early"]
     assert whole and stopped and len(whole) + len(stopped) == 4
     assert all(one.step == 2 for one in whole) and all(one.step == 1 for one in stopped)
-    assert found[0] == min(whole, key=lambda one: one.score) == study.winner(found)
+    assert found[0] == min(whole, key=lambda one: one.score) == study.pick_best(found)
     assert len({json.dumps(one.values) for one in found}) == 4
 
 
@@ -151,7 +155,7 @@ def test_each_trial_is_a_run_below_that_of_the_search(
 def test_after_a_kill_the_search_goes_on_at_the_epoch_and_ends_equal(
     searched: tuple[Path, list[study.Outcome]], root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`kill -9` while the second of its two epochs is trained, in a trial that comes after others."""
+    """Send `kill -9` during the second epoch of a trial that is not the first."""
     undisturbed = results(searched[1])
     victim = max(one.number for one in undisturbed if one.step == 2)
     assert victim > 0
@@ -176,7 +180,7 @@ def test_after_a_kill_the_search_goes_on_at_the_epoch_and_ends_equal(
     assert {one.number: one.state for one in before}[victim] == "unfinished"
     with caplog.at_level(logging.INFO):
         found = search("small")
-    assert f"trial {victim} was interrupted after 1 epochs: it goes on" in caplog.messages
+    assert f"trial {victim} was interrupted after 1 epochs: resuming" in caplog.messages
     assert "resuming after epoch 1" in caplog.messages
     assert sum(message.startswith("epoch ") for message in caplog.messages) == sum(
         one.step for one in found
@@ -208,7 +212,7 @@ def test_two_workers_never_have_the_same_trial_and_a_lost_one_is_taken_up(root: 
 
 def test_a_trial_that_never_gets_on_is_given_up(root: Path) -> None:
     what = defined("small")
-    for _ in range(study.STARTS + 1):
+    for _ in range(study.MAX_STARTS + 1):
         claim = study.claim(study.open_study(what), what, limit=1)
         assert claim.trial.number == 0
         claim.lock.release()
@@ -242,11 +246,11 @@ def test_what_is_searched_decides_the_study_and_what_is_written_does_not(root: P
 def test_the_second_trial_of_a_head_computes_no_features(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does the second fold: features are those of all images, whoever trains and whoever validates."""
+    """Nor does the second fold: the features are those of all images, in any fold."""
     edit("objective: val_loss", "objective: val_macro_f1\n  folds: 2")
-    computed, compute = [], features._compute
+    computed, compute = [], features._run
     monkeypatch.setattr(
-        features, "_compute", lambda *arguments: computed.append(1) or compute(*arguments)
+        features, "_run", lambda *arguments: computed.append(1) or compute(*arguments)
     )
     with toy_backbone.in_place_of_mobilenet():
         found = search("head", 2)
@@ -258,9 +262,9 @@ def test_the_second_trial_of_a_head_computes_no_features(
 def test_folds_keep_groups_together_and_each_usable_image_validates_once(root: Path) -> None:
     edit("factor: 2", "factor: 2\n  folds: 3")
     what = defined("forest")
-    data = trials.usable(*PATHS[:1], read_table(PATHS[1]), {}, None, what.section)
+    data = trials.load_data(options("forest"), what.section, None)
     assert set(data.splits.split) == {"training", "validation"} and len(data.splits) == 36
-    folds = trials.parts(data.splits, what)
+    folds = trials.split_folds(data.splits, what)
     validating = pd.concat([fold[fold.split == "validation"] for fold in folds])
     assert sorted(validating.path) == sorted(data.splits.path)
     for fold in folds:
@@ -276,7 +280,7 @@ def test_more_folds_than_groups_are_refused(root: Path) -> None:
     edit("factor: 2", "factor: 2\n  folds: 9")
     with pytest.raises(
         UserError,
-        match=r"tune.folds: received 9, expected at most 6: the class glioma_tumor has no more images",
+        match="tune.folds: received 9, expected at most 6: the class glioma_tumor has no more",
     ):
         search("forest")
 
@@ -291,10 +295,10 @@ def test_random_search_trains_every_trial_whole_until_the_time_is_over(root: Pat
 def test_a_trial_that_runs_out_of_time_goes_on_later(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "tell", lambda row, epochs: None)  # no run is open here
+    monkeypatch.setattr(trials, "log_epoch", lambda row, epochs: None)  # no run is open here
     what = defined("forest")
     trial = study.claim(study.open_study(what), what, 1).trial
-    watcher = trials.Watcher(
+    watcher = trials.FoldWatcher(
         trial,
         dataclasses.replace(what, tune=what.tune.model_copy(update={"folds": 3})),
         0,
@@ -304,7 +308,7 @@ def test_a_trial_that_runs_out_of_time_goes_on_later(
     )
     row = {"epoch": 1, "loss": 1, "accuracy": 0, "val_loss": 1, "val_accuracy": 0, "seconds": 0}
     with pytest.raises(trials.OutOfTimeError):
-        watcher.after(row, 1)
+        watcher.report(row, 1)
     assert [(one.state, one.step) for one in study.find(what)] == [("unfinished", 1)]
 
 
@@ -321,9 +325,9 @@ def test_a_trial_that_cannot_be_trained_ends_the_search_and_names_its_values(roo
 def test_a_trial_is_worth_the_epoch_that_a_training_would_keep(root: Path) -> None:
     what = defined("small")  # its objective is the loss
     history, train = [{"val_loss": 0.5}, {"val_loss": 0.2}, {"val_loss": 0.4}], what.section.train
-    assert trials.counting(history, what, what.section) == history[1]
+    assert trials.select_row(history, what, what.section) == history[1]
     last = what.section.model_copy(update={"train": train.model_copy(update={"keep": "last"})})
-    assert trials.counting(history, what, last) == history[2]
+    assert trials.select_row(history, what, last) == history[2]
 
 
 def test_macro_f1_is_that_of_the_classes_with_images() -> None:
@@ -335,10 +339,10 @@ def test_macro_f1_is_that_of_the_classes_with_images() -> None:
 
 def test_epochs_are_those_of_the_best_unless_the_schedule_reaches_to_the_end(root: Path) -> None:
     section = load_params().architectures["small"]
-    assert trials.needed([1, 4, 2, 3], section) == 3
+    assert trials.count_epochs([1, 4, 2, 3], section) == 3
     cosine = section.train.schedule.model_copy(update={"kind": "cosine"})
     assert (
-        trials.needed(
+        trials.count_epochs(
             [1],
             section.model_copy(
                 update={"train": section.train.model_copy(update={"schedule": cosine})}
@@ -349,7 +353,7 @@ def test_epochs_are_those_of_the_best_unless_the_schedule_reaches_to_the_end(roo
 
 
 def test_optuna_takes_a_trial_up_again() -> None:
-    """What `study._orphan` relies on, and Optuna does not promise."""
+    """Check what `study._find_interrupted` relies on: Optuna does not promise it."""
     one = optuna.create_study()
     trial = one.ask()
     value = trial.suggest_float("x", 0, 1)
