@@ -17,6 +17,7 @@ from tasks.params.section import Section
 from tasks.params.whole import Params
 
 KINDS = get_args(Architecture.model_fields["structure"].annotation)  # the kinds of architectures
+TITLES = {"Cnn": "CNN", "Transfer": "pretrained network", "Classical": "scikit-learn model"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 NAMES = {
     NoneType: "`null`",
@@ -44,7 +45,7 @@ def _write_architectures() -> Iterator[str]:
     yield "`like` names the row of the table below that it starts from; its own name by default."
     yield "Keys of [`train`](#train) may be given too, and count for this architecture only.\n"
     for kind in KINDS:
-        yield f"\n### Keys of {kind.__name__}\n"
+        yield f"\n### Keys of a {_title(kind)}\n"
         yield f"{_first_paragraph(kind)}\n"
         yield from _table(find_keys(kind))
     question = _section(Architecture.model_fields["question"].annotation)
@@ -59,7 +60,7 @@ def write_architectures() -> Iterator[str]:
     for name, structure in ARCHITECTURES.items():
         own = structure.model_dump(mode="json", exclude_defaults=True)
         keys = ", ".join(f"{key}: {_yaml(value)}" for key, value in own.items())
-        yield f"| `{name}` | {type(structure).__name__} | `{keys}` |"
+        yield f"| `{name}` | {_title(type(structure))} | `{keys}` |"
 
 
 def write_backbones() -> Iterator[str]:
@@ -114,7 +115,9 @@ def _type(annotation: Any) -> str:
         return " ".join([kinds[0], *_bounds(arguments[1:])])
     if origin in (tuple, list):
         return f"list of {' and '.join(dict.fromkeys(kinds))}"
-    return f"mapping of {' to '.join(kinds)}" if origin is dict else " or ".join(kinds)
+    if origin is dict:
+        return f"mapping of {' to '.join(kinds)}"
+    return (", or " if any(" or " in kind for kind in kinds) else " or ").join(kinds)
 
 
 def _is_type(argument: Any) -> bool:
@@ -162,6 +165,10 @@ def _yaml(value: Any) -> str:
     if isinstance(value, int | float):
         return f"{value:_}" if value >= 10_000 else f"{value:.10g}"
     return str(value)
+
+
+def _title(kind: type[BaseModel]) -> str:
+    return TITLES.get(kind.__name__, kind.__name__)
 
 
 def _first_paragraph(model: type[BaseModel]) -> str:
