@@ -16,13 +16,16 @@ SUPPORTED := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, found {sys.version}: make PYTHON=/path/to/python3.11")
 
 .DEFAULT_GOAL := help
-.PHONY: help run data recipe serve worker ui api web doctor pull push comment post check test lint docs format lock clean broken install relocatable
+.PHONY: help run plan data recipe serve worker ui api web doctor pull push comment post check test lint docs format lock clean broken install relocatable
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/installed  ## update the images, run every stale stage: ARGS="--force --stages train@cnn_a ..."
 	@python -m flows.retrain $(ARGS)
+
+plan: .venv/installed  ## show what a run would do and why, and estimates of time, memory and disk
+	@python -m flows.plan $(ARGS)
 
 data: .venv/installed  ## use your own images: make data FROM=<folder | s3://... | git+repository#folder | sklearn:digits>
 	@python -m flows.import_images "$$FROM" $(ARGS)

@@ -24,7 +24,7 @@ import numpy as np
 
 from tasks.inference.predictor import Predictor
 from tasks.params.model_input import Form
-from tests.imaging.test_decode import samples
+from tests.support.image_files import samples
 
 PATIENCE = 30  # seconds that one file may take
 MEMORY = 8 * 2**30  # bytes of address space of the process that decodes

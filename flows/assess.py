@@ -13,12 +13,15 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed, State
 
+from flows import terminal
 from flows.process import EndedError, end_together
 from flows.server import connect
 from flows.stage_outcome import find_reason, run_command
+from flows.terminal import open_display
 from tasks.errors import exit_with_message
 
 ASSESSMENTS = Path("data/assessments")
+NAME = "assess"
 
 
 @flow(name="assess", persist_result=False)
@@ -44,6 +47,7 @@ def assess(  # noqa: PLR0913, PLR0917 -- Prefect's page has a field for each par
         output: The folder to write. Empty takes data/assessments/<folder>-<model>.
         time_limit: Seconds after which the run is ended.
     """
+    terminal.current().start(NAME)
     folder = Path(output) if output else default_output(images, model)
     command = [sys.executable, "-m", "tasks.assessment.assess", "--images", images]
     command += ["--model", model, "--output", str(folder)]
@@ -51,17 +55,29 @@ def assess(  # noqa: PLR0913, PLR0917 -- Prefect's page has a field for each par
         command += [option, value] if value else []
     try:
         with end_together():
-            status, lines = run_command(command, get_run_logger().info, time_limit)
+            status, lines = run_command(command, show, time_limit)
     except EndedError as error:
-        return Failed(name="Ended", message=str(error))
+        return end(Failed(name="Ended", message=str(error)))
     if status != 0:
-        return Failed(message=find_error(lines))
+        return end(Failed(message=find_error(lines)))
     create_markdown_artifact(
         (folder / "report.md").read_text(encoding="utf-8"),
         key="assess",
         description=f"{model} on {images}",
     )
-    return Completed(message=f"report: {folder / 'report.html'}")
+    return end(Completed(message=f"report: {folder / 'report.html'}"))
+
+
+def show(line: str) -> None:
+    """Log a line, and show it to a person."""
+    get_run_logger().info(line, extra={"stage_line": True})
+    terminal.current().show(NAME, line)
+
+
+def end(state: State) -> State:
+    """Show the end of the assessment to a person, and return its state."""
+    terminal.current().end(NAME, state)
+    return state
 
 
 def find_error(lines: list[str]) -> str:
@@ -80,7 +96,7 @@ def main() -> None:
     """Run the flow once, and print its result."""
     arguments = parse_arguments()
     try:
-        with exit_with_message(), connect():
+        with exit_with_message(), open_display() as display, connect(display.say):
             state = assess(**arguments, return_state=True)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -95,17 +111,30 @@ def parse_arguments() -> dict[str, object]:
     parser = argparse.ArgumentParser(
         prog="python -m flows.assess", description="Score a model on another folder of images."
     )
-    add = parser.add_argument
-    images = "a folder with a folder of images for each class; it is only read"
-    add("--images", required=True, metavar="DIR", help=images)
-    model = "champion (default), challenger, a version, or the folder of a model"
-    add("--model", default="champion", help=model)
-    name = "name of the registered model (default: register.model of params.yaml)"
-    add("--name", help=name)
-    classes = "YAML lines `folder: class`; the class null leaves a folder out"
-    add("--classes", metavar="FILE", help=classes)
-    output = "folder to write (default: data/assessments/<folder>-<model>)"
-    add("--output", metavar="DIR", help=output)
+    parser.add_argument(
+        "--images",
+        required=True,
+        metavar="DIR",
+        help="a folder with a folder of images for each class; it is only read",
+    )
+    parser.add_argument(
+        "--model",
+        default="champion",
+        help="champion (default), challenger, a version, or the folder of a model",
+    )
+    parser.add_argument(
+        "--name", help="name of the registered model (default: register.model of params.yaml)"
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="YAML lines `folder: class`; the class null leaves a folder out",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="folder to write (default: data/assessments/<folder>-<model>)",
+    )
     return vars(parser.parse_args())
 
 

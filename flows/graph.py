@@ -92,6 +92,23 @@ def read_arguments(stage: str) -> dict[str, str]:
     return {word: value for word, value in pairwise(words) if word.startswith("--")}
 
 
+def has_cached_run(stage: str) -> bool:
+    """Return whether DVC's run cache has the outputs of a stage for its present inputs."""
+    with open_project() as project:
+        from dvc.stage.cache import RunCacheNotFoundError
+
+        found = project.stage.get_target(stage)
+        if any(not dep.exists for dep in found.deps):
+            return False
+        try:
+            with project.lock:
+                found.save_deps()
+                project.stage_cache.restore(found, dry=True)
+        except RunCacheNotFoundError:
+            return False
+    return True
+
+
 def read_inputs(stage: str) -> tuple[list[str], dict[str, str]]:
     """Return the outputs that a stage reads, and DVC's records of them by file name.
 

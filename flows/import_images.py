@@ -27,6 +27,7 @@ from tasks.errors import UserError, exit_with_message
 from tasks.quality.junk import is_junk
 from tasks.quality.layout import FolderLayout
 from tasks.quality.read_layout import read_layout
+from tasks.terminal import print_table
 from tasks.tracking.store import refuse_percent_sign
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ POINTER = Path("data/raw.dvc")
 BEFORE = Path("data/before")  # the old images and pointer, during an import
 REPLACED = Path("data/replaced")  # the same, after the import
 ROWS = 40  # classes in the table of an import
+SPLITS = ("training", "", "validation", "test")
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ def replace_images(source: str, confirm: Callable[[FolderLayout], bool] = lambda
             message = f"{source}: could not be imported, the images are as before: {error}"
             raise UserError(message) from error
         if layout is None:
-            log_layout(read_layout(RAW, read_validate_section()))
+            print_layout(read_layout(RAW, read_validate_section()))
     count = sum(1 for path in RAW.rglob("*") if path.is_file())
     log.info("data/raw holds %d files of %s", count, source)
 
@@ -132,19 +134,20 @@ def _open_without_litter() -> "FileSystem":
     return WithoutLitter()
 
 
-def log_layout(layout: FolderLayout) -> None:
-    """Log the layout of a folder, and the number of images of each class in each split."""
-    import pandas as pd  # half a second, which an update without changes saves
-
+def print_layout(layout: FolderLayout) -> None:
+    """Print the layout of a folder, and the number of images of each class in each split."""
     for note in layout.notes:
         log.info("%s", note)
-    table = pd.Series(layout.counts).unstack(0, fill_value=0)
-    table = table[[part for part in ("training", "", "validation", "test") if part in table]]
-    table.columns = [part or ("images" if table.shape[1] == 1 else "training") for part in table]
-    sums = table.sum().rename(f"{len(table)} classes")
-    log.info("\n%s\n", pd.concat([table.head(ROWS), sums.to_frame().T]).to_string())
-    if len(table) > ROWS:
-        log.info("the last row also counts %d classes that are not listed", len(table) - ROWS)
+    splits = [split for split in SPLITS if any(split == one for one, _ in layout.counts)]
+    labels = sorted({label for _, label in layout.counts})
+    counts = [[layout.counts.get((split, label), 0) for split in splits] for label in labels]
+    sums = [sum(column) for column in zip(*counts, strict=True)]
+    shown = dict(zip(labels[:ROWS], counts, strict=False)) | {f"{len(labels)} classes": sums}
+    names = ["images" if splits == [""] else split or "training" for split in splits]
+    rows = [[label, *map(str, numbers)] for label, numbers in shown.items()]
+    print_table(["class", *names], rows)
+    if len(labels) > ROWS:
+        log.info("the last row also counts %d classes that are not listed", len(labels) - ROWS)
 
 
 def write_digits(folder: Path) -> None:
@@ -259,7 +262,7 @@ def refuse_unrecorded() -> None:
 
 def ask_user(layout: FolderLayout) -> bool:
     """Show the layout, and ask on a terminal whether to import the images."""
-    log_layout(layout)
+    print_layout(layout)
     if "--yes" in sys.argv or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return True
     return input("Import these images? [Y/n] ").strip().casefold() in ("", "y", "yes")
@@ -267,7 +270,9 @@ def ask_user(layout: FolderLayout) -> bool:
 
 def main() -> None:
     """Replace the images by those of the source on the command line; `--yes` skips the question."""
-    logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stdout, force=True)
+    for name in ("flows", "tasks", __name__):
+        logging.getLogger(name).setLevel("INFO")
     sources = [word for word in sys.argv[1:] if word != "--yes"]
     if len(sources) != 1 or not sources[0]:
         sys.exit(

@@ -219,13 +219,19 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m flows.promote", description="Choose the champion, or list the champions."
     )
-    add = parser.add_mutually_exclusive_group(required=True).add_argument
-    add("--version", type=int, metavar="N", help="make version N the champion")
-    add("--rollback", action="store_true", help="make the champion before champion again")
-    history = "list the champions, and every evaluation on the test images"
-    add("--history", action="store_true", help=history)
-    reason = "why, in words that others understand in a year"
-    parser.add_argument("--reason", default="", help=reason)
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--version", type=int, metavar="N", help="make version N the champion")
+    group.add_argument(
+        "--rollback", action="store_true", help="make the champion before champion again"
+    )
+    group.add_argument(
+        "--history",
+        action="store_true",
+        help="list the champions, and every evaluation on the test images",
+    )
+    parser.add_argument(
+        "--reason", default="", help="why, in words that others understand in a year"
+    )
     arguments = parser.parse_args()
     if not arguments.history and not arguments.reason.strip():
         parser.error('a decision needs a reason: --reason "…"')

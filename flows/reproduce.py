@@ -24,9 +24,10 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
 from prefect.utilities.annotations import opaque
 
-from flows import remote
+from flows import remote, terminal
 from flows.artifacts import Progress
 from flows.process import EndedError
+from flows.progress import write_usage
 from flows.stage_outcome import dvc_command, dvc_outcome, run_command
 
 WORKERS = "PIPELINE_WORKERS"
@@ -73,6 +74,7 @@ class Plan:
 
 def submit(plan: Plan) -> dict[str, State]:
     """Run every stage of the plan after the stages that it needs; return the final states."""
+    terminal.current().begin(list(plan.graph))
     plan.slots = make_slots({verb_of(stage) for stage in plan.graph})
     for stage, needed in plan.graph.items():
         delays = find_settings(stage).delays
@@ -135,6 +137,13 @@ def make_slots(verbs: set[str]) -> dict[str, threading.Semaphore]:
 )
 def reproduce(stage: str, plan: Plan) -> State:
     """Bring one stage up to date by DVC, and log its lines."""
+    state = reproduce_unless_unchanged(stage, plan)
+    terminal.current().end(stage, state)
+    return state
+
+
+def reproduce_unless_unchanged(stage: str, plan: Plan) -> State:
+    """Return the state of a stage, which runs if it is stale and has what it needs."""
     lacking = [
         name
         for name in plan.graph[stage]
@@ -147,6 +156,7 @@ def reproduce(stage: str, plan: Plan) -> State:
     where = plan.elsewhere.get(stage)
     with nullcontext() if where else plan.slot(verb_of(stage)):
         started = time.monotonic()
+        terminal.current().start(stage)
         state = run_stage(stage, plan, where)
         plan.seconds[stage] = time.monotonic() - started
     return state
@@ -159,14 +169,21 @@ def run_stage(stage: str, plan: Plan, where: remote.Elsewhere | None) -> State:
     limit = plan.limit or find_settings(stage).limit
 
     def show(line: str) -> None:
-        log.info(line)
+        log.info(line, extra={"stage_line": True})
         progress.note(line)
+        terminal.current().show(stage, line)
 
     try:
         if where:
             return remote.run(remote.Order(stage, where, plan.force, limit), show)
         force = ["--force"] if plan.force else []
         command = dvc_command("repro", "--single-item", *force, stage)
-        return dvc_outcome(stage, *run_command(command, show, limit))
+        peaks: list[float] = []
+        started = time.monotonic()
+        outcome = run_command(command, show, limit, on_peak=peaks.append)
+        state = dvc_outcome(stage, *outcome)
+        if state.name == "Completed":
+            write_usage(stage, time.monotonic() - started, *peaks)
+        return state
     except EndedError as error:
         return Failed(name="Ended", message=f"{stage} was {error}")

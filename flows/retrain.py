@@ -13,7 +13,7 @@ from prefect import flow
 from prefect.states import Cancelled, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, import_images
+from flows import artifacts, import_images, terminal
 from flows.graph import downstream, read_graph, read_status, upstream
 from flows.links import mend_links
 from flows.process import EndedError, end_together
@@ -21,8 +21,10 @@ from flows.project_lock import OverlapError, hold_lock
 from flows.publish import publish as publish_results
 from flows.remote import prepare
 from flows.reproduce import Plan, conclude, submit
+from flows.result import print_result
 from flows.server import connect
 from flows.store import forget_lost_registry, open_store, warn_if_away
+from flows.terminal import open_display
 from tasks.errors import UserError, exit_with_message
 from tasks.params.whole import load_params
 from tasks.tracking.store import make_paths_relative
@@ -86,6 +88,8 @@ def run_stages(options: Options) -> State:
     mend_links()
     is_unreachable = warn_if_away()
     images = import_images.update_images() if options.update else ""
+    if images:
+        terminal.current().say(images)
     forget_lost_registry()
     changed = read_status()
     states: dict[str, State] = {}
@@ -123,16 +127,14 @@ def main() -> None:
     try:
         with exit_with_message():
             load_params()  # the most frequent mistake is reported before a server starts
-            with connect():
+            with open_display() as display, connect(display.say):
                 state = retrain(**arguments, return_state=True)
     except KeyboardInterrupt:
         print("\ninterrupted; finished stages are kept: run again to continue", file=sys.stderr)
         sys.exit(130)
     if not state.is_completed():
         sys.exit(f"\nerror: {state.message}")
-    print(f"\n{artifacts.REPORT.read_text() if artifacts.REPORT.exists() else ''}\n{state.message}")
-    for what, where in artifacts.find_results().items():
-        print(f"{what:>17}: {where}")
+    print_result(state.message)
 
 
 def parse_arguments() -> dict[str, object]:
@@ -140,22 +142,38 @@ def parse_arguments() -> dict[str, object]:
     parser = argparse.ArgumentParser(
         prog="python -m flows.retrain", description="Update the images and reproduce what is stale."
     )
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--update",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="first check the source of the images for changes",
     )
-    add("--force", action="store_true", help="run stages even if nothing changed")
-    add("--publish", action="store_true", help="dvc push, commit the pointers, git push")
-    stages = "only these stages and those that they need, such as train@cnn_a"
-    add("--stages", nargs="+", metavar="STAGE", help=stages)
-    add("--time-limit", type=float, metavar="SECONDS", help="time that any one stage may take")
-    overlap = "what to do while another run is at work here (default: wait)"
-    add("--overlap", choices=("wait", "refuse"), default="wait", help=overlap)
-    remote = "stages that workers of a Prefect work pool run, such as train=gpu"
-    add("--remote", nargs="+", type=read_pair, metavar="VERB=POOL", help=remote)
+    parser.add_argument("--force", action="store_true", help="run stages even if nothing changed")
+    parser.add_argument(
+        "--publish", action="store_true", help="dvc push, commit the pointers, git push"
+    )
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        metavar="STAGE",
+        help="only these stages and those that they need, such as train@cnn_a",
+    )
+    parser.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="time that any one stage may take"
+    )
+    parser.add_argument(
+        "--overlap",
+        choices=("wait", "refuse"),
+        default="wait",
+        help="what to do while another run is at work here (default: wait)",
+    )
+    parser.add_argument(
+        "--remote",
+        nargs="+",
+        type=read_pair,
+        metavar="VERB=POOL",
+        help="stages that workers of a Prefect work pool run, such as train=gpu",
+    )
     arguments = vars(parser.parse_args())
     return arguments | {"remote": dict(arguments["remote"] or [])}
 

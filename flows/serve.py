@@ -7,6 +7,7 @@
 With PREFECT_API_URL set, as to a team's server, no Prefect server is started here.
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from tasks.tracking import servers, store
 POOL = "images"  # as in prefect.yaml
 HOST, PORT = "127.0.0.1", 4200  # of HOME
 MLFLOW_PORT = 5000  # or the next free one
+# Prefect's lines: "12:01:02.345 | INFO    | Flow run 'red-fox' - text" is shown as "12:01:02 text".
+PREFIX = re.compile(r"^(\d\d:\d\d:\d\d)\.\d+ \| INFO +\| (?:[\w.]+(?: run)?(?: '[^']*')? - )?")
 PREFECT = [sys.executable, "-m", "prefect"]
 
 
@@ -117,7 +120,7 @@ def main() -> None:
         with exit_with_message():
             keeper = COMMANDS[what](*names)
         for line in keeper.lines:
-            print(line, end="", flush=True)
+            print(PREFIX.sub(r"\1 ", line), end="", flush=True)
         sys.exit(keeper.process.wait())
     except KeyboardInterrupt:
         print("\nended")

@@ -62,7 +62,7 @@ def _check_database(file: Path, package: str) -> Finding:
     if not file.exists():
         return Finding(file.name, "none yet")
     version, revision = find_version(package), None
-    aside = f"set it aside (mv {file} {file}.newer)"
+    aside = servers.advise_aside(file)
     try:
         if version != MISSING:
             revision = servers.find_newer_revision(file, package, BUSY)

@@ -76,7 +76,7 @@ def refuse_newer_store() -> None:
 def refuse_newer(file: Path, package: str, consequence: str) -> None:
     """Raise `UserError` if a newer version of a package wrote a database, or it is none."""
     shown = machine.shorten_home(file)
-    remedy = f"{set_aside(shown)}{consequence}"
+    remedy = f"{servers.advise_aside(shown)}{consequence}"
     try:
         revision = servers.find_newer_revision(file, package)
     except sqlite3.OperationalError as error:
@@ -87,8 +87,3 @@ def refuse_newer(file: Path, package: str, consequence: str) -> None:
         ) from error
     if revision is not None:
         raise UserError(servers.describe_newer(shown, package, remedy))
-
-
-def set_aside(shown: str) -> str:
-    """Return the words that tell a person to set a database aside."""
-    return f"set it aside (mv {shown} {shown}.newer)"

@@ -8,6 +8,7 @@ python -m flows.tune cnn_a --minutes 0 --write   # writes the best values to par
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import terminal
 from flows.artifacts import Progress, make_key
 from flows.graph import downstream, read_arguments, read_graph, read_status, upstream
 from flows.process import EndedError, end_together
@@ -26,10 +28,12 @@ from flows.reproduce import Plan, conclude, submit
 from flows.server import connect
 from flows.stage_outcome import find_reason, run_command
 from flows.store import open_store
+from flows.terminal import open_display
 from tasks.errors import UserError, exit_with_message
 from tasks.imaging.bit_depth import read_bit_depth
 from tasks.params.read import PARAMS
 from tasks.params.whole import load_params
+from tasks.terminal import make_table
 from tasks.tuning import study
 from tasks.tuning.search import KINDS, Inputs, Search, define, find_space
 from tasks.tuning.write_back import format_value, write_values
@@ -94,7 +98,8 @@ def run_search(options: Options) -> State:
     states = [] if options.minutes == 0 else run_workers(options, make_command(options, inputs))
     searches = load_searches(options.architecture, inputs)
     text = summarize(searches, options.kind)
-    get_run_logger().info("\n%s", text)
+    get_run_logger().info("\n%s", text, extra={"stage_line": True})
+    print_search(searches, options.kind)
     create_markdown_artifact(
         text,
         key=make_key(f"tune-{options.architecture}"),
@@ -154,6 +159,8 @@ def read_training_options(architecture: str) -> dict[str, str]:
 
 def run_workers(options: Options, command: list[str]) -> list[State]:
     """Run the workers side by side, and return their final states."""
+    names = [f"worker {number}" for number in range(1, options.workers + 1)]
+    terminal.current().begin(names)
     futures = [
         work.with_options(task_run_name=f"worker {number}").submit(
             options.architecture, command, number if options.workers > 1 else 0
@@ -170,11 +177,21 @@ def work(architecture: str, command: list[str], number: int) -> State:
     """Run one worker, and log its lines. Several workers have a number in front of each line."""
     suffix, prefix = (f"-{number}", f"[{number}] ") if number else ("", "")
     log, progress = get_run_logger(), Progress(f"tune-{architecture}{suffix}")
+    display, name = terminal.current(), f"worker {number or 1}"
 
     def show(line: str) -> None:
-        log.info("%s%s", prefix, line)
+        log.info("%s%s", prefix, line, extra={"stage_line": True})
         progress.note(line)
+        display.show(name, line)
 
+    display.start(name)
+    state = run_worker(command, show)
+    display.end(name, state)
+    return state
+
+
+def run_worker(command: list[str], show: Callable[[str], None]) -> State:
+    """Run the command of a worker, and return its state."""
     try:
         status, lines = run_command(command, show)
     except EndedError as error:
@@ -184,12 +201,23 @@ def work(architecture: str, command: list[str], number: int) -> State:
     return Completed(message="done")
 
 
+def print_search(searches: dict[str, Search], kind: str) -> None:
+    """Print the best trials, and a line on each kind of search."""
+    found = study.find(searches[kind])
+    heads, *rows = list_trials(found[:SHOWN], searches[kind])
+    title = f"{searches[kind].architecture}: the best of {len(found)} trials"
+    lines = (describe_search(name, one) for name, one in searches.items())
+    terminal.current().print(make_table(heads, rows, title, best=0), *filter(None, lines))
+
+
 def summarize(searches: dict[str, Search], kind: str) -> str:
     """Return the best trials of a search in Markdown, and a line on each kind of search."""
     found = study.find(searches[kind])
     counts = filter(None, (describe_search(name, one) for name, one in searches.items()))
     title = f"### {searches[kind].architecture}: the best of {len(found)} trials"
-    return "\n".join([title, "", *make_table(found[:SHOWN], searches[kind]), "", *counts])
+    heads, *rows = list_trials(found[:SHOWN], searches[kind])
+    table = [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+    return "\n".join([title, "", *table, "", *counts])
 
 
 def hand_over(search: Search, write: bool) -> str:
@@ -222,8 +250,8 @@ def describe_search(name: str, search: Search) -> str:
     return f"- {name}: {len(found)} trials ({counts}), {minutes:.1f} minutes of training, {score}"
 
 
-def make_table(found: list[study.Outcome], search: Search) -> list[str]:
-    """Return trials as the lines of a Markdown table."""
+def list_trials(found: list[study.Outcome], search: Search) -> list[list[str]]:
+    """Return the heads of a table of trials, and its rows."""
     heads = ["trial", "state", search.tune.objective, "epochs", "seconds", *search.space]
     rows = [
         [
@@ -239,7 +267,7 @@ def make_table(found: list[study.Outcome], search: Search) -> list[str]:
         ]
         for one in found
     ]
-    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+    return [heads, *rows]
 
 
 def main() -> None:
@@ -249,7 +277,7 @@ def main() -> None:
         with exit_with_message():
             # The most frequent mistakes are reported before a server starts.
             find_space(load_params(), str(arguments["architecture"]))
-            with connect():
+            with open_display() as display, connect(display.say):
                 state = tune(**arguments, return_state=True)
     except KeyboardInterrupt:
         print("\ninterrupted; finished trials are kept: run again to continue", file=sys.stderr)
@@ -264,17 +292,35 @@ def parse_arguments() -> dict[str, object]:
     parser = argparse.ArgumentParser(
         prog="python -m flows.tune", description="Search for better values of an architecture."
     )
-    add = parser.add_argument
-    add("architecture", help="one that tune.space of params.yaml has a search space for")
-    search = "Hyperband (default), or random search for comparison"
-    add("--search", choices=KINDS, default=KINDS[0], help=search)
-    trials = "trials of all starts together (default: tune.trials of params.yaml)"
-    add("--trials", type=int, metavar="N", help=trials)
-    minutes = "time after which the search stops; the next start continues it"
-    add("--minutes", type=float, metavar="M", help=minutes)
-    workers = "processes that run trials at once (default: 1)"
-    add("--workers", type=int, default=1, metavar="N", help=workers)
-    add("--write", action="store_true", help="write the best values to params.yaml")
+    parser.add_argument(
+        "architecture", help="one that tune.space of params.yaml has a search space for"
+    )
+    parser.add_argument(
+        "--search",
+        choices=KINDS,
+        default=KINDS[0],
+        help="Hyperband (default), or random search for comparison",
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        metavar="N",
+        help="trials of all starts together (default: tune.trials of params.yaml)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="time after which the search stops; the next start continues it",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that run trials at once (default: 1)",
+    )
+    parser.add_argument("--write", action="store_true", help="write the best values to params.yaml")
     return vars(parser.parse_args())
 
 

@@ -25,15 +25,17 @@ class Unusable(BaseModel):
 class FileAnswer(BaseModel):
     """The prediction for one file, or its `error`.
 
-    `predicted` is the most probable class, even if the model abstains. `abstained` and `unfamiliar`
-    are null if the model has no such threshold. `distance` grows with the difference from the
-    training images, and is null if the model does not measure it. `clipped` is the share of pixels
-    that are brighter than in any training image; the model sees them as white.
+    `predicted` is the most probable class, even if the model abstains; `predicted_name` is its name
+    for people. `abstained` and `unfamiliar` are null if the model has no such threshold. `distance`
+    grows with the difference from the training images, and is null if the model does not measure
+    it. `clipped` is the share of pixels that are brighter than in any training image; the model
+    sees them as white.
     """
 
     file: str  # the name in the request
     sha256: str
     predicted: str | None
+    predicted_name: str | None
     confidence: float | None
     probabilities: dict[str, float]
     abstained: bool | None
@@ -60,14 +62,16 @@ class Unanswered(Refusal):
 class ModelCard(BaseModel):
     """The model that answers now. `problem` says why it is not the one that the alias names.
 
-    `members` are the weights of an ensemble's members. Images of any size are scaled to `height`
-    and `width`; for an ensemble these are the largest of its members.
+    `class_names` are names for people. `members` are the weights of an ensemble's members. Images
+    of any size are scaled to `height` and `width`; for an ensemble these are the largest of its
+    members.
     """
 
     model: str
     model_sha256: str
     architecture: str | None
     classes: list[str]
+    class_names: dict[str, str]
     members: dict[str, float]
     height: int
     width: int
@@ -86,21 +90,23 @@ class State(BaseModel):
 def make_answers(names: Sequence[str], given: Sequence[Answer], predictor: Predictor) -> Answers:
     """Return the predictions with the names of their files."""
     described = [
-        make_answer(name, answer, predictor.top) for name, answer in zip(names, given, strict=True)
+        make_answer(name, answer, predictor) for name, answer in zip(names, given, strict=True)
     ]
     return Answers(model=predictor.name, model_sha256=predictor.sha256, answers=described)
 
 
-def make_answer(name: str, answer: Answer, top: int | None) -> FileAnswer:
-    """Return the answer for one file. `top` limits the probabilities to the highest ones."""
+def make_answer(name: str, answer: Answer, predictor: Predictor) -> FileAnswer:
+    """Return the answer for one file. With very many classes it lists only the highest ones."""
     reason, _, detail = (answer.error or "").partition(": ")
     probabilities = answer.probabilities
-    if top is not None:
-        probabilities = dict(sorted(probabilities.items(), key=lambda item: -item[1])[:top])
+    if predictor.top is not None:
+        highest = sorted(probabilities.items(), key=lambda item: -item[1])[: predictor.top]
+        probabilities = dict(highest)
     return FileAnswer(
         file=name,
         sha256=answer.sha256,
         predicted=answer.predicted,
+        predicted_name=answer.predicted and predictor.name_class(answer.predicted),
         confidence=answer.confidence,
         probabilities=dict(probabilities),
         abstained=answer.abstained,
@@ -120,6 +126,7 @@ def make_model_card(current: Current) -> ModelCard:
         model_sha256=predictor.sha256,
         architecture=facts.get("architecture"),
         classes=predictor.classes,
+        class_names={label: predictor.name_class(label) for label in predictor.classes},
         members=json.loads(facts.get("members", "{}")),
         height=max(form.image_size[0] for form in predictor.forms),
         width=max(form.image_size[1] for form in predictor.forms),

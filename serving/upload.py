@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.settings import Settings
+from tasks.reporting.language import _
 
 if TYPE_CHECKING:  # the library defines the type for checkers only
     from python_multipart.multipart import MultipartCallbacks
@@ -54,7 +55,7 @@ class Lease:
         if files > self.room.files or size > self.room.size:
             raise HTTPException(
                 503,
-                "too many images are waiting: send this request again in a second",
+                _("too many images are waiting: send this request again in a second"),
                 RETRY_AFTER,
             )
 
@@ -116,8 +117,10 @@ class Form:
         if len(self.files) == self.settings.request_files:
             raise HTTPException(
                 413,
-                f"expected at most {self.settings.request_files} files in one request, received "
-                "more: send them in several requests",
+                _(
+                    "expected at most {files} files in one request, received more: send them in "
+                    "several requests"
+                ).format(files=self.settings.request_files),
             )
         self.lease.take(files=1)
         self._disposition, self._content, self._size = b"", [], 0
@@ -134,7 +137,7 @@ class Form:
         self._header = (b"", b"")
 
     def _read_file_name(self) -> None:
-        _, options = parse_options_header(self._disposition)
+        options = parse_options_header(self._disposition)[1]
         if b"filename" not in options:
             raise HTTPException(
                 422,
@@ -147,8 +150,10 @@ class Form:
         if self._size > self.settings.file_bytes:
             raise HTTPException(
                 413,
-                f"expected files of at most {self.settings.file_bytes:,} bytes, received a larger "
-                f"one (file {len(self.files) + 1} of the form): send a smaller one",
+                _(
+                    "expected files of at most {size} bytes, received a larger one (file "
+                    "{number} of the form): send a smaller one"
+                ).format(size=f"{self.settings.file_bytes:,}", number=len(self.files) + 1),
             )
         self._content.append(data[start:end])
 
@@ -188,8 +193,10 @@ async def _parse(request: Request, form: Form, parser: MultipartParser) -> None:
     except TimeoutError:
         raise HTTPException(
             408,
-            f"the request was not complete after {seconds:g} seconds: send it again, or fewer "
-            "files at a time",
+            _(
+                "the request was not complete after {seconds:g} seconds: send it again, or fewer "
+                "files at a time"
+            ).format(seconds=seconds),
         ) from None
     except FormParserError as error:
         raise HTTPException(
@@ -205,8 +212,10 @@ def refuse_size(settings: Settings) -> HTTPException:
     """Return the refusal of a request that is too large."""
     return HTTPException(
         413,
-        f"expected a request of at most {settings.request_bytes:,} bytes, received a larger one: "
-        "send the files in several requests",
+        _(
+            "expected a request of at most {size} bytes, received a larger one: send the files "
+            "in several requests"
+        ).format(size=f"{settings.request_bytes:,}"),
     )
 
 

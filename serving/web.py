@@ -8,13 +8,17 @@ use `serving/upload.py`, stay in memory, and neither they nor their names reach 
 
 import asyncio
 import html
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import gradio as gr
 import uvicorn
+from babel import negotiate_locale
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
 
 from serving import display, server
 from serving.current import Current, open_current
@@ -22,6 +26,7 @@ from serving.settings import Settings
 from serving.upload import DrainUpload, File, Lease, Room, read_files
 from tasks.errors import exit_with_message
 from tasks.params.whole import load_params
+from tasks.reporting.language import ENGLISH, _, list_languages, speak
 from tasks.tables import read_table
 from tasks.tracking.servers import hold_port
 
@@ -30,10 +35,6 @@ EXAMPLES = 8  # one per class, or two if that is no more than this
 CLEAN, SPLITS, REPORT = Path("data/clean"), Path("data/splits.csv"), Path("data/report/report.html")
 # Routes with which Gradio accepts, serves and downloads files.
 CLOSED = ("upload", "component_server", "file={path:path}", "proxy={path:path}")
-HINT = (
-    "Drop one image to see its classes and where the model looked, or several images for a table. "
-    "No image is stored. **This is research software: no answer is a diagnosis.**"
-)
 
 
 def predict(current: Current, files: Sequence[File]) -> str:
@@ -64,32 +65,73 @@ def choose_examples(splits_csv: Path, clean: Path) -> list[tuple[Path, str]]:
     return [(file, label) for file, label in chosen if file.exists()]
 
 
-def build_page(current: Current, examples: Sequence[tuple[Path, str]]) -> gr.Blocks:
-    """Return Gradio's page. Its script uses the routes of `create_app`."""
+def build_page(current: Current, examples: Sequence[tuple[Path, str]], language: str) -> gr.Blocks:
+    """Return Gradio's page in a language. Its script uses the routes of `create_page`."""
 
     def show_card() -> str:
-        return display.render_card(current.get().predictor, REPORT.exists())
+        with speak(language):
+            return display.render_card(current.get().predictor, REPORT.exists())
 
+    name_class = current.get().predictor.name_class
+    named = [(file, name_class(label)) for file, label in examples]
     title = load_params().report.title
+    hint = _(
+        "Drop one image to see its classes and where the model looked, or several images for a "
+        "table. No image is stored."
+    )
+    warning = _("This is research software: no answer is a diagnosis.")
     with gr.Blocks(title=title, analytics_enabled=False) as page:
-        gr.Markdown(f"# {html.escape(title)}\n{HINT}")
-        with gr.Tab("Predict"):
+        gr.Markdown(f"# {html.escape(title)}\n{hint} **{warning}**")
+        with gr.Tab(_("Predict")):
             gr.HTML(
-                display.render_form(examples, SETTINGS.request_files),
+                display.render_form(named, SETTINGS.request_files, language),
                 js_on_load=(display.FOLDER / "page.js").read_text(),
                 apply_default_css=False,
             )
-        with gr.Tab("About the model") as about:
+        with gr.Tab(_("About the model")) as about:
             card = gr.HTML(apply_default_css=False)
         about.select(show_card, None, card, api_visibility="private")
     return page.queue(max_size=20)
 
 
 def create_app(current: Current, examples: Sequence[tuple[Path, str]]) -> FastAPI:
-    """Return the application: the page at /, predictions at /ask, the last report at /report."""
+    """Return the application. It has a page for each language, and the browser chooses one."""
+    pages = {language: create_page(current, examples, language) for language in list_languages()}
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for page in pages.values():
+                await stack.enter_async_context(page.router.lifespan_context(page))
+            yield
+
+    async def pass_on(scope: Scope, receive: Receive, send: Send) -> None:
+        accepted = Headers(scope=scope).get("accept-language", "")
+        await pages[choose_language(accepted, list(pages))](scope, receive, send)
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.mount("/", pass_on)
+    return app
+
+
+def choose_language(accepted: str, known: Sequence[str]) -> str:
+    """Return the best known language for an `Accept-Language` header, English by default."""
+    weights = {}
+    for part in accepted.split(","):
+        tag, __, weight = part.partition(";q=")
+        with suppress(ValueError):
+            weights[tag.strip()] = float(weight or 1)
+    wanted = sorted((tag for tag in weights if weights[tag] > 0), key=lambda tag: -weights[tag])
+    return negotiate_locale(wanted, known, sep="-") or ENGLISH
+
+
+def create_page(current: Current, examples: Sequence[tuple[Path, str]], language: str) -> FastAPI:
+    """Return the page at /, predictions at /ask and the last report at /report, in a language."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(DrainUpload)
-    add_prediction_routes(app, current, examples)
+    add_prediction_routes(app, current, examples, language)
+    with speak(language):
+        page = build_page(current, examples, language)
 
     @app.get("/report")
     async def report() -> FileResponse:
@@ -101,7 +143,7 @@ def create_app(current: Current, examples: Sequence[tuple[Path, str]]) -> FastAP
         app.add_api_route(f"/gradio_api/{path}", refuse_route, methods=["GET", "HEAD", "POST"])
     return gr.mount_gradio_app(
         app,
-        build_page(current, examples),
+        page,
         path="/",
         theme=gr.themes.Default(
             primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]
@@ -118,29 +160,31 @@ def create_app(current: Current, examples: Sequence[tuple[Path, str]]) -> FastAP
 
 
 def add_prediction_routes(
-    app: FastAPI, current: Current, examples: Sequence[tuple[Path, str]]
+    app: FastAPI, current: Current, examples: Sequence[tuple[Path, str]], language: str
 ) -> None:
     """Add /ask for uploads and /ask/<number> for examples. The model predicts one at a time."""
     room, turn = Room(SETTINGS.waiting_files, SETTINGS.waiting_bytes), asyncio.Lock()
 
     async def predict_in_turn(files: Sequence[File]) -> HTMLResponse:
         async with turn:
-            return HTMLResponse(await asyncio.to_thread(predict, current, files))
+            with speak(language):  # the thread has it too
+                return HTMLResponse(await asyncio.to_thread(predict, current, files))
 
     @app.post("/ask")
     async def ask(request: Request) -> HTMLResponse:
-        try:
-            with Lease(room) as lease:
-                return await predict_in_turn(await read_files(request, SETTINGS, lease))
-        except HTTPException as error:
-            shown = display.render_refusal("These files", error.detail)
-            return HTMLResponse(shown, error.status_code)
+        with speak(language):
+            try:
+                with Lease(room) as lease:
+                    return await predict_in_turn(await read_files(request, SETTINGS, lease))
+            except HTTPException as error:
+                shown = display.render_refusal(_("These files"), error.detail)
+                return HTMLResponse(shown, error.status_code)
 
     @app.post("/ask/{number}")
     async def ask_example(number: int) -> HTMLResponse:
         if number >= len(examples):
             raise HTTPException(404)
-        file, _ = examples[number]
+        file, __ = examples[number]
         return await predict_in_turn([File(file.name, file.read_bytes())])
 
 

@@ -55,7 +55,7 @@ def log_counts(usable: int, rejected: pd.DataFrame) -> None:
     counts = rejected.reason.value_counts().sort_index()
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     log.info(
-        "%d images in data/clean, %d files in data/quarantine%s",
+        "images in data/clean: %d, files in data/quarantine: %d%s",
         usable,
         len(rejected),
         f" ({reasons})" if reasons else "",

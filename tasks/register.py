@@ -25,10 +25,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
+from tasks.errors import UserError, suggest
 from tasks.inference import ensemble
 from tasks.params.read import read_section
 from tasks.params.register import Gate, Register
 from tasks.params.split import Split
+from tasks.quality.folder_names import list_names
 from tasks.registry import promotions, unseen_images, versions
 from tasks.registry.champion_gate import (
     PROMOTED,
@@ -90,10 +92,11 @@ def main(options: Options) -> None:
     params = read_section("register", Register)
     splits, files = read_table(options.splits_csv), read_table(options.files_csv)
     winner = read_winner(options, unseen_images.select_given_images(splits, files))
+    check_class_names(params.class_names, winner.classes)
     runs.refuse_unreachable()
     runs.open_store()
     client = MlflowClient()
-    version = find_or_create(client, params.model, winner)
+    version = find_or_create(client, params, winner)
     candidate = Candidate(
         version=version,
         architecture=winner.architecture,
@@ -112,6 +115,7 @@ def main(options: Options) -> None:
     options.registration_json.write_text(
         json.dumps(receipt, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+    versions.describe(client, version, describe_candidate(candidate, receipt))
     report_decision(receipt, params.gate)
 
 
@@ -123,8 +127,26 @@ def read_winner(options: Options, seen: pd.DataFrame) -> Winner:
     return Winner(name, model, results, seen, folder_sha256(model))
 
 
-def find_or_create(client: MlflowClient, name: str, winner: Winner) -> ModelVersion:
-    """Return the winner's version with today's thresholds, and give it the alias `challenger`."""
+def check_class_names(names: dict[str, str], classes: list[str]) -> None:
+    """Raise `UserError` for names of classes that the model does not have, or for equal names."""
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
+        raise UserError(
+            f"params.yaml: register.class_names: {suggest(unknown[0], classes)}expected classes of "
+            f"the model, which are {list_names(classes)}; received {list_names(unknown)}"
+        )
+    shown = [names.get(label, label) for label in classes]
+    twice = sorted({name for name in shown if shown.count(name) > 1})
+    if twice:
+        raise UserError(
+            "params.yaml: register.class_names: expected a different name for each class, "
+            f"received twice: {list_names(twice)}"
+        )
+
+
+def find_or_create(client: MlflowClient, params: Register, winner: Winner) -> ModelVersion:
+    """Return the winner's version with today's thresholds and names, as the alias `challenger`."""
+    name = params.model
     version = versions.find_version(client, name, winner.sha256)
     if version is None:
         version = create_version(name, winner)
@@ -137,6 +159,7 @@ def find_or_create(client: MlflowClient, name: str, winner: Winner) -> ModelVers
             version.version,
             name,
         )
+    versions.replace_class_names(client, version, params.class_names)
     client.set_registered_model_alias(name, versions.CHALLENGER, version.version)
     return version
 
@@ -273,6 +296,21 @@ def make_receipt(
         "numbers": last.get("numbers", {}),
         "looks": sum(line["hashes"]["test"] == candidate.test_sha256 for line in looks),
     }
+
+
+def describe_candidate(candidate: Candidate, receipt: dict[str, Any]) -> str:
+    """Return the architecture, the main test scores and the decision in Markdown."""
+    scores = candidate.scores
+    rows = [
+        "| {} | {:.3f} | {:.3f} to {:.3f} |".format(
+            name, *(scores[f"{key}{end}"] for end in ("", "_low", "_high"))
+        )
+        for key, name in (("test_macro_f1", "macro F1"), ("test_accuracy", "accuracy"))
+        if f"{key}_low" in scores
+    ]
+    table = ["| test score | value | 95 % interval |", "|---|---|---|", *rows]
+    decision = f"Gate: {receipt['verdict']}. {receipt['reason']}"
+    return "\n".join([f"Architecture `{candidate.architecture}`.", "", *table, "", decision])
 
 
 def report_decision(receipt: dict[str, Any], gate: Gate | None) -> None:

@@ -18,6 +18,7 @@ from tasks.params.ensembles import read_ensembles
 from tasks.params.read import read_section
 from tasks.params.report import Report
 from tasks.reporting import card, comparison, data, page, svg, words
+from tasks.reporting.language import speak
 from tasks.reporting.models import ModelFolders, TrainedModel, describe_model
 from tasks.reporting.scores import read_json, read_scores
 from tasks.reporting.thumbnails import Images
@@ -56,6 +57,12 @@ class Files:
 def main(files: Files) -> None:
     """Fill the templates, and log figures and tables to MLflow."""
     wanted = read_section("report", Report)
+    with speak(wanted.language):
+        write_report(files, wanted)
+
+
+def write_report(files: Files, wanted: Report) -> None:
+    """Write the report in the current language, and log figures and tables to MLflow."""
     splits = read_table(files.splits_csv)
     rows = read_scores(files.comparison_csv).to_dict("records")
     folders = {row["architecture"]: find_folders(row["architecture"], files) for row in rows}
@@ -69,12 +76,13 @@ def main(files: Files) -> None:
         **describe_data(files, splits, clean),
         **describe_comparison(files, models),
         "title": wanted.title,
+        "language": wanted.language,
         "pictures": wanted.thumbnails,
-        "stated": card.statements(wanted),
+        "stated": card.read_statements(wanted),
         "registration": read_json(files.registration_json),
-        "weights": card.weights_of(read_architectures(), wanted),
-        "versions": card.versions(),
-        "hashes": card.hashes(folders[models[0].name].model, files.splits_csv),
+        "weights": card.list_weights(read_architectures(), wanted),
+        "versions": card.list_versions(),
+        "hashes": card.hash_winner(folders[models[0].name].model, files.splits_csv),
     }
     page.write(facts, files.report)
     for model in models:

@@ -159,7 +159,7 @@ def _move_groups(
     moved = fill_splits(images.assign(movable=movable), fillable, params.seed)
     if moved:
         log.info(
-            "%d groups of small classes moved, so that each split has images of each class",
+            "moved so that each split has images of each class: %d groups of small classes",
             len(moved),
         )
     target = images.group.map(moved)
@@ -243,8 +243,8 @@ def log_summary(summary: dict[str, Any]) -> None:
         listed = "  ".join(f"{label} {count}" for label, count in counts.items())
         log.info("%-10s %6d   %s", split, sum(counts.values()), listed)
     log.info(
-        "copies: %s pairs; %d groups of identical files, %d of them across given splits; "
-        "%d images withheld",
+        "pairs of copies: %s; groups of identical files: %d, across given splits: %d; "
+        "withheld images: %d",
         ", ".join(f"{count} {kind}" for kind, count in summary["pairs"].items()),
         summary["exact_groups"],
         summary["exact_groups_across_parts"],
@@ -252,7 +252,7 @@ def log_summary(summary: dict[str, Any]) -> None:
     )
     if conflicts := summary["label_conflicts"]:
         log.info(
-            "warn: %d pairs of copies are in two classes, such as %s and %s",
+            "warn: pairs of copies in two classes: %d, such as %s and %s",
             len(conflicts),
             conflicts[0]["path_a"],
             conflicts[0]["path_b"],

@@ -1,21 +1,21 @@
 """Look at every file once, and let Great Expectations judge the table of files.
 
 Each file is read whole and decoded, whatever its name says. A file that cannot be used keeps its
-row in `data/files.csv`, with a reason. `data/decoding.json` gets the bit depth of the set.
+row in `data/files.csv`, with a reason. `data/decoding.json` gets the bit depth of the set, and
+`data/data_docs/index.html` shows every expectation with the files that do not meet it.
 The stage fails if there is no file, or if an expectation of level `error` is not met: the message
 names the files. Run by hand: `dvc repro --single-item validate`.
 """
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from tasks.errors import UserError
 from tasks.imaging.bit_depth import write_bit_depth
 from tasks.imaging.picture import Limits
 from tasks.params.read import read_section
 from tasks.params.validate import Validate
+from tasks.quality.data_docs import PAGE, Result, write_page, write_results
 from tasks.quality.scan import Scan, is_deep, scan
 from tasks.stage import run
 from tasks.tables import write_table
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 def main(
     raw: Path, files_csv: Path, validation_json: Path, decoding_json: Path, data_docs: Path
 ) -> None:
-    """Write the table of all files under `raw`, its bit depth, and the judgement on it."""
+    """Write the table of all files under `raw`, its bit depth, and the results of the checks."""
     # Great Expectations takes seconds to import, and those who only scan need it not.
     from tasks.quality.expectations import validate_expectations
 
@@ -38,18 +38,19 @@ def main(
     write_bit_depth(found.bits, decoding_json)
     log_files(found)
     log_remarks(found)
-    results = validate_expectations(found.files, params.expectations, data_docs)
-    validation_json.write_text(json.dumps(results, indent=2) + "\n")
-    stop_on_errors(results)
+    results = validate_expectations(found.files, params.expectations)
+    write_results(results, validation_json)
+    write_page(found, results, data_docs)
+    stop_on_errors(results, data_docs / PAGE)
 
 
 def log_files(found: Scan) -> None:
     """Log how many files are usable, and name the rejected ones."""
     counts = found.files.status.value_counts()
     rejected = found.files[found.files.status == "rejected"]
-    aside = f", {counts['aside']} left aside" if "aside" in counts else ""
+    aside = f", left aside: {counts['aside']}" if "aside" in counts else ""
     log.info(
-        "%d files, %d usable images, %d rejected%s",
+        "files: %d, usable images: %d, rejected: %d%s",
         len(found.files),
         counts.get("usable", 0),
         len(rejected),
@@ -66,26 +67,29 @@ def log_remarks(found: Scan) -> None:
     if found.bits is not None:
         usable = found.files[found.files.status == "usable"]
         log.info(
-            "  %d images have more than 8 bits a value: "
-            "if a file declares no bit depth, it counts as %d",
+            "  images of more than 8 bits a value: %d; if a file declares no bit depth, it is %d",
             is_deep(usable).sum(),
             found.bits,
         )
     for remark, paths in found.remarks.items():
-        log.info("  usable, with %s: %d images, such as %s", remark, len(paths), paths[0])
+        log.info("  usable images with %s: %d, such as %s", remark, len(paths), paths[0])
 
 
-def stop_on_errors(results: list[dict[str, Any]]) -> None:
-    """Log the unmet expectations. Raises `UserError` if one of them is of level error."""
+def stop_on_errors(results: list[Result], page: Path) -> None:
+    """Log the warnings. Raises `UserError` if an expectation of level error is not met."""
     errors = []
     for result in results:
-        if not result["met"]:
-            line = f"{result['level']}: {result['expectation']}: {result['message']}"
-            log.info("  %s", line)
-            errors += [line] if result["level"] == "error" else []
+        if result.met is False:
+            line = f"{result.level}: {result.expectation}: {result.message}"
+            if result.level == "error":
+                errors.append(line)
+            else:
+                log.info("%s", line)
     if errors:
         title = "the images do not meet what params.yaml expects of them (validate.expectations):"
-        remedy = "Mend the files at their source, or change the threshold or its level."
+        remedy = (
+            f"{page} shows them. Mend the files at their source, or change the limit or its level."
+        )
         raise UserError("\n  ".join([title, *errors]) + f"\n{remedy}")
 
 

@@ -1,11 +1,13 @@
 // Runs when the page is loaded. `element` holds templates/ask.html.
 const drop = element.querySelector(".drop"), input = drop.querySelector("input"), result = element.querySelector(".result");
+const page = element.querySelector(".ask");
 let last = 0;
+document.documentElement.lang = page.lang;
 
 async function ask(address, body) {
   const mine = ++last;
   drop.classList.add("busy");
-  let answer = '<article class="answer"><div class="notice" role="alert"><strong>The server does not answer.</strong> Try again.</div></article>';
+  let answer = `<article class="answer"><div class="notice" role="alert"><strong>${page.dataset.failure}</strong></div></article>`;
   try {
     answer = await (await fetch(address, { method: "POST", body })).text();
   } catch (error) {

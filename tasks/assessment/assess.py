@@ -42,19 +42,6 @@ FOLDERS_COLUMNS = {
     "rejected": "Number of files that cannot be used.",
     "overlap": "Number of images that the model was given. Absent if these are not known.",
 }
-ANSWERS_COLUMNS = {
-    "path": "Path of the image below the foreign folder.",
-    "folder": "Name of its class folder.",
-    "label": "Class of the model that the folder stands for.",
-    "split": "Always `external`.",
-    "group": "Group of copies among the foreign images.",
-    "overlap": "`exact`, `near` or `mirrored`: how it copies an image that the model was given.",
-    "predicted": "Class with the highest probability.",
-    "abstained": "Whether the confidence is below the threshold of the model.",
-    "unfamiliar": "Whether the distance is above the threshold of the model.",
-    "distance": "Out-of-distribution score: the distance from the training images.",
-    "p_<class>": "Probability of the class, after temperature scaling. One column for each class.",
-}
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +82,7 @@ def main(
         output,
         files,
         unseen_images.images_sha256(chosen),
+        params.report.language,
     )
     report.write(assessed, record)
     runs.attempt(lambda: track(assessed, record, scores))
@@ -183,7 +171,7 @@ def predict(
     near: NearCopies,
     overlap: pd.DataFrame | None,
 ) -> pd.DataFrame:
-    """Return one row for each image, in the columns of `ANSWERS_COLUMNS`."""
+    """Return one row for each image: label, group of copies, overlap, prediction."""
     kinds = {} if overlap is None else dict(zip(overlap.path, overlap.kind, strict=True))
     copies = find_duplicates(chosen, images, near.hash_distance, near.correlation)
     answers = record.predictor.stream(Path(file) for file in chosen.file)

@@ -17,7 +17,7 @@ from tasks.results import CALIBRATION_JSON, METRICS_JSON, THRESHOLDS_JSON, read_
 from tasks.tables import read_table
 
 DATA = Path("data")
-SEEN_COLUMNS = ("sha256", "hash", "split")
+GIVEN = ("sha256", "hash", "split")
 
 # Own scores, given images, data folder, tags: fields of `ModelRecord`.
 Record = tuple[dict[str, float], pd.DataFrame | None, Path, dict[str, str]]
@@ -101,7 +101,7 @@ def _read_version_record(files: load.ModelFiles, version: ModelVersion) -> Recor
     own = own_scores(versions.read_tags(version), _read(files.thresholds))
     given = None
     if files.seen:
-        given = read_table(files.seen).reindex(columns=SEEN_COLUMNS, fill_value="")
+        given = read_table(files.seen).reindex(columns=GIVEN, fill_value="")
     return own, given, DATA, {"registered_model": version.name, "version": str(version.version)}
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tasks.assessment.model_record import ModelRecord
 from tasks.reporting import card, comparison, data, page
-from tasks.reporting.language import _
+from tasks.reporting.language import _, speak
 from tasks.reporting.models import ScoredModel, choose_images, draw_predictions
 from tasks.reporting.scores import read_json, read_scores
 from tasks.reporting.thumbnails import Images
@@ -30,11 +30,13 @@ class Assessed:
     output: Path
     files: pd.DataFrame
     sha256: str
+    language: str
 
 
 def write(assessed: Assessed, record: ModelRecord) -> None:
     """Write report.html and report.md from the tables in the output folder."""
-    page.write(describe(assessed, record), assessed.output, "assessment", TEMPLATES)
+    with speak(assessed.language):
+        page.write(describe(assessed, record), assessed.output, "assessment", TEMPLATES)
 
 
 def describe(assessed: Assessed, record: ModelRecord) -> dict[str, Any]:
@@ -50,6 +52,7 @@ def describe(assessed: Assessed, record: ModelRecord) -> dict[str, Any]:
         "title": _("{model} on {folder}").format(
             model=model.name, folder=images.folder.resolve().name
         ),
+        "language": assessed.language,
         "pictures": images.shown,
         "model": model,
         "columns": columns,
@@ -71,7 +74,7 @@ def describe(assessed: Assessed, record: ModelRecord) -> dict[str, Any]:
         ),
         "architecture": record.predictor.facts.get("architecture"),
         "hashes": {"model": record.predictor.sha256, "images": assessed.sha256},
-        "versions": card.versions(),
+        "versions": card.list_versions(),
     }
 
 

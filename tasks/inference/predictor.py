@@ -111,6 +111,7 @@ class Predictor:
     top: int | None = None  # the number of classes in a record; None means all
     facts: Mapping[str, str] = field(default_factory=dict)  # the tags of the registry
     heatmaps: Heatmaps | None = None  # set if loaded to explain, see `serving/explain.py`
+    class_names: Mapping[str, str] = field(default_factory=dict)  # for people, of some classes
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def predict(self, sources: Iterable[Source]) -> list[Answer]:
@@ -147,6 +148,10 @@ class Predictor:
     def picture(self, content: bytes) -> Image.Image:
         """Return the part of the image that the model sees. Raises `ImageError`."""
         return show(decode_bytes(content, self.limits), self.forms[0])
+
+    def name_class(self, label: str) -> str:
+        """Return the name of a class for people; by default it is the class itself."""
+        return self.class_names.get(label, label)
 
     def record(self, answer: Answer) -> dict[str, object]:
         """Return an answer as one flat row with the keys `columns`; missing values are None."""

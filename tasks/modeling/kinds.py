@@ -88,5 +88,6 @@ def log_epoch(row: Row, epochs: int) -> None:
         f"val_accuracy {row['val_accuracy']:.3f}{rate}  {row['seconds']:.1f} s, at most "
         f"{f'{left / 60:.1f} min' if left >= 60 else f'{left:.0f} s'} left"
     )
-    metrics = {name: value for name, value in row.items() if name != "epoch"}
+    # With a prefix, MLflow does not show the last epoch's score in place of the kept epoch's.
+    metrics = {f"epoch/{name}": value for name, value in row.items() if name != "epoch"}
     runs.record(lambda: mlflow.log_metrics(metrics, step=int(row["epoch"])), live=True)

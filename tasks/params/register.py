@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from tasks.params.section import Count, Section
 
@@ -34,6 +34,17 @@ def _check_model_name(name: str) -> str:
     return name
 
 
+def _check_class_names(names: dict[str, str]) -> dict[str, str]:
+    shown = list(names.values())
+    twice = sorted({name for name in shown if shown.count(name) > 1})
+    if twice:
+        raise ValueError(f"expected a different name for each class, received twice: {twice}")
+    return names
+
+
+ClassName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+
+
 class Register(Section):
     """The registered model, and the gate to its champion."""
 
@@ -41,3 +52,7 @@ class Register(Section):
     """Name of the model in the MLflow registry."""
     gate: Gate | None = Gate()
     """What a version needs to become champion; null makes every winner champion."""
+    class_names: Annotated[dict[str, ClassName], AfterValidator(_check_class_names)] = Field(
+        default_factory=dict
+    )
+    """Names of classes for people, such as `{no_tumor: Pas de tumeur}`; the rest keep their own."""

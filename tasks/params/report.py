@@ -1,6 +1,12 @@
 """The section `report` of `params.yaml`: texts and pictures of the report."""
 
+from pathlib import Path
+
+from pydantic import field_validator
+
 from tasks.params.section import Section
+
+LOCALE = Path(__file__).parents[1] / "reporting" / "locale"  # one file for each other language
 
 
 class Report(Section):
@@ -16,3 +22,13 @@ class Report(Section):
     """Source and licence of the images."""
     weights: str | None = None
     """Licence of the pretrained weights, if any are used."""
+    language: str = "en"
+    """Language of the report: `en` or `fr`."""
+
+    @field_validator("language")
+    @classmethod
+    def _has_texts(cls, language: str) -> str:
+        languages = ["en", *sorted(file.stem for file in LOCALE.glob("*.po"))]
+        if language not in languages:
+            raise ValueError(f"expected one of {', '.join(languages)}")
+        return language

@@ -59,10 +59,10 @@ def is_group(name: str) -> bool:
     return all(GROUP_WORD.fullmatch(word) or (len(word) == 1 and numbers) for word in words)
 
 
-def list_names(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str], most: int = NAMED) -> str:
     """Return the first names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _find_words(name: str) -> list[str]:

@@ -66,7 +66,7 @@ def note_aside(aside: Iterable[str], tree: Folder) -> tuple[str, ...]:
         path: sum(len(inner.images) for _, inner in list_folders(known[path])) for path in aside
     }
     return tuple(
-        f"{path}: {count} images without a class are left aside; "
+        f"{path} is left aside: its images ({count}) have no class; "
         f"`python -m serving.predict data/raw/{path}` predicts them"
         for path, count in counts.items()
     )

@@ -18,6 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from tasks.errors import UserError
 from tasks.params.register import Gate
+from tasks.quality.folder_names import list_names
 from tasks.registry import promotions, unseen_images, versions
 from tasks.registry.predict_isolated import predict_in_subprocess
 from tasks.registry.promotions import Line
@@ -27,7 +28,6 @@ from tasks.tables import read_table
 
 PROMOTED, REFUSED, UNDECIDED = "promoted", "refused", "undecided"  # verdicts of a look
 STANDS = "stands"  # no look was due: an earlier decision stands
-SHOWN = 20  # classes in a message
 PROMOTE = 'python -m flows.promote --version {} --reason "…"'
 
 log = logging.getLogger(__name__)
@@ -161,8 +161,9 @@ def _compare(
         (versions.find_artifact(champion.folder, "model") / CLASSES_JSON).read_text()
     )
     if set(classes) != set(candidate.classes):
-        difference = f"{_join(classes)}, and those of this version {_join(candidate.classes)}"
-        return f"not comparable: the classes of {name} are {difference}", [], {}
+        theirs, own = list_names(classes), list_names(candidate.classes)
+        obstacle = f"not comparable: the classes of {name} are {theirs}, and those of this version "
+        return obstacle + own, [], {}
     try:
         seen = read_table(versions.find_artifact(champion.folder, "seen"))
     except FileNotFoundError:
@@ -208,17 +209,12 @@ def _predict(champion: Champion, images: Sequence[Path], classes: Sequence[str])
             f"{name}: {error}. Install the packages that it needs, or promote another version: "
             f"{PROMOTE.format('N')}"
         ) from error
-    unknown = set(predictions) - set(classes)
+    unknown = sorted(set(predictions) - set(classes))
     if unknown:
         raise UserError(
-            f"{name}: expected the classes {_join(classes)}, received also {_join(sorted(unknown))}"
+            f"{name}: expected the classes {list_names(classes)}, received {list_names(unknown)}"
         )
     return predictions
-
-
-def _join(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _describe_line(line: Line) -> str:

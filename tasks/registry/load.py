@@ -10,9 +10,10 @@ The registry is `MLFLOW_TRACKING_URI`, by default `mlflow.db` in the current fol
 refused if its files have changed since it was registered.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mlflow
@@ -43,6 +44,7 @@ class ModelFiles:
     sha256: str  # of the folder
     thresholds: Path | None = None
     seen: Path | None = None  # the images that a registered version was given
+    class_names: dict[str, str] = field(default_factory=dict)  # for people, of some classes
     version: ModelVersion | None = None  # None for a folder
 
 
@@ -102,6 +104,7 @@ def open_model(model: str = versions.CHAMPION, name: str | None = None) -> Itera
                 sha256=version.tags[versions.SHA256],
                 thresholds=_find_optional(files, "thresholds"),
                 seen=_find_optional(files, "seen"),
+                class_names=_read_class_names(_find_optional(files, versions.CLASS_NAMES_JSON)),
                 version=version,
             )
 
@@ -118,7 +121,8 @@ def _find_folder(folder: Path) -> ModelFiles:
             "data/models/<architecture>"
         )
     thresholds = folder.parent.parent / "results" / folder.name / THRESHOLDS_JSON
-    return ModelFiles(str(folder), folder, folder_sha256(folder), thresholds)
+    names = load_params().register_.class_names if PARAMS.exists() else {}
+    return ModelFiles(str(folder), folder, folder_sha256(folder), thresholds, class_names=names)
 
 
 def _find_optional(files: Path, name: str) -> Path | None:
@@ -126,6 +130,10 @@ def _find_optional(files: Path, name: str) -> Path | None:
         return versions.find_artifact(files, name)
     except FileNotFoundError:
         return None  # older versions have no such artifact
+
+
+def _read_class_names(file: Path | None) -> dict[str, str]:
+    return json.loads(file.read_text(encoding="utf-8")) if file else {}
 
 
 def read_predictor(files: ModelFiles, limits: Limits, explain: bool = False) -> Predictor:
@@ -139,6 +147,7 @@ def read_predictor(files: ModelFiles, limits: Limits, explain: bool = False) -> 
         if version is None:
             raise  # the message names the folder
         raise UserError(f"{files.name}: {error}") from error
+    predictor = replace(predictor, class_names=files.class_names)
     if not explain:
         return predictor
     from tasks.inference import gradcam  # imports TensorFlow; a random forest does not need it

@@ -26,8 +26,14 @@ from tasks.tracking.keys import make_key
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 SHA256 = "model_sha256"
+CLASS_NAMES_JSON = "class_names.json"  # an artifact
 LONGEST = 100_000  # characters in a tag of a version; MLflow refuses more
 LINE = "line "  # prefix of tags that hold a line of promotions.jsonl
+
+DESCRIPTION = (
+    "Winners of the comparison. The alias `champion` is the version that predicts and serves, "
+    "`challenger` the last winner. A person changes the champion with `python -m flows.promote`."
+)
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +148,21 @@ def find_artifact(folder: Path, name: str) -> Path:
 def replace_artifact(client: MlflowClient, version: ModelVersion, file: Path) -> None:
     """Replace an artifact of a version that is not part of its model files."""
     client.log_model_artifact(version.source.removeprefix("models:/"), str(file), "artifacts")
+
+
+def describe(client: MlflowClient, version: ModelVersion, text: str) -> None:
+    """Describe a version on its MLflow page, and its registered model if it has no description."""
+    client.update_model_version(version.name, version.version, text)
+    if not client.get_registered_model(version.name).description:
+        client.update_registered_model(version.name, DESCRIPTION)
+
+
+def replace_class_names(client: MlflowClient, version: ModelVersion, names: dict[str, str]) -> None:
+    """Store the names of a version's classes for people."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, CLASS_NAMES_JSON)
+        file.write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
+        replace_artifact(client, version, file)
 
 
 def _read_tagged_lines(client: MlflowClient, name: str) -> dict[str, Line]:

@@ -1,40 +1,32 @@
-"""The model card: what the winner is, was made of and is good for (after Mitchell et al. 2019, arXiv:1810.03993)."""
+"""Describe the winner in a model card (after Mitchell et al. 2019, arXiv:1810.03993)."""
 
 import importlib.metadata
 import platform
-from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.params.architectures import Architecture
 from tasks.params.report import Report
+from tasks.reporting.language import _
 from tasks.tracking.hashes import file_sha256, folder_sha256
 
 PACKAGES = (
-    "tensorflow",
-    "keras",
-    "scikit-learn",
-    "numpy",
-    "pandas",
-    "pillow",
-    "great-expectations",
-    "mlflow",
-    "dvc",
-    "prefect",
+    *("tensorflow", "keras", "scikit-learn", "numpy", "pandas", "pillow", "great-expectations"),
+    *("mlflow", "dvc", "prefect"),
 )
 
 
-def statements(report: Report) -> dict[str, str]:
-    """Return what the user says of purpose and images, or that nothing is said."""
+def read_statements(report: Report) -> dict[str, str]:
+    """Return the purpose and the source of the images, or that the parameters do not state them."""
     return {
         "purpose": report.purpose
-        or "Not stated: report.purpose in params.yaml is the place for it.",
+        or _("Not stated. Set report.purpose in params.yaml to state the purpose."),
         "images": report.images
-        or "Source and licence are not stated: report.images in params.yaml is the place for them.",
+        or _("Source and licence are not stated. Set report.images in params.yaml to state them."),
     }
 
 
-def weights_of(architectures: dict[str, Architecture], report: Report) -> list[dict[str, str]]:
-    """Return of each pretrained backbone which weights it began with, who uses them, and what is known of their licence."""
+def list_weights(architectures: dict[str, Architecture], report: Report) -> list[dict[str, str]]:
+    """Return each pretrained backbone with its weights, its models and its licence."""
     users: dict[tuple[str, str | None], list[str]] = {}
     for name, section in architectures.items():
         backbone = section.structure.pretrained
@@ -43,39 +35,42 @@ def weights_of(architectures: dict[str, Architecture], report: Report) -> list[d
     return [
         {
             "backbone": backbone,
-            "weights": Path(weights).name if weights else "a random start",
+            "weights": Path(weights).name if weights else _("random weights"),
             "models": ", ".join(names),
-            "licence": _licence(weights, report),
+            "licence": _describe_licence(weights, report),
         }
         for (backbone, weights), names in users.items()
     ]
 
 
-def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result; of those that are installed."""
-    installed = {package: _version(package) for package in packages}
+def list_versions() -> dict[str, str]:
+    """Return the versions of Python and of the installed packages that can change a result."""
+    installed = {package: _find_version(package) for package in PACKAGES}
     return {"python": platform.python_version()} | {
         package: version for package, version in installed.items() if version
     }
 
 
-def hashes(model: Path, splits_csv: Path) -> dict[str, str]:
-    """Return the SHA-256 of what the winner is and was made of."""
+def hash_winner(model: Path, splits_csv: Path) -> dict[str, str]:
+    """Return the SHA-256 of the winner's files, and of the table of all images."""
     return {"model": folder_sha256(model), "splits": file_sha256(splits_csv)}
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _licence(weights: str | None, report: Report) -> str:
+def _describe_licence(weights: str | None, report: Report) -> str:
     if weights is None:
-        return "none is needed"
+        return _("none is needed")
     if report.weights is not None:
-        return f"as the user states it: {report.weights}"
+        return _("stated by the user: {licence}").format(licence=report.weights)
     if weights == "imagenet":
-        return "ImageNet weights of Keras Applications: those of the original authors, see keras.io/api/applications"
-    return "not stated: report.weights in params.yaml is the place for it"
+        return _(
+            "ImageNet weights of Keras Applications, under the licences of their authors "
+            "(keras.io/api/applications)"
+        )
+    return _("not stated. Set report.weights in params.yaml to state it")

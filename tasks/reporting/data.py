@@ -5,6 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from tasks.reporting import figures
+from tasks.reporting.language import _
+from tasks.reporting.svg import Drawn
 from tasks.reporting.thumbnails import Images
 
 SAMPLES = 16
@@ -23,6 +26,7 @@ def count_images(split: Facts) -> Facts:
     return {
         "labels": list(training),
         "parts": parts,
+        "figure": draw_counts(parts),
         "totals": {
             label: sum(of_class[label] for of_class in parts.values()) for label in training
         },
@@ -31,6 +35,17 @@ def count_images(split: Facts) -> Facts:
         "largest": largest,
         "imbalance": training[largest] / training[smallest] if training[smallest] else None,
     }
+
+
+def draw_counts(parts: dict[str, dict[str, int]]) -> Drawn:
+    """Draw the images of each class in each part."""
+    counts = {_(part): of_class for part, of_class in parts.items()}
+    values = "; ".join(
+        f"{part}: " + ", ".join(f"{label} {images}" for label, images in of_class.items())
+        for part, of_class in counts.items()
+    )
+    words = _("Images of each class in each part. {values}").format(values=values)
+    return Drawn(figures.draw_counts(counts), words)
 
 
 def describe_sizes(files: pd.DataFrame) -> Facts:

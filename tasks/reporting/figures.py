@@ -8,12 +8,35 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from tasks.reporting.language import _
 from tasks.scoring.figures import DASHES, INK, PALETTE, SIZE, colour, in_style, make_panel, shorten
 
 MARKERS = "osD^vPX*"
 BAR: dict[str, Any] = {"markersize": 6, "linestyle": "", "elinewidth": 1.4}
+
+
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
+
+
+@in_style
+def draw_counts(parts: Mapping[str, Mapping[str, int]]) -> Figure:
+    """Draw the images of each class, side by side for each part: {part: {class: images}}."""
+    labels = list(next(iter(parts.values())))
+    figure, axes = make_panel(y=_("images"), size=(5.2, SIZE[1] + 0.1 * len(labels)))
+    width = 0.8 / len(labels)
+    bars: dict[str, Artist | Container] = {}
+    for index, label in enumerate(labels):
+        shift = (index - (len(labels) - 1) / 2) * width
+        places = [place + shift for place in range(len(parts))]
+        heights = [of_class[label] for of_class in parts.values()]
+        bars[label] = axes.bar(places, heights, width, color=colour(index))
+    axes.set_xticks(range(len(parts)), list(parts))
+    axes.grid(False, axis="x")
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+    _add_legend(figure, bars, loc="outside lower center", ncols=2)
+    return figure
 
 
 @in_style
@@ -22,9 +45,9 @@ def draw_roc(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
     figure, axes = _draw_classes(rows, labels, "fpr", "tpr")
     _draw_diagonal(axes)
     axes.set(
-        title="ROC curves, each class against the rest",
-        xlabel="false positive rate",
-        ylabel="true positive rate",
+        title=_("ROC, class against the rest"),
+        xlabel=_("false positive rate"),
+        ylabel=_("true positive rate"),
     )
     return figure
 
@@ -33,15 +56,15 @@ def draw_roc(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
 def draw_precision_recall(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
     """Draw precision against recall of each class. Uses `pr.csv`."""
     figure, axes = _draw_classes(rows, labels, "recall", "precision")
-    axes.set(title="Precision against recall", xlabel="recall", ylabel="precision")
+    axes.set(title=_("Precision against recall"), xlabel=_("recall"), ylabel=_("precision"))
     return figure
 
 
 @in_style
 def draw_reliability(rows: pd.DataFrame) -> Figure:
     """Draw accuracy against confidence. Points grow with their images. Uses `calibration.csv`."""
-    figure, axes = make_panel("Calibration", "confidence", "accuracy")
-    _draw_diagonal(axes, label="perfect calibration")
+    figure, axes = make_panel(_("Calibration"), _("confidence"), _("accuracy"))
+    _draw_diagonal(axes, label=_("perfect calibration"))
     for index, (when, bins) in enumerate(rows.groupby("when", sort=False)):
         ink, dashes = colour(1 - index), DASHES[1 - index]
         areas = 4 + 120 * bins["count"] / rows["count"].max()
@@ -51,7 +74,7 @@ def draw_reliability(rows: pd.DataFrame) -> Figure:
             linewidth=1.2,
             color=ink,
             linestyle=dashes,
-            label=f"{when} scaling",
+            label=_("before scaling") if when == "before" else _("after scaling"),
         )
         axes.scatter(bins.confidence, bins.accuracy, s=areas, color=ink, alpha=0.7)
     _limit_to_shares(axes)
@@ -62,7 +85,9 @@ def draw_reliability(rows: pd.DataFrame) -> Figure:
 @in_style
 def draw_coverage(rows: pd.DataFrame, threshold: float | None) -> Figure:
     """Draw accuracy against the answered share, and mark the threshold. Uses `coverage.csv`."""
-    figure, axes = make_panel("Accuracy of the answers", "share of images answered", "accuracy")
+    figure, axes = make_panel(
+        _("Accuracy of the answers"), _("share of images answered"), _("accuracy")
+    )
     for index, (part, points) in enumerate(rows.groupby("split", sort=False)):
         place = 1 - index  # validation has the same colour as in the curves of the training
         axes.plot(
@@ -70,7 +95,7 @@ def draw_coverage(rows: pd.DataFrame, threshold: float | None) -> Figure:
             points.accuracy,
             color=colour(place),
             linestyle=DASHES[place],
-            label=part,
+            label=_(part),
         )
         answered = points[points.confidence >= threshold] if threshold is not None else points[:0]
         if len(answered):
@@ -85,7 +110,7 @@ def draw_coverage(rows: pd.DataFrame, threshold: float | None) -> Figure:
 def draw_intervals(rows: pd.DataFrame) -> Figure:
     """Draw scores with their intervals, a row for each model: model, part, value, low, high."""
     names, parts = list(dict.fromkeys(rows.model)), list(dict.fromkeys(rows.part))
-    figure, axes = make_panel(x="accuracy", size=(5.2, 1 + 0.17 * len(rows)))
+    figure, axes = make_panel(x=_("accuracy"), size=(5.2, 1 + 0.17 * len(rows)))
     for row in rows.dropna().itertuples():
         place, part = names.index(row.model), parts.index(row.part)
         height = place + 0.25 * (part - (len(parts) - 1) / 2)
@@ -97,7 +122,7 @@ def draw_intervals(rows: pd.DataFrame) -> Figure:
         for part in range(len(parts))
     ]
     axes.set(yticks=range(len(names)), yticklabels=shorten(names), ylim=(len(names) - 0.4, -0.6))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.xaxis.set_major_formatter(PERCENT)
     legend = dict(zip(parts, keys, strict=True))
     _add_legend(figure, legend, loc="outside upper left", ncols=len(parts), handletextpad=0.2)
     return figure
@@ -106,7 +131,7 @@ def draw_intervals(rows: pd.DataFrame) -> Figure:
 @in_style
 def draw_cost(rows: pd.DataFrame, words: str) -> Figure:
     """Draw test accuracy against a cost on a log axis: model, value, low, high, cost."""
-    figure, axes = make_panel("", words, "test accuracy", (SIZE[0], SIZE[1] + 0.1 * len(rows)))
+    figure, axes = make_panel("", words, _("test accuracy"), (SIZE[0], SIZE[1] + 0.1 * len(rows)))
     bars: dict[str, Artist | Container] = {}
     for place, row in enumerate(rows.itertuples()):
         errors = [[row.value - row.low], [row.high - row.value]]
@@ -120,7 +145,7 @@ def draw_cost(rows: pd.DataFrame, words: str) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.yaxis.set_major_formatter(PERCENT)
     _add_legend(figure, bars, loc="outside lower center", ncols=2)
     return figure
 

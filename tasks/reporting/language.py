@@ -15,18 +15,18 @@ from pathlib import Path
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
-LOCALE = Path(__file__).parent / "locale"
 ENGLISH = "en"
+FOLDERS = [Path(__file__).parent / "locale"]  # another package may append its own
 
 N_ = str  # marks a text that is translated later
 
-_current: ContextVar[NullTranslations | None] = ContextVar("language", default=None)
+_current: ContextVar[str] = ContextVar("language", default=ENGLISH)
 
 
 @contextmanager
 def speak(language: str) -> Iterator[None]:
     """Translate all texts in this block into the language."""
-    token = _current.set(load_language(language))
+    token = _current.set(language)
     try:
         yield
     finally:
@@ -35,27 +35,31 @@ def speak(language: str) -> Iterator[None]:
 
 def _(text: str) -> str:
     """Return the text in the current language."""
-    return (_current.get() or load_language(ENGLISH)).gettext(text)
+    return load_language(_current.get()).gettext(text)
 
 
 def ngettext(singular: str, plural: str, number: float) -> str:
     """Return the form of the text for this number, in the current language."""
-    return (_current.get() or load_language(ENGLISH)).ngettext(singular, plural, int(number))
+    return load_language(_current.get()).ngettext(singular, plural, int(number))
+
+
+def load_language(language: str) -> NullTranslations:
+    """Return the translations of a language. English has none: its texts stay as they are."""
+    return _load(language, tuple(FOLDERS))
+
+
+def list_languages() -> list[str]:
+    """Return English and all languages that have a file."""
+    return [ENGLISH, *sorted({file.stem for folder in FOLDERS for file in folder.glob("*.po")})]
 
 
 @cache
-def load_language(language: str, folder: Path = LOCALE) -> NullTranslations:
-    """Return the translations of a language. English has none: its texts stay as they are."""
-    if language == ENGLISH:
-        return NullTranslations()
-    with (folder / f"{language}.po").open("rb") as file:
-        catalog = read_po(file, locale=language)
-    with BytesIO() as compiled:
-        write_mo(compiled, catalog)
-        compiled.seek(0)
-        return GNUTranslations(compiled)
-
-
-def list_languages(folder: Path = LOCALE) -> list[str]:
-    """Return English and all languages that have a file."""
-    return [ENGLISH, *sorted(file.stem for file in folder.glob("*.po"))]
+def _load(language: str, folders: tuple[Path, ...]) -> NullTranslations:
+    found = NullTranslations()
+    for file in [folder / f"{language}.po" for folder in folders]:
+        if language != ENGLISH and file.exists():
+            with file.open("rb") as source, BytesIO() as compiled:
+                write_mo(compiled, read_po(source, locale=language))
+                compiled.seek(0)
+                found.add_fallback(GNUTranslations(compiled))
+    return found

@@ -54,6 +54,15 @@ class ScoredModel:
         }
 
     @property
+    def extremes(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """The rows of the classes with the best and the worst F1. None if all are equally good."""
+        rows = self.tables["per_class"].dropna(subset="f1").sort_values("f1", kind="stable")
+        if rows.f1.nunique() < 2:
+            return None
+        worst, best = (rows.iloc[index].to_dict() for index in (0, -1))
+        return best, worst
+
+    @property
     def errors_by_class(self) -> list[dict[str, Any]]:
         """The images and errors of each class, and the classes that were predicted instead."""
         rows = []
@@ -235,7 +244,7 @@ def _draw_curve(history: pd.DataFrame, name: str, kept: int) -> Drawn:
         last=f"{values.iloc[-1]:.3g}",
         kept=kept,
     )
-    return Drawn(draw_curve(history, name, kept), words)
+    return Drawn(draw_curve(history, name, kept, _), words)
 
 
 def _list_areas(per_class: pd.DataFrame, column: str) -> str:

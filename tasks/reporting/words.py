@@ -7,10 +7,11 @@ from tasks.reporting.language import N_, _
 
 VALUES = (
     *(N_("training"), N_("validation"), N_("test"), N_("withheld")),
-    *(N_("all classes"), N_("cnn"), N_("transfer"), N_("classical"), N_("ensemble")),
+    *(N_("cnn"), N_("transfer"), N_("classical"), N_("ensemble")),
     *(N_("none"), N_("some"), N_("strong"), N_("error"), N_("warn")),
     *(N_("exact"), N_("near"), N_("mirrored"), N_("width"), N_("height")),
     *(N_("epoch"), N_("phase"), N_("accuracy"), N_("loss"), N_("learning rate")),
+    *(N_("external"), N_("epoch kept: {epoch}"), N_("all classes")),
     *(N_("val accuracy"), N_("val loss"), N_("val macro f1")),
     *(N_("empty"), N_("too many bytes"), N_("not an image"), N_("too many pixels")),
     *(N_("truncated"), N_("corrupt"), N_("unsupported mode"), N_("unsupported compression")),

@@ -76,10 +76,12 @@ def draw_history(rows: pd.DataFrame, kept: int) -> Figure:
 
 
 @in_style
-def draw_curve(rows: pd.DataFrame, name: str, kept: int) -> Figure:
+def draw_curve(
+    rows: pd.DataFrame, name: str, kept: int, translate: Callable[[str], str] = str
+) -> Figure:
     """Draw one of `CURVES` by epoch, and mark the epoch whose weights were kept."""
     figure, axes = make_panel()
-    _draw_epochs(axes, rows, name, kept)
+    _draw_epochs(axes, rows, name, kept, translate)
     return figure
 
 
@@ -127,7 +129,9 @@ def colour(index: int) -> str:
     return PALETTE[index % len(PALETTE)]
 
 
-def _draw_epochs(axes: Axes, rows: pd.DataFrame, name: str, kept: int) -> None:
+def _draw_epochs(
+    axes: Axes, rows: pd.DataFrame, name: str, kept: int, translate: Callable[[str], str] = str
+) -> None:
     marker = "o" if len(rows) == 1 else ""  # one point makes no line
     for index, (column, label) in enumerate(
         {name: "training", f"val_{name}": "validation"}.items()
@@ -139,9 +143,10 @@ def _draw_epochs(axes: Axes, rows: pd.DataFrame, name: str, kept: int) -> None:
                 color=colour(index),
                 linestyle=DASHES[index],
                 marker=marker,
-                label=label,
+                label=translate(label),
             )
-    axes.axvline(kept, color=colour(7), linewidth=1, linestyle=":", label=f"epoch kept: {kept}")
-    axes.set(title=name.replace("_", " "), xlabel="epoch")
+    kept_label = translate("epoch kept: {epoch}").format(epoch=kept)
+    axes.axvline(kept, color=colour(7), linewidth=1, linestyle=":", label=kept_label)
+    axes.set(title=translate(name.replace("_", " ")), xlabel=translate("epoch"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend()

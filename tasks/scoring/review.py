@@ -21,18 +21,10 @@ SUSPECTS_COLUMNS = {
     "label": "Class of the image, which may be wrong.",
     "split": "`validation` or `test`.",
     "suggested": "Class that fits the image better.",
-    "confidence": "Probability of `suggested`.",
-    "p_label": "Probability of `label`.",
-}
-SHARED_SUSPECTS_COLUMNS = {
-    "path": SUSPECTS_COLUMNS["path"],
-    "label": SUSPECTS_COLUMNS["label"],
-    "split": SUSPECTS_COLUMNS["split"],
-    "suggested": SUSPECTS_COLUMNS["suggested"],
-    "disagree": "Number of models that predict another class than `label`.",
-    "models": "Number of models that answer this question.",
-    "confidence": "Mean probability of `suggested` over the models.",
-    "p_label": "Mean probability of `label` over the models.",
+    "disagree": "Number of models that predict another class. Only in `data/suspects.csv`.",
+    "models": "Number of models that answer the question. Only in `data/suspects.csv`.",
+    "confidence": "Probability of `suggested`; in `data/suspects.csv`, the mean of the models.",
+    "p_label": "Probability of `label`; in `data/suspects.csv`, the mean of the models.",
 }
 UNCERTAIN = 50  # at most this many uncertain images are listed
 
@@ -89,5 +81,5 @@ def find_shared_suspects(predictions: list[pd.DataFrame]) -> pd.DataFrame:
     disagree = sum((table.predicted != table.label).astype(int) for table in predictions)
     found = find_suspects(mean)
     return found.assign(disagree=disagree[found.index], models=len(predictions))[
-        list(SHARED_SUSPECTS_COLUMNS)
+        list(SUSPECTS_COLUMNS)
     ]

@@ -27,6 +27,19 @@ DEFAULT_EXPERIMENT = "image-classification"
 REGISTRY_VARIABLE = "MLFLOW_REGISTRY_URI"
 PREDICTIONS = "predictions_sha256"
 TRAINING = "training_key"
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as description
+EXPERIMENT_NOTE = "Each run is one training of an architecture. Later stages log to the same run."
+RUN_NOTE = """\
+| metrics | meaning |
+|---|---|
+| `epoch/…` | one point per epoch, on training and validation images |
+| `train_…`, `val_…`, `test_…` | scores of the kept epoch, after calibration |
+| `…_low`, `…_high` | 95 % interval of a score |
+| `…_before` | before calibration |
+| `test_without_copies_…` | without test images that copy training images |
+
+The report of the run has the figures and explanations.
+"""
 BUSY = "TEMPORARILY_UNAVAILABLE"  # MLflow's code for a database that another process is writing
 
 log = logging.getLogger(__name__)
@@ -61,7 +74,7 @@ def open_store() -> str:
 def _find_or_create_experiment(name: str, artifacts: str | None) -> str:
     found = mlflow.get_experiment_by_name(name)
     if found is None:
-        return mlflow.create_experiment(name, artifacts)
+        return mlflow.create_experiment(name, artifacts, tags={NOTE: EXPERIMENT_NOTE})
     if found.lifecycle_stage == "deleted":
         raise UserError(
             f"the experiment {name} is deleted. Restore it with `mlflow experiments restore "
@@ -98,7 +111,7 @@ def describe_refusal(uri: str, message: str) -> str:
     remedy = (
         f"set {store.VARIABLE} to another store"
         if file == uri
-        else f"set it aside (mv {file} {file}.newer): the next run creates a new one"
+        else f"{servers.advise_aside(file)}: the next run creates a new one"
     )
     return servers.describe_newer(shown, "mlflow", remedy)
 
@@ -154,11 +167,13 @@ def continue_run(architecture: str, predictions: Path) -> mlflow.ActiveRun:
     experiment_id = open_store()
     sha256 = file_sha256(predictions)
     run = find_run(experiment_id, sha256)
-    if run is not None:
-        return mlflow.start_run(run_id=run.info.run_id)
-    return mlflow.start_run(
-        experiment_id=experiment_id, run_name=architecture, tags={PREDICTIONS: sha256}
-    )
+    if run is None:
+        tags = {PREDICTIONS: sha256, NOTE: RUN_NOTE}
+        return mlflow.start_run(experiment_id=experiment_id, run_name=architecture, tags=tags)
+    continued = mlflow.start_run(run_id=run.info.run_id)
+    if NOTE not in run.data.tags:
+        mlflow.set_tag(NOTE, RUN_NOTE)
+    return continued
 
 
 def record(log_something: Callable[[], object], live: bool = False) -> None:

@@ -105,6 +105,11 @@ def find_package(package: str) -> Path:
     return Path(spec.origin).parent
 
 
+def advise_aside(file: str | Path) -> str:
+    """Return the advice to set a database aside, and its command."""
+    return f"set it aside (mv {file} {file}.newer)"
+
+
 def describe_newer(store: str, package: str, remedy: str) -> str:
     """Describe a database that a newer version of a package wrote, and what to do."""
     version = importlib.metadata.version(package)

@@ -244,7 +244,10 @@ def test_pointers_of_git_lfs_are_refused(project: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_imported_is_shown_and_may_be_declined(
-    project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    project: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     before = state()
     add_images(
@@ -253,15 +256,15 @@ def test_what_is_imported_is_shown_and_may_be_declined(
     )
 
     def decline(layout: FolderLayout) -> bool:
-        import_images.log_layout(layout)
+        import_images.print_layout(layout)
         return False
 
     with caplog.at_level("INFO"):
         import_images.replace_images("../parts", decline)
     assert "splits: test_set → test, train → training" in caplog.text
-    assert [
-        line.split() for line in caplog.text.splitlines() if line.startswith(("cat", "2 classes"))
-    ] == [["cat", "1", "1"], ["2", "classes", "2", "2"]]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert rows[0] == ["class", "training", "test"]
+    assert rows[2:] == [["cat", "1", "1"], ["dog", "1", "1"], ["2", "classes", "2", "2"]]
     assert state() == before
 
 

@@ -154,10 +154,8 @@ def test_a_taken_port_is_refused_before_a_server_starts(monkeypatch: pytest.Monk
     ):
         monkeypatch.setattr(serve, "PORT", taken.getsockname()[1])
         monkeypatch.setattr(serve, "is_answering", lambda _: False)
-        with pytest.raises(
-            UserError,
-            match=r"is taken by .*: end that program, or start a Prefect server",
-        ):
+        remedy = r"is taken by .*: end that program, or start a Prefect server elsewhere"
+        with pytest.raises(UserError, match=remedy):
             serve.ensure_server()
 
 

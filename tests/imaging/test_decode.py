@@ -1,6 +1,5 @@
 """An image file gives the pixels that a viewer shows, any other file an `ImageError`."""
 
-import io
 import resource
 import struct
 import time
@@ -18,22 +17,10 @@ from tasks.imaging.picture import FORMATS, REASONS, Decoded, ImageError, Limits
 from tasks.imaging.pillow import MAX_SCANS
 from tasks.imaging.render import cut_dark_border, render
 from tasks.params.model_input import Form, shape_of
+from tests.support.image_files import ORIENTATION, chunk, deep_png, encode, picture, samples
 
-ORIENTATION = 0x0112
 NO_LIMITS = Limits()
 LOSSLESS = {"BMP", "JPEG2000", "PNG", "PPM", "TIFF"}
-
-
-def picture(seed: int = 0, width: int = 32, height: int = 24) -> Image.Image:
-    """Draw smooth random colours, which survive lossy formats."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encode(image: Image.Image, form: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
 
 
 def refuse(content: bytes, limits: Limits = NO_LIMITS) -> str:
@@ -268,10 +255,6 @@ def bomb(side: int) -> bytes:
     )
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
-
-
 def with_scans(count: int) -> bytes:
     """Return a progressive JPEG with `count` scans, and a thumbnail and film as phones append."""
     content = encode(picture(), "JPEG", progressive=True)
@@ -346,19 +329,6 @@ def test_what_the_system_refuses_to_read(tmp_path: Path) -> None:
         assert caught.value.reason == "unreadable"
 
 
-def deep_png(values: np.ndarray) -> bytes:
-    """Return a PNG of 16-bit colours, which Pillow does not write."""
-    height, width, _ = values.shape
-    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
-    header = width.to_bytes(4) + height.to_bytes(4) + bytes([16, 2, 0, 0, 0])
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(lines))
-        + chunk(b"IEND", b"")
-    )
-
-
 def test_colours_of_more_than_eight_bits_are_scaled_as_grey_is() -> None:
     values = np.random.default_rng(0).integers(0, 4096, (24, 32, 3)).astype(np.uint16)
     decoded = decode_bytes(deep_png(values))
@@ -406,32 +376,6 @@ def test_plain_values_in_a_bmp_of_run_lengths_are_read_whole() -> None:
     content = b"BM" + struct.pack("<LHHL", 118 + len(runs), 0, 0, 118) + header + palette + runs
     lines = [[8, 9, 10, 11, 11, 11, 11, 11], [1, 2, 3, 4, 5, 6, 7, 6]]  # from the lowest up
     assert (decode(content, 1)[:, :, 0] // 16).tolist() == lines
-
-
-def samples() -> dict[str, bytes]:
-    """Return small files of every format and kind."""
-    image = picture()
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    others = {
-        "animation": encode(
-            image.convert("P"), "GIF", save_all=True, append_images=[picture(1).convert("P")]
-        ),
-        "palette": encode(image.convert("P"), "PNG", transparency=3),
-        "cmyk": encode(image.convert("CMYK"), "JPEG"),
-        "alpha": encode(image.convert("RGBA"), "PNG"),
-        "sixteen bits": encode(
-            Image.fromarray(np.arange(768, dtype=np.uint16).reshape(24, 32)), "PNG"
-        ),
-        "one bit": encode(image.convert("1"), "PNG"),
-        "float": encode(image.convert("F"), "TIFF"),
-        "packed": encode(image, "TIFF", compression="tiff_lzw"),
-        "mpo": encode(image, "MPO", save_all=True, append_images=[picture(1)]),
-        "orientation": encode(image, "JPEG", exif=exif),
-        "big": encode(image, "TIFF", big_tiff=True),
-        "deep colours": deep_png(np.asarray(image, dtype=np.uint16) * 257),
-    }
-    return {form: encode(image, form) for form in FORMATS} | others
 
 
 def mutations(content: bytes, rng: np.random.Generator) -> Iterator[bytes]:

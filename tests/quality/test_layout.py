@@ -251,7 +251,7 @@ def test_the_notes_name_what_is_left_out(tmp_path: Path) -> None:
     found = read_layout(tmp_path, Validate())
     assert found.notes == (
         "splits: train → training",
-        "test: 6 images without a class are left aside; "
+        "test is left aside: its images (6) have no class; "
         "`python -m serving.predict data/raw/test` predicts them",
         "without an image, so no class: bird",
         "hidden or junk, left out: .DS_Store_0, .DS_Store_1, .DS_Store_2, .DS_Store_3, "

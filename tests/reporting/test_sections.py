@@ -84,14 +84,14 @@ def test_of_weights_only_what_is_known_is_said() -> None:
         name: Architecture(structure=structure, train=Train())
         for name, structure in structures.items()
     }
-    rows = {row["models"]: row for row in card.weights_of(asked, Report())}
+    rows = {row["models"]: row for row in card.list_weights(asked, Report())}
     assert set(rows) == {"net, forest", "own", "fresh"}
     assert "keras.io" in rows["net, forest"]["licence"] and "not stated" in rows["own"]["licence"]
     assert rows["own"]["weights"] == "vgg.h5"  # no folder of the user's
     assert rows["fresh"]["licence"] == "none is needed"
-    stated = card.weights_of(asked, Report(weights="CC BY 4.0"))
+    stated = card.list_weights(asked, Report(weights="CC BY 4.0"))
     assert [row["licence"] for row in stated if row["models"] == "own"] == [
-        "as the user states it: CC BY 4.0"
+        "stated by the user: CC BY 4.0"
     ]
 
 

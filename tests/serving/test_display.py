@@ -4,12 +4,13 @@ import base64
 import csv
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from serving import display
+from serving import display, schemas
 from serving.current import Model
 from tasks.inference import gradcam
 from tasks.inference.predictor import Answer, Predictor, Thresholds
@@ -126,3 +127,15 @@ def test_the_card_shows_limits_and_intervals(predictor: Predictor) -> None:
 )
 def test_no_probability_is_rounded_to_certainty(probability: float, shown: str) -> None:
     assert display.format_percent(probability) == shown
+
+
+def test_people_read_the_names_of_classes_and_programs_the_classes(predictor: Predictor) -> None:
+    named = replace(predictor, class_names={"01": "Aucune tumeur"})
+    shown = display.render_answer(Model(named), "scan.jpg", ANSWER, PICTURE, HEAT)
+    assert re.search(r"<strong>Aucune tumeur</strong>.*<span>Aucune tumeur</span>", shown, re.S)
+    assert "Aucune tumeur (01), no_tumor" in display.render_card(named, has_report=False)
+    table = display.render_table(named, ["a.jpg"], [ANSWER])
+    csv_text = contents(re.search(r'href="(data:text/csv.*?)"', table)[1]).decode()
+    assert "<td>Aucune tumeur" in table and "a.jpg,abab" in csv_text and ",01,0.7," in csv_text
+    answer = schemas.make_answer("a.jpg", ANSWER, named)
+    assert (answer.predicted, answer.predicted_name) == ("01", "Aucune tumeur")

@@ -198,3 +198,31 @@ def test_an_example_is_answered_like_an_upload(address: str, root: Path, current
         current, [File(*named(root / file))]
     )
     assert httpx.post(f"{address}/ask/99").status_code == 404
+
+
+def test_the_page_speaks_the_language_of_the_browser(address: str, root: Path) -> None:
+    french = {"Accept-Language": "fr-CH, fr;q=0.9, en;q=0.8"}
+    assert "Déposez ici des fichiers" in httpx.get(address, headers=french).text
+    assert "Drop image files here" in httpx.get(address, headers={"Accept-Language": "de"}).text
+    files = [("files", named(file)) for file in images(root)[:1]]
+    shown = httpx.post(f"{address}/ask", files=files, headers=french, timeout=60).text
+    assert re.search(
+        r"Probabilité de chaque classe.*<data value=\"0\.\d+\">[<> \d]+,\d %", shown, re.S
+    )
+    refused = httpx.post(f"{address}/ask", files=[("files", b"")] * 51, headers=french).text
+    assert "Ces fichiers" in refused and "au plus 50 fichiers" in refused
+
+
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [
+        ("", "en"),
+        ("fr-FR,fr;q=0.9,en;q=0.8", "fr"),
+        ("en-GB,en;q=0.9,fr;q=0.8", "en"),
+        ("en;q=0.5, fr;q=0.7", "fr"),
+        ("de, fr;q=0", "en"),
+        ("*, ;q=x,,", "en"),
+    ],
+)
+def test_the_language_is_the_best_of_the_header(accepted: str, language: str) -> None:
+    assert web.choose_language(accepted, ["en", "fr"]) == language

@@ -17,7 +17,7 @@ from tasks.results import write_timing
 from tasks.scoring.evaluation import score_predictions
 from tasks.scoring.paired_tests import PAIRED_TESTS_COLUMNS
 from tasks.scoring.predictions import add_groups
-from tasks.scoring.review import SHARED_SUSPECTS_COLUMNS
+from tasks.scoring.review import SUSPECTS_COLUMNS
 from tasks.scoring.shared_questions import SHARED_QUESTIONS_COLUMNS
 from tasks.tables import read_table, write_table
 
@@ -305,7 +305,7 @@ def test_every_column_is_described(compared: tuple[Path, list[str], dict]) -> No
     for name, columns in {
         "comparison": COMPARISON_COLUMNS,
         "paired": PAIRED_TESTS_COLUMNS,
-        "suspects": SHARED_SUSPECTS_COLUMNS,
+        "suspects": SUSPECTS_COLUMNS,
     }.items():
         assert read_table(compared[0] / f"{name}.csv").columns.tolist() == list(columns)
 

@@ -12,7 +12,9 @@ from mlflow import MlflowClient
 from tasks.errors import UserError
 from tasks.params.train import EarlyStopping, Train, select_epoch
 from tasks.results import read_temperature
-from tasks.scoring.evaluation import make_tables, score_predictions
+from tasks.scoring import calibration, review
+from tasks.scoring import metrics as tables_of
+from tasks.scoring.evaluation import TEST_CLASSES_COLUMNS, make_tables, score_predictions
 from tasks.scoring.predictions import add_groups
 from tasks.tables import read_table, write_table
 from tests.support import ROOT
@@ -48,7 +50,7 @@ def metrics(pipeline: Path) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("prefix", "part"), [("train", "training"), ("val", "validation"), ("test", "test")]
 )
-def test_the_scores_of_each_part(
+def test_the_tables_of_each_part(
     prefix: str, part: str, predictions: pd.DataFrame, metrics: dict[str, float]
 ) -> None:
     rows = predictions[predictions.split == part]
@@ -274,6 +276,20 @@ def test_the_tables_are_of_the_test_images(pipeline: Path, predictions: pd.DataF
     found = read_table(results / "errors.csv")
     assert set(found.path[found.kind == "worst"]) == set(test.path[test.label != test.predicted])
     assert set(read_table(results / "suspects.csv").split) <= {"validation", "test"}
+
+
+def test_every_column_is_described(predictions: pd.DataFrame) -> None:
+    described = {
+        "per_class": tables_of.PER_CLASS_COLUMNS, "confusion": tables_of.CONFUSION_COLUMNS,
+        "roc": tables_of.ROC_COLUMNS, "pr": tables_of.PR_COLUMNS,
+        "calibration": calibration.CALIBRATION_COLUMNS, "coverage": calibration.COVERAGE_COLUMNS,
+        "errors": review.ERRORS_COLUMNS, "test_classes": TEST_CLASSES_COLUMNS,
+        "suspects": review.SUSPECTS_COLUMNS.keys() - {"disagree", "models"},
+    }  # fmt: skip
+    tables = make_tables(predictions, 1.0, 5)
+    assert {name: set(table) for name, table in tables.items()} == {
+        name: set(columns) for name, columns in described.items()
+    }
 
 
 def test_a_forest_that_tells_photos_from_the_rest(workspace: Path) -> None:

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from flows import promote
 from tasks.errors import UserError
-from tasks.registry import promotions, versions
+from tasks.registry import load, promotions, versions
 from tasks.tables import read_table, write_table
 from tasks.tracking import runs
 from tasks.tracking.hashes import file_sha256, folder_sha256
@@ -269,6 +269,32 @@ def test_an_empty_registry_gets_the_champion_that_the_history_names_and_no_other
     receipt = register()
     assert receipt["champion"] is None and receipt["verdict"] == "undecided"
     assert "names version 7 as champion (model ffffffff" in receipt["reason"]
+
+
+def test_class_names_are_kept_with_the_version_and_unknown_classes_are_refused(
+    client: MlflowClient,
+) -> None:
+    params = Path("params.yaml")
+    text = params.read_text()
+    params.write_text(
+        text.replace("  model: tiny\n", "  model: tiny\n  class_names: {NA: Aucune}\n")
+    )
+    register()
+    params.write_text(
+        text.replace("  model: tiny\n", "  model: tiny\n  class_names: {Na: Aucune}\n")
+    )
+    with pytest.raises(
+        UserError, match=r"did you mean NA\? expected classes of the model, which are"
+    ):
+        register()
+    params.write_text(text)
+    predictor = load.load_predictor("1")
+    assert (predictor.name_class("NA"), predictor.name_class("01")) == ("Aucune", "01")
+    assert predictor.predict([b""])[0].error
+    assert numbers(client) == [1]
+    register()  # without names again
+    with load.open_model("1") as files:
+        assert files.class_names == {}
 
 
 def test_what_is_registered_answers_like_the_training_in_the_order_of_its_own_classes(

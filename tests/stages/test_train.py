@@ -268,7 +268,7 @@ def test_the_run_says_what_decided_the_result(pipeline: Path) -> None:
     assert run.data.tags["data_sha256"] == file_sha256(pipeline / "data/splits.csv")
     assert run.data.tags[PREDICTIONS] == file_sha256(pipeline / "data/results/tiny/predictions.csv")
     client = MlflowClient(f"sqlite:///{pipeline}/mlflow.db")
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")] == [
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "epoch/val_loss")] == [
         1,
         2,
         3,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from PIL import Image
 from tasks.errors import UserError
 from tasks.imaging.picture import Limits
 from tasks.params.validate import Expectations
+from tasks.quality.data_docs import SHOWN, Offender, Result, write_page
 from tasks.quality.expectations import RULES, validate_expectations
-from tasks.quality.scan import FILES_COLUMNS, scan
+from tasks.quality.scan import FILES_COLUMNS, Scan, scan
 from tasks.tables import read_table
 from tasks.validate import main
 from tests.support.names import ODD
@@ -196,7 +198,9 @@ def test_an_error_stops_with_names_after_everything_is_written(
         "cat/2.png",
         "cat/notes.txt",
     ]
-    assert Path("data/data_docs/index.html").is_file()
+    page = Path("data/data_docs/index.html").read_text()
+    assert "3 of 9 expectations are not met" in page and "the pipeline stops here" in page
+    assert "cat/notes.txt</span> <q>a text file" in page
 
 
 @pytest.mark.slow
@@ -213,6 +217,9 @@ def test_the_same_as_a_warning_goes_on(
     with caplog.at_level("INFO"):
         results = {result["expectation"]: result for result in validate()}
     assert "contrast" not in results
+    page = Path("data/data_docs/index.html").read_text()
+    assert "2 of 9 expectations are not met" in page and "the pipeline goes on" in page
+    assert page.count("<strong>not checked") == 1
     assert [name for name, result in results.items() if not result["met"]] == ["classes", "side"]
     assert (
         "warn: side: expected images of at least 9 pixels on the shorter side; "
@@ -235,6 +242,7 @@ def usable(**columns: list) -> pd.DataFrame:
         "std": [9.0] * count,
         "sha256": numbers,
         "format": ["PNG"] * count,
+        "detail": ["found"] * count,
     }
     rows["levels"] = [99] * count
     return pd.DataFrame(rows | columns)
@@ -280,28 +288,29 @@ BROKEN = {
 
 
 @pytest.fixture(scope="module")
-def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict]]:
+def verdicts() -> dict[str, dict[str, Result]]:
     """Judge each of `TABLES`; return the results by table and expectation."""
     small = {
         "images_per_class": {"minimum": 2, "level": "warn"},
         "imbalance": {"maximum": 5, "level": "warn"},
     }
     expectations = Expectations.model_validate(small)
-    docs = tmp_path_factory.mktemp("docs")
-    return {
-        name: {
-            result["expectation"]: result
-            for result in validate_expectations(files, expectations, docs / name)
-        }
-        for name, files in TABLES.items()
-    }
+    return {name: judge(files, expectations) for name, files in TABLES.items()}
+
+
+def judge(files: pd.DataFrame, expectations: Expectations) -> dict[str, Result]:
+    return {result.expectation: result for result in validate_expectations(files, expectations)}
+
+
+def names(result: Result) -> list[str]:
+    return [offender.name for offender in result.offenders]
 
 
 @pytest.mark.slow
 def test_every_expectation_is_judged(verdicts: dict) -> None:
     assert set(verdicts["fine"]) == set(RULES) == set(Expectations.model_fields) == set(BROKEN)
     for table, results in verdicts.items():
-        assert {name for name, result in results.items() if not result["met"]} == {
+        assert {name for name, result in results.items() if not result.met} == {
             n for n, (where, _) in BROKEN.items() if where == table
         }
 
@@ -311,41 +320,45 @@ def test_every_expectation_is_judged(verdicts: dict) -> None:
 def test_a_broken_expectation_names_its_offenders(name: str, verdicts: dict) -> None:
     table, offenders = BROKEN[name]
     result = verdicts[table][name]
-    assert not result["met"]
-    assert result["offenders"] == offenders
-    assert all(offender in result["message"] for offender in result["offenders"])
+    assert not result.met
+    assert names(result) == offenders
+    assert all(offender in result.message for offender in offenders)
 
 
 @pytest.mark.slow
-def test_a_class_of_unusable_files_counts_as_empty_and_ten_of_many_offenders_are_named(
-    tmp_path: Path,
-) -> None:
+def test_a_class_of_unusable_files_counts_as_empty_and_ten_of_many_offenders_are_named() -> None:
     """The result keeps all of them."""
     files = usable(label=["cat", "dog"] * 14, status=["usable", "rejected"] * 14, std=[0.0] * 28)
-    results = {
-        result["expectation"]: result
-        for result in validate_expectations(files, Expectations(), tmp_path / "docs")
-    }
-    assert results["classes"]["met"]
-    assert results["images_per_class"]["offenders"] == ["dog"]
+    results = judge(files, Expectations())
+    assert results["classes"].met
+    assert names(results["images_per_class"]) == ["dog"]
     contrast = results["contrast"]
-    assert len(contrast["offenders"]) == 14
-    assert contrast["message"].endswith(" and 4 more") and contrast["message"].count(".png") == 10
+    assert len(contrast.offenders) == 14
+    assert contrast.message.endswith(" and 4 more") and contrast.message.count(".png") == 10
 
 
 @pytest.mark.slow
-def test_offenders_of_any_name_are_named_as_they_are_and_no_markup_of_the_pages(
+def test_offenders_of_any_name_are_named_as_they_are_and_no_markup_of_the_page(
     tmp_path: Path,
 ) -> None:
-    names = list(dict.fromkeys(["<b>&amp;", "&lt;", *ODD]))[: len(ODD) // 2 * 2]
-    files = usable(path=[f"{name}.png" for name in names], std=[0.0] * len(names))
-    results = {
-        result["expectation"]: result
-        for result in validate_expectations(files, Expectations(), tmp_path / "docs")
-    }
-    assert results["contrast"]["offenders"] == sorted(files.path)
-    pages = "".join(page.read_text() for page in (tmp_path / "docs").rglob("*.html"))
-    assert "&lt;b&gt;&amp;amp;" in pages and "<b>&amp;" not in pages
+    odd = list(dict.fromkeys(["<b>&amp;", "&lt;", *ODD]))[: len(ODD) // 2 * 2]
+    files = usable(path=[f"{name}.png" for name in odd], std=[0.0] * len(odd))
+    results = judge(files, Expectations())
+    assert names(results["contrast"]) == sorted(files.path)
+    write_page(Scan(files, None, {}), list(results.values()), tmp_path)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;&amp;amp;" in page and "<b>&amp;" not in page
+
+
+def test_the_page_needs_no_other_file_and_lists_the_first_offenders(tmp_path: Path) -> None:
+    offenders = tuple(Offender(f"{number}.png", "0") for number in range(SHOWN + 1))
+    result = Result("contrast", "warn", False, "contrast", "0", "message", offenders)
+    write_page(Scan(usable(std=[0.0] * 2), 12, {}), [result], tmp_path)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    assert not re.search(r"https?:|<script|<link|url\(|@import|src=", page)
+    assert f"{SHOWN - 1}.png<" in page and f"{SHOWN}.png<" not in page
+    assert f"The first {SHOWN} are shown" in page
 
 
 def test_the_table_of_the_pipeline(pipeline: Path) -> None:
@@ -367,8 +380,9 @@ def test_the_table_of_the_pipeline(pipeline: Path) -> None:
 
 def test_a_second_run_writes_the_same_bytes(workspace: Path, pipeline: Path) -> None:
     outputs = [Path("data/files.csv"), Path("data/validation.json"), Path("data/decoding.json")]
-    for output in outputs:
+    page = Path("data/data_docs/index.html")
+    for output in (*outputs, page):
         output.unlink()
-    main(Path("data/raw"), *outputs, Path("data/data_docs"))
-    for output in outputs:
+    main(Path("data/raw"), *outputs, page.parent)
+    for output in (*outputs, page):
         assert output.read_bytes() == (pipeline / output).read_bytes()

@@ -8,7 +8,7 @@ table that the page read.
 
 import json
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +186,7 @@ def recompute_data(root: Path, metric: str, about: dict[str, str]) -> float:
         return getattr(usable[side].astype(int), which)()
     return {
         "images": lambda: (chosen.label == about.get("label", chosen.label)).sum(),
+        "images_share": lambda: (chosen.label == about["label"]).mean(),
         "format": lambda: (usable.format == about["name"]).sum(),
         "mode": lambda: (usable["mode"] == about["name"]).sum(),
         "quarantined": lambda: (refused.reason == about.get("reason", refused.reason)).sum(),
@@ -252,8 +253,16 @@ def recompute_score(
     bin_of = np.minimum((sure * bins).astype(int), bins - 1)
     return {
         "accuracy": lambda: right.mean(),
-        "macro_f1": lambda: metrics.f1_score(
-            rows.label, rows.predicted, labels=sorted(set(rows.label)), average="macro"
+        **{
+            f"{average}_{score}": partial(average_score, rows, score, average)
+            for average in ("macro", "weighted")
+            for score in ("precision", "recall", "f1")
+        },
+        "pr_auc": lambda: np.mean(
+            [
+                metrics.average_precision_score(truth[:, index], shares[:, index])
+                for index in range(len(names))
+            ]
         ),
         "roc_auc": lambda: np.mean(
             [
@@ -273,6 +282,13 @@ def recompute_score(
             sum(abs((sure - right)[bin_of == index].sum()) for index in range(bins)) / len(rows)
         ),
     }[name]()
+
+
+def average_score(rows: pd.DataFrame, score: str, average: str) -> float:
+    """Return the average precision, recall or F1 of the classes that have images."""
+    compute = getattr(metrics, f"{score}_score")
+    present = sorted(set(rows.label))
+    return compute(rows.label, rows.predicted, labels=present, average=average, zero_division=0)
 
 
 def recompute_model(root: Path, metric: str, about: dict[str, str]) -> float | str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 VOID = {"meta", "link", "br", "wbr", "img", "hr", "input"}
-NO_TEXT = {"svg", "style", "pre", "code", "q", "title", "head"}  # drawings and quotations
+NO_TEXT = {"svg", "style", "script", "pre", "code", "q", "title", "head"}  # drawings and quotations
 Attributes = dict[str, str]
 
 

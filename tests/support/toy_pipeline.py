@@ -93,7 +93,7 @@ def make(root: Path) -> Path:
     (root / "work.py").write_text(WORK_PY)
     shutil.copy(ROOT / "prefect.toml", root)
     (root / "params.yaml").write_text("architectures: {a: {like: plain_cnn}}\n")
-    (root / ".gitignore").write_text("/out/\n/ran\n/at/\n/once\n/stamps\n__pycache__/\n")
+    (root / ".gitignore").write_text("/.cache/\n/out/\n/ran\n/at/\n/once\n/stamps\n__pycache__/\n")
     for stage in STAGES:
         (root / "work" / stage).write_text(f"say {stage} at work\n")
     git(root, "init", "--quiet", "--initial-branch=main")

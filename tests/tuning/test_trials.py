@@ -147,7 +147,7 @@ def test_each_trial_is_a_run_below_that_of_the_search(
             >= {path: str(value) for path, value in one.values.items()}.items()
         )
         assert [
-            point.step for point in client.get_metric_history(run.info.run_id, "val_loss")
+            point.step for point in client.get_metric_history(run.info.run_id, "epoch/val_loss")
         ] == list(range(1, one.step + 1))
         assert run.info.status == ("FINISHED" if one.state == "finished" else "KILLED")
 
