@@ -120,7 +120,7 @@ def photograph(page: Path, browser: str) -> Image.Image:
         subprocess.run(
             [
                 browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-                f"--user-data-dir={folder}/profile", "--window-size=1000,940",
+                f"--user-data-dir={folder}/profile", "--window-size=1000,915",
                 f"--screenshot={picture}", page.resolve().as_uri(),
             ],
             check=True, capture_output=True,
