@@ -5,17 +5,11 @@ The code is read and not imported: some of it imports TensorFlow, which takes se
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from docs.generate.source import ROOT, one_line, read_modules
 
-PLACES = {  # tables whose names or folders dvc.yaml does not have
-    "answers": "data/assessments/<folder>-<model>/predictions.csv",
-    "folders": "data/assessments/<folder>-<model>/folders.csv",
-    "suspects": "data/results/<architecture>/suspects.csv",
-    "shared_suspects": "data/suspects.csv",
-}
+PLACES = {"folders": "data/assessments/<folder>-<model>/folders.csv"}  # dvc.yaml does not name it
 
 
 def write_columns() -> Iterator[str]:
@@ -30,43 +24,20 @@ def write_columns() -> Iterator[str]:
 
 
 def _places(table: str) -> list[str]:
-    """Return where a table is written: as named in `PLACES`, else as `dvc.yaml` says."""
-    if table in PLACES:
-        return [PLACES[table]]
+    """Return where a table is written, as `dvc.yaml` and `PLACES` say."""
     written = set(re.findall(r"[\w$/{}]+\.csv", (ROOT / "dvc.yaml").read_text()))
     paths = sorted(path for path in written if path.endswith(f"/{table}.csv"))
-    return [path.replace("${key}", "<architecture>") for path in paths] or [f"{table}.csv"]
+    return [path.replace("${key}", "<architecture>") for path in paths] or [PLACES[table]]
 
 
 def find_columns() -> dict[str, dict[str, str]]:
     """Return the dictionaries of columns of all modules, by their names."""
     return {
-        name: value
+        node.targets[0].id: ast.literal_eval(node.value)
         for _, tree in read_modules()
-        for name, value in _constants(tree).items()
-        if name.endswith("_COLUMNS") and isinstance(value, dict)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id.endswith("_COLUMNS")
+        and isinstance(node.value, ast.Dict)
     }
-
-
-def _constants(tree: ast.Module) -> dict[str, Any]:
-    """Return the constants of a module that consist of literals and of such constants."""
-    known: dict[str, Any] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and _is_plain(node.value, known):
-            value = eval(compile(ast.Expression(node.value), "constant", "eval"), {}, known)
-            target = getattr(node, "target", None) or node.targets[0]
-            if isinstance(target, ast.Tuple):
-                known |= {name.id: item for name, item in zip(target.elts, value, strict=True)}
-            elif isinstance(target, ast.Name):
-                known[target.id] = value
-    return known
-
-
-def _is_plain(value: ast.expr | None, known: Mapping[str, Any]) -> bool:
-    """Say whether a value consists of literals and of names that are known."""
-    kinds = (ast.Dict, ast.Tuple, ast.Constant, ast.Subscript, ast.JoinedStr, ast.FormattedValue)
-    return value is not None and all(
-        isinstance(node, (*kinds, ast.expr_context))
-        or (isinstance(node, ast.Name) and node.id in known)
-        for node in ast.walk(value)
-    )

@@ -54,7 +54,7 @@ def _find_parser(tree: ast.Module) -> ast.Call | None:
 def _options(tree: ast.Module, texts: Mapping[str, str]) -> Iterator[str]:
     """Yield a row for each call of `add_argument`, which a module may call by a shorter name."""
     short = {
-        node.targets[0].id
+        ast.unparse(node.targets[0])
         for node in ast.walk(tree)
         if isinstance(node, ast.Assign) and ast.unparse(node.value).endswith(".add_argument")
     }

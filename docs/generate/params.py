@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from docs.generate.source import one_line
 from tasks.params.architectures import ARCHITECTURES, BACKBONES, Architecture
+from tasks.params.questions import Question
 from tasks.params.section import Section
 from tasks.params.whole import Params
 
@@ -34,8 +35,7 @@ def write_params() -> Iterator[str]:
         yield f"\n## {field.alias or name}\n"
         if name == "architectures":
             yield from _write_architectures()
-        else:
-            section = _section(field.annotation)
+        elif section := _section(field.annotation):
             yield f"{_first_paragraph(section)}\n"
             yield from _table(find_keys(section))
 
@@ -48,9 +48,8 @@ def _write_architectures() -> Iterator[str]:
         yield f"\n### Keys of a {_title(kind)}\n"
         yield f"{_first_paragraph(kind)}\n"
         yield from _table(find_keys(kind))
-    question = _section(Architecture.model_fields["question"].annotation)
     yield "\n### Which classes it tells apart\n"
-    yield from _table(find_keys(question))
+    yield from _table(find_keys(Question))
 
 
 def write_architectures() -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The routes of the REST server, and its settings. The code is read and not imported."""
 
 import ast
+import itertools
 from collections.abc import Iterator
 
 from docs.generate.source import ROOT, one_line
@@ -31,16 +32,16 @@ def write_settings() -> Iterator[str]:
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
     tree = ast.parse((ROOT / "serving/settings.py").read_text())
-    settings = next(node for node in tree.body if getattr(node, "name", "") == "Settings")
-    for node, after in zip(settings.body, [*settings.body[1:], None], strict=True):
-        if isinstance(node, ast.AnnAssign):
+    settings = next(node for node in tree.body if isinstance(node, ast.ClassDef))
+    for node, after in itertools.pairwise(settings.body):
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
             default = ast.unparse(node.value).strip("'").replace("versions.CHAMPION", "champion")
             shown = "none" if default == "None" else f"`{default}`"
             text = one_line(_docstring(after))
-            yield f"| `API_{node.target.id.upper()}` | {shown} | {text} |"
+            yield f"| `API_{ast.unparse(node.target).upper()}` | {shown} | {text} |"
 
 
-def _docstring(node: ast.stmt | None) -> str:
+def _docstring(node: ast.stmt) -> str:
     """Return the text of a statement that is a text alone: the docstring of the field above it."""
     value = node.value if isinstance(node, ast.Expr) else None
     return str(value.value) if isinstance(value, ast.Constant) else ""
