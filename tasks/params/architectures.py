@@ -244,26 +244,21 @@ class Classical(Structure):
 
 AnyStructure = Cnn | Transfer | Classical
 
+_PHOTO_CNN_DROPOUT = Cnn(
+    filters=(16, 32, 64),
+    pool=(True, False, False),
+    batch_norm=False,
+    block_dropout=(0.25, 0, 0.25),
+    dropout=0.5,
+)
 ARCHITECTURES: dict[str, AnyStructure] = {
     "plain_cnn": Cnn(filters=(32, 64, 128), padding="valid", batch_norm=False, dropout=0.5),
     "cnn_a": Cnn(filters=(32, 64, 128), dropout=0.3),
     "cnn_b": Cnn(filters=(16, 32, 64, 128), dropout=0.5),
     "cnn_c": Cnn(filters=(32, 64, 128), kernel=5, dropout=0.4),
     "photo_cnn": Cnn(filters=(16, 32, 64), pool=(True, False, False), batch_norm=False),
-    "photo_cnn_dropout": Cnn(
-        filters=(16, 32, 64),
-        pool=(True, False, False),
-        batch_norm=False,
-        block_dropout=(0.25, 0, 0.25),
-        dropout=0.5,
-    ),
-    "photo_binary": Cnn(
-        filters=(16, 32, 64),
-        pool=(True, False, False),
-        batch_norm=False,
-        block_dropout=(0.25, 0, 0.25),
-        dropout=0.5,
-    ),
+    "photo_cnn_dropout": _PHOTO_CNN_DROPOUT,
+    "photo_binary": _PHOTO_CNN_DROPOUT,
     "binary_cnn": Cnn(filters=(32, 32), padding="valid", batch_norm=False, dropout=0.5),
     "mnist_cnn": Cnn(filters=(32,), padding="valid", batch_norm=False, dense=(64,)),
     "mnist_mlp": Cnn(filters=()),
