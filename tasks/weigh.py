@@ -9,7 +9,9 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from sklearn.utils.class_weight import compute_class_weight
 
 from tasks.errors import UserError
 from tasks.params.architectures import read_architectures
@@ -66,16 +68,15 @@ def weigh(labels: pd.Series, classes: list[str], method: str) -> dict[str, float
 
     The weight is n / (number of classes * n of the class), or 1 with the method `none`.
     """
-    if method == "none":
-        return dict.fromkeys(classes, 1.0)
-    counts = labels.value_counts()
-    if missing := [label for label in classes if label not in counts]:
+    if missing := sorted(set(classes) - set(labels)):
         raise UserError(
             f"expected at least one training image of each class, received none of "
             f"{', '.join(missing)}: add images, or see data/split.json for the withheld ones"
         )
-    # The formula of scikit-learn's compute_class_weight, whose import takes seconds.
-    return {label: round(len(labels) / (len(classes) * int(counts[label])), 6) for label in classes}
+    weights = compute_class_weight(
+        "balanced" if method == "balanced" else None, classes=np.array(classes), y=labels
+    )
+    return {label: round(float(weight), 6) for label, weight in zip(classes, weights, strict=True)}
 
 
 if __name__ == "__main__":
