@@ -34,8 +34,9 @@ from tasks.modeling import test_time_augmentation as tta
 from tasks.modeling.checkpoints import Checkpoint
 from tasks.modeling.images import Images, load_images
 from tasks.modeling.training import Fitted, use_threads
-from tasks.params.architectures import Architecture, read_architecture
+from tasks.params.architectures import Architecture
 from tasks.params.model_input import Form
+from tasks.params.read_architectures import read_architecture
 from tasks.results import HISTORY_CSV, PREDICTIONS_CSV, SIZE_JSON, write_timing
 from tasks.stage import run
 from tasks.tables import read_table, write_table
