@@ -1,4 +1,4 @@
-"""A CSV file of predictions that an interrupted run continues: one row per file.
+"""Write predictions to a CSV file, one row per file; an interrupted run continues it.
 
 Each row names the file, its SHA-256 and the model. The rows of a batch are written at once. A row
 that a kill left half written has no line end or too few cells, and is written again. At the end the
@@ -32,12 +32,12 @@ class Rows:
     before: dict[str, Row]
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write rows at the end, at once."""
+        """Append rows to the file, and flush them."""
         self.target.write(_format(rows))
         self.target.flush()
 
     def sort(self, paths: Sequence[str]) -> list[Row]:
-        """Keep one row per path, in the order of `paths` after the rows of other files.
+        """Keep one row per path: first the rows of other files, then `paths` in their order.
 
         Returns the rows of `paths`.
         """

@@ -46,7 +46,7 @@ DROPPED = {
 }
 OURS = {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "agg"}
 OFF = ("", "0", "false", "no", "off")
-# Values that change nothing, so that dropping them is not reported; for other variables `OFF`.
+# Values that change nothing: dropping them is not reported. For other variables, see `OFF`.
 HARMLESS = {
     "KERAS_BACKEND": ("tensorflow",),
     "MPLBACKEND": ("agg",),

@@ -83,7 +83,7 @@ class Explainer:
 
 
 def load(folder: Path) -> Explainer:
-    """Load the explainer of a model's folder. Raises `NoHeatMapError` with the reason if none."""
+    """Load the explainer of a model's folder. Raises `NoHeatMapError` if the model has none."""
     if ensemble.is_ensemble(folder):
         raise NoHeatMapError("an ensemble has no heat map of its own; ask one of its members")
     if not (folder / "model.keras").exists():

@@ -117,7 +117,7 @@ class Cnn(Structure):
         for name, given in (("pool", self.pool), ("block_dropout", self.block_dropout)):
             if isinstance(given, tuple) and given and len(given) != len(self.filters):
                 raise ValueError(
-                    f"{name}: expected {len(self.filters)} entries, one for each of filters, "
+                    f"{name}: expected {len(self.filters)} entries, as many as filters has, "
                     f"received {len(given)}"
                 )
         return self
@@ -167,7 +167,7 @@ class Phase(Section):
     trainable_from: str | None
     """First layer of the backbone that is trained; null trains only the head."""
     epochs: Count
-    """Most epochs of this phase."""
+    """Maximum number of epochs of this phase."""
     learning_rate: Positive
     """Initial learning rate of this phase."""
     views: Count | None = None

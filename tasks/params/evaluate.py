@@ -29,4 +29,4 @@ class Evaluate(Section):
     abstain: Abstain | None = Abstain()
     """Sets the confidence below which a model gives no prediction; null always predicts."""
     unfamiliar: Unfamiliar | None = Unfamiliar()
-    """Sets the out-of-distribution score above which an image is unfamiliar; null calls none so."""
+    """Sets the out-of-distribution score above which an image is unfamiliar; null sets no limit."""

@@ -52,7 +52,7 @@ class Train(Section):
     batch_size: Count = 32
     """Images in a batch."""
     epochs: Count = 15
-    """Most epochs of a training; early stopping may end it sooner."""
+    """Maximum number of epochs; early stopping may end the training sooner."""
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     """Keras optimizer."""
     learning_rate: Positive = 1e-4

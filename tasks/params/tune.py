@@ -21,7 +21,7 @@ class Tune(Section):
     epochs: Count = 10
     """Epochs of the longest trial."""
     factor: Annotated[int, Field(ge=2)] = 3
-    """Reduction factor of Hyperband: each round stops all but one in so many trials."""
+    """Reduction factor of Hyperband: with 3, each round keeps one in three trials."""
     trials: Count = 30
     """Number of trials."""
     seed: int = 42

@@ -47,7 +47,7 @@ class Params(Section):
     compare: Compare = Compare()
     """How models are ranked."""
     register_: Register = Field(default=Register(), alias="register")
-    """The registered model, and the gate to its champion."""
+    """The registered model, and when a version becomes its champion."""
     report: Report = Report()
     """Texts and pictures of the report."""
 

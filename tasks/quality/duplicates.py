@@ -108,9 +108,9 @@ def find_closest_duplicates(
     """Return one row per image of `files` that duplicates a known image, with the closest one.
 
     The columns are image and known (row numbers), kind and correlation. Both tables have the
-    columns sha256, hash and file (a path). The file of a known image that was deleted is "". Its
-    hash decides without pixels, so an image that only looks alike may be among the rows. The
-    correlation of such a row is NaN.
+    columns sha256, hash and file (a path). The file of a known image that was deleted is "". For
+    such an image the hash alone decides: the duplicate may only look alike, and the correlation is
+    NaN.
     """
     numbers = pd.Series(np.arange(len(known)), index=known.sha256)
     same = files.sha256.map(numbers[~numbers.index.duplicated()]).to_numpy()
@@ -162,8 +162,8 @@ def _find_close(
     Without `others`, the pairs are within one list, first below second. "" is close to no hash.
 
     If bits are +1 and -1, the product of two hashes is 240 minus twice their distance. A mirror
-    changes the sign of the part that the odd bits contribute. So the product of the closer of the
-    straight and the mirrored pair is even + |odd|.
+    changes the sign of the part that the odd bits contribute. So even + |odd| is the product for
+    the straight or the mirrored pair, whichever is closer.
     """
     one, even, odd = _split_signs(hashes)
     other, other_even, other_odd = (one, even, odd) if others is None else _split_signs(others)

@@ -23,7 +23,7 @@ class FolderLayout:
     counts: Mapping[Place, int] = field(default_factory=dict)  # files that may be images
 
     def find_place(self, path: str) -> Place:
-        """Return the split and the class of a file; "" for the class of a file in no class."""
+        """Return the split and the class of a file; the class is "" outside class folders."""
         names = PurePosixPath(path).parts
         for length in range(len(names) - 1, -1, -1):
             split = self.splits.get("/".join(names[:length]))
@@ -76,7 +76,7 @@ def note_empty(counts: Mapping[Place, int]) -> tuple[str, ...]:
     """Note the class folders without an image."""
     filled = {label for (_, label), count in counts.items() if count}
     empty = sorted({label for _, label in counts} - filled)
-    return (f"without an image, so no class: {list_names(empty)}",) if empty else ()
+    return (f"left out, because they hold no image: {list_names(empty)}",) if empty else ()
 
 
 def note_junk(junk: Counter[str]) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ def find_blocking_decision(lines: Sequence[Line], sha256: str, champion_sha256: 
     """Return the person's decision that keeps the gate from promoting this model, if any.
 
     A model that was rolled back stays back until a person promotes it. A champion that a person
-    promoted stays champion until a model passes that was unknown at the time.
+    promoted stays champion until a model that was registered later passes the gate.
     """
     for line in reversed(lines):
         if line["event"] == PROMOTION and line["champion_sha256"] == sha256:

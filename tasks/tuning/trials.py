@@ -251,7 +251,7 @@ def select_row(history: list[Row], search: Search, section: Architecture) -> Row
 
 
 def count_epochs(best: list[float], section: Architecture) -> int:
-    """Return how many epochs to train: usually up to the `best` one, as the median of the folds.
+    """Return how many epochs to train: usually the median of the folds' `best` epochs.
 
     With a cosine schedule or with phases, the epochs before the best one depend on the number of
     all epochs. So that number stays.

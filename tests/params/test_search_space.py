@@ -88,7 +88,7 @@ def test_ranges_and_choices(tmp_path: Path) -> None:
         ),
         (
             "{cnn_a: {dense.0: {low: 32, high: 500, step: 32}}}",
-            "expected a high that steps of 32 from 32 reach, such as 480",
+            "high: expected 32 plus a multiple of the step 32, such as 480",
         ),
         (
             "{cnn_a: {dense.0: {low: 32, high: 64, step: 0}}}",
