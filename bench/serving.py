@@ -233,7 +233,7 @@ def _make_model(folder: Path) -> Path:
     grey = np.full((1, 224, 224, 3), 99, np.uint8)
     saved.describe(folder, list(LABELS), Form((224, 224), 3))
     saved.save(model, None, folder)
-    statistics = ood.only_statistics(model).predict(grey, verbose=0)
+    statistics = ood.build_statistics_model(model).predict(grey, verbose=0)
     saved.complete(folder, 1.0, ood.describe(grey, statistics))
     return folder
 

@@ -50,7 +50,7 @@ def roll_back(client: MlflowClient, name: str, reason: str) -> str:
     champion = versions.find_champion(client, name)
     if champion is None:
         raise UserError(f"{name} has no champion yet: choose a version with --version")
-    sha256 = _champion_before(lines, champion)
+    sha256 = _find_previous_champion(lines, champion)
     version = sha256 and versions.find_version(client, name, sha256)
     if not version:
         lacking = f"{PROMOTIONS} lists none"
@@ -62,7 +62,7 @@ def roll_back(client: MlflowClient, name: str, reason: str) -> str:
     return _change(client, promotions.ROLLBACK, version, reason)
 
 
-def _champion_before(lines: Sequence[Line], champion: ModelVersion) -> str | None:
+def _find_previous_champion(lines: Sequence[Line], champion: ModelVersion) -> str | None:
     """Return the hash of the previous champion.
 
     If the last change is not in the file, this is the last champion in the file.

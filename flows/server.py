@@ -89,7 +89,7 @@ def configured_address() -> str | None:
     found = find_address()
     if found is None or found.url != url:
         found = Address(url, "prefect.toml, pyproject.toml or .env here", "remove it there")
-    if why := servers.why_unreachable(url):
+    if why := servers.explain_unreachable(url):
         silence = servers.describe_unreachable("PREFECT_API_URL", url, found.where, why)
         raise UserError(
             f"{silence}. Start that server, or {found.undo}: then a run starts its own server"

@@ -60,7 +60,7 @@ def warn_if_away() -> bool:
     The run continues: the server may be back when the winner is registered.
     """
     address = os.environ.get(VARIABLE, "")
-    why = servers.why_unreachable(address)
+    why = servers.explain_unreachable(address)
     if why is not None:
         silence = servers.describe_unreachable(VARIABLE, address, "environment", why)
         get_run_logger().warning(AWAY, silence)

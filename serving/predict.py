@@ -31,7 +31,7 @@ from tasks.errors import UserError, describe_error
 from tasks.inference.predictor import BATCH, PLACES, THREADS, Answer, Predictor
 from tasks.quality.junk import is_junk
 from tasks.registry import load
-from tasks.tables import printable
+from tasks.tables import escape_controls
 from tasks.tracking.hashes import file_sha256
 
 OK, MISTAKE, UNANSWERED, INTERRUPTED = 0, 1, 3, 130
@@ -119,7 +119,7 @@ def write_csv(
                 )
                 clipped += sum(answer.clipped > 0 for _, answer in batch)
                 progress.update(len(batch))
-        ordered = table.sort([printable(file) for file in files])
+        ordered = table.sort([escape_controls(file) for file in files])
     counts = Counter(
         column
         for row in ordered
@@ -149,7 +149,7 @@ def list_unfinished(
     """
 
     def is_finished(file: Path) -> bool:
-        return _is_finished(file, before.get(printable(file)), model, pictures)
+        return _is_finished(file, before.get(escape_controls(file)), model, pictures)
 
     with ThreadPoolExecutor(THREADS) as pool:
         finished = list(pool.map(is_finished, files))
@@ -163,12 +163,13 @@ def print_table(
 ) -> Counter[str]:
     """Print a line for each prediction at once. Returns the number of files per doubt."""
     columns = [column for column in predictor.columns if column not in (*DOUBTS, "distance")]
-    label = max(len(printable(name)) for name in predictor.classes)
+    label = max(len(escape_controls(name)) for name in predictor.classes)
     widths = {
-        column: max(len(printable(column)), label if column in PLACES else 5) for column in columns
+        column: max(len(escape_controls(column)), label if column in PLACES else 5)
+        for column in columns
     }
-    first = min(WIDEST, max(len(printable(file)) for file in files))
-    head = [f"{printable(column):{width}}" for column, width in widths.items()]
+    first = min(WIDEST, max(len(escape_controls(file)) for file in files))
+    head = [f"{escape_controls(column):{width}}" for column, width in widths.items()]
     print("  ".join([f"{'path':{first}}", *head]))
     counts: Counter[str] = Counter()
     for file, answer in predict_files(predictor, files, pictures):
@@ -177,7 +178,7 @@ def print_table(
         counts.update(doubts + ["clipped"] * (answer.clipped > 0))
         numbers = [f"{_format_cell(record[column]):{width}}" for column, width in widths.items()]
         cells = [answer.error] if answer.error else [*numbers, ", ".join(doubts)]
-        print("  ".join([f"{printable(file):{first}}", *cells]).rstrip(), flush=True)
+        print("  ".join([f"{escape_controls(file):{first}}", *cells]).rstrip(), flush=True)
     return counts
 
 
@@ -295,7 +296,7 @@ def _show_progress(files: int, done: int) -> tqdm:
 
 
 def _format_cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else printable(value)
+    return f"{value:.3f}" if isinstance(value, float) else escape_controls(value)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tasks.errors import UserError
-from tasks.tables import printable
+from tasks.tables import escape_controls
 
 FIRST, LAST = ("path", "sha256"), ("model",)  # columns before and after those of a prediction
 
@@ -86,18 +86,24 @@ def open_rows(file: Path, columns: Sequence[str]) -> Iterator[Rows]:
 
 def make_header(columns: Sequence[str]) -> Row:
     """Return the names of all columns, each without line breaks: a line end completes a row."""
-    return [*FIRST, *map(printable, columns), *LAST]
+    return [*FIRST, *map(escape_controls, columns), *LAST]
 
 
 def make_row(path: Path, sha256: str, record: Mapping[str, object], model: str) -> Row:
     """Return the cells of a file: numbers have seven digits, and None is empty."""
-    return [printable(path), sha256, *map(_cell, record.values()), model]
+    return [escape_controls(path), sha256, *map(_cell, record.values()), model]
 
 
 def _cell(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else f"{value:.7g}" if isinstance(value, float) else printable(value)
+    return (
+        ""
+        if value is None
+        else f"{value:.7g}"
+        if isinstance(value, float)
+        else escape_controls(value)
+    )
 
 
 def _format(rows: Iterable[Row]) -> str:

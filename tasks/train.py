@@ -97,7 +97,7 @@ def main(options: Options) -> None:
 def load_data(section: Architecture, options: Options) -> Data:
     """Load the images that are not withheld, with the classes of the architecture's question."""
     splits = read_table(options.splits_csv).query("split != 'withheld'").reset_index(drop=True)
-    splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
+    splits = splits.assign(label=splits.label.map(section.question.map_folders(splits.label)))
     weights = json.loads(options.class_weights.read_text())
     form = replace(section.train.form, bits=read_bit_depth(options.decoding_json))
     return Data(load_images(options.clean, splits, weights, form), splits, list(weights), form)

@@ -111,7 +111,7 @@ def _explain(
             f"imagenet:{name} does not end in a dense layer, which Grad-CAM needs here; VGG16 and "
             "ResNet50 do"
         )
-    found = gradcam.explainer(model)
+    found = gradcam.build_explainer(model)
     return lambda pixels, classes: found.heatmaps(prepare(pixels.astype(np.float32)), classes)
 
 

@@ -140,7 +140,7 @@ class Predictor:
             content = source if isinstance(source, bytes) else read(source, self.limits)
             sha256 = hashlib.sha256(content).hexdigest()
             decoded = decode_bytes(content, self.limits)
-            clipped = max(decoded.clipped(form.bits) for form in self.forms)
+            clipped = max(decoded.measure_clipped(form.bits) for form in self.forms)
             return Prepared(sha256, render(decoded, *self.forms), clipped=clipped)
         except ImageError as error:
             return Prepared(sha256, error=f"{error.reason}: {error.detail}")

@@ -53,7 +53,7 @@ class Stretch:
         """Return a prefix of log lines, which is empty if there is only one phase."""
         return f"phase {self.number}/{self.count}: " if self.count > 1 else ""
 
-    def place(self, row: Row, done: int) -> Row:
+    def number_row(self, row: Row, done: int) -> Row:
         """Return the row of an epoch with its phase, numbered after the `done` epochs before."""
         phase = {"phase": self.number} if self.count > 1 else {}
         return {**phase, **row, "epoch": row["epoch"] + done}
@@ -77,11 +77,13 @@ def fit_transfer(job: Job[Transfer]) -> Fitted:
         done = len(history)
 
         def on_epoch(row: Row, _: int, stretch: Stretch = stretch, done: int = done) -> None:
-            job.watch.on_epoch(stretch.place(row, done), epochs)
+            job.watch.on_epoch(stretch.number_row(row, done), epochs)
 
         watch = Watch(on_epoch, job.watch.measure)
-        session = Session(settings, job.checkpoint.of_phase(stretch.number), watch, list(history))
-        history += [stretch.place(row, done) for row in fit(trunk, sets, session)]
+        session = Session(
+            settings, job.checkpoint.select_phase(stretch.number), watch, list(history)
+        )
+        history += [stretch.number_row(row, done) for row in fit(trunk, sets, session)]
     twins.plain.set_weights(twins.trained.get_weights())
     return Fitted(twins.plain, history, twins.plain.count_params(), seconds)
 
@@ -98,14 +100,14 @@ def predict_transfer(
     model = saved.load_keras(folder / "model.keras")
     parts = cut_where_cached(model, structure)
     if parts is None:
-        probabilities, statistics = predict(ood.with_statistics(model), images)
+        probabilities, statistics = predict(ood.add_statistics(model), images)
         return probabilities, statistics
     below, above = parts
     inputs = replace(images, pixels=features.compute(below, structure, images))
     if ood.find_last_map(model) in above.layers:
-        probabilities, statistics = predict(ood.with_statistics(model, below.output), inputs)
+        probabilities, statistics = predict(ood.add_statistics(model, below.output), inputs)
         return probabilities, statistics
-    statistics = features.compute(ood.only_statistics(model), structure, images)
+    statistics = features.compute(ood.build_statistics_model(model), structure, images)
     return predict(above, inputs), statistics
 
 
@@ -124,7 +126,7 @@ def _build(job: Job[Transfer]) -> Twins:
     arguments = (structure, form.shape, job.classes, job.binary)
     plain = backbones.build_transfer(*arguments)
     backbones.load_weights(plain, structure, form.image_size)
-    with backbones.precision(structure.precision):
+    with backbones.use_precision(structure.precision):
         trained = backbones.build_transfer(*arguments)
     trained.set_weights(plain.get_weights())
     return Twins(trained, plain)

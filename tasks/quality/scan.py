@@ -150,7 +150,7 @@ def _measure_scales(decoded: Decoded) -> dict[int, dict[str, Any]]:
     """Measure a deep image for each bit depth that the set may turn out to have."""
     return {
         bits: _measure(decoded.scale_to(bits).convert("L").histogram())
-        | {"clipped": decoded.clipped(bits)}
+        | {"clipped": decoded.measure_clipped(bits)}
         for bits in range(8, 33, 2)
     }
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tasks.tables import printable
+from tasks.tables import escape_controls
 
 matplotlib.rcdefaults()  # a matplotlibrc on this machine changes no figure
 
@@ -54,7 +54,7 @@ STYLE = {
 Arguments = ParamSpec("Arguments")
 
 
-def in_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+def apply_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
     """Make a function draw in `STYLE`."""
 
     @wraps(draw)
@@ -65,7 +65,7 @@ def in_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
     return draw_in_style
 
 
-@in_style
+@apply_style
 def draw_history(rows: pd.DataFrame, kept: int) -> Figure:
     """Draw accuracy, loss and learning rate by epoch, side by side. Uses `history.csv`."""
     names = [name for name in CURVES if name in rows]
@@ -75,7 +75,7 @@ def draw_history(rows: pd.DataFrame, kept: int) -> Figure:
     return figure
 
 
-@in_style
+@apply_style
 def draw_curve(
     rows: pd.DataFrame, name: str, kept: int, translate: Callable[[str], str] = str
 ) -> Figure:
@@ -85,7 +85,7 @@ def draw_curve(
     return figure
 
 
-@in_style
+@apply_style
 def draw_confusion(rows: pd.DataFrame) -> Figure:
     """Draw the confusion matrix, shaded by the share of the actual class. Uses `confusion.csv`."""
     labels = shorten(dict.fromkeys(rows.actual))
@@ -116,7 +116,7 @@ def make_panel(
 def shorten(names: Iterable[str], widest: int = WIDEST) -> list[str]:
     """Return printable names for a figure. Long ones are cut in the middle and stay different."""
     shown: list[str] = []
-    for name in map(printable, names):
+    for name in map(escape_controls, names):
         begin, end = name[: widest * 2 // 3], name[-(widest // 3 - 1) :]
         short = name if len(name) <= widest else f"{begin}…{end}"
         numbered = (f"{begin}… ({number})" for number in count(2))

@@ -106,7 +106,7 @@ def bootstrap_difference(
     return Interval(seen, float(low), float(high))
 
 
-def mcnemar(
+def run_mcnemar(
     first_right: NDArray[np.bool_], second_right: NDArray[np.bool_], groups: Groups | None = None
 ) -> McNemar:
     """Test whether one of two models is right more often, exactly (McNemar 1947).
@@ -122,7 +122,7 @@ def mcnemar(
     return McNemar(gains, losses, p)
 
 
-def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
+def adjust_by_holm(p_values: Sequence[float]) -> NDArray[np.float64]:
     """Adjust the p-values of several tests for their number (Holm 1979)."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)

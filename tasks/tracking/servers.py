@@ -29,7 +29,7 @@ MIGRATIONS = {
 }
 
 
-def why_unreachable(address: str, seconds: float = PATIENCE) -> str | None:
+def explain_unreachable(address: str, seconds: float = PATIENCE) -> str | None:
     """Return why no server can be reached at an address.
 
     Returns None if a server answers, or if the address is not that of a server.

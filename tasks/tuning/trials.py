@@ -160,7 +160,7 @@ def run_trials(worker: Worker, limit: int) -> None:
 def load_data(options: Options, section: Architecture, bits: int | None) -> Data:
     """Read the rows of training and validation images, with the classes of the question."""
     splits = read_table(options.splits_csv)
-    splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
+    splits = splits.assign(label=splits.label.map(section.question.map_folders(splits.label)))
     usable = splits.query("split in ('training', 'validation')").reset_index(drop=True)
     return Data(options.clean, usable, json.loads(options.class_weights.read_text()), bits)
 
