@@ -22,7 +22,7 @@ class Ensemble(Section):
     members: tuple[str, ...]
     """Two or more architectures of this file."""
     vote: Literal["soft", "majority"] = "soft"
-    """`soft` averages the members' probabilities; `majority` counts the members' classes."""
+    """`soft` averages the members' probabilities; `majority` counts their predicted classes."""
     weights: Literal["validation", "equal"] | dict[str, float] = "validation"
     """Members' weights: chosen on validation images, equal, or {member: weight}."""
 

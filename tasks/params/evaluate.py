@@ -11,7 +11,7 @@ class Abstain(Section):
     """The accuracy that the confidence threshold has to reach."""
 
     accuracy: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Least accuracy on the validation images whose confidence reaches the threshold."""
+    """Lowest accuracy on the validation images whose confidence reaches the threshold."""
 
 
 class Unfamiliar(Section):

@@ -14,9 +14,9 @@ class Question(Section):
     """The question a model answers. Without keys every class folder is a class."""
 
     positive: str | None = None
-    """Class folder to tell from all others; null asks for all classes or for `labels`."""
+    """Class to distinguish from the rest; null predicts all classes, or the classes of `labels`."""
     labels: dict[str, tuple[str, ...]] | None = None
-    """Classes that group class folders, {class: [folder, …]}; null groups none."""
+    """Classes that group class folders, {class: [folder, …]}; null groups no folders."""
 
     @field_validator("labels")
     @classmethod

@@ -47,7 +47,7 @@ class Split(Section):
     near_copies: NearCopies = NearCopies()
     """When two images count as near copies of each other."""
     patients: Patients = Patients()
-    """How the patient of an image is found; without pattern and table patients are not regarded."""
+    """How the patient of an image is found; without pattern and table, patients are ignored."""
 
     @model_validator(mode="after")
     def _check_some_training_left(self) -> "Split":

@@ -27,4 +27,4 @@ class Tune(Section):
     seed: int = 42
     """Seed of the sampler."""
     space: dict[str, Annotated[dict[str, Range], Field(min_length=1)]]
-    """Values to try: architecture, then dotted path of a key, then a range or list of choices."""
+    """Values to try: {architecture: {dotted path of a key: range or list of choices}}."""

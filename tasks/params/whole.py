@@ -27,7 +27,7 @@ class Params(Section):
     """The whole of `params.yaml`."""
 
     validate_: Validate = Field(default=Validate(), alias="validate")
-    """What the files of a data set may be like."""
+    """Folder layout, largest files and images, and expectations."""
     split: Split = Split()
     """How images are divided into training, validation and test."""
     weigh: Weigh = Weigh()
@@ -37,7 +37,7 @@ class Params(Section):
     architectures: dict[str, Architecture]
     """The architectures to train, by name; at least one."""
     ensembles: dict[str, Ensemble] = Field(default_factory=dict)
-    """Architectures that predict together, by the name of the ensemble; {} makes none."""
+    """Architectures that predict together, by the name of the ensemble; {} means no ensembles."""
     tune: Tune | None = None
     """Objective, budget and space of `python -m flows.tune`; null if nothing is searched."""
     evaluate: Evaluate = Evaluate()

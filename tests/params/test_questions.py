@@ -65,7 +65,7 @@ def test_groups_are_in_alphabetical_order() -> None:
 def test_all_problems_are_reported_at_once(question: dict, expected: list[str]) -> None:
     asked = Question(**question)
     assert asked.find_problems(["photos", "paintings", "not_a"]) == expected
-    for call in (asked.answers, asked.classes):
+    for call in (asked.map_folders, asked.classes):
         with pytest.raises(UserError) as caught:
             call(["photos", "paintings", "not_a"])
         assert str(caught.value) == "; ".join(expected)
