@@ -1,6 +1,6 @@
 """Estimate the time, memory and disk of a stage before it runs.
 
-The source is the last run of the stage in this project. Without one, a probe of at most 20 s
+The source is the last run of the stage in this project. Without such a run, a probe of at most 20 s
 measures the speed of this machine, and typical costs of the stages are scaled by it.
 """
 

@@ -269,7 +269,7 @@ def ask_user(layout: FolderLayout) -> bool:
 
 
 def main() -> None:
-    """Replace the images by those of the source on the command line; `--yes` skips the question."""
+    """Replace the images by the images of the given source; `--yes` skips the question."""
     logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stdout, force=True)
     for name in ("flows", "tasks", __name__):
         logging.getLogger(name).setLevel("INFO")

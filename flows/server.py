@@ -1,6 +1,6 @@
 """Find or start the Prefect server of a run.
 
-It is the configured server, that of `make serve`, or a temporary one.
+It is the configured server, the server of `make serve`, or a temporary server.
 """
 
 import re
@@ -137,7 +137,7 @@ def launch(command: list[str], address: str, variables: Mapping[str, str] = NOTH
 
 
 def refuse_newer_records() -> None:
-    """Raise `UserError` if a newer Prefect wrote the database in PREFECT_HOME, or it is none."""
+    """Raise `UserError` if a newer Prefect wrote the database, or if it is damaged."""
     url = get_current_settings().server.database.connection_url
     kind, _, path = (url.get_secret_value() if url else "").partition(":///")
     if kind.startswith("sqlite") and not path.startswith(":memory:"):

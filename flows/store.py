@@ -74,7 +74,7 @@ def refuse_newer_store() -> None:
 
 
 def refuse_newer(file: Path, package: str, consequence: str) -> None:
-    """Raise `UserError` if a newer version of a package wrote a database, or it is none."""
+    """Raise `UserError` if a newer version of a package wrote a database, or if it is damaged."""
     shown = machine.shorten_home(file)
     remedy = f"{servers.advise_aside(shown)}{consequence}"
     try:

@@ -250,7 +250,7 @@ class LiveDisplay(Display):
 
 @dataclass(frozen=True)
 class Selection:
-    """The stages that a table shows, and the ended and waiting ones that it only counts."""
+    """The stages that a table shows, and the ended and waiting stages that it only counts."""
 
     stages: list[str]
     before: list[str]
@@ -260,7 +260,7 @@ class Selection:
 def select_rows(rows: dict[str, Row], space: int) -> Selection:
     """Select the rows for a table of `space` lines.
 
-    The ended stages give way first, the oldest before the others, and then the waiting ones.
+    Ended stages are left out first, the oldest before the others. Then waiting stages are left out.
     """
     if len(rows) <= space:
         return Selection(list(rows), [], [])

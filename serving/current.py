@@ -82,7 +82,7 @@ class Current:
             await asyncio.to_thread(self.refresh)
 
     def refresh(self) -> None:
-        """Load the wanted version if it is another one. After any error, keep the model."""
+        """Load the wanted version if it has changed. After any error, keep the model."""
         try:
             version = load.find_version(self.wanted, self.name)
             found = load.describe_version(version), version.tags.get(versions.SHA256)

@@ -65,7 +65,7 @@ def map_folders(
 
 
 def suggest(name: str, classes: Sequence[str]) -> str | None:
-    """Return the most similar class, ignoring case, spaces and underscores. None if none is."""
+    """Return the most similar class, ignoring case, spaces and underscores, or None."""
     plain = {_simplify(label): label for label in classes}
     close = difflib.get_close_matches(_simplify(name), plain, n=1)
     return plain[close[0]] if close else None

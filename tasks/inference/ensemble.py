@@ -41,7 +41,7 @@ class Combination:
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Return probabilities (images, classes) and distances (images,) of the ensemble.
 
-        The arguments are those of the members. The probabilities are not yet calibrated.
+        The arguments have one array for each member. The result is not yet calibrated.
         """
         weights = np.array(list(self.weights.values()))
         combined = voting.combine(np.stack(probabilities), weights, self.vote)

@@ -1,7 +1,7 @@
 """Pretrained backbones of keras.applications: build them with a head, load weights, freeze and cut.
 
-The layers before the one named `pooling` are those of the backbone. They have the same order in
-every model that is built from one structure.
+The layers before the layer `pooling` belong to the backbone. They have the same order in every
+model that is built from one structure.
 """
 
 import difflib
@@ -67,7 +67,7 @@ def load_weights(model: keras.Model, structure: Backbone, image_size: tuple[int,
 
 
 def list_backbone_layers(model: keras.Model) -> list[keras.Layer]:
-    """Return the layers before the pooling. The first ones prepare pixels and have no weights."""
+    """Return the layers before the pooling. The first layers only prepare pixels."""
     return model.layers[: [layer.name for layer in model.layers].index("pooling")]
 
 

@@ -1,7 +1,7 @@
 """scikit-learn classifiers: from float32 features to probabilities, saved by skops.
 
-The features are flattened pixels or those of a backbone. This module needs no TensorFlow. With n
-images of d features, the costs grow as follows:
+The features are flattened pixels or the features of a backbone. This module needs no TensorFlow.
+With n images of d features, the costs grow as follows:
 
 - random_forest: time with trees x n log n x sqrt(d), file size with trees x n. The features are in
   memory once.
@@ -56,7 +56,8 @@ log = logging.getLogger(__name__)
 class Examples:
     """Training images: features (images, d), class indices and weights (images,).
 
-    Images with equal `groups` are duplicates or of one patient; None means that none are.
+    Images with equal `groups` are duplicates or of one patient; None means that all images are
+    independent.
     """
 
     features: NDArray[np.float32]

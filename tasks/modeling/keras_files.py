@@ -19,7 +19,7 @@ DAMAGES = (
 def load_keras(file: Path) -> Any:
     """Load a Keras model of plain layers.
 
-    Raises `UserError` for a damaged file, and for one that would run code of its own.
+    Raises `UserError` for a damaged file, and for a file that would run its own code.
     """
     import keras  # takes seconds, and a forest does not need it
 

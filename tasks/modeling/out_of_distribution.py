@@ -29,7 +29,7 @@ BATCH = 64
 
 
 def add_statistics(model: Any, begin: Any = None) -> Any:
-    """Return a Keras model with two outputs: those of `model`, and the statistics of its last map.
+    """Return a Keras model with two outputs: those of `model`, and statistics of its last map.
 
     The statistics have shape (images, 2 x channels). The new model begins at the tensor `begin` of
     `model`, by default at the pixels.

@@ -93,9 +93,9 @@ def predict_transfer(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return probabilities and the statistics of the last feature map, by the saved model.
 
-    Cached features are reused: their key holds the weights of the file, so they are those of the
-    saved model. If the cut is above the last feature map, its statistics take one more pass, once
-    for each backbone.
+    Cached features are reused: their key holds the weights of the file, so they fit the saved
+    model. If the cut is above the last feature map, its statistics take one more pass, once for
+    each backbone.
     """
     model = saved.load_keras(folder / "model.keras")
     parts = cut_where_cached(model, structure)
@@ -133,7 +133,7 @@ def _build(job: Job[Transfer]) -> Twins:
 
 
 def _plan(model: keras.Model, structure: Transfer, params: Train) -> list[Stretch]:
-    """Return the phases. Raises `UserError` if one would freeze layers that an earlier one trained.
+    """Return the phases. Raises `UserError` if one freezes layers that an earlier phase trained.
 
     The keys of the structure itself describe the first phase.
     """

@@ -59,7 +59,7 @@ class Layout(Section):
     """The folder layout, if it cannot be detected or is detected wrongly."""
 
     parts: dict[Literal["training", "validation", "test"], list[str]] | None = None
-    """Folders of each split in the imported folder; {} means no split folders, null detects them."""
+    """Folders of each split in the imported folder; {} means no folders, null detects them."""
     depth: Annotated[int, Field(ge=0)] | None = None
     """Folder levels between a split's folder and the class folders; null detects them."""
     similar_names: Literal["refuse", "keep"] = "refuse"

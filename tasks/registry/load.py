@@ -56,8 +56,8 @@ def load_predictor(
 ) -> Predictor:
     """Return the predictor of a model, warmed up.
 
-    `name` is that of the registered model, by default `register.model` of params.yaml. A file may
-    be as large as `limits` and `validate` of params.yaml allow.
+    `name` is the name of the registered model, by default `register.model` of params.yaml. A file
+    may be as large as `limits` and `validate` of params.yaml allow.
 
     Raises `UserError` if there is no such model, its files are refused, or `explain` is true and
     the model has no heat maps.
@@ -83,7 +83,7 @@ def read_limits() -> Limits:
 
 
 def narrow_limits(one: Limits, other: Limits) -> Limits:
-    """Return the lower one of both limits."""
+    """Return the lower of both limits."""
     return Limits(min(one.max_bytes, other.max_bytes), min(one.max_pixels, other.max_pixels))
 
 

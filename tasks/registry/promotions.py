@@ -6,8 +6,8 @@ Lines are only appended, and Git keeps the file. `make_line` lists the keys. The
     promotion  a person made a version champion
     rollback   a person restored the previous champion
 
-`champion` is the champion after the event, and `champion_before` the one before. Version numbers
-belong to one registry; `…_sha256`, the SHA-256 of the files, identifies a model everywhere.
+`champion` is the champion after the event, and `champion_before` the champion before it. Version
+numbers belong to one registry; `…_sha256`, the SHA-256 of the files, identifies a model everywhere.
 """
 
 import getpass

@@ -114,7 +114,7 @@ def make_panel(
 
 
 def shorten(names: Iterable[str], widest: int = WIDEST) -> list[str]:
-    """Return printable names for a figure. Long ones are cut in the middle and stay different."""
+    """Return printable names for a figure. Long names are cut in the middle and stay different."""
     shown: list[str] = []
     for name in map(escape_controls, names):
         begin, end = name[: widest * 2 // 3], name[-(widest // 3 - 1) :]

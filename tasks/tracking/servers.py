@@ -32,7 +32,7 @@ MIGRATIONS = {
 def explain_unreachable(address: str, seconds: float = PATIENCE) -> str | None:
     """Return why no server can be reached at an address.
 
-    Returns None if a server answers, or if the address is not that of a server.
+    Returns None if a server answers, or if the address is not a server's.
     """
     try:
         kind = urlsplit(address).scheme.partition("+")[0]
@@ -120,7 +120,7 @@ def describe_newer(store: str, package: str, remedy: str) -> str:
 
 
 def mask_secrets(text: str) -> str:
-    """Return an address, or a text that holds one, without its secrets."""
+    """Return an address, or a text with addresses, without the secrets in it."""
     return SECRET.sub(r"\1***", re.sub(r"://\S*@", "://***@", text))
 
 

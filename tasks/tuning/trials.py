@@ -59,7 +59,7 @@ class OutOfTimeError(Exception):
 class Options:
     """The architecture, the files to read, the kind of search, and its limits.
 
-    `trials` counts those of all workers and starts; by default it is `tune.trials` of params.
+    `trials` is the number of trials over all workers and starts, by default `tune.trials`.
     `minutes` limits this worker.
     """
 
@@ -225,7 +225,8 @@ def run_trial(worker: Worker, claim: Claim) -> None:
 def score_trial(worker: Worker, claim: Claim) -> tuple[float, int | None]:
     """Return the mean score over the folds, and the epochs that a training needs.
 
-    The score is that of the selected epoch. A model that is not trained in epochs needs none.
+    The score of a fold is the score of its selected epoch. The epochs are None for a model that is
+    not trained in epochs.
     """
     search, data = worker.search, worker.data
     section, objective = search.apply(claim.values), search.tune.objective
@@ -287,7 +288,7 @@ def remove_checkpoints(search: Search, trial: optuna.Trial) -> None:
 
 @contextmanager
 def open_trial_run(worker: Worker, claim: Claim) -> Iterator[None]:
-    """Open the trial's MLflow run below that of the search; an interrupted trial keeps its run."""
+    """Open the trial's MLflow run below the search's run; an interrupted trial keeps its run."""
     known = claim.trial.user_attrs.get("run")
 
     def start() -> None:
