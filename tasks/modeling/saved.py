@@ -171,7 +171,7 @@ def read_classes(folder: Path) -> list[str]:
 
 
 def read_input(folder: Path) -> tuple[Form, tuple[View, ...]]:
-    """Return the model input and the views for test-time augmentation; older models have no views."""
+    """Return the model input, and the views for test-time augmentation (older models: none)."""
     file = folder / "input.json"
     content = read_json(file)
     try:
