@@ -42,8 +42,8 @@ from tasks.params.architectures import ARCHITECTURES, Cnn
 from tasks.params.model_input import Form
 from tests.support.draw import LABELS, draw_set
 
-TOLERANCE = 1e-4  # of a probability: batches sum in another order than single images
-FILES = 32  # in a request of many
+TOLERANCE = 1e-4  # difference of a probability: batches sum in another order than single images
+FILES = 32  # files in a request of many files
 BOUNDARY = b"boundary-of-the-benchmark"
 
 
@@ -60,9 +60,9 @@ class Image:
 class Replies:
     """The outcome of requests."""
 
-    seconds: list[float] = field(default_factory=list)  # of each reply with status 200
+    seconds: list[float] = field(default_factory=list)  # seconds of each reply with status 200
     statuses: Counter[int] = field(default_factory=Counter)
-    wrong: int = 0  # predictions that differ from the expected ones
+    wrong: int = 0  # predictions that differ from the expected predictions
 
     def __str__(self) -> str:
         statuses = ", ".join(

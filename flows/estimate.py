@@ -44,7 +44,8 @@ TRAINED = 0.65  # share of the images in training, until there is a split
 # Seconds of a prediction: for a multiplication and an image of a CNN, for a pixel of a backbone.
 OPERATION, OVERHEAD, PIXEL = 4e-11, 1e-4, 1.2e-6
 PARAMETER = 4e-6  # MB
-COPIES = 4  # of the parameters on disk: the model, and a checkpoint with the optimizer's state
+# Copies of the parameters on disk: the model, and a checkpoint with the optimizer's state.
+COPIES = 4
 
 
 @dataclass(frozen=True)

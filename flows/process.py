@@ -31,7 +31,7 @@ class Keeper:
 
     process: subprocess.Popen[str]
     why: str = ""
-    peak_mb: float = 0.0  # of the largest process of the command, once it has ended
+    peak_mb: float = 0.0  # memory of the largest process of the command, once it has ended
 
     @property
     def lines(self) -> Iterable[str]:

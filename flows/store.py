@@ -68,7 +68,7 @@ def warn_if_away() -> bool:
 
 
 def refuse_newer_store() -> None:
-    """Raise `UserError` if the default store was written by a newer MLflow, or is no database."""
+    """Raise `UserError` if the default store was written by a newer MLflow, or is damaged."""
     if VARIABLE not in os.environ:
         refuse_newer(DEFAULT_FILE, "mlflow", ": MLflow creates a new one")
 
@@ -83,7 +83,7 @@ def refuse_newer(file: Path, package: str, consequence: str) -> None:
         raise UserError(": ".join(servers.describe_unusable(shown, error))) from error
     except sqlite3.DatabaseError as error:
         raise UserError(
-            f"{shown} is no readable database ({error}): restore a copy of it, or {remedy}"
+            f"{shown} is not a readable database ({error}): restore a copy of it, or {remedy}"
         ) from error
     if revision is not None:
         raise UserError(servers.describe_newer(shown, package, remedy))

@@ -73,7 +73,7 @@ def open_rows(file: Path, columns: Sequence[str]) -> Iterator[Rows]:
         content, first = target.read(), _format([header])
         if not content.startswith(first) and not first.startswith(content):
             raise UserError(
-                f"{file} is no output of this model: expected the columns {first.strip()}, "
+                f"{file} is not an output of this model: expected the columns {first.strip()}, "
                 f"received {content[:200].splitlines()[0]!r}. Choose another --output, or remove "
                 "that file"
             )

@@ -21,7 +21,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = versions.CHAMPION  # see tasks/registry/load.py
-    name: str | None = None  # of the registered model; None: register.model of params.yaml
+    name: str | None = None  # the registered model; None: register.model of params.yaml
     poll_seconds: Seconds = 10  # between two checks of the alias
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -33,9 +33,9 @@ class Settings(BaseModel):
     request_files: Count = 100
     request_bytes: Count = 100_000_000
     upload_seconds: Seconds = 60  # until a request is complete
-    answer_seconds: Seconds = 60  # from then to its answer
+    answer_seconds: Seconds = 60  # from the complete request to its answer
 
-    # Of all accepted requests together; a request beyond these limits is refused for now.
+    # Limits of all accepted requests together; a request beyond these limits is refused for now.
     waiting_files: Count = 500
     waiting_bytes: Count = 500_000_000
     batch: Count = 32  # images in one call of the model; 1: no batching

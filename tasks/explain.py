@@ -41,7 +41,7 @@ from tasks.tables import read_table, write_table
 COLUMNS = ["path", "label", "predicted", "confidence", "kind", "split"]
 SIDE = 192  # pixels of a picture's longer side
 QUALITY = 85
-DRAWS = 3  # of random weights
+DRAWS = 3  # draws of random weights
 
 log = logging.getLogger(__name__)
 

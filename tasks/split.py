@@ -264,7 +264,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f"split.patients.pattern: {pattern!r} is no regular expression: {error}"
+            f"split.patients.pattern: {pattern!r} is not a regular expression: {error}"
         ) from error
     if compiled.groups != 1:
         raise UserError(

@@ -39,7 +39,7 @@ from tasks.modeling.keras_files import DAMAGES
 from tasks.params.architectures import Classical
 
 FOLDS = 5  # for the calibration, as libsvm's own has
-MAX_STEPS = 5000  # of logistic regression
+MAX_STEPS = 5000  # steps of logistic regression
 
 # The types that skops does not trust by itself. `_check_trees` checks the contents of the trees.
 TRUSTED = [
@@ -96,7 +96,7 @@ def fit(structure: Classical, examples: Examples, seed: int, threads: int) -> Pi
             examples.features, examples.targets, classifier__sample_weight=examples.weights
         )
     if isinstance(model, CalibratedClassifierCV):
-        model.cv = None  # the folds are no part of the saved model
+        model.cv = None  # the folds are not part of the saved model
     if isinstance(model, LogisticRegression) and model.n_iter_.max() >= MAX_STEPS:
         log.warning(
             "logistic regression has not converged after %d steps: lower regularization", MAX_STEPS

@@ -148,7 +148,7 @@ def _plan(model: keras.Model, structure: Transfer, params: Train) -> list[Stretc
     for before, after, phase in zip(starts, starts[1:], phases[1:], strict=False):
         if after > before:
             raise UserError(
-                f"phases: {phase.trainable_from} lies above the layers that the phase before "
+                f"phases: {phase.trainable_from} is above the layers that the previous phase "
                 "trained; expected a lower layer"
             )
     return [

@@ -2,7 +2,7 @@
 
 A near duplicate is the same image in another file: encoded again, of another size, brighter,
 darker, or with another contrast. A mirrored duplicate is flipped from left to right as well.
-Neighbouring slices of a scan look alike, and are no duplicates. So hashes propose pairs, and the
+Neighbouring slices of a scan look alike, but are not duplicates. So hashes propose pairs, and the
 pixels decide.
 
 These duplicates are not found:

@@ -41,7 +41,7 @@ class ModelFiles:
 
     name: str
     folder: Path  # the model itself
-    sha256: str  # of the folder
+    sha256: str  # SHA-256 of the folder
     thresholds: Path | None = None
     seen: Path | None = None  # the images that a registered version was given
     class_names: dict[str, str] = field(default_factory=dict)  # for people, of some classes
@@ -117,7 +117,7 @@ def is_folder(model: str) -> bool:
 def _find_folder(folder: Path) -> ModelFiles:
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is no folder: expected one that training wrote, such as "
+            f"{folder} is not a folder: expected one that training wrote, such as "
             "data/models/<architecture>"
         )
     thresholds = folder.parent.parent / "results" / folder.name / THRESHOLDS_JSON

@@ -39,7 +39,7 @@ STYLE = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "text.color": INK,
-    "text.parse_math": False,  # two dollars in a name are no formula
+    "text.parse_math": False,  # two dollars in a name are not a formula
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",

@@ -37,7 +37,7 @@ def explain_unreachable(address: str, seconds: float = PATIENCE) -> str | None:
     try:
         kind = urlsplit(address).scheme.partition("+")[0]
     except ValueError as error:  # such as a bracket that is not closed
-        return f"this is no address: {error}"
+        return f"this is not an address: {error}"
     check = _request if kind in ("http", "https") else _connect if kind in PORTS else None
     if check is None:
         return None
@@ -135,7 +135,7 @@ def hold_port(host: str, port: int, remedy: str) -> socket.socket:
         holder.listen()  # before this call another program can bind the port too
     except (UnicodeError, TypeError) as error:  # Python cannot encode such a host name
         holder.close()
-        raise UserError(f"host {host!r} is no name of a machine: {error}; {remedy}") from error
+        raise UserError(f"host {host!r} is not the name of a machine: {error}; {remedy}") from error
     except OSError as error:
         holder.close()
         if error.errno == errno.EADDRINUSE:

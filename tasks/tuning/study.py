@@ -24,7 +24,7 @@ from tasks.tuning.search import Search
 
 STORE = Path("tune.db")
 LOCKS = Path(".cache/tune")
-MAX_STARTS = 3  # of a trial that completes no further epoch; then it has failed
+MAX_STARTS = 3  # starts of a trial without a further epoch, after which it has failed
 PATIENCE = 60  # seconds that a worker waits for another worker to write
 WORDS = {
     "COMPLETE": "finished",

@@ -551,7 +551,7 @@ def test_settings_come_from_the_environment_and_errors_name_them() -> None:
     ("words", "said"),
     [
         (["--port", "99999"], "error: API_PORT: "),
-        (["--model", "data/models/none"], "error: data/models/none is no folder"),
+        (["--model", "data/models/none"], "error: data/models/none is not a folder"),
     ],
 )
 def test_a_server_that_cannot_start_says_why(

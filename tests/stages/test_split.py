@@ -345,7 +345,7 @@ def test_a_table_of_patients_may_come_from_windows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"pattern": "(p"}, "split.patients.pattern: '(p' is no regular expression"),
+        ({"pattern": "(p"}, "split.patients.pattern: '(p' is not a regular expression"),
         ({"pattern": "p"}, "has 0 groups, expected one around the patient"),
         ({"pattern": "(p)(q)"}, "has 2 groups, expected one around the patient"),
         (

@@ -91,7 +91,7 @@ def test_a_taken_port_is_refused_with_its_program_and_a_remedy() -> None:
     for port in (-1, 65_536, 10**12):
         with pytest.raises(UserError, match=f"port {port}: expected a number from 0 to 65535"):
             servers.hold_port("127.0.0.1", port, "take another")
-    with pytest.raises(UserError, match="is no name of a machine"):
+    with pytest.raises(UserError, match="is not the name of a machine"):
         servers.hold_port("é" * 70, 80, "take another")
     with pytest.raises(UserError, match="port 80 of 192.0.2.1 cannot be used"):
         servers.hold_port("192.0.2.1", 80, "take another")
