@@ -131,7 +131,7 @@ def _draw(root: Path, images: int, size: int) -> Path:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Compare our scan of a folder with that of the usual notebook."
+        description="Compare our scan of a folder with the scan of the usual notebook."
     )
     parser.add_argument(
         "folder", type=Path, nargs="?", help="images in class folders (default: drawn heads)"

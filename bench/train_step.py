@@ -320,7 +320,7 @@ def _shape(size: int, channels: int) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Compare our training with that of the usual notebook."
+        description="Compare our training with the training of the usual notebook."
     )
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=f"parts to run (default: {', '.join(PARTS)})"

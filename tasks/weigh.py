@@ -72,8 +72,8 @@ def weigh(labels: pd.Series, classes: list[str], method: str) -> dict[str, float
     """
     if missing := sorted(set(classes) - set(labels)):
         raise UserError(
-            f"expected at least one training image of each class, received none of "
-            f"{', '.join(missing)}: add images, or see data/split.json for the withheld ones"
+            f"expected a training image of each class, found no image of {', '.join(missing)}: "
+            "add images, or see data/split.json for withheld images"
         )
     weights = compute_class_weight(
         "balanced" if method == "balanced" else None, classes=np.array(classes), y=labels

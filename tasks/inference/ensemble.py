@@ -91,8 +91,8 @@ def load(folder: Path) -> saved.Saved:
     for name, member in zip(combination.weights, members, strict=True):
         if member.classes != classes:
             raise UserError(
-                f"{folder}: the classes of {name} are {', '.join(member.classes)}, those of the "
-                f"ensemble {', '.join(classes)}"
+                f"{folder}: the classes of {name} are {', '.join(member.classes)}, but the "
+                f"classes of the ensemble are {', '.join(classes)}"
             )
     forms = tuple(dict.fromkeys(form for member in members for form in member.forms))
 

@@ -230,7 +230,7 @@ def _build_from_file(structure: Backbone, file: Path, image_size: tuple[int, int
     if Counter(map(_digest, arrays)) != Counter(map(_digest, model.get_weights())):
         raise UserError(
             f"weights: {file} does not contain the weights of every layer of {name}: expected "
-            "those of this architecture"
+            "the weights of this architecture"
         )
     return model
 

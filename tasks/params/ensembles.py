@@ -49,7 +49,7 @@ class Ensemble(Section):
         if weights not in CHOSEN and not (numbers and any(given)):
             raise ValueError(
                 f"expected {' or '.join(CHOSEN)}, or a number for each member, "
-                "none below 0 and not all of them 0, such as {cnn_a: 2, cnn_b: 1}"
+                "not below 0 and not all 0, such as {cnn_a: 2, cnn_b: 1}"
             )
         return weights
 

@@ -65,7 +65,7 @@ class Range(Section):
             if not self.choices or any(
                 value in self.choices[:place] for place, value in enumerate(self.choices)
             ):
-                raise ValueError("expected at least one choice, none of them twice")
+                raise ValueError("expected at least one choice, and no choice twice")
             return self
         if not self.low < self.high:
             raise ValueError("expected low below high")
@@ -164,7 +164,7 @@ def _replace_at(held: Any, steps: list[str], value: Any) -> Any:
     if isinstance(held, list | tuple):
         items, indices = to_plain(held), [str(index) for index in range(len(held))]
         if step not in indices:
-            known = f"one of {', '.join(indices)}" if indices else "none: the list is empty"
+            known = f"one of {', '.join(indices)}" if indices else "no index: the list is empty"
             raise UserError(f"received the index {step}, expected {known}")
         items[int(step)] = _replace_at(held[int(step)], rest, value)
         return items

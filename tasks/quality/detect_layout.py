@@ -105,7 +105,7 @@ def _find_repeated(name: str, folder: Folder, top: Folder) -> list[str]:
 def _refuse_splits_without_training(top: Folder, splits: Mapping[str, str]) -> None:
     if splits and set(splits) == set(top.with_images):
         raise UserError(
-            f"{list_names(list(splits))}: none of them is named like training; name the training "
+            f"{list_names(list(splits))}: no folder is named like training; name the training "
             "folder in params.yaml, as in "
             f"`validate: {{layout: {{parts: {{training: [{next(iter(splits))}]}}}}}}`"
         )

@@ -145,7 +145,7 @@ def test_a_clear_layout_is_read(
         ),
         (["train/cat", "train/dog", "extra/cat", "extra/dog"], "can be read in more than one way"),
         (["cat", "dog", "test"], r"parts: \{test: \[test\]\}.* leaves its images\s+aside"),
-        (["test/cat", "test/dog", "val/cat", "val/dog"], "none of them is named like training"),
+        (["test/cat", "test/dog", "val/cat", "val/dog"], "no folder is named like training"),
         (
             ["cat.{}.jpg", "dog.{}.jpg"],
             r"The names say cat \(6\), dog \(6\): set validate.label_from: name",
