@@ -13,9 +13,9 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from tasks.params.architectures import read_architectures
 from tasks.params.ensembles import read_ensembles
 from tasks.params.read import read_section
+from tasks.params.read_architectures import read_architectures
 from tasks.params.register import Register
 from tasks.params.report import Report
 from tasks.reporting import card, comparison, data, page, svg, words
