@@ -6,14 +6,22 @@ do settings for this pipeline, such as `MLFLOW_TRACKING_URI` and `PREFECT_API_UR
 inherit the remaining settings, so a run reports each ignored setting once.
 """
 
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import json
+import logging
 import os
 import sys
+import time
 import warnings
-from collections.abc import Callable, MutableMapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import ModuleType
+
+STARTED = time.monotonic()  # about when the process started
 
 # Variable, or a pattern of names -> why it is dropped.
 DROPPED = {
@@ -59,6 +67,8 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -76,6 +86,12 @@ KERAS = {
     "backend": "tensorflow",
     "image_data_format": "channels_last",
 }
+# Lines of TensorFlow's C++ libraries while it is imported: messages of level INFO, and two others
+# that report no error.
+NOISE = (
+    "^WARNING: All log messages before absl::InitializeLog|^I[0-9]{4} [0-9:.]+ +[0-9]+ "
+    "|Unable to register cu(BLAS|DNN|FFT) factory|^I[0-9]{4} [0-9:.]+: I "
+)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SCRATCH = Path(".cache")
 REPORTED = "PIPELINE_SETTINGS_TOLD"  # set for child processes
@@ -265,4 +281,64 @@ def _is_code_of_a_model() -> bool:
     return Path(__file__).absolute().parents[2].joinpath("MLmodel").is_file()
 
 
-SET_ASIDE = {} if _is_code_of_a_model() else set_aside(os.environ)
+class QuietTensorFlow(importlib.abc.MetaPathFinder):
+    """Import TensorFlow without the lines that mean nothing to a user."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find TensorFlow, and have it loaded while the lines in `NOISE` are dropped."""
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_quietly(module: ModuleType) -> None:
+                with drop_lines(NOISE):
+                    execute(module)
+
+            setattr(spec.loader, "exec_module", execute_quietly)  # noqa: B010  # mypy forbids a plain assignment
+        return spec
+
+
+@contextmanager
+def drop_lines(pattern: str) -> Iterator[None]:
+    """Drop the lines on stderr that match, also those of C++ libraries. All others appear.
+
+    `grep` filters them in its own process. So lines appear even if this process is killed.
+    """
+    import subprocess  # only a process that imports TensorFlow needs it
+
+    try:
+        terminal = os.dup(2)
+        grep = subprocess.Popen(
+            ["grep", "-avE", pattern],
+            stdin=subprocess.PIPE,
+            stdout=terminal,
+            start_new_session=True,
+        )
+    except OSError:  # without stderr or grep nothing is dropped
+        yield
+        return
+    assert grep.stdin is not None
+    os.dup2(grep.stdin.fileno(), 2)
+    grep.stdin.close()
+    try:
+        yield
+    finally:
+        if sys.stderr:
+            sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        with suppress(subprocess.TimeoutExpired):
+            grep.wait(timeout=5)  # longer only if a child process still has the pipe
+
+
+SET_ASIDE: dict[str, str] = {}
+if not _is_code_of_a_model():
+    SET_ASIDE = set_aside(os.environ)
+    sys.meta_path.insert(0, QuietTensorFlow())
+    # It warns, for example, if one process predicts with several models.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -18,10 +18,11 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from tasks import machine
+from tasks import machine, progress
 from tasks.errors import UserError, describe_error
 
 # Loggers of libraries that log more than a person wants to read -> the lowest level shown.
@@ -51,6 +52,8 @@ def run(stage: Callable[..., None], *, of_pipeline: bool = True) -> None:
         if of_pipeline:
             check_ahead()
         call(stage, arguments)
+        if of_pipeline:
+            record_usage(arguments)
     except KeyboardInterrupt:
         logging.error("interrupted: run the same command again to continue")
         sys.exit(130)
@@ -83,6 +86,12 @@ def check_ahead() -> None:
 
     load_params()
     requirements()
+
+
+def record_usage(arguments: dict[str, object]) -> None:
+    """Record what the stage cost, for the estimates of the next plan."""
+    verb, architecture = Path(sys.argv[0]).stem, arguments.get("architecture")
+    progress.write_usage(progress.find_stage(f"{verb}@{architecture}" if architecture else verb))
 
 
 def describe_missing(error: Exception, arguments: dict[str, object]) -> str | None:
@@ -132,8 +141,15 @@ def _set_up_logging() -> None:
     level = os.environ.get("LOG_LEVEL", "INFO")
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
     for library, lowest in LOUD.items():
-        logging.getLogger(library).setLevel(lowest)
+        logger = logging.getLogger(library)
+        logger.setLevel(lowest)
+        # Great Expectations sets its level again when it is imported, so a filter must do it.
+        logger.addFilter(partial(_is_loud_enough, lowest))
     warnings.filterwarnings("ignore")
+
+
+def _is_loud_enough(lowest: int, record: logging.LogRecord) -> bool:
+    return record.levelno >= lowest
 
 
 def _check_name(name: str, path: Path) -> None:

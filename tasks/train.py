@@ -32,10 +32,13 @@ from tasks.modeling import checkpoints, kinds, saved, temperature
 from tasks.modeling import out_of_distribution as ood
 from tasks.modeling import test_time_augmentation as tta
 from tasks.modeling.checkpoints import Checkpoint
+from tasks.modeling.epoch_log import EpochLog
 from tasks.modeling.images import Images, load_images
 from tasks.modeling.training import Fitted, use_threads
-from tasks.params.architectures import Architecture, read_architecture
+from tasks.params.architectures import Architecture
 from tasks.params.model_input import Form
+from tasks.params.read_architectures import read_architecture
+from tasks.progress import find_stage
 from tasks.results import HISTORY_CSV, PREDICTIONS_CSV, SIZE_JSON, write_timing
 from tasks.stage import run
 from tasks.tables import read_table, write_table
@@ -78,10 +81,12 @@ def main(options: Options) -> None:
     use_threads(section.train.threads)
     with runs.record_run(lambda: start_run(name, section, options.splits_csv, key)):
         checkpoint = Checkpoint(checkpoints.FOLDER / f"{name}.npz", key)
+        epochs = EpochLog(find_stage(f"train@{name}"))
         try:
-            fitted = kinds.train(section, data.images, data.splits, checkpoint)
+            fitted = kinds.train(section, data.images, data.splits, checkpoint, epochs.watch())
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
+        epochs.write_phase("predicting", len(fitted.history), len(fitted.history))
         saved.describe(models, data.classes, data.form, section.train.test_views)
         summary = saved.save(fitted.model, fitted.features, models)
         (models / "summary.txt").write_text(summary + "\n")

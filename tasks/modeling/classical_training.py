@@ -21,6 +21,7 @@ def fit_classical(job: Job[Classical]) -> Fitted:
     """Fit the classifier. Its history is one row, as of a network that is trained for one epoch."""
     structure, params = job.structure, job.params
     start = time.perf_counter()
+    job.watch.on_phase("features" if structure.features else "", 0, 1)
     network = None
     if structure.features is not None:
         network = backbones.build_features(structure.features, structure.pooling, params.form.shape)

@@ -21,6 +21,7 @@ def fit_cnn(job: Job[Cnn]) -> Fitted:
     arguments = (job.structure, job.params.form.shape, job.classes, job.binary)
     model = build_model(*arguments, fused=True)
     log.info("%s parameters", f"{model.count_params():,}")
+    job.watch.on_phase("", 0, job.params.epochs)
     history = fit(model, job.sets, Session(job.params, job.checkpoint, job.watch))
     plain = build_model(*arguments)
     plain.set_weights(model.get_weights())

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import mlflow
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tasks.modeling.checkpoints import Checkpoint, Row
+from tasks.modeling.checkpoints import Checkpoint
 from tasks.modeling.classical_training import fit_classical, predict_classical
 from tasks.modeling.cnn import fit_cnn, predict_cnn
 from tasks.modeling.images import Images, split_images
 from tasks.modeling.training import Fitted, Job, Watch
 from tasks.modeling.transfer import fit_transfer, predict_transfer
 from tasks.params.architectures import Architecture, Classical, Cnn, Structure, Transfer
-from tasks.tracking import runs
 
 # Probabilities (images, classes), and the statistics of the last feature map if there is one.
 Prediction = tuple[NDArray[np.float32], NDArray[np.float32] | None]
@@ -50,12 +48,9 @@ def train(
     images: Images,
     splits: pd.DataFrame,
     checkpoint: Checkpoint,
-    watch: Watch | None = None,
+    watch: Watch,
 ) -> Fitted:
-    """Fit an architecture, or resume it at its checkpoint.
-
-    `watch` follows each epoch; by default the epochs are logged to the terminal and to MLflow.
-    """
+    """Fit an architecture, or resume it at its checkpoint. `watch` follows each epoch."""
     keras.utils.set_random_seed(section.train.seed)
     sets = split_images(images, splits.split)
     training, validation = len(sets.training.rows), len(sets.validation.rows)
@@ -66,7 +61,7 @@ def train(
         sets=sets,
         classes=splits.label.nunique(),
         checkpoint=checkpoint,
-        watch=watch or Watch(log_epoch),
+        watch=watch,
         binary=section.question.positive is not None,
         groups=splits.group.to_numpy()[sets.training.rows],
     )
@@ -76,18 +71,3 @@ def train(
 def predict(folder: Path, structure: Structure, images: Images) -> Prediction:
     """Predict all rows of `images` by the model that is saved in `folder`, without calibration."""
     return KINDS[type(structure)].predict(folder, structure, images)
-
-
-def log_epoch(row: Row, epochs: int) -> None:
-    """Log one epoch to the terminal and to MLflow."""
-    left = (epochs - row["epoch"]) * row["seconds"]
-    rate = f"  rate {row['learning_rate']:.2g}" if "learning_rate" in row else ""
-    log.info(
-        f"epoch {row['epoch']:2.0f}/{epochs}  loss {row['loss']:.4f}  "
-        f"accuracy {row['accuracy']:.3f}  val_loss {row['val_loss']:.4f}  "
-        f"val_accuracy {row['val_accuracy']:.3f}{rate}  {row['seconds']:.1f} s, at most "
-        f"{f'{left / 60:.1f} min' if left >= 60 else f'{left:.0f} s'} left"
-    )
-    # With a prefix, MLflow does not show the last epoch's score in place of the kept epoch's.
-    metrics = {f"epoch/{name}": value for name, value in row.items() if name != "epoch"}
-    runs.record(lambda: mlflow.log_metrics(metrics, step=int(row["epoch"])), live=True)

@@ -39,11 +39,13 @@ class Watch:
     """Who follows a training.
 
     `on_epoch` takes the row of an epoch and the number of epochs in all. `measure` computes further
-    columns of that row from the predictions for the validation images.
+    columns of that row from the predictions for the validation images. `on_phase` takes the name of
+    the work between epochs, the number of finished epochs, and the number of epochs in all.
     """
 
     on_epoch: Callable[[Row, int], None]
     measure: Measure | None = None
+    on_phase: Callable[[str, int, int], None] = lambda phase, epoch, epochs: None
 
 
 @dataclass(frozen=True)

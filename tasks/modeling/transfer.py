@@ -40,8 +40,8 @@ class Twins:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """One phase of a training: its number, from 1, and the first layer that it trains."""
+class PhasePlan:
+    """One phase of a training: its `number` of `count`, and the `first` layer that it trains."""
 
     phase: Phase
     number: int
@@ -69,19 +69,21 @@ def fit_transfer(job: Job[Transfer]) -> Fitted:
     epochs = job.params.epochs + job.structure.later_epochs
     history: list[Row] = []
     seconds = 0.0
-    for stretch in _plan(twins.plain, job.structure, job.params):
+    for plan in _plan(twins.plain, job.structure, job.params):
         started = time.perf_counter()
-        trunk, settings, sets = _prepare(job, stretch, twins)
+        cached = _caches_features(plan.phase, job.params)
+        job.watch.on_phase("features" if cached else "", len(history), epochs)
+        trunk, settings, sets = _prepare(job, plan, twins)
         seconds += time.perf_counter() - started
-        _log_phase(stretch, trunk, sets)
+        _log_phase(plan, trunk, sets)
         done = len(history)
 
-        def on_epoch(row: Row, _: int, stretch: Stretch = stretch, done: int = done) -> None:
-            job.watch.on_epoch(stretch.place(row, done), epochs)
+        def on_epoch(row: Row, _: int, plan: PhasePlan = plan, done: int = done) -> None:
+            job.watch.on_epoch(plan.place(row, done), epochs)
 
         watch = Watch(on_epoch, job.watch.measure)
-        session = Session(settings, job.checkpoint.of_phase(stretch.number), watch, list(history))
-        history += [stretch.place(row, done) for row in fit(trunk, sets, session)]
+        session = Session(settings, job.checkpoint.of_phase(plan.number), watch, list(history))
+        history += [plan.place(row, done) for row in fit(trunk, sets, session)]
     twins.plain.set_weights(twins.trained.get_weights())
     return Fitted(twins.plain, history, twins.plain.count_params(), seconds)
 
@@ -130,7 +132,7 @@ def _build(job: Job[Transfer]) -> Twins:
     return Twins(trained, plain)
 
 
-def _plan(model: keras.Model, structure: Transfer, params: Train) -> list[Stretch]:
+def _plan(model: keras.Model, structure: Transfer, params: Train) -> list[PhasePlan]:
     """Return the phases. Raises `UserError` if one would freeze layers that an earlier one trained.
 
     The keys of the structure itself describe the first phase.
@@ -150,29 +152,34 @@ def _plan(model: keras.Model, structure: Transfer, params: Train) -> list[Stretc
                 "trained; expected a lower layer"
             )
     return [
-        Stretch(phase, number, len(phases), start)
+        PhasePlan(phase, number, len(phases), start)
         for number, (phase, start) in enumerate(zip(phases, starts, strict=True), 1)
     ]
 
 
-def _prepare(job: Job[Transfer], stretch: Stretch, twins: Twins) -> tuple[keras.Model, Train, Sets]:
+def _prepare(job: Job[Transfer], plan: PhasePlan, twins: Twins) -> tuple[keras.Model, Train, Sets]:
     """Freeze layers; return the model to train, its parameters, and its images or features."""
-    phase, params = stretch.phase, job.params
-    backbones.freeze(twins.trained, stretch.first)
+    phase, params = plan.phase, job.params
+    backbones.freeze(twins.trained, plan.first)
     params = params.model_copy(
         update={"epochs": phase.epochs, "learning_rate": phase.learning_rate}
     )
-    below, above = backbones.cut(twins.trained, stretch.first)
+    below, above = backbones.cut(twins.trained, plan.first)
     below.trainable = False
-    if phase.views is None and params.augmentation is not None:
+    if not _caches_features(phase, params):
         pixels = keras.Input(below.input.shape[1:], dtype="uint8")
         return keras.Model(pixels, above(below(pixels, training=False))), params, job.sets
-    plain_below = backbones.cut(twins.plain, stretch.first)[0]
+    plain_below = backbones.cut(twins.plain, plan.first)[0]
     sets = _compute_features(plain_below, job)
     if params.augmentation is not None:
         views = _compute_views(below, job, params.augmentation, phase.views or 0)
         sets = replace(sets, training=replace(sets.training, cached_views=views))
     return above, params.model_copy(update={"augmentation": None}), sets
+
+
+def _caches_features(phase: Phase, params: Train) -> bool:
+    """Tell whether a phase trains on cached features, of augmented copies or of the images."""
+    return phase.views is not None or params.augmentation is None
 
 
 def _compute_features(below: keras.Model, job: Job[Transfer]) -> Sets:
@@ -204,8 +211,8 @@ def _compute_views(
     )
 
 
-def _log_phase(stretch: Stretch, trunk: keras.Model, sets: Sets) -> None:
+def _log_phase(plan: PhasePlan, trunk: keras.Model, sets: Sets) -> None:
     trained = sum(math.prod(weight.shape) for weight in trunk.trainable_weights)
     on_images = sets.training.pixels.dtype == np.uint8
     inputs = "images" if on_images else f"features of shape {trunk.input.shape[1:]}"
-    log.info("%s%s parameters to train on %s", stretch.label, f"{trained:,}", inputs)
+    log.info("%s%s parameters to train on %s", plan.label, f"{trained:,}", inputs)

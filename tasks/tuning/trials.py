@@ -32,8 +32,9 @@ from tasks.errors import UserError
 from tasks.imaging.bit_depth import read_bit_depth
 from tasks.modeling import checkpoints
 from tasks.modeling.checkpoints import Checkpoint, Row
+from tasks.modeling.epoch_log import EpochLog
 from tasks.modeling.images import load_images
-from tasks.modeling.kinds import log_epoch, train
+from tasks.modeling.kinds import train
 from tasks.modeling.training import DivergedError, Watch, use_threads
 from tasks.params.architectures import Architecture
 from tasks.params.train import select_epoch
@@ -104,12 +105,13 @@ class FoldWatcher:
     before: list[float]  # the scores of the folds before
     deadline: float
     since: float
+    log: EpochLog
 
     def report(self, row: Row, epochs: int) -> None:
         """Report one epoch. Raises `TrialPruned` and `OutOfTimeError`."""
         step = self.fold * self.search.epochs + int(row["epoch"])
         self.trial.report(statistics.fmean([*self.before, row[self.search.tune.objective]]), step)
-        log_epoch(row | {"epoch": step}, self.search.steps)
+        self.log.write_epoch(row | {"epoch": step}, self.search.steps)
         now = time.monotonic()
         seconds = self.trial.user_attrs.get("seconds", 0.0) + now - self.since
         self.trial.set_user_attr("seconds", round(seconds, 2))
@@ -124,8 +126,6 @@ class FoldWatcher:
 
 def main(options: Options) -> None:
     """Run trials until there are enough, or until the time is over."""
-    # It warns if one process trains many networks.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     minutes = math.inf if options.minutes is None else options.minutes
     deadline = time.monotonic() + minutes * 60
     params, bits = load_params(), read_bit_depth(options.decoding_json)
@@ -231,10 +231,11 @@ def score_trial(worker: Worker, claim: Claim) -> tuple[float, int | None]:
     section, objective = search.apply(claim.values), search.tune.objective
     form = replace(section.train.form, bits=data.bits)
     images = load_images(data.clean, data.splits, data.weights, form)
-    selected: list[Row] = []
+    epochs, selected = EpochLog(f"tune@{search.architecture}", objective), list[Row]()
     for fold, splits in enumerate(split_folds(data.splits, search)):
         before = [row[objective] for row in selected]
-        watcher = FoldWatcher(claim.trial, search, fold, before, worker.deadline, time.monotonic())
+        now = time.monotonic()
+        watcher = FoldWatcher(claim.trial, search, fold, before, worker.deadline, now, epochs)
         watch = Watch(watcher.report, macro_f1 if objective == "val_macro_f1" else None)
         checkpoint = find_checkpoint(search, claim.trial, fold)
         history = train(section, images, splits, checkpoint, watch).history

@@ -244,7 +244,7 @@ def test_one_sigmoid_trains_as_with_binary_cross_entropy() -> None:
 
 
 def test_one_sigmoid_tells_two_classes_apart_and_no_more() -> None:
-    with pytest.raises(UserError, match="a sigmoid tells two classes apart, received 3"):
+    with pytest.raises(UserError, match="a sigmoid decides between two classes, received 3"):
         build_model(SMALL, (12, 10, 3), 3, binary=True)
 
 

@@ -185,6 +185,33 @@ def test_a_warning_of_a_library_is_no_error(folder: Path) -> None:
     assert done.stdout == "on\n"
 
 
+NOISY = """
+import os
+os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to ")
+os.write(2, b"STDERR\\nI0000 00:00:1.5   9 cudart_stub.cc:31] Could not find cuda drivers\\n")
+os.write(2, b"E0000 00:00:1.5   9 real.cc:1] out of memory\\n")
+END
+"""
+
+
+@pytest.mark.parametrize(("end", "status"), [("", 0), ("os.abort()", -6)])
+def test_tensorflow_is_imported_without_noise_and_with_its_errors(
+    end: str, status: int, folder: Path
+) -> None:
+    """The errors appear even if the import ends the process."""
+    (folder / "tensorflow.py").write_text(NOISY.replace("END", end))
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    done = python(
+        "import tasks, tensorflow, os; os.write(2, b'I0000 12:00:00 1 own')",
+        folder,
+        PYTHONPATH=path,
+    )
+    assert done.returncode == status
+    error, after = done.stderr.split("\n", 1)
+    assert error == "E0000 00:00:1.5   9 real.cc:1] out of memory"
+    assert after == ("" if status else "I0000 12:00:00 1 own")
+
+
 def test_an_environment_whose_python_is_gone_is_set_up_again(folder: Path) -> None:
     """Python may have been upgraded. If .venv is a link, only the link is removed."""
     (folder / "requirements.txt").touch()

@@ -269,4 +269,4 @@ def test_members_of_other_images_are_refused(combined: Path, tmp_path: Path) -> 
     with pytest.raises(
         UserError, match="other images or classes than that of tiny: expected the same"
     ):
-        combine.read_predictions(["tiny", "plain"], tmp_path)
+        combine.read_members(["tiny", "plain"], tmp_path, tmp_path)

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from tasks import train as stage
 from tasks.imaging.decode import decode
-from tasks.modeling import backbones, classical, kinds, saved, temperature
+from tasks.modeling import backbones, classical, epoch_log, saved, temperature
 from tasks.modeling.classical_training import compute_inputs
 from tasks.modeling.images import Images
 from tasks.modeling.layers import build_model
@@ -69,7 +69,7 @@ def test_a_killed_stage_resumes_with_the_same_bytes_in_the_same_run(
         if told == [1]:
             raise Killed
 
-    monkeypatch.setattr(kinds, "log_epoch", tell)
+    monkeypatch.setattr(epoch_log, "log_epoch", tell)
     with pytest.raises(Killed):
         run_stage("train@tiny")
     assert (workspace / ".cache/checkpoints/tiny.npz").exists()
@@ -77,6 +77,8 @@ def test_a_killed_stage_resumes_with_the_same_bytes_in_the_same_run(
     assert told == [1, 2, 3]
     assert contents(workspace) == before
     assert not (workspace / ".cache/checkpoints/tiny.npz").exists()
+    found = json.loads((workspace / ".cache/progress/train@tiny.json").read_text())
+    assert (found["epoch"], found["epochs"], found["phase"]) == (3, 3, "predicting")
     assert (
         len(runs(workspace)) == 2
     )  # the one of the pipeline, and one for both parts of this training
@@ -268,11 +270,8 @@ def test_the_run_says_what_decided_the_result(pipeline: Path) -> None:
     assert run.data.tags["data_sha256"] == file_sha256(pipeline / "data/splits.csv")
     assert run.data.tags[PREDICTIONS] == file_sha256(pipeline / "data/results/tiny/predictions.csv")
     client = MlflowClient(f"sqlite:///{pipeline}/mlflow.db")
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "epoch/val_loss")] == [
-        1,
-        2,
-        3,
-    ]
+    points = client.get_metric_history(run.info.run_id, "epoch/val_loss")
+    assert [point.step for point in points] == [1, 2, 3]
     assert (
         run.data.metrics["train_seconds"] > 0 and run.data.metrics["predict_seconds_per_image"] > 0
     )

@@ -6,14 +6,17 @@ from pathlib import Path
 
 from tests.support import ROOT
 
-# Imports that can stop a stage but never change a result: the checks for later stages, and the
-# ignored settings of a machine.
+# Imports that never change a result: the checks for later stages, the ignored settings of a
+# machine, and the files for displays and estimates.
 NO_DEPENDENCY = {
     Path("tasks/stage.py"): {
         Path("tasks/machine.py"),
         Path("tasks/params/whole.py"),
+        Path("tasks/progress.py"),
         Path("tasks/registry/requirements.py"),
-    }
+    },
+    Path("tasks/train.py"): {Path("tasks/progress.py")},
+    Path("tasks/modeling/epoch_log.py"): {Path("tasks/progress.py")},
 }
 # Folders whose files are separate dependencies. Other rooms are dependencies as folders.
 FLAT = (Path("tasks"), Path("tasks/params"))

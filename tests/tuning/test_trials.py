@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 
 from tasks.errors import UserError
 from tasks.modeling import features
+from tasks.modeling.epoch_log import EpochLog
 from tasks.params.whole import load_params
 from tasks.tables import read_table
 from tasks.tracking import runs
@@ -295,7 +296,6 @@ def test_random_search_trains_every_trial_whole_until_the_time_is_over(root: Pat
 def test_a_trial_that_runs_out_of_time_goes_on_later(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "log_epoch", lambda row, epochs: None)  # no run is open here
     what = defined("forest")
     trial = study.claim(study.open_study(what), what, 1).trial
     watcher = trials.FoldWatcher(
@@ -305,6 +305,7 @@ def test_a_trial_that_runs_out_of_time_goes_on_later(
         [],
         0.0,
         0.0,
+        EpochLog("tune@small", "val_loss"),
     )
     row = {"epoch": 1, "loss": 1, "accuracy": 0, "val_loss": 1, "val_accuracy": 0, "seconds": 0}
     with pytest.raises(trials.OutOfTimeError):

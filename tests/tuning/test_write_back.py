@@ -26,7 +26,7 @@ architectures:
     schedule:
       kind: plateau
 
-  plain_cnn:         # like: this
+  plain_cnn: null    # like: this
   named: {like: cnn_a, augmentation: light}
   deep: {like: transfer, head: {dense: [{units: 8, dropout: 0.1}]}}
   one: {like: cnn_a, schedule: &schedule {kind: plateau, patience: 2}}
