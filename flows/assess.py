@@ -12,6 +12,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed, State
+from rich.markdown import Markdown
 
 from flows import terminal
 from flows.process import EndedError, end_together
@@ -60,11 +61,9 @@ def assess(  # noqa: PLR0913, PLR0917 -- Prefect's page has a field for each par
         return end(Failed(name="Ended", message=str(error)))
     if status != 0:
         return end(Failed(message=find_error(lines)))
-    create_markdown_artifact(
-        (folder / "report.md").read_text(encoding="utf-8"),
-        key="assess",
-        description=f"{model} on {images}",
-    )
+    short = (folder / "report.md").read_text(encoding="utf-8")
+    create_markdown_artifact(short, key="assess", description=f"{model} on {images}")
+    terminal.current().print(Markdown(short))
     return end(Completed(message=f"report: {folder / 'report.html'}"))
 
 

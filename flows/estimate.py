@@ -31,12 +31,12 @@ TYPICAL = {
     "split": (6.0, 0.002, 170),
     "weigh": (5.0, 0.0, 200),
     "train": (20.0, 0.003, 950),
-    "evaluate": (8.0, 0.001, 340),
+    "evaluate": (13.0, 0.001, 340),
     "explain": (18.0, 0.01, 830),
-    "combine": (9.0, 0.0, 400),
-    "compare": (9.0, 0.002, 400),
-    "register": (16.0, 0.0, 600),
-    "report": (14.0, 0.005, 500),
+    "combine": (6.0, 0.0, 160),
+    "compare": (9.0, 0.002, 220),
+    "register": (16.0, 0.0, 330),
+    "report": (14.0, 0.005, 300),
 }
 OTHER = (6.0, 0.0, 300)
 STOPPED = 0.8  # share of the epochs that early stopping usually leaves

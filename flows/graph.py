@@ -95,18 +95,14 @@ def read_arguments(stage: str) -> dict[str, str]:
 def has_cached_run(stage: str) -> bool:
     """Return whether DVC's run cache has the outputs of a stage for its present inputs."""
     with open_project() as project:
-        from dvc.stage.cache import RunCacheNotFoundError
-
-        found = project.stage.get_target(stage)
+        found, cache = project.stage.get_target(stage), project.stage_cache
         if any(not dep.exists for dep in found.deps):
             return False
-        try:
-            with project.lock:
-                found.save_deps()
-                project.stage_cache.restore(found, dry=True)
-        except RunCacheNotFoundError:
-            return False
-    return True
+        with project.lock:
+            found.save_deps()
+            # The public `restore` takes the outputs of dvc.lock, whatever they were made of.
+            entry = cache._load(found)
+            return bool(entry) and cache._create_stage(entry, wdir=found.wdir).outs_cached()
 
 
 def read_inputs(stage: str) -> tuple[list[str], dict[str, str]]:

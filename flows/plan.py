@@ -5,10 +5,12 @@ disk, and the content of the caches. Nothing is run and nothing changes.
 """
 
 import argparse
-import logging
+import heapq
+import io
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from rich.text import Text
@@ -32,13 +34,13 @@ NAMED = 2  # names that a reason lists
 
 def main() -> None:
     """Print the plan of a run."""
-    logging.getLogger("dvc").setLevel(logging.ERROR)
     stages = parse_arguments().stages
     with exit_with_message():
         load_params()
-        graph = read_graph()
+        with redirect_stderr(io.StringIO()):  # no terminal, so DVC draws no bars
+            graph, status = read_graph(), read_status()
         wanted = upstream(stages or list(graph), graph)
-        changed = {name: changes for name, changes in read_status().items() if name in wanted}
+        changed = {name: changes for name, changes in status.items() if name in wanted}
         stale = [stage for stage in graph if stage in downstream(set(changed), graph) & wanted]
         print_plan(graph, changed, stale)
 
@@ -64,7 +66,8 @@ def print_plan(graph: dict[str, list[str]], changed: dict[str, list], stale: lis
         console.print(f"nothing to run: all {len(graph)} stages are up to date")
         print_caches()
         return
-    cached = {stage for stage in changed if has_cached_run(stage)}
+    with redirect_stderr(io.StringIO()):
+        cached = {stage for stage in changed if has_cached_run(stage)}
     estimator = make_estimator([stage for stage in stale if stage not in cached])
     estimates = {
         stage: Estimate(1.0, 0.0, 0.0, "cache") if stage in cached else estimator.estimate(stage)
@@ -144,14 +147,17 @@ def summarize(graph: dict[str, list[str]], estimates: dict[str, Estimate]) -> Te
 
 def schedule(graph: dict[str, list[str]], seconds: dict[str, float], workers: int) -> float:
     """Return the time of a run in which each stage takes its seconds, some of them at once."""
-    free = [0.0] * workers
-    ends: dict[str, float] = {}
-    for stage in graph:
-        if stage in seconds:
-            ready = max((ends.get(name, 0.0) for name in graph[stage]), default=0.0)
-            slot = min(range(workers), key=lambda number: max(free[number], ready))
-            ends[stage] = free[slot] = max(free[slot], ready) + seconds[stage]
-    return max(ends.values(), default=0.0)
+    waiting = [stage for stage in graph if stage in seconds]
+    running: list[tuple[float, str]] = []
+    now, open_stages = 0.0, set(waiting)
+    while open_stages:
+        ready = [stage for stage in waiting if not open_stages.intersection(graph[stage])]
+        for stage in ready[: workers - len(running)]:
+            waiting.remove(stage)
+            heapq.heappush(running, (now + seconds[stage], stage))
+        now, ended = heapq.heappop(running)
+        open_stages.remove(ended)
+    return now
 
 
 def print_caches() -> None:

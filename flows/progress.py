@@ -51,11 +51,26 @@ def parse_epoch(line: str, seconds: float) -> Training | None:
         return None
     epoch, epochs = int(found[1]), int(found[2])
     scores = dict(re.findall(r"(\w+) (\d[\d.]*)", found[3]))
-    shown = [name for name in ("loss", "val_loss", "val_accuracy") if name in scores]
+    names = ("loss", "val_accuracy" if "val_accuracy" in scores else "val_loss")
+    shown = [name for name in names if name in scores]
     text = "  ".join([f"epoch {epoch}/{epochs}", *(f"{name} {scores[name]}" for name in shown)])
     own = re.search(r"\s(\d+\.\d) s\b", found[3])  # seconds of this epoch
     each = float(own[1]) if own else seconds / epoch
     return Training(epoch / epochs, text, each * (epochs - epoch))
+
+
+BAR = re.compile(r"(?:(.*?): +)?\d+%\|.*\| *(\d+)/(\d+) \[[\d:]+<([\d:]+)?")
+
+
+def parse_bar(line: str) -> Training | None:
+    """Return the progress in a line of tqdm, such as `files:  40%|██  | 4/10 [00:02<00:03, …]`."""
+    found = BAR.match(line)
+    if not found:
+        return None
+    done, total = int(found[2]), int(found[3])
+    parts = enumerate(reversed(found[4].split(":"))) if found[4] else ()
+    left = float(sum(60**power * int(part) for power, part in parts))
+    return Training(done / total, f"{found[1] or ''} {done:,}/{total:,}".strip(), left)
 
 
 def read_training(stage: str, since: float) -> Training | None:

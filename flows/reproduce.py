@@ -27,7 +27,7 @@ from prefect.utilities.annotations import opaque
 from flows import remote, terminal
 from flows.artifacts import Progress
 from flows.process import EndedError
-from flows.progress import write_usage
+from flows.progress import parse_bar, write_usage
 from flows.stage_outcome import dvc_command, dvc_outcome, run_command
 
 WORKERS = "PIPELINE_WORKERS"
@@ -169,8 +169,9 @@ def run_stage(stage: str, plan: Plan, where: remote.Elsewhere | None) -> State:
     limit = plan.limit or find_settings(stage).limit
 
     def show(line: str) -> None:
-        log.info(line, extra={"stage_line": True})
-        progress.note(line)
+        if not parse_bar(line):
+            log.info(line, extra={"stage_line": True})
+            progress.note(line)
         terminal.current().show(stage, line)
 
     try:

@@ -14,65 +14,37 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from dataclasses import dataclass
 from pathlib import Path
 
 import prefect
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.states import State
-from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from flows.progress import (
     LOGS,
-    Training,
     describe_seconds,
     log_file,
+    parse_bar,
     parse_epoch,
-    read_training,
-    read_usage,
 )
 from flows.stage_outcome import DVC_CHATTER
-from tasks.terminal import NARROW, is_terminal, make_console
+from flows.stage_table import STATES, Row, draw_table
+from tasks.terminal import is_terminal, make_console
 
-# The state of a task run -> its word, sign and colour.
-STATES = {
-    "Waiting": ("waiting", "·", "dim"),
-    "Running": ("running", "▸", "bold cyan"),
-    "Completed": ("done", "✓", "green"),
-    "Skipped": ("unchanged", "✓", "dim"),
-    "Cached": ("from the cache", "✓", "green"),
-    "Incomplete": ("done in part", "✓", "yellow"),
-    "Failed": ("failed", "✗", "bold red"),
-    "Unavailable": ("failed, may be tried again", "↻", "yellow"),
-    "Ended": ("ended", "✗", "yellow"),
-    "NotRun": ("not run", "·", "yellow"),
-}
 LAST = 8  # lines of a failed stage
 WARNINGS = 4  # warnings below the table
 # Lines of DVC and of libraries that say nothing to a person; the log file has them.
 NOISE = re.compile(
     r"Updating lock file|'.*' didn't change, skipping|Stage '.*' is cached|Use `dvc|"
-    r".*(oneDNN|TF-TRT|cuda|absl::|rebuild TensorFlow|All log messages before)|"
-    r"\d{4}[-/]\d\d[-/]\d\d .*(INFO|WARNING) (mlflow|alembic)|(🏃|🧪) View |\s*$"
+    r".*(oneDNN|TF-TRT|cudart_stub|absl::|rebuild TensorFlow|All log messages before)|"
+    r"\d{4}[-/]\d\d[-/]\d\d .*(INFO|WARNING) (mlflow|alembic)|(🏃|🧪) View |"
+    r"Successfully registered model|Created version '|.*\[\d\d:\d\d, +[\d.?]+ ?\w+/s\]|\s*$"
 )
 PREFECT = Path(prefect.__file__).parent
-
-
-@dataclass
-class Row:
-    """A stage of the run."""
-
-    state: str = "Waiting"
-    started: float = 0.0
-    seconds: float = 0.0
-    last: str = ""
-    training: Training | None = None
 
 
 class Display:
@@ -81,6 +53,7 @@ class Display:
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
         self.failed: list[str] = []
+        self.is_over = False
         self.lock = threading.Lock()
 
     def begin(self, stages: list[str]) -> None:
@@ -95,7 +68,10 @@ class Display:
         log_file(stage).write_text("")
 
     def show(self, stage: str, line: str) -> None:
-        """Note a line of a stage."""
+        """Note a line of a stage. A progress bar of tqdm moves its bar, and is not logged."""
+        if bar := parse_bar(line):
+            self.rows[stage].training = bar
+            return
         with log_file(stage).open("a", encoding="utf-8") as log:
             log.write(f"{line}\n")
         if line.startswith("warn: "):
@@ -103,7 +79,7 @@ class Display:
         elif not (line.startswith(DVC_CHATTER) or NOISE.match(line)):
             row = self.rows[stage]
             row.last = line.strip()
-            row.training = parse_epoch(line, time.time() - row.started) or row.training
+            row.training = parse_epoch(line, time.time() - row.started)
             self.tell_line(stage, line)
 
     def end(self, stage: str, state: State) -> None:
@@ -195,50 +171,14 @@ class LiveDisplay(Display):
     def draw(self) -> RenderableType:
         """Return the table, the warnings and the footer for the terminal as it is now."""
         if not self.rows:
-            return Text("reading the pipeline …", style="dim")
+            return Text("" if self.is_over else "reading the pipeline …", style="dim")
         warnings = [
             Text(f"! {text}", style="yellow", overflow="ellipsis", no_wrap=True)
             for text in self.warnings
         ]
         space = max(3, self.console.height - len(warnings) - 5)
-        return Group(self.draw_rows(space), *warnings, self.draw_footer())
-
-    def draw_rows(self, space: int) -> Table:
-        """Return a table of at most `space` rows; running and failed stages are among them."""
-        wide = self.console.width >= NARROW
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), expand=True)
-        table.add_column("", width=1)
-        table.add_column("stage", no_wrap=True, max_width=28 if wide else 20)
-        table.add_column("time", justify="right", no_wrap=True)
-        if wide:
-            table.add_column("left", justify="right", no_wrap=True)
-        table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
-        rows = dict(self.rows)
-        shown = select_rows(rows, space)
-        if shown.before:
-            table.add_row("", f"{len(shown.before)} more finished", style="dim")
-        for stage in shown.stages:
-            self.add_stage(table, stage, rows[stage], wide)
-        if shown.after:
-            table.add_row("", f"{len(shown.after)} more waiting", style="dim")
-        return table
-
-    def add_stage(self, table: Table, stage: str, row: Row, wide: bool) -> None:
-        """Add the row of a stage."""
-        word, sign, style = STATES.get(row.state, (row.state, "?", ""))
-        running = row.state == "Running"
-        seconds = time.time() - row.started if running else row.seconds
-        training = (read_training(stage, row.started) or row.training) if running else None
-        left = find_left(stage, seconds, training) if running else None
-        cells: list[RenderableType] = [
-            Text(sign, style=style),
-            Text(stage, style="dim" if row.state in ("Waiting", "Skipped") else ""),
-            Text(describe_seconds(seconds) if seconds else ""),
-        ]
-        if wide:
-            cells.append(Text(describe_seconds(left) if left is not None else "", style="dim"))
-        cells.append(draw_detail(row, training, word, style, bar=wide))
-        table.add_row(*cells)
+        table = draw_table(dict(self.rows), self.console.width, space)
+        return Group(table, *warnings, self.draw_footer())
 
     def draw_footer(self) -> Text:
         """Return how far the run is, and where the logs are."""
@@ -246,54 +186,6 @@ class LiveDisplay(Display):
         text = f"{ended} of {len(self.rows)} stages ended"
         text += f"   {describe_seconds(time.time() - self.began)}   logs: {LOGS}/<stage>.log"
         return Text(text, style="dim", overflow="ellipsis", no_wrap=True)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The stages that a table shows, and the ended and waiting ones that it only counts."""
-
-    stages: list[str]
-    before: list[str]
-    after: list[str]
-
-
-def select_rows(rows: dict[str, Row], space: int) -> Selection:
-    """Select the rows for a table of `space` lines.
-
-    The ended stages give way first, the oldest before the others, and then the waiting ones.
-    """
-    if len(rows) <= space:
-        return Selection(list(rows), [], [])
-    ended = [name for name, row in rows.items() if row.state in ("Completed", "Skipped", "Cached")]
-    waiting = [name for name, row in rows.items() if row.state == "Waiting"]
-    too_many = len(rows) - space + 2  # each summary takes a line too
-    before = ended[: min(too_many, len(ended))]
-    after = waiting[len(waiting) - min(too_many - len(before), len(waiting)) :]
-    hidden = {*before, *after}
-    return Selection([name for name in rows if name not in hidden], before, after)
-
-
-def draw_detail(
-    row: Row, training: Training | None, word: str, style: str, *, bar: bool
-) -> RenderableType:
-    """Return the last column: progress of a training, the last line of a stage, or its state."""
-    if training is None:
-        return Text(row.last if row.state == "Running" else word, style="dim")
-    if not bar:
-        return Text(training.text)
-    grid = Table.grid(padding=(0, 1), expand=True)
-    grid.add_column(width=16)
-    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    grid.add_row(ProgressBar(total=1, completed=training.share, width=16), Text(training.text))
-    return grid
-
-
-def find_left(stage: str, seconds: float, training: Training | None) -> float | None:
-    """Return the seconds that a stage still needs: from its progress, else from its last run."""
-    if training is not None:
-        return training.left
-    usual = read_usage(stage).get("seconds")
-    return max(0.0, usual - seconds) if usual else None
 
 
 class _Handler(logging.Handler):
@@ -351,7 +243,10 @@ def open_display() -> Iterator[Display]:
     live = display.live if isinstance(display, LiveDisplay) else nullcontext()
     try:
         with live, redirect_stderr(_Lines(display)):
-            yield display
+            try:
+                yield display
+            finally:
+                display.is_over = True
     finally:
         root.handlers[:] = handlers
         _current = before

@@ -16,7 +16,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +32,7 @@ from tasks.inference.predictor import BATCH, PLACES, THREADS, Answer, Predictor
 from tasks.quality.junk import is_junk
 from tasks.registry import load
 from tasks.tables import printable
+from tasks.terminal import is_terminal, print_table
 from tasks.tracking.hashes import file_sha256
 
 OK, MISTAKE, UNANSWERED, INTERRUPTED = 0, 1, 3, 130
@@ -40,7 +41,8 @@ STATUS = (
     "3 some files have an error; 130 interrupted"
 )
 DOUBTS = ("abstained", "unfamiliar", "error")  # columns that the table shows as words
-WIDEST = 60  # characters of a path in the table
+WIDEST, NARROW = 60, 34  # characters of a path in plain lines, and in the table
+REMARKS = {"abstained": "too unsure", "unfamiliar": "unlike training images"}
 SUMMARY = {
     "abstained": "too unsure to rely on",
     "unfamiliar": "unlike the training images",
@@ -61,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         limits = replace(predictor.limits, max_pixels=arguments.max_pixels)
         predictor = replace(predictor, limits=limits)
     if arguments.output is None:
-        counts = print_table(predictor, files, arguments.explain)
+        counts = print_predictions(predictor, files, arguments.explain)
     else:
         counts = write_csv(predictor, files, arguments.output, arguments.explain)
     print(summarise(counts, len(files), predictor), file=sys.stderr)
@@ -158,10 +160,54 @@ def list_unfinished(
     return [file for start in unfinished for file in files[start : start + BATCH]]
 
 
-def print_table(
+def print_predictions(
     predictor: Predictor, files: Sequence[Path], pictures: Path | None = None
 ) -> Counter[str]:
-    """Print a line for each prediction at once. Returns the number of files per doubt."""
+    """Print a table on a terminal, and plain lines elsewhere.
+
+    Returns the number of files per doubt.
+    """
+    counts: Counter[str] = Counter()
+
+    def predict() -> Iterator[tuple[Path, Answer, list[str]]]:
+        for file, answer in predict_files(predictor, files, pictures):
+            record = predictor.record(answer)
+            doubts = [name for name in DOUBTS if record[name]]
+            counts.update(doubts + ["clipped"] * (answer.clipped > 0))
+            yield file, answer, doubts
+
+    if is_terminal():
+        watched = tqdm(
+            predict(), "predicting", len(files), leave=False, disable=len(files) <= BATCH, ncols=100
+        )
+        rows = [make_table_row(predictor, *prediction) for prediction in watched]
+        print_table(["file", "class", "probability", "second class", "remark"], rows)
+    else:
+        print_lines(predictor, files, predict())
+    return counts
+
+
+def make_table_row(
+    predictor: Predictor, file: Path, answer: Answer, doubts: Sequence[str]
+) -> list[str]:
+    """Return the end of the path, the two most probable classes by their names, and a remark."""
+    shown = printable(file)
+    path = shown if len(shown) <= NARROW else f"…{shown[1 - NARROW :]}"
+    if answer.error:
+        return [path, "", "", "", answer.error]
+    best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:2]
+    (first, high), *rest = [(printable(predictor.name_class(label)), p) for label, p in best]
+    second = "".join(f"{name} {100 * low:.1f} %" for name, low in rest)
+    remark = ", ".join(REMARKS[name] for name in doubts)
+    return [path, first, f"{100 * high:.1f} %", second, remark]
+
+
+def print_lines(
+    predictor: Predictor,
+    files: Sequence[Path],
+    predictions: Iterable[tuple[Path, Answer, Sequence[str]]],
+) -> None:
+    """Print a line for each prediction at once, for a pipe or a log."""
     columns = [column for column in predictor.columns if column not in (*DOUBTS, "distance")]
     label = max(len(printable(name)) for name in predictor.classes)
     widths = {
@@ -170,15 +216,11 @@ def print_table(
     first = min(WIDEST, max(len(printable(file)) for file in files))
     head = [f"{printable(column):{width}}" for column, width in widths.items()]
     print("  ".join([f"{'path':{first}}", *head]))
-    counts: Counter[str] = Counter()
-    for file, answer in predict_files(predictor, files, pictures):
+    for file, answer, doubts in predictions:
         record = predictor.record(answer)
-        doubts = [name for name in DOUBTS if record[name]]
-        counts.update(doubts + ["clipped"] * (answer.clipped > 0))
         numbers = [f"{_format_cell(record[column]):{width}}" for column, width in widths.items()]
         cells = [answer.error] if answer.error else [*numbers, ", ".join(doubts)]
         print("  ".join([f"{printable(file):{first}}", *cells]).rstrip(), flush=True)
-    return counts
 
 
 def summarise(counts: Counter[str], files: int, predictor: Predictor) -> str:

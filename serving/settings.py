@@ -20,25 +20,38 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = versions.CHAMPION  # see tasks/registry/load.py
-    name: str | None = None  # of the registered model; None: register.model of params.yaml
-    poll_seconds: Seconds = 10  # between two checks of the alias
+    model: str = versions.CHAMPION
+    """Model to serve: an alias, a version, or a folder such as data/models/cnn_a."""
+    name: str | None = None
+    """Name of the registered model; without it, register.model of params.yaml."""
+    poll_seconds: Seconds = 10
+    """Seconds between two checks whether the alias names another version."""
     host: str = "127.0.0.1"
+    """Address to listen at; the default can only be reached from this machine."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    # Expected in the header X-API-Key; None: no key is needed.
+    """Port to listen at."""
     key: Annotated[SecretStr, Field(min_length=1)] | None = None
+    """Key that clients send in the header X-API-Key; without it, no key is needed."""
 
     file_bytes: Count = 25_000_000
-    file_pixels: Count = 64_000_000  # 192 MB when decoded in colour, in each of a few threads
+    """Largest size of a file."""
+    file_pixels: Count = 64_000_000
+    """Largest number of pixels of a file; in colour, 64 million take 192 MB when decoded."""
     request_files: Count = 100
+    """Most files in a request."""
     request_bytes: Count = 100_000_000
-    upload_seconds: Seconds = 60  # until a request is complete
-    answer_seconds: Seconds = 60  # from then to its answer
+    """Largest size of a request."""
+    upload_seconds: Seconds = 60
+    """Longest time until a request is complete."""
+    answer_seconds: Seconds = 60
+    """Longest time from a complete request to its answer."""
 
-    # Of all accepted requests together; a request beyond these limits is refused for now.
     waiting_files: Count = 500
+    """Most files in all accepted requests together; a request beyond it is refused for now."""
     waiting_bytes: Count = 500_000_000
-    batch: Count = 32  # images in one call of the model; 1: no batching
+    """Largest size of all accepted requests together."""
+    batch: Count = 32
+    """Most images in one call of the model; no image waits for others. 1 switches batches off."""
 
     @model_validator(mode="after")
     def _a_request_fits(self) -> "Settings":

@@ -21,11 +21,12 @@ from typing import Any
 import pandas as pd
 
 from tasks.errors import UserError
-from tasks.params.architectures import Architecture, read_architectures
+from tasks.params.architectures import Architecture
 from tasks.params.compare import Compare
 from tasks.params.ensembles import read_ensembles
 from tasks.params.questions import ALL_CLASSES
 from tasks.params.read import read_section
+from tasks.params.read_architectures import read_architectures
 from tasks.results import (
     HISTORY_CSV,
     INDEX,

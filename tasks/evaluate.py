@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from tasks.params.architectures import read_architecture
 from tasks.params.evaluate import Evaluate
 from tasks.params.read import read_section
+from tasks.params.read_architectures import read_architecture
 from tasks.params.train import select_epoch
 from tasks.results import read_temperature
 from tasks.scoring.evaluation import Evaluated, evaluate

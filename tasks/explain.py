@@ -29,10 +29,10 @@ from tasks.imaging.render import render, show
 from tasks.inference import gradcam
 from tasks.modeling import saved
 from tasks.modeling.training import use_threads
-from tasks.params.architectures import read_architecture
 from tasks.params.explain import Explain
 from tasks.params.model_input import Form
 from tasks.params.read import read_section
+from tasks.params.read_architectures import read_architecture
 from tasks.params.report import Report
 from tasks.scoring.predictions import list_classes
 from tasks.stage import run

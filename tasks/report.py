@@ -13,9 +13,10 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from tasks.params.architectures import read_architectures
 from tasks.params.ensembles import read_ensembles
 from tasks.params.read import read_section
+from tasks.params.read_architectures import read_architectures
+from tasks.params.register import Register
 from tasks.params.report import Report
 from tasks.reporting import card, comparison, data, page, svg, words
 from tasks.reporting.language import speak
@@ -57,7 +58,8 @@ class Files:
 def main(files: Files) -> None:
     """Fill the templates, and log figures and tables to MLflow."""
     wanted = read_section("report", Report)
-    with speak(wanted.language):
+    names = read_section("register", Register).class_names
+    with speak(wanted.language), words.show_class_names(names):
         write_report(files, wanted)
 
 

@@ -35,8 +35,9 @@ from tasks.modeling.checkpoints import Checkpoint
 from tasks.modeling.epoch_log import EpochLog
 from tasks.modeling.images import Images, load_images
 from tasks.modeling.training import Fitted, use_threads
-from tasks.params.architectures import Architecture, read_architecture
+from tasks.params.architectures import Architecture
 from tasks.params.model_input import Form
+from tasks.params.read_architectures import read_architecture
 from tasks.progress import find_stage
 from tasks.results import HISTORY_CSV, PREDICTIONS_CSV, SIZE_JSON, write_timing
 from tasks.stage import run

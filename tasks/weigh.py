@@ -14,9 +14,9 @@ import pandas as pd
 from sklearn.utils.class_weight import compute_class_weight
 
 from tasks.errors import UserError
-from tasks.params.architectures import read_architectures
 from tasks.params.questions import Question
 from tasks.params.read import PARAMS, read_section, refuse
+from tasks.params.read_architectures import read_architectures
 from tasks.params.weigh import Weigh
 from tasks.stage import run
 from tasks.tables import read_table

@@ -54,7 +54,7 @@ def main(
     `name` is the name of the registered model. `classes` is a YAML file with lines `folder: class`.
     """
     params = load_params()
-    bins, near = params.evaluate.calibration_bins, params.split.near_copies
+    near = params.split.near_copies
     check_folders(images, output)
     check_names(images)
     given = class_mapping.read_classes(classes) if classes else {}
@@ -71,12 +71,8 @@ def main(
     output.mkdir(parents=True, exist_ok=True)
     write_files(files, class_of, overlap, output)
     write_table(answers, output / PREDICTIONS_CSV)
-    predictions = read_table(output / PREDICTIONS_CSV)
-    scores = score(predictions, record, bins, overlap_is_known=overlap is not None)
-    (output / METRICS_JSON).write_text(json.dumps(scores, indent=2) + "\n")
-    tables = make_tables(predictions, record.temperature, bins, [ALL])
-    for table in report.TABLES:
-        write_table(tables[table], output / f"{table}.csv")
+    bins = params.evaluate.calibration_bins
+    scores = write_scores(output, record, bins, overlap_is_known=overlap is not None)
     assessed = report.Assessed(
         Images(images, params.report.thumbnails),
         output,
@@ -215,6 +211,19 @@ def write_files(
         write_table(overlap, output / OVERLAP_CSV)
 
 
+def write_scores(
+    output: Path, record: ModelRecord, bins: int, overlap_is_known: bool
+) -> dict[str, float]:
+    """Write the metrics and the tables of the predictions that were written. Return the metrics."""
+    predictions = read_table(output / PREDICTIONS_CSV)
+    scores = score(predictions, record, bins, overlap_is_known)
+    (output / METRICS_JSON).write_text(json.dumps(scores, indent=2) + "\n")
+    tables = make_tables(predictions, record.temperature, bins, [ALL])
+    for table in report.TABLES:
+        write_table(tables[table], output / f"{table}.csv")
+    return scores
+
+
 def list_folders(
     files: pd.DataFrame, class_of: Mapping[str, str | None], overlap: pd.DataFrame | None
 ) -> pd.DataFrame:
@@ -234,10 +243,7 @@ def list_folders(
 def score(
     predictions: pd.DataFrame, record: ModelRecord, bins: int, overlap_is_known: bool
 ) -> dict[str, float]:
-    """Return the metrics of all images, of those without overlap, and of its own test images.
-
-    `predictions` is the table that was written.
-    """
+    """Return the metrics of all images, of those without overlap, and of its own test images."""
     parts = {ALL: predictions}
     if overlap_is_known:
         parts[REST] = predictions[predictions.overlap == ""]

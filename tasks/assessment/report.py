@@ -12,6 +12,7 @@ from tasks.reporting.language import _, speak
 from tasks.reporting.models import ScoredModel, choose_images, draw_predictions
 from tasks.reporting.scores import read_json, read_scores
 from tasks.reporting.thumbnails import Images
+from tasks.reporting.words import name_class, show_class_names
 from tasks.results import METRICS_JSON, PREDICTIONS_CSV
 from tasks.tables import read_table
 
@@ -35,7 +36,7 @@ class Assessed:
 
 def write(assessed: Assessed, record: ModelRecord) -> None:
     """Write report.html and report.md from the tables in the output folder."""
-    with speak(assessed.language):
+    with speak(assessed.language), show_class_names(record.predictor.class_names):
         page.write(describe(assessed, record), assessed.output, "assessment", TEMPLATES)
 
 
@@ -99,7 +100,9 @@ def name_rows(labels: list[str]) -> dict[str, tuple[str, str]]:
         "unfamiliar_share": (_("share of images called unfamiliar"), "percent"),
     }
     recall = _("recall of {label}")
-    return rows | {f"recall_{label}": (recall.format(label=label), "score") for label in labels}
+    return rows | {
+        f"recall_{label}": (recall.format(label=name_class(label)), "score") for label in labels
+    }
 
 
 def describe_model(assessed: Assessed, record: ModelRecord) -> ScoredModel:

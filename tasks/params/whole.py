@@ -7,12 +7,13 @@ from pydantic import Field, ValidationError
 
 from tasks.errors import suggest
 from tasks.params import ensembles, search_space
-from tasks.params.architectures import Architecture, lay_over_table
+from tasks.params.architectures import Architecture
 from tasks.params.compare import Compare
 from tasks.params.ensembles import Ensemble
 from tasks.params.evaluate import Evaluate
 from tasks.params.explain import Explain
 from tasks.params.read import PARAMS, describe_problem, read_file, refuse
+from tasks.params.read_architectures import lay_over_table
 from tasks.params.register import Register
 from tasks.params.report import Report
 from tasks.params.section import Section

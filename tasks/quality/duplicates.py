@@ -87,7 +87,7 @@ def find_duplicates(
     copied = files["path"] != first
     links = {"path_a": first[copied], "path_b": files["path"][copied]}
     exact = pd.DataFrame({**links, "kind": "exact", "correlation": 1.0})
-    distinct = files[~copied & files["hash"].fillna("").ne("")]
+    distinct = files[~copied & files["hash"].notna() & files["hash"].ne("")]
     near = _find_near(distinct["path"].to_numpy(), distinct["hash"].tolist(), root, hash_distance)
     near = near[near["correlation"] >= correlation]
     return pd.concat([exact, near]).sort_values(["path_a", "path_b"], ignore_index=True)

@@ -72,11 +72,10 @@ def note_aside(aside: Iterable[str], tree: Folder) -> tuple[str, ...]:
     )
 
 
-def note_empty(counts: Mapping[Place, int]) -> tuple[str, ...]:
-    """Note the class folders without an image."""
-    filled = {label for (_, label), count in counts.items() if count}
-    empty = sorted({label for _, label in counts} - filled)
-    return (f"without an image, so no class: {list_names(empty)}",) if empty else ()
+def note_empty(empty: Iterable[str]) -> tuple[str, ...]:
+    """Note the names of folders that would be classes if they held an image."""
+    names = sorted(empty)
+    return (f"without an image, so no class: {list_names(names)}",) if names else ()
 
 
 def note_junk(junk: Counter[str]) -> tuple[str, ...]:

@@ -39,9 +39,14 @@ def read_layout(root: Path, validate: Validate) -> FolderLayout:
     for (_, label), paths in files.items():
         by_class.setdefault(label, []).extend(root / path for path in paths)
     refuse_repeated_files(by_class)
-    places = sorted((_find_empty(layout, tree) | files).items())
-    counts = {place: len(paths) for place, paths in places}
-    notes = (*layout.notes, *note_empty(counts), *note_junk(junk))
+    places = _find_empty(layout, tree) | files
+    empty = {label for _, label in places} - by_class.keys()
+    notes = (*layout.notes, *note_empty(empty), *note_junk(junk))
+    counts = {
+        (split, label): len(paths)
+        for (split, label), paths in sorted(places.items())
+        if label not in empty
+    }
     return replace(layout, counts=counts, notes=notes)
 
 

@@ -93,7 +93,7 @@ def list_files(root: Path) -> Iterator[Path]:
 
 def is_deep(files: pd.DataFrame) -> pd.Series:
     """Say for each file whether it has more than 8 bits a value."""
-    return files["mode"].fillna("").str.startswith(("I", "RGB;16"))
+    return files["mode"].astype(str).str.startswith(("I", "RGB;16"))
 
 
 def _make_table(rows: list[dict[str, Any]]) -> pd.DataFrame:

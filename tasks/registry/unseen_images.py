@@ -73,7 +73,7 @@ def find_copies(
     paths = given.merge(splits[["sha256", "split", "path"]], on="sha256", suffixes=("", "_today"))
     paths = paths.assign(moved=paths.split != paths.split_today)
     first = paths.sort_values(["sha256", "moved", "path"]).drop_duplicates("sha256")
-    path = given.sha256.map(first.set_index("sha256").path).fillna("")
+    path = given.sha256.map(first.set_index("sha256").path).astype(object).fillna("")
     file = [str(clean / name) if name and (clean / name).is_file() else "" for name in path]
     known = given.assign(path=path, file=file, hash=given.hash.fillna(""))
     found = find_closest_duplicates(files, known, near.hash_distance, near.correlation)

@@ -9,6 +9,7 @@ from tasks.reporting import figures
 from tasks.reporting.language import _
 from tasks.reporting.svg import Drawn
 from tasks.reporting.thumbnails import Images
+from tasks.reporting.words import name_class
 
 SAMPLES = 16
 SHOWN = 24  # rows of a list that the report shows; the whole list is in a table
@@ -41,7 +42,8 @@ def draw_counts(parts: dict[str, dict[str, int]]) -> Drawn:
     """Draw the images of each class in each part."""
     counts = {_(part): of_class for part, of_class in parts.items()}
     values = "; ".join(
-        f"{part}: " + ", ".join(f"{label} {images}" for label, images in of_class.items())
+        f"{part}: "
+        + ", ".join(f"{name_class(label)} {images}" for label, images in of_class.items())
         for part, of_class in counts.items()
     )
     words = _("Images of each class in each part. {values}").format(values=values)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from tasks.reporting.language import _
+from tasks.reporting.words import name_class
 from tasks.scoring.figures import DASHES, INK, PALETTE, SIZE, colour, in_style, make_panel, shorten
 
 MARKERS = "osD^vPX*"
@@ -31,7 +32,7 @@ def draw_counts(parts: Mapping[str, Mapping[str, int]]) -> Figure:
         shift = (index - (len(labels) - 1) / 2) * width
         places = [place + shift for place in range(len(parts))]
         heights = [of_class[label] for of_class in parts.values()]
-        bars[label] = axes.bar(places, heights, width, color=colour(index))
+        bars[name_class(label)] = axes.bar(places, heights, width, color=colour(index))
     axes.set_xticks(range(len(parts)), list(parts))
     axes.grid(False, axis="x")
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
@@ -78,7 +79,7 @@ def draw_reliability(rows: pd.DataFrame) -> Figure:
         )
         axes.scatter(bins.confidence, bins.accuracy, s=areas, color=ink, alpha=0.7)
     _limit_to_shares(axes)
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     return figure
 
 
@@ -110,13 +111,15 @@ def draw_coverage(rows: pd.DataFrame, threshold: float | None) -> Figure:
 def draw_intervals(rows: pd.DataFrame) -> Figure:
     """Draw scores with their intervals, a row for each model: model, part, value, low, high."""
     names, parts = list(dict.fromkeys(rows.model)), list(dict.fromkeys(rows.part))
-    figure, axes = make_panel(x=_("accuracy"), size=(5.2, 1 + 0.17 * len(rows)))
+    columns = len(parts) if sum(map(len, parts)) < 45 else 1
+    height = 1 + 0.17 * len(rows) + 0.2 * (len(parts) - columns)
+    figure, axes = make_panel(x=_("accuracy"), size=(5.2, height))
     for row in rows.dropna().itertuples():
         place, part = names.index(row.model), parts.index(row.part)
-        height = place + 0.25 * (part - (len(parts) - 1) / 2)
+        level = place + 0.25 * (part - (len(parts) - 1) / 2)
         errors = [[row.value - row.low], [row.high - row.value]]
         ink, marker = colour(place), MARKERS[part]
-        axes.errorbar(row.value, height, xerr=errors, color=ink, marker=marker, **BAR)
+        axes.errorbar(row.value, level, xerr=errors, color=ink, marker=marker, **BAR)
     keys: list[Artist] = [
         axes.plot([], [], marker=MARKERS[part], linestyle="", color=INK)[0]
         for part in range(len(parts))
@@ -124,7 +127,7 @@ def draw_intervals(rows: pd.DataFrame) -> Figure:
     axes.set(yticks=range(len(names)), yticklabels=shorten(names), ylim=(len(names) - 0.4, -0.6))
     axes.xaxis.set_major_formatter(PERCENT)
     legend = dict(zip(parts, keys, strict=True))
-    _add_legend(figure, legend, loc="outside upper left", ncols=len(parts), handletextpad=0.2)
+    _add_legend(figure, legend, loc="outside upper left", ncols=columns, handletextpad=0.2)
     return figure
 
 
@@ -158,7 +161,7 @@ def _draw_classes(rows: pd.DataFrame, labels: Sequence[str], x: str, y: str) -> 
         if len(of_class):
             # Other dashes for each round of colours keep all lines different.
             dashes = DASHES[(index + index // len(PALETTE)) % len(DASHES)]
-            (curves[label],) = axes.plot(
+            (curves[name_class(label)],) = axes.plot(
                 of_class[x], of_class[y], color=colour(index), linestyle=dashes, linewidth=1.5
             )
     _limit_to_shares(axes)

@@ -13,6 +13,7 @@ from tasks.reporting.numbers import Score, format_number
 from tasks.reporting.scores import read_json, read_scores
 from tasks.reporting.svg import Drawn
 from tasks.reporting.thumbnails import Images, make_thumbnail
+from tasks.reporting.words import name_class
 from tasks.results import METRICS_JSON, PREDICTIONS_CSV, THRESHOLDS_JSON
 from tasks.scoring.figures import CURVES, draw_curve
 
@@ -225,7 +226,8 @@ def explain(folder: Path, shown: bool) -> tuple[list[Gallery], dict[str, Any]]:
         row["pictures"] = [make_thumbnail(file) for file in files] if shown else []
     labels = dict.fromkeys(row["label"] for row in rows)
     galleries = [
-        Gallery(label, "", [row for row in rows if row["label"] == label]) for label in labels
+        Gallery(name_class(label), "", [row for row in rows if row["label"] == label])
+        for label in labels
     ]
     return galleries, json.loads((folder / "sanity.json").read_text())
 
@@ -249,7 +251,7 @@ def _draw_curve(history: pd.DataFrame, name: str, kept: int) -> Drawn:
 
 def _list_areas(per_class: pd.DataFrame, column: str) -> str:
     areas = zip(per_class.label, per_class[column], strict=True)
-    return ", ".join(f"{label} {format_number(area)}" for label, area in areas)
+    return ", ".join(f"{name_class(label)} {format_number(area)}" for label, area in areas)
 
 
 def _describe_coverage(rows: pd.DataFrame, part: str) -> str:

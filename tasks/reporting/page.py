@@ -19,7 +19,7 @@ from tasks.reporting.numbers import (
     mark_number,
     mark_setting,
 )
-from tasks.reporting.words import name_values
+from tasks.reporting.words import name_class, name_values
 from tasks.scoring.figures import CURVES
 from tasks.tables import printable
 
@@ -55,14 +55,16 @@ def write(
         "panel": draw_panel,
         "is_blank": is_blank,
         "word": _,
+        "named": name_class,
         "curves": CURVES,
     }
+    templates.filters["named"] = name_class
     facts = {"language": ENGLISH} | name_values() | facts
     html = templates.get_template(f"{name}.html").render(facts | functions)
     # A carriage return in a name: a browser would read it as a line feed.
     _write(folder / PAGE, html.replace("\r", "&#13;"))
     plain = templates.overlay(finalize=escape_markdown)
-    texts = {"text": format_number, "interval": format_interval, "word": _}
+    texts = {"text": format_number, "interval": format_interval, "word": _, "named": name_class}
     _write(folder / SHORT, plain.get_template(f"{name}.md").render(facts | texts))
 
 

@@ -3,7 +3,16 @@
 Words marked with `N_` appear in the tables as they are. The templates translate them with `word`.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+
 from tasks.reporting.language import N_, _
+
+_class_names: ContextVar[Mapping[str, str]] = ContextVar(
+    "class_names", default=MappingProxyType({})
+)
 
 VALUES = (
     *(N_("training"), N_("validation"), N_("test"), N_("withheld")),
@@ -17,6 +26,21 @@ VALUES = (
     *(N_("truncated"), N_("corrupt"), N_("unsupported mode"), N_("unsupported compression")),
     *(N_("missing package"), N_("outside class folder"), N_("unreadable")),
 )
+
+
+@contextmanager
+def show_class_names(names: Mapping[str, str]) -> Iterator[None]:
+    """Show these names of classes in this block, {class: name}. Others keep their own."""
+    token = _class_names.set(names)
+    try:
+        yield
+    finally:
+        _class_names.reset(token)
+
+
+def name_class(label: str) -> str:
+    """Return the name of a class for a reader."""
+    return _class_names.get().get(label, label)
 
 
 def name_score(column: str) -> str:

@@ -11,7 +11,8 @@ from prefect.states import Completed, Failed
 from rich.console import Console
 
 from flows import progress, result, terminal
-from flows.terminal import LiveDisplay, PlainDisplay, Row, select_rows
+from flows.stage_table import Row, select_rows
+from flows.terminal import LiveDisplay, PlainDisplay
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +57,14 @@ def test_the_table_has_a_trainings_progress_and_fits(width: int) -> None:
     progress.PROGRESS.mkdir(parents=True)
     Path(progress.PROGRESS, "train@a.json").write_text(json.dumps(facts))
     display.show("train@b", "epoch  2/4  loss 0.25  val_loss 0.3  2.0 s, at most 4 s left")
+    display.start("join")
+    display.show("join", "files:  40%|████      | 4/10 [00:02<01:03, 2 files/s]")
     display.warn("few images")
     lines = draw(display, width, 30)
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)
     assert "epoch 3/10  loss 0.500" in text and "epoch 2/4" in text and "! few images" in text
+    assert "files 4/10" in text and not progress.log_file("join").read_text()
     assert ("7:00" in text) == (width == 100)
 
 

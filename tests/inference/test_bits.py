@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.predict import print_table, summarise
+from serving.predict import print_predictions, summarise
 from serving.web import SETTINGS
 from tasks.imaging.arrays import load_pixels
 from tasks.inference.predictor import from_folder
@@ -74,7 +74,9 @@ def test_the_range_of_the_training_images_goes_from_validation_to_serving(
         path: one.clipped for path, one in zip(splits.path, served, strict=True) if one.clipped
     } == {BRIGHT: 0.25}
     assert trained.std() > 30  # and not 16 dark shades
-    counts = print_table(model, [Path("data/raw", BRIGHT), Path("data/raw/Testing/cat/1.png")])
+    counts = print_predictions(
+        model, [Path("data/raw", BRIGHT), Path("data/raw/Testing/cat/1.png")]
+    )
     assert "1 with pixels brighter than in any training image" in summarise(counts, 2, model)
 
 

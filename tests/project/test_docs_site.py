@@ -72,14 +72,25 @@ def test_the_reference_has_every_section_target_and_route(site: Path) -> None:
     )
     for section in re.findall(r"(?m)^(\w+):", (ROOT / "params.yaml").read_text()):
         assert f'<h2 id="{section}">' in params
-    assert "<code>near_copies.correlation</code>" in params
-    assert "number above 0, at most 1" in params
+    assert "<code>near_copies.<wbr>correlation</code>" in params
+    assert "number (above 0, at most 1)" in params
     for target in re.findall(r"(?m)^([a-z]+):.*## ", (ROOT / "Makefile").read_text()):
         assert f"<code>make {target}</code>" in commands
     assert "<code>--time-limit</code>" in commands
+    for page in (params, commands, rest):
+        assert "<td></td>" not in page, "a key, an option or a setting has no meaning"
     for route in ("POST /predict", "POST /explain", "GET /model", "GET /ready"):
         assert f"<code>{route}</code>" in rest
     assert "<code>API_REQUEST_FILES</code>" in rest
+
+
+@pytest.mark.slow
+def test_the_reference_describes_each_table_of_the_stages(site: Path) -> None:
+    tables = (site / "reference/tables.html").read_text()
+    paths = set(re.findall(r"[\w$/{}]+\.csv", (ROOT / "dvc.yaml").read_text()))
+    shown = {path.replace("${key}", "&lt;architecture&gt;") for path in paths}
+    assert len(shown) > 10
+    assert {path for path in shown if path not in tables} == set()
 
 
 @pytest.mark.slow

@@ -257,6 +257,7 @@ def test_the_notes_name_what_is_left_out(tmp_path: Path) -> None:
         "hidden or junk, left out: .DS_Store_0, .DS_Store_1, .DS_Store_2, .DS_Store_3, "
         ".DS_Store_4, .DS_Store_5, __MACOSX",
     )
+    assert found.counts == {("training", "cat"): 6, ("training", "dog"): 6}
     assert found.is_aside("test/1.jpg") and not found.is_aside("train/cat/1.jpg")
 
 

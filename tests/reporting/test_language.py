@@ -1,4 +1,4 @@
-"""Every text of the report and the web page has a French translation, with the same values in it."""
+"""Every text of the report and of the page has a French translation, with the same values."""
 
 import re
 from pathlib import Path

@@ -284,13 +284,31 @@ def test_the_table_shows_doubts(
         return predictor.answer(pixels)[0], np.zeros(len(pixels))
 
     strict = replace(predictor, thresholds=Thresholds(1.1, -1.0), answer=answer)
-    counts = predict.print_table(strict, [next(drawn.rglob("*_0000.jpg"))])
+    counts = predict.print_predictions(strict, [next(drawn.rglob("*_0000.jpg"))])
     assert capsys.readouterr().out.splitlines()[1].endswith("  abstained, unfamiliar")
     told = predict.summarise(counts, 1, strict)
     assert (
         told
         == "1 file, 1 predicted by random, 1 too unsure to rely on, 1 unlike the training images"
     )
+
+
+def test_a_terminal_shows_two_classes_by_their_names_and_the_doubts(
+    predictor: Predictor, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[list[str]] = []
+    monkeypatch.setattr(predict, "is_terminal", lambda: True)
+    monkeypatch.setattr(predict, "print_table", lambda columns, rows: shown.extend(rows))
+    image = next(drawn.rglob("*_0000.jpg"))
+    named = replace(predictor, class_names={label: label.upper() for label in CLASSES})
+    predict.print_predictions(replace(named, thresholds=Thresholds(1.1)), [image, drawn / "none"])
+    good, bad = shown
+    (answer,) = predictor.predict([image])
+    best = sorted(answer.probabilities, key=lambda label: -answer.probabilities[label])
+    second = f"{best[1].upper()} {100 * answer.probabilities[best[1]]:.1f} %"
+    share = f"{100 * answer.confidence:.1f} %"
+    assert good[1:] == [best[0].upper(), share, second, "too unsure"]
+    assert bad[1:] == ["", "", "", "unreadable: No such file or directory"]
 
 
 @pytest.mark.parametrize(

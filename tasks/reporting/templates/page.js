@@ -48,6 +48,7 @@ for (const table of document.querySelectorAll("table:not(.confusion)")) {
 
 const box = document.createElement("dialog");
 box.className = "box";
+box.setAttribute("aria-label", words.enlarge);
 box.innerHTML = "<form method=dialog><button></button></form><figure></figure>";
 box.querySelector("button").textContent = words.close;
 box.addEventListener("click", (event) => event.target === box && box.close());

@@ -1,8 +1,9 @@
 """Make the pictures of the documentation: the graph of the stages, and the report of the demo.
 
-    python docs/pictures.py [--project FOLDER] [--browser chromium]
+    python -m docs.generate.pictures [--project FOLDER] [--page http://127.0.0.1:7860]
 
-The project is one where `make run` has finished. The report needs a Chromium or Chrome.
+The project is one where `make run` has finished. The page is the one of `make web` there, if it
+runs. Both are photographed by Chromium or Chrome.
 """
 
 import argparse
@@ -48,12 +49,16 @@ def main() -> None:
     """Write the pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--project", type=Path, default=Path(), help="where the demo has run")
+    parser.add_argument("--page", metavar="URL", help="address of a running `make web`")
     parser.add_argument("--browser", default="chromium", help="Chromium or Chrome")
     options = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     (IMAGES / "graph.svg").write_text(draw_graph(Path("dvc.yaml")))
-    report = options.project / "data/report/report.html"
-    (IMAGES / "report.png").write_bytes(shrink(photograph(report, options.browser)))
+    report = (options.project / "data/report/report.html").resolve().as_uri()
+    for name, address, height in (("report", report, 915), ("page", options.page, 720)):
+        if address:
+            picture = photograph(address, height, options.browser)
+            (IMAGES / f"{name}.png").write_bytes(shrink(picture))
 
 
 def draw_graph(file: Path) -> str:
@@ -113,18 +118,21 @@ def _line(first: tuple[float, float], second: tuple[float, float]) -> str:
     return f"M{x} {y} {last_x} {last_y + HEIGHT / 2}"
 
 
-def photograph(page: Path, browser: str) -> Image.Image:
-    """Return the top of a page as a browser shows it."""
+def photograph(address: str, height: int, browser: str) -> Image.Image:
+    """Return the top of a page as a browser shows it after ten seconds."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "page.png"
-        subprocess.run(
-            [
-                browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-                f"--user-data-dir={folder}/profile", "--window-size=1000,940",
-                f"--screenshot={picture}", page.resolve().as_uri(),
-            ],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        options = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--virtual-time-budget=10000",
+            f"--user-data-dir={folder}/profile",
+            f"--window-size=1000,{height}",
+            f"--screenshot={picture}",
+        ]
+        subprocess.run([browser, *options, address], check=True, capture_output=True)
         return Image.open(picture).convert("RGB")
 
 
