@@ -251,7 +251,7 @@ def test_weights_of_another_width_or_backbone_are_refused(
     )
     assert (
         "does not fit MobileNetV2" in message
-        and "it contains {135 arrays" in message
+        and "it contains 135 arrays" in message
         and "expected 260" in message
     )
 
