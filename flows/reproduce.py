@@ -27,7 +27,7 @@ from prefect.utilities.annotations import opaque
 from flows import remote, terminal
 from flows.artifacts import Progress
 from flows.process import EndedError
-from flows.progress import parse_bar, write_usage
+from flows.progress import parse_bar
 from flows.stage_outcome import dvc_command, dvc_outcome, run_command
 
 WORKERS = "PIPELINE_WORKERS"
@@ -179,12 +179,6 @@ def run_stage(stage: str, plan: Plan, where: remote.Elsewhere | None) -> State:
             return remote.run(remote.Order(stage, where, plan.force, limit), show)
         force = ["--force"] if plan.force else []
         command = dvc_command("repro", "--single-item", *force, stage)
-        peaks: list[float] = []
-        started = time.monotonic()
-        outcome = run_command(command, show, limit, on_peak=peaks.append)
-        state = dvc_outcome(stage, *outcome)
-        if state.name == "Completed":
-            write_usage(stage, time.monotonic() - started, *peaks)
-        return state
+        return dvc_outcome(stage, *run_command(command, show, limit))
     except EndedError as error:
         return Failed(name="Ended", message=f"{stage} was {error}")
