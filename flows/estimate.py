@@ -1,6 +1,6 @@
 """Estimate the time, memory and disk of a stage before it runs.
 
-The source is the last run of the stage in this project. Without one, a probe of at most 20 s
+The source is the last run of the stage in this project. Without such a run, a probe of at most 20 s
 measures the speed of this machine, and typical costs of the stages are scaled by it.
 """
 
@@ -46,7 +46,8 @@ TRAINED = 0.65  # share of the images in training, until there is a split
 # Seconds of a prediction: for a multiplication and an image of a CNN, for a pixel of a backbone.
 OPERATION, OVERHEAD, PIXEL = 4e-11, 1e-4, 1.2e-6
 PARAMETER = 4e-6  # MB
-COPIES = 4  # of the parameters on disk: the model, and a checkpoint with the optimizer's state
+# Copies of the parameters on disk: the model, and a checkpoint with the optimizer's state.
+COPIES = 4
 
 
 @dataclass(frozen=True)
