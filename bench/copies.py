@@ -1,11 +1,11 @@
 """Measure which changed copies of an image are found, and which different images count as copies.
 
-Copies are made of real images, one of each group that looks alike. The original is in Training, its
-changed copy in Testing. The pipeline's functions scan the files, link them and withhold images, as
-`validate` and `split` do with default parameters. An original counts as found if it is withheld
-from training. Each link between two different originals is false.
+Copies are made of real images, one from each group of images that look alike. The original is in
+Training, its changed copy in Testing. The pipeline's functions scan the files, link them and
+withhold images, as `validate` and `split` do with default parameters. An original counts as found
+if it is withheld from training. Each link between two different originals is false.
 
-A sheet shows the unchanged images' pairs nearest to the threshold, for a person to judge.
+A sheet shows pairs of unchanged images, those nearest to the threshold, for a person to judge.
 
     python -m bench.copies data/raw [--images 300] [--sheet FILE.png]
 """
@@ -112,7 +112,7 @@ def main() -> None:
     originals = select_originals(files, pairs, arguments.images)
     print(
         f"\ncopies of {len(originals)} images, no two of which are linked; "
-        "found: withheld from training"
+        "found: the original is withheld from training"
     )
     print(f"{'change':<42}{'found':>7}{'by hash':>9}", end="")
     print(f"{'correlation: lowest':>21}{'5 %':>7}{'median':>8}{'false pairs':>13}")
@@ -189,7 +189,7 @@ def make_copy(path: Path, kind: Kind) -> bytes:
 def draw_sheet(pairs: pd.DataFrame, folder: Path) -> Image.Image:
     """Draw the pairs nearest to the threshold, from below to above. Mirrored images are flipped."""
     near = pairs[pairs.kind != "exact"].sort_values(["correlation", "path_a", "path_b"])
-    near = near.drop_duplicates("correlation")  # mostly the same two images again
+    near = near.drop_duplicates("correlation")  # an equal correlation is mostly the same pair again
     above = near.correlation >= NEAR.correlation
     shown = pd.concat([near[~above].tail(BELOW), near[above].head(ABOVE)])
     rows = -(-len(shown) // ACROSS)

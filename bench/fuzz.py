@@ -134,7 +134,7 @@ def lose(content: bytes, rng: np.random.Generator, originals: list[bytes]) -> by
 
 
 def splice(content: bytes, rng: np.random.Generator, originals: list[bytes]) -> bytes:
-    """Replace the beginning by that of another file."""
+    """Replace the beginning by the beginning of another file."""
     other = originals[rng.integers(len(originals))]
     length = rng.integers(2, 200)
     return other[:length] + content[length:]

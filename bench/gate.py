@@ -62,7 +62,7 @@ SCENARIOS = (
 def main() -> None:
     """Print one row for each scenario."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--draws", type=int, default=1000, help="test sets of a row (1000)")
+    parser.add_argument("--draws", type=int, default=1000, help="simulated test sets (1000)")
     draws = parser.parse_args().draws
     gate = Gate()
     stated = f"{(1 - gate.confidence) / 2:.1%}"

@@ -29,7 +29,7 @@ from tasks.params.validate import Validate
 from tasks.quality.scan import list_files, scan
 from tests.support.draw import LABELS, draw_set
 
-THREADS = 8  # of the notebook's decoding
+THREADS = 8  # threads of the notebook's decoding
 LIMITS = Limits(Validate().max_bytes, Validate().max_pixels)
 DIFFERENCES = """
 Only ours reads each file once, computes its SHA-256, mean, standard deviation and perceptual hash,
@@ -131,7 +131,7 @@ def _draw(root: Path, images: int, size: int) -> Path:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Compare our scan of a folder with that of the usual notebook."
+        description="Compare our scan of a folder with the scan of the usual notebook."
     )
     parser.add_argument(
         "folder", type=Path, nargs="?", help="images in class folders (default: drawn heads)"

@@ -42,8 +42,8 @@ from tasks.params.architectures import ARCHITECTURES, Cnn
 from tasks.params.model_input import Form
 from tests.support.draw import LABELS, draw_set
 
-TOLERANCE = 1e-4  # of a probability: batches sum in another order than single images
-FILES = 32  # in a request of many
+TOLERANCE = 1e-4  # difference of a probability: batches sum in another order than single images
+FILES = 32  # files in a request of many files
 BOUNDARY = b"boundary-of-the-benchmark"
 
 
@@ -60,9 +60,9 @@ class Image:
 class Replies:
     """The outcome of requests."""
 
-    seconds: list[float] = field(default_factory=list)  # of each reply with status 200
+    seconds: list[float] = field(default_factory=list)  # seconds of each reply with status 200
     statuses: Counter[int] = field(default_factory=Counter)
-    wrong: int = 0  # predictions that differ from the expected ones
+    wrong: int = 0  # predictions that differ from the expected predictions
 
     def __str__(self) -> str:
         statuses = ", ".join(
@@ -233,7 +233,7 @@ def _make_model(folder: Path) -> Path:
     grey = np.full((1, 224, 224, 3), 99, np.uint8)
     saved.describe(folder, list(LABELS), Form((224, 224), 3))
     saved.save(model, None, folder)
-    statistics = ood.only_statistics(model).predict(grey, verbose=0)
+    statistics = ood.build_statistics_model(model).predict(grey, verbose=0)
     saved.complete(folder, 1.0, ood.describe(grey, statistics))
     return folder
 

@@ -13,8 +13,8 @@ side: Keras would turn it on, and it slows training on a CPU.
   training. Tracing is not timed.
 - `epoch`: one epoch with its validation: the plain model with the classic generator on a folder,
   against `tasks.modeling.training.fit` on decoded arrays. Both train two epochs, and the second one
-  counts. Ours writes a checkpoint, the other side writes none. The files are decoded before, in a
-  time that is printed. They have the size of the model's input, so neither side resizes them.
+  counts. Only our side writes a checkpoint. The files are decoded before, in a time that is
+  printed. They have the size of the model's input, so neither side resizes them.
 
     python -m bench.train_step                                   # all parts, cnn_a, 224 x 224
     python -m bench.train_step step --architecture cnn_c
@@ -320,7 +320,7 @@ def _shape(size: int, channels: int) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Compare our training with that of the usual notebook."
+        description="Compare our training with the training of the usual notebook."
     )
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=f"parts to run (default: {', '.join(PARTS)})"

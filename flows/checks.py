@@ -107,9 +107,9 @@ def check_settings() -> Iterator[Finding]:
         listed = OURS.fullmatch(name) or SHOWN.fullmatch(name)
         if listed and name not in SERVERS and value != (machine.QUIET | machine.OURS).get(name):
             yield Finding(name, value if SHOWN.fullmatch(name) else "set")
-    for name in machine.both_cases(machine.PROXIES):
+    for name in machine.list_both_cases(machine.PROXIES):
         if name in os.environ:
-            yield Finding(name, f"{os.environ[name]}; not used for this machine itself")
+            yield Finding(name, f"{os.environ[name]}; not used for addresses of this machine")
     for name, why in machine.SET_ASIDE.items():
         yield Finding("ignored", f"{name}: {why}")
 

@@ -1,12 +1,13 @@
 """Estimate the time, memory and disk of a stage before it runs.
 
-The source is the last run of the stage in this project. Without one, a probe of at most 20 s
+The source is the last run of the stage in this project. Without such a run, a probe of at most 20 s
 measures the speed of this machine, and typical costs of the stages are scaled by it.
 """
 
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -39,12 +40,14 @@ TYPICAL = {
     "report": (14.0, 0.005, 300),
 }
 OTHER = (6.0, 0.0, 300)
+DVC = 3.0  # seconds that DVC needs for a stage, beside the stage itself
 STOPPED = 0.8  # share of the epochs that early stopping usually leaves
 TRAINED = 0.65  # share of the images in training, until there is a split
 # Seconds of a prediction: for a multiplication and an image of a CNN, for a pixel of a backbone.
 OPERATION, OVERHEAD, PIXEL = 4e-11, 1e-4, 1.2e-6
 PARAMETER = 4e-6  # MB
-COPIES = 4  # of the parameters on disk: the model, and a checkpoint with the optimizer's state
+# Copies of the parameters on disk: the model, and a checkpoint with the optimizer's state.
+COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Estimator:
         """Return the estimate of one stage."""
         usage, disk = read_usage(stage), self.find_disk(stage)
         if usage:
-            return Estimate(usage["seconds"], usage["peak_mb"], disk, "last run")
+            return Estimate(usage["seconds"] + DVC, usage["peak_mb"], disk, "last run")
         verb, _, name = stage.partition("@")
         fixed, per_image, typical_mb = TYPICAL.get(verb, OTHER)
         memory = float(typical_mb)
@@ -141,9 +144,18 @@ def make_estimator(stages: list[str]) -> Estimator:
     estimator = Estimator(images, count_trained(images), lock or {}, load_params().architectures)
     if not all(read_usage(stage) for stage in stages):
         estimator.measured = probe()
-        imported = estimator.measured.pop("", {}).get("imported", PROBE_SECONDS)
-        estimator.factor = imported / IMPORT
+        imported = estimator.measured.pop("", {}).get("imported")
+        estimator.factor = imported / IMPORT if imported else guess_factor()
     return estimator
+
+
+def guess_factor() -> float:
+    """Return how much slower this machine is, if TensorFlow's import took all time of the probe.
+
+    Then other programs keep it busy: the load says how much.
+    """
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return (PROBE_SECONDS / IMPORT + max(load, PROBE_SECONDS / IMPORT)) / 2
 
 
 def count_images() -> int:

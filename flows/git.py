@@ -28,7 +28,7 @@ def git(*arguments: str) -> str:
 
 
 def read_branch() -> str:
-    """Return the branch that is checked out. Raises `UserError` without one."""
+    """Return the branch that is checked out. Raises `UserError` if there is no branch."""
     name = git("branch", "--show-current")
     if not name:
         raise UserError(

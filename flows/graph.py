@@ -69,7 +69,7 @@ def read_graph() -> dict[str, list[str]]:
 def read_status() -> dict[str, list]:
     """Return {stage: its changes} for each stage that DVC would run again. Raises `DvcError`.
 
-    An import whose source changed is no stage; `flows.import_images` updates it.
+    An import whose source changed is not a stage; `flows.import_images` updates it.
     """
     with open_project() as project:
         return {

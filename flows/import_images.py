@@ -103,22 +103,22 @@ def _import(source: str, command: list[str]) -> None:
 
 
 def _fetch(project: "Repo", stage: "Stage") -> None:
-    """Let DVC fetch a local import again, without litter."""
+    """Let DVC fetch a local import again, without junk."""
     stage.frozen = True
-    stage.deps[0].fs = _open_without_litter()
+    stage.deps[0].fs = _open_without_junk()
     with project.lock:
         stage.update()
         stage.dump()
 
 
-def _open_without_litter() -> "FileSystem":
-    """Return DVC's local file system, which hides litter.
+def _open_without_junk() -> "FileSystem":
+    """Return DVC's local file system, without junk.
 
-    Among it is `.dvcignore`: DVC refuses to import a folder that contains one.
+    Junk includes `.dvcignore`: DVC refuses to import a folder that contains one.
     """
     from dvc.fs import LocalFileSystem
 
-    class WithoutLitter(LocalFileSystem):
+    class WithoutJunk(LocalFileSystem):
         def walk(self, path: str, **options: object) -> Iterator[tuple[str, list, list]]:
             for parent, folders, files in super().walk(path, **options):
                 for names in (folders, files):
@@ -131,7 +131,7 @@ def _open_without_litter() -> "FileSystem":
                 f"{parent}{os.sep}{name}" for parent, _, files in self.walk(path) for name in files
             )
 
-    return WithoutLitter()
+    return WithoutJunk()
 
 
 def print_layout(layout: FolderLayout) -> None:
@@ -269,7 +269,7 @@ def ask_user(layout: FolderLayout) -> bool:
 
 
 def main() -> None:
-    """Replace the images by those of the source on the command line; `--yes` skips the question."""
+    """Replace the images by the images of the given source; `--yes` skips the question."""
     logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stdout, force=True)
     for name in ("flows", "tasks", __name__):
         logging.getLogger(name).setLevel("INFO")

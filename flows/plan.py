@@ -102,7 +102,7 @@ def find_reason(stage: str, changed: dict[str, list], needed: list[str], *, cach
 
 
 def explain_changes(changes: list) -> Iterator[str]:
-    """Yield the reasons in DVC's status of a stage; changed outputs of other stages are none."""
+    """Yield the reasons in DVC's status of a stage; changed outputs elsewhere do not count."""
     kinds = {kind: found for one in changes if isinstance(one, dict) for kind, found in one.items()}
     outs = kinds.get("changed outs", {})
     if {"deleted", "not in cache"}.intersection(outs.values()):

@@ -33,7 +33,7 @@ def predict(  # noqa: PLR0913, PLR0917 -- Prefect's page has a field for each pa
         model: An alias such as champion, a version, the folder of a model, or a pretrained model
             such as imagenet:VGG16.
         name: The name of the registered model. Empty takes the name in params.yaml.
-        explain: A folder for heat maps that show where the model looked. Empty writes none.
+        explain: A folder for heat maps that show where the model looked. Empty writes no heat maps.
         time_limit: Seconds after which the run is ended.
     """
     command = [sys.executable, "-m", "serving.predict", "--output", output, "--model", model]

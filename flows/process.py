@@ -31,19 +31,11 @@ class Keeper:
 
     process: subprocess.Popen[str]
     why: str = ""
-    peak_mb: float = 0.0  # of the largest process of the command, once it has ended
 
     @property
     def lines(self) -> Iterable[str]:
         """Return the lines of the command, as it prints them."""
         return self.process.stdout or ()
-
-    def wait(self) -> int:
-        """Wait until the command has ended, and return its exit status."""
-        _, status, usage = os.wait4(self.process.pid, 0)
-        self.process.returncode = os.waitstatus_to_exitcode(status)
-        self.peak_mb = usage.ru_maxrss / 1024
-        return self.process.returncode
 
     def end(self, why: str) -> None:
         """End the command; `stream` returns soon after."""
@@ -62,12 +54,10 @@ def stream(
     on_line: Callable[[str], None],
     limit: float | None = None,
     variables: Mapping[str, str] = NOTHING,
-    on_peak: Callable[[float], None] = lambda peak_mb: None,
 ) -> int:
     """Run a command, pass each line that it prints to `on_line`, and return its exit status.
 
-    `on_peak` gets the peak memory of its largest process in MB. Raises `EndedError` if the command
-    was ended, after `limit` seconds or by an interrupt.
+    Raises `EndedError` if the command was ended, after `limit` seconds or by an interrupt.
     """
     if _ending.is_set():
         raise EndedError("not started: the run is ending")
@@ -82,8 +72,7 @@ def stream(
     try:
         for line in keeper.lines:
             on_line(line.rstrip("\n"))
-        status = keeper.wait()
-        on_peak(keeper.peak_mb)
+        status = keeper.process.wait()
     finally:
         timer.cancel()
         _running.discard(keeper)

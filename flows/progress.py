@@ -1,8 +1,6 @@
-"""Read what a stage records while it runs: progress of trainings, and usage of finished stages.
+"""Read the progress of a running stage, and the usage of its last run (`tasks/progress.py`).
 
-.cache/progress/<stage>.json  epoch, epochs, loss, score and metric, epoch_seconds, phase, updated
-.cache/usage/<stage>.json     seconds, peak_mb
-.cache/logs/<stage>.log       all lines of the last run of the stage
+`.cache/logs/<stage>.log` has the lines of its last run.
 """
 
 import json
@@ -10,7 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PROGRESS, USAGE, LOGS = Path(".cache/progress"), Path(".cache/usage"), Path(".cache/logs")
+from tasks.progress import PROGRESS, USAGE
+
+LOGS = Path(".cache/logs")
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,6 @@ def read_training(stage: str, since: float) -> Training | None:
     seconds = found.get("epoch_seconds")
     left = (epochs - epoch) * seconds if seconds is not None else None
     return Training(epoch / epochs, "  ".join(words), left)
-
-
-def write_usage(stage: str, seconds: float, peak_mb: float) -> None:
-    """Record the time and the peak memory of a stage that ran, for the next estimate."""
-    USAGE.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"seconds": round(seconds, 1), "peak_mb": round(peak_mb)})
-    (USAGE / f"{stage}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_usage(stage: str) -> dict:

@@ -1,11 +1,11 @@
-"""Choose the champion by hand: promote a version, roll back to the champion before, or list both.
+"""Choose the champion by hand: promote a version, restore the previous champion, or list both.
 
     python -m flows.promote --version 3 --reason "…"
     python -m flows.promote --rollback --reason "…"
     python -m flows.promote --history
 
-A person's decision holds until a model passes the gate that was not registered then. The report of
-the next run shows the decision. A version whose files changed since it was registered is refused.
+A person's decision holds until a model that was registered later passes the gate. The report of the
+next run shows the decision. A version whose files changed since it was registered is refused.
 """
 
 import argparse
@@ -42,30 +42,30 @@ def promote(client: MlflowClient, name: str, number: int, reason: str) -> str:
 
 
 def roll_back(client: MlflowClient, name: str, reason: str) -> str:
-    """Make the champion before champion again, and describe the change.
+    """Restore the previous champion, and describe the change.
 
-    Raises `UserError` and changes nothing if there is no champion before.
+    Raises `UserError` and changes nothing if there is no previous champion.
     """
     lines = versions.read_history(client, name, PROMOTIONS)
     champion = versions.find_champion(client, name)
     if champion is None:
-        raise UserError(f"{name} has no champion to roll back from: name one with --version")
-    sha256 = _champion_before(lines, champion)
+        raise UserError(f"{name} has no champion yet: choose a version with --version")
+    sha256 = _find_previous_champion(lines, champion)
     version = sha256 and versions.find_version(client, name, sha256)
     if not version:
-        lacking = f"{PROMOTIONS} has none"
+        lacking = f"{PROMOTIONS} lists none"
         if sha256:
             lacking = f"model {sha256[:8]} is in {PROMOTIONS}, but not in this registry"
         raise UserError(
-            f"no champion before version {champion.version}: {lacking}. Name one with --version"
+            f"no previous champion to restore: {lacking}. Choose a version with --version"
         )
     return _change(client, promotions.ROLLBACK, version, reason)
 
 
-def _champion_before(lines: Sequence[Line], champion: ModelVersion) -> str | None:
-    """Return the hash of the champion before.
+def _find_previous_champion(lines: Sequence[Line], champion: ModelVersion) -> str | None:
+    """Return the hash of the previous champion.
 
-    If the last change is not in the file, the last champion of the file is the one before.
+    If the last change is not in the file, this is the last champion in the file.
     """
     change = promotions.find_last_change(lines)
     if change is not None and change["champion_sha256"] != champion.tags.get(versions.SHA256):
@@ -221,9 +221,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--version", type=int, metavar="N", help="make version N the champion")
-    group.add_argument(
-        "--rollback", action="store_true", help="make the champion before champion again"
-    )
+    group.add_argument("--rollback", action="store_true", help="restore the previous champion")
     group.add_argument(
         "--history",
         action="store_true",

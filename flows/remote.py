@@ -1,9 +1,9 @@
 """Run stages on other machines: hand one to a Prefect work pool, follow it, and take its outputs.
 
 A worker of the pool (flows/worker.py) has a Git clone and DVC's remote, and nothing else of this
-machine. So all that the stage reads must be committed and pushed, its data are pushed to the remote
-first, and DVC's records of the data travel with the run. The outputs come back by hash, from the
-run cache in the remote. A stage that is sent to a pool never runs here.
+machine. So the code and parameters of the stage must be committed and pushed. Its data are pushed
+to the remote first. DVC's records of the data travel with the run. The outputs come back by hash,
+from the run cache in the remote. A stage that is sent to a pool never runs here.
 """
 
 import itertools
@@ -37,7 +37,7 @@ ENTRYPOINT = "flows/worker.py:stage"
 FOLDER = "PWD"  # the variable that holds the folder of a worker's clone: `make worker` sets it
 HEARTBEAT = 30  # seconds; the shortest that Prefect has
 SILENCE = 100.0  # seconds without a heartbeat after which a run is lost and its stage tried again
-START = 300.0  # seconds that a worker may take to start a run that it took
+START = 300.0  # seconds within which a worker must start a run that it took
 POLL = 2.0  # seconds
 LATE = timedelta(seconds=10)
 PAGE = 200  # lines; the most that Prefect returns at once
@@ -130,7 +130,7 @@ def deploy(client: SyncPrefectClient, pool: str) -> None:
     except ObjectNotFound:
         raise UserError(
             f"{client.api_url} has no work pool {pool}: "
-            f"start a worker, `make worker POOL={pool}` in its clone"
+            f"start a worker with `make worker POOL={pool}` in the worker's clone"
         ) from None
     if found.status != WorkPoolStatus.READY:
         message = "no worker of pool %s is online; its stages wait for one: make worker POOL=%s"
@@ -200,7 +200,7 @@ def run(order: Order, on_line: Callable[[str], None]) -> State:
     if taken.is_completed():
         return Completed(name=state.name, message=f"{state.message} in pool {pool}")
     why = (
-        "DVC's remote has no outputs for what the stage reads here now; "
+        "DVC's remote has no outputs for the present inputs of the stage; "
         f"did files change meanwhile? {taken.message}"
     )
     message = f"{stage} failed: it ran in pool {pool}, but {why}"
@@ -218,7 +218,7 @@ def take(stage: str, limit: float) -> State:
 
 @dataclass
 class Watch:
-    """Why a run is cancelled: a worker does not start it, its time limit, or an interrupt."""
+    """The last state of a run and the time of its change, to detect a stuck or late run."""
 
     state: State
     limit: float
@@ -293,7 +293,7 @@ def read_new_lines(
 
 
 def translate_state(stage: str, pool: str, state: State) -> State:
-    """Return a worker's failed state as the state of the stage's task run here."""
+    """Translate a worker's failed state for the task run of the stage on this machine."""
     if state.is_crashed():
         message = f"{stage} failed: its worker in pool {pool} was lost: {state.message}"
         return Failed(name="Unavailable", message=message)

@@ -27,7 +27,7 @@ from prefect.utilities.annotations import opaque
 from flows import remote, terminal
 from flows.artifacts import Progress
 from flows.process import EndedError
-from flows.progress import parse_bar, write_usage
+from flows.progress import parse_bar
 from flows.stage_outcome import dvc_command, dvc_outcome, run_command
 
 WORKERS = "PIPELINE_WORKERS"
@@ -63,7 +63,7 @@ class Plan:
     slots: dict[str, threading.Semaphore] = field(default_factory=dict)
 
     @contextmanager
-    def slot(self, verb: str) -> Iterator[None]:
+    def hold_slot(self, verb: str) -> Iterator[None]:
         """Wait for a slot of this verb, and for one of the whole run."""
         with ExitStack() as stack:
             for name in (verb, ""):
@@ -75,11 +75,11 @@ class Plan:
 def submit(plan: Plan) -> dict[str, State]:
     """Run every stage of the plan after the stages that it needs; return the final states."""
     terminal.current().begin(list(plan.graph))
-    plan.slots = make_slots({verb_of(stage) for stage in plan.graph})
+    plan.slots = make_slots({find_verb(stage) for stage in plan.graph})
     for stage, needed in plan.graph.items():
         delays = find_settings(stage).delays
         named = reproduce.with_options(
-            name=verb_of(stage),
+            name=find_verb(stage),
             task_run_name=stage,
             retries=len(delays),
             retry_delay_seconds=list(delays),
@@ -91,14 +91,14 @@ def submit(plan: Plan) -> dict[str, State]:
     return {stage: future.state for stage, future in plan.futures.items()}
 
 
-def verb_of(stage: str) -> str:
+def find_verb(stage: str) -> str:
     """Return the verb of a stage: `train` of `train@cnn_a`."""
     return stage.partition("@")[0]
 
 
 def find_settings(stage: str) -> Settings:
     """Return the settings of a stage's verb."""
-    return SETTINGS.get(verb_of(stage), Settings())
+    return SETTINGS.get(find_verb(stage), Settings())
 
 
 def conclude(states: dict[str, State]) -> State:
@@ -154,7 +154,7 @@ def reproduce_unless_unchanged(stage: str, plan: Plan) -> State:
     if not (plan.force or stage in plan.stale):
         return Completed(name="Skipped", message="nothing it depends on changed")
     where = plan.elsewhere.get(stage)
-    with nullcontext() if where else plan.slot(verb_of(stage)):
+    with nullcontext() if where else plan.hold_slot(find_verb(stage)):
         started = time.monotonic()
         terminal.current().start(stage)
         state = run_stage(stage, plan, where)
@@ -179,12 +179,6 @@ def run_stage(stage: str, plan: Plan, where: remote.Elsewhere | None) -> State:
             return remote.run(remote.Order(stage, where, plan.force, limit), show)
         force = ["--force"] if plan.force else []
         command = dvc_command("repro", "--single-item", *force, stage)
-        peaks: list[float] = []
-        started = time.monotonic()
-        outcome = run_command(command, show, limit, on_peak=peaks.append)
-        state = dvc_outcome(stage, *outcome)
-        if state.name == "Completed":
-            write_usage(stage, time.monotonic() - started, *peaks)
-        return state
+        return dvc_outcome(stage, *run_command(command, show, limit))
     except EndedError as error:
         return Failed(name="Ended", message=f"{stage} was {error}")

@@ -21,8 +21,8 @@ from tasks import machine
 from tasks.errors import UserError, exit_with_message
 from tasks.tracking import servers, store
 
-POOL = "images"  # as in prefect.yaml
-HOST, PORT = "127.0.0.1", 4200  # of HOME
+POOL = "images"  # the pool of prefect.yaml
+HOST, PORT = "127.0.0.1", 4200  # the default address of `make serve`
 MLFLOW_PORT = 5000  # or the next free one
 # Prefect's lines: "12:01:02.345 | INFO    | Flow run 'red-fox' - text" is shown as "12:01:02 text".
 PREFIX = re.compile(r"^(\d\d:\d\d:\d\d)\.\d+ \| INFO +\| (?:[\w.]+(?: run)?(?: '[^']*')? - )?")

@@ -1,6 +1,6 @@
 """Find or start the Prefect server of a run.
 
-It is the configured server, that of `make serve`, or a temporary one.
+It is the configured server, the server of `make serve`, or a temporary server.
 """
 
 import re
@@ -89,7 +89,7 @@ def configured_address() -> str | None:
     found = find_address()
     if found is None or found.url != url:
         found = Address(url, "prefect.toml, pyproject.toml or .env here", "remove it there")
-    if why := servers.why_unreachable(url):
+    if why := servers.explain_unreachable(url):
         silence = servers.describe_unreachable("PREFECT_API_URL", url, found.where, why)
         raise UserError(
             f"{silence}. Start that server, or {found.undo}: then a run starts its own server"
@@ -137,7 +137,7 @@ def launch(command: list[str], address: str, variables: Mapping[str, str] = NOTH
 
 
 def refuse_newer_records() -> None:
-    """Raise `UserError` if a newer Prefect wrote the database in PREFECT_HOME, or it is none."""
+    """Raise `UserError` if a newer Prefect wrote the database, or if it is damaged."""
     url = get_current_settings().server.database.connection_url
     kind, _, path = (url.get_secret_value() if url else "").partition(":///")
     if kind.startswith("sqlite") and not path.startswith(":memory:"):

@@ -50,7 +50,7 @@ def check_mlflow() -> Iterator[Finding]:
 
 
 def _check_server(name: str, address: Address) -> Finding:
-    why = servers.why_unreachable(address.url, PATIENCE)
+    why = servers.explain_unreachable(address.url, PATIENCE)
     if why:
         said = f"set in {address.where}: nothing answers at {address.url}: {why}"
         return Finding(name, said, f"start that server, or {address.undo}")

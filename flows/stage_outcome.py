@@ -41,7 +41,6 @@ def run_command(
     show: Callable[[str], None],
     limit: float | None = None,
     variables: Mapping[str, str] = NOTHING,
-    on_peak: Callable[[float], None] = lambda peak_mb: None,
 ) -> tuple[int, list[str]]:
     """Run a command as `stream` does, and return its exit status and all of its lines.
 
@@ -54,7 +53,7 @@ def run_command(
         if line.strip() and not line.startswith(DVC_HINTS):
             show(line)
 
-    return stream(command, on_line, limit, variables, on_peak), lines
+    return stream(command, on_line, limit, variables), lines
 
 
 def dvc_outcome(stage: str, status: int, lines: list[str]) -> State:

@@ -60,7 +60,7 @@ def warn_if_away() -> bool:
     The run continues: the server may be back when the winner is registered.
     """
     address = os.environ.get(VARIABLE, "")
-    why = servers.why_unreachable(address)
+    why = servers.explain_unreachable(address)
     if why is not None:
         silence = servers.describe_unreachable(VARIABLE, address, "environment", why)
         get_run_logger().warning(AWAY, silence)
@@ -68,13 +68,13 @@ def warn_if_away() -> bool:
 
 
 def refuse_newer_store() -> None:
-    """Raise `UserError` if the default store was written by a newer MLflow, or is no database."""
+    """Raise `UserError` if the default store was written by a newer MLflow, or is damaged."""
     if VARIABLE not in os.environ:
         refuse_newer(DEFAULT_FILE, "mlflow", ": MLflow creates a new one")
 
 
 def refuse_newer(file: Path, package: str, consequence: str) -> None:
-    """Raise `UserError` if a newer version of a package wrote a database, or it is none."""
+    """Raise `UserError` if a newer version of a package wrote a database, or if it is damaged."""
     shown = machine.shorten_home(file)
     remedy = f"{servers.advise_aside(shown)}{consequence}"
     try:
@@ -83,7 +83,7 @@ def refuse_newer(file: Path, package: str, consequence: str) -> None:
         raise UserError(": ".join(servers.describe_unusable(shown, error))) from error
     except sqlite3.DatabaseError as error:
         raise UserError(
-            f"{shown} is no readable database ({error}): restore a copy of it, or {remedy}"
+            f"{shown} is not a readable database ({error}): restore a copy of it, or {remedy}"
         ) from error
     if revision is not None:
         raise UserError(servers.describe_newer(shown, package, remedy))

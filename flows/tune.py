@@ -68,10 +68,10 @@ def tune(  # noqa: PLR0913, PLR0917 -- Prefect's page has a field for each param
     The table of the best trials becomes an artifact of the run.
 
     Args:
-        architecture: An architecture that `tune.space` of params.yaml has a search space for.
+        architecture: An architecture with a search space in `tune.space` of params.yaml.
         search: Hyperband stops poor trials early and learns from good ones. Random search does
             neither.
-        trials: The number of trials of all starts together. Empty takes the number in params.yaml.
+        trials: The number of trials over all starts. Empty takes the number in params.yaml.
         minutes: The time after which the search stops. Unfinished trials continue at the next
             start. 0 runs no trial.
         workers: The number of processes that run trials at once. A search with one worker is
@@ -293,7 +293,7 @@ def parse_arguments() -> dict[str, object]:
         prog="python -m flows.tune", description="Search for better values of an architecture."
     )
     parser.add_argument(
-        "architecture", help="one that tune.space of params.yaml has a search space for"
+        "architecture", help="an architecture with a search space in tune.space of params.yaml"
     )
     parser.add_argument(
         "--search",
@@ -305,7 +305,7 @@ def parse_arguments() -> dict[str, object]:
         "--trials",
         type=int,
         metavar="N",
-        help="trials of all starts together (default: tune.trials of params.yaml)",
+        help="number of trials over all starts (default: tune.trials of params.yaml)",
     )
     parser.add_argument(
         "--minutes",

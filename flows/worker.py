@@ -126,5 +126,5 @@ def refuse_other_packages(lock: Path) -> None:
     if differences := find_differences(lock):
         raise UserError(
             f"installed packages differ from {lock} of this revision:\n  "
-            f"{list_some(differences)}\n`make worker` again installs them"
+            f"{list_some(differences)}\nrun `make worker` again to install them"
         )

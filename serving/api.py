@@ -42,7 +42,7 @@ from tasks.tracking.servers import hold_port
 SIDE = 768  # pixels of the longer side of a heat map, at most
 UNUSABLE = "expected images that can be decoded, received: "
 FILE = {"type": "string", "format": "binary"}
-TEMPLATES = Path(__file__).parent / "templates"
+DOCS_PAGE = Path(__file__).parent / "docs_page"
 SWAGGER_UI = Path(fastapi_offline.__file__).parent / "static"
 POLICY = (
     "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
@@ -191,7 +191,7 @@ async def ready(service: Served) -> State:
 @public.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> HTMLResponse:
     """Show the routes in Swagger UI, where each can be tried out."""
-    page = (TEMPLATES / "docs.html").read_text()
+    page = (DOCS_PAGE / "index.html").read_text()
     return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
 
@@ -220,7 +220,7 @@ def create_app(chosen: Settings, current: Current) -> FastAPI:
     )
     app.state.service = service
     app.mount("/docs-files", StaticFiles(directory=SWAGGER_UI))
-    app.mount("/docs-page", StaticFiles(directory=TEMPLATES))
+    app.mount("/docs-page", StaticFiles(directory=DOCS_PAGE))
     app.include_router(protected, dependencies=[Depends(check_key)] if chosen.key else [])
     app.include_router(public)
     app.add_middleware(upload.DrainUpload)

@@ -60,9 +60,9 @@ class Current:
     wanted: str
     name: str | None
     model: Model
-    limits: Limits = NO_LIMITS  # of a file, besides those of params.yaml
+    limits: Limits = NO_LIMITS  # limits of a file, besides the limits of params.yaml
     interval: float = INTERVAL
-    problem: str | None = None  # the reason if the model is not the wanted one
+    problem: str | None = None  # why the model is not the wanted version, if so
     checked: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
     _refused: tuple[str, float] = ("", 0.0)  # a version, and until when
@@ -82,7 +82,7 @@ class Current:
             await asyncio.to_thread(self.refresh)
 
     def refresh(self) -> None:
-        """Load the wanted version if it is another one. After any error, keep the model."""
+        """Load the wanted version if it has changed. After any error, keep the model."""
         try:
             version = load.find_version(self.wanted, self.name)
             found = load.describe_version(version), version.tags.get(versions.SHA256)

@@ -12,7 +12,7 @@ from tasks.inference.predictor import Predictor, read
 
 SIDE = 1024  # pixels of the longer side, at most
 LONGEST = 250  # bytes of a file name: file systems accept 255, and `.part` is appended for a while
-QUALITY = 85  # of JPEG
+QUALITY = 85  # JPEG quality
 
 
 def draw(predictor: Predictor, content: bytes, label: str) -> NDArray[np.uint8]:

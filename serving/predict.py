@@ -31,7 +31,7 @@ from tasks.errors import UserError, describe_error
 from tasks.inference.predictor import BATCH, PLACES, THREADS, Answer, Predictor
 from tasks.quality.junk import is_junk
 from tasks.registry import load
-from tasks.tables import printable
+from tasks.tables import escape_controls
 from tasks.terminal import is_terminal, print_table
 from tasks.tracking.hashes import file_sha256
 
@@ -121,7 +121,7 @@ def write_csv(
                 )
                 clipped += sum(answer.clipped > 0 for _, answer in batch)
                 progress.update(len(batch))
-        ordered = table.sort([printable(file) for file in files])
+        ordered = table.sort([escape_controls(file) for file in files])
     counts = Counter(
         column
         for row in ordered
@@ -151,7 +151,7 @@ def list_unfinished(
     """
 
     def is_finished(file: Path) -> bool:
-        return _is_finished(file, before.get(printable(file)), model, pictures)
+        return _is_finished(file, before.get(escape_controls(file)), model, pictures)
 
     with ThreadPoolExecutor(THREADS) as pool:
         finished = list(pool.map(is_finished, files))
@@ -191,12 +191,12 @@ def make_table_row(
     predictor: Predictor, file: Path, answer: Answer, doubts: Sequence[str]
 ) -> list[str]:
     """Return the end of the path, the two most probable classes by their names, and a remark."""
-    shown = printable(file)
+    shown = escape_controls(file)
     path = shown if len(shown) <= NARROW else f"…{shown[1 - NARROW :]}"
     if answer.error:
         return [path, "", "", "", answer.error]
     best = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:2]
-    (first, high), *rest = [(printable(predictor.name_class(label)), p) for label, p in best]
+    (first, high), *rest = [(escape_controls(predictor.name_class(label)), p) for label, p in best]
     second = "".join(f"{name} {100 * low:.1f} %" for name, low in rest)
     remark = ", ".join(REMARKS[name] for name in doubts)
     return [path, first, f"{100 * high:.1f} %", second, remark]
@@ -209,18 +209,19 @@ def print_lines(
 ) -> None:
     """Print a line for each prediction at once, for a pipe or a log."""
     columns = [column for column in predictor.columns if column not in (*DOUBTS, "distance")]
-    label = max(len(printable(name)) for name in predictor.classes)
+    label = max(len(escape_controls(name)) for name in predictor.classes)
     widths = {
-        column: max(len(printable(column)), label if column in PLACES else 5) for column in columns
+        column: max(len(escape_controls(column)), label if column in PLACES else 5)
+        for column in columns
     }
-    first = min(WIDEST, max(len(printable(file)) for file in files))
-    head = [f"{printable(column):{width}}" for column, width in widths.items()]
+    first = min(WIDEST, max(len(escape_controls(file)) for file in files))
+    head = [f"{escape_controls(column):{width}}" for column, width in widths.items()]
     print("  ".join([f"{'path':{first}}", *head]))
     for file, answer, doubts in predictions:
         record = predictor.record(answer)
         numbers = [f"{_format_cell(record[column]):{width}}" for column, width in widths.items()]
         cells = [answer.error] if answer.error else [*numbers, ", ".join(doubts)]
-        print("  ".join([f"{printable(file):{first}}", *cells]).rstrip(), flush=True)
+        print("  ".join([f"{escape_controls(file):{first}}", *cells]).rstrip(), flush=True)
 
 
 def summarise(counts: Counter[str], files: int, predictor: Predictor) -> str:
@@ -337,7 +338,7 @@ def _show_progress(files: int, done: int) -> tqdm:
 
 
 def _format_cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else printable(value)
+    return f"{value:.3f}" if isinstance(value, float) else escape_controls(value)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A CSV file of predictions that an interrupted run continues: one row per file.
+"""Write predictions to a CSV file, one row per file; an interrupted run continues it.
 
 Each row names the file, its SHA-256 and the model. The rows of a batch are written at once. A row
 that a kill left half written has no line end or too few cells, and is written again. At the end the
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tasks.errors import UserError
-from tasks.tables import printable
+from tasks.tables import escape_controls
 
 FIRST, LAST = ("path", "sha256"), ("model",)  # columns before and after those of a prediction
 
@@ -32,12 +32,12 @@ class Rows:
     before: dict[str, Row]
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Write rows at the end, at once."""
+        """Append rows to the file, and flush them."""
         self.target.write(_format(rows))
         self.target.flush()
 
     def sort(self, paths: Sequence[str]) -> list[Row]:
-        """Keep one row per path, in the order of `paths` after the rows of other files.
+        """Keep one row per path: first the rows of other files, then `paths` in their order.
 
         Returns the rows of `paths`.
         """
@@ -73,7 +73,7 @@ def open_rows(file: Path, columns: Sequence[str]) -> Iterator[Rows]:
         content, first = target.read(), _format([header])
         if not content.startswith(first) and not first.startswith(content):
             raise UserError(
-                f"{file} is no output of this model: expected the columns {first.strip()}, "
+                f"{file} is not an output of this model: expected the columns {first.strip()}, "
                 f"received {content[:200].splitlines()[0]!r}. Choose another --output, or remove "
                 "that file"
             )
@@ -86,18 +86,24 @@ def open_rows(file: Path, columns: Sequence[str]) -> Iterator[Rows]:
 
 def make_header(columns: Sequence[str]) -> Row:
     """Return the names of all columns, each without line breaks: a line end completes a row."""
-    return [*FIRST, *map(printable, columns), *LAST]
+    return [*FIRST, *map(escape_controls, columns), *LAST]
 
 
 def make_row(path: Path, sha256: str, record: Mapping[str, object], model: str) -> Row:
     """Return the cells of a file: numbers have seven digits, and None is empty."""
-    return [printable(path), sha256, *map(_cell, record.values()), model]
+    return [escape_controls(path), sha256, *map(_cell, record.values()), model]
 
 
 def _cell(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else f"{value:.7g}" if isinstance(value, float) else printable(value)
+    return (
+        ""
+        if value is None
+        else f"{value:.7g}"
+        if isinstance(value, float)
+        else escape_controls(value)
+    )
 
 
 def _format(rows: Iterable[Row]) -> str:

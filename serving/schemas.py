@@ -60,7 +60,7 @@ class Unanswered(Refusal):
 
 
 class ModelCard(BaseModel):
-    """The model that answers now. `problem` says why it is not the one that the alias names.
+    """The model that answers now. `problem` says why it is not the version that the alias names.
 
     `class_names` are names for people. `members` are the weights of an ensemble's members. Images
     of any size are scaled to `height` and `width`; for an ensemble these are the largest of its

@@ -70,7 +70,7 @@ class Settings(BaseModel):
 
 
 def read(environment: Mapping[str, str], **given: object) -> Settings:
-    """Return the settings of an environment; `given` ones that are not None come first.
+    """Return the settings of an environment; a `given` value that is not None comes first.
 
     Raises `UserError` that names the wrong variables.
     """

@@ -38,7 +38,7 @@ def main(raw: Path, files_csv: Path, clean: Path, quarantine: Path, quarantine_c
 
 
 def copy(paths: pd.Series, source: Path, target: Path) -> None:
-    """Copy files to the same relative paths below `target`, and make it even for no files."""
+    """Copy files to the same relative paths below `target`, which is created in any case."""
     target.mkdir(parents=True, exist_ok=True)
     for path in tqdm(paths, desc=target.name, unit=" files"):
         (target / path).parent.mkdir(parents=True, exist_ok=True)

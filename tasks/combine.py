@@ -5,7 +5,7 @@ It combines the calibrated predictions of its members, so nothing is trained and
 needed. The validation images choose its temperature, and its weights if params say so. A member
 with weight 0 predicts nothing and is not part of the model.
 
-`ensembles.json` lists all ensembles; it is `{}` if there are none. The stage fails if the members
+`ensembles.json` lists all ensembles; it is `{}` without ensembles. The stage fails if the members
 predicted different images. Run by hand: `dvc repro --single-item combine`.
 """
 
@@ -150,7 +150,7 @@ def summarise(combination: Combination, used: Mapping[str, Member]) -> str:
 
 
 def write_costs(combined: Combined, members: Mapping[str, Member]) -> None:
-    """Write the parameters and the times of an ensemble, the sums of those of its members.
+    """Write the number of parameters and the times of an ensemble: the sums over its members.
 
     All members were trained, but only those with a weight above 0 predict. The times are written
     only if all members were trained on this machine.
@@ -173,7 +173,7 @@ def write_costs(combined: Combined, members: Mapping[str, Member]) -> None:
 
 
 def log_weights(combined: Combined) -> None:
-    """Log the weights, and the members that have none."""
+    """Log the weights, and the members of weight 0."""
     weights = ", ".join(f"{name} {weight:.4g}" for name, weight in combined.weights.items())
     log.info("%s, %s vote: %s", combined.name, combined.section.vote, weights)
     without = [name for name, weight in combined.weights.items() if weight == 0]

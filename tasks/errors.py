@@ -18,7 +18,7 @@ class UserError(ValueError):
 
 
 def suggest(received: object, known: Iterable[str]) -> str:
-    """Return `did you mean …? ` with the known name that is closest, "" if none is close."""
+    """Return `did you mean …? ` with the closest known name, or "" if no name is close."""
     names = {name.lower(): name for name in known}
     close = difflib.get_close_matches(str(received).lower(), names, n=1)
     return f"did you mean {names[close[0]]}? " if close else ""

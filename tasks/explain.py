@@ -4,7 +4,7 @@ For each class this takes the most confident right and wrong predictions among t
 test images, at most one from each group of duplicates. `explanations.csv` lists them. Each has two
 small JPEG pictures: the image, and the image with its heat map.
 
-`sanity.json` reports how similar the heat maps are to those of random weights, as a rank
+`sanity.json` reports how similar the heat maps are to heat maps of random weights, as a rank
 correlation (Adebayo et al. 2018, arXiv 1810.03292). Near 1, the heat maps would show the image and
 not what the model learnt. For a model without feature maps the table is empty, and `sanity.json`
 gives the reason. `report: {thumbnails: false}` writes no pictures.
@@ -41,7 +41,7 @@ from tasks.tables import read_table, write_table
 COLUMNS = ["path", "label", "predicted", "confidence", "kind", "split"]
 SIDE = 192  # pixels of a picture's longer side
 QUALITY = 85
-DRAWS = 3  # of random weights
+DRAWS = 3  # draws of random weights
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def explain(
 def correlate(
     explainer: gradcam.Explainer, inputs: Inputs, heats: NDArray[np.float32], everything: bool
 ) -> float | None:
-    """Return the mean rank correlation between heat maps and those of random weights.
+    """Return the mean rank correlation between heat maps and heat maps of random weights.
 
     It is the mean over `DRAWS` draws, and the last random weights stay in `explainer`. A map that
     is the same everywhere, such as an empty one, has no correlation and is left out; None if all
@@ -167,7 +167,7 @@ def draw_all(
 
 
 def draw(image: Image.Image, heat: NDArray[np.float32], picture: Path, overlay: Path) -> None:
-    """Write a small picture of what the model saw, and one with its heat map laid over it."""
+    """Write a small picture of the model's input, and the same with its heat map laid over it."""
     small = ImageOps.contain(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.BILINEAR)
     small.save(picture, quality=QUALITY)
     Image.fromarray(gradcam.overlay(np.asarray(small), heat)).save(overlay, quality=QUALITY)

@@ -54,7 +54,7 @@ DROPPED = {
 }
 OURS = {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "agg"}
 OFF = ("", "0", "false", "no", "off")
-# Values that change nothing, so that dropping them is not reported; for other variables `OFF`.
+# Values that change nothing: dropping them is not reported. For other variables, see `OFF`.
 HARMLESS = {
     "KERAS_BACKEND": ("tensorflow",),
     "MPLBACKEND": ("agg",),
@@ -153,7 +153,7 @@ def drop_errors(variables: MutableMapping[str, str]) -> dict[str, str]:
 def drop_socks(variables: MutableMapping[str, str]) -> dict[str, str]:
     """Drop SOCKS proxies: Prefect's client does not support them and would fail at once."""
     found = {}
-    for name in both_cases(PROXIES):
+    for name in list_both_cases(PROXIES):
         value = variables.get(name, "")
         if "://" in value and not value.lower().startswith(("http://", "https://")):
             del variables[name]
@@ -164,17 +164,17 @@ def drop_socks(variables: MutableMapping[str, str]) -> dict[str, str]:
 
 def exempt_loopback(variables: MutableMapping[str, str]) -> None:
     """Exempt this machine's own addresses from proxies: a run's own server is there."""
-    if not any(variables.get(name) for name in both_cases(PROXIES)):
+    if not any(variables.get(name) for name in list_both_cases(PROXIES)):
         return  # NO_PROXY without a proxy would hide the system's settings
     hosts = [
         host.strip()
-        for name in both_cases(("NO_PROXY",))
+        for name in list_both_cases(("NO_PROXY",))
         for host in variables.get(name, "").split(",")
     ]
     spared = ",".join(dict.fromkeys(host for host in [*hosts, *LOOPBACK] if host))
     if "*" in hosts:
         spared = "*"  # means all hosts, but only on its own
-    variables.update(dict.fromkeys(both_cases(("NO_PROXY",)), spared))
+    variables.update(dict.fromkeys(list_both_cases(("NO_PROXY",)), spared))
 
 
 def drop_lost_certificates(variables: MutableMapping[str, str]) -> dict[str, str]:
@@ -253,7 +253,7 @@ def shorten_home(path: Path) -> str:
     return f"~{str(path)[len(home) :]}" if inside else str(path)
 
 
-def both_cases(names: tuple[str, ...]) -> list[str]:
+def list_both_cases(names: tuple[str, ...]) -> list[str]:
     """Return the names of variables in upper and in lower case: programs read either."""
     return [case for name in names for case in (name, name.lower())]
 

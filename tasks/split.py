@@ -52,7 +52,7 @@ REMEDY = (
     ", or write `missing: single` below split.patients: then each of these images counts as a "
     "patient of its own"
 )
-# {policy of split.copies: column}: two images of one value may not be in two splits.
+# {policy of split.copies: column}: images with an equal value in it stay in one split.
 UNIQUE_IN_SPLIT = {"withhold": "group", "withhold_identical": "sha256"}
 
 log = logging.getLogger(__name__)
@@ -208,9 +208,9 @@ def check_classes(splits: pd.DataFrame) -> None:
     ]
     if lacking:
         raise UserError(
-            f"every class needs images in each split, but {'; '.join(lacking)}. Add images of it "
-            "that are no copies of its others (nor of the same patients), or raise "
-            "split.validation or split.test if one is 0, in params.yaml."
+            f"every class needs images in each split, but {'; '.join(lacking)}. Add images of that "
+            "class: no copies, and of other patients. If split.validation or split.test is 0 in "
+            "params.yaml, raise it."
         )
 
 
@@ -264,7 +264,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f"split.patients.pattern: {pattern!r} is no regular expression: {error}"
+            f"split.patients.pattern: {pattern!r} is not a regular expression: {error}"
         ) from error
     if compiled.groups != 1:
         raise UserError(

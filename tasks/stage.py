@@ -78,8 +78,8 @@ def call(stage: Callable[..., None], arguments: dict[str, object]) -> None:
 def check_ahead() -> None:
     """Check all of `params.yaml`, and the packages that registering a model needs.
 
-    Raises `UserError`. The check can stop a stage but never changes a result. So its modules are no
-    dependencies of the stages in `dvc.yaml` and are imported only here.
+    Raises `UserError`. The check can stop a stage but never changes a result. So its modules are
+    imported only here, and are not dependencies of the stages in `dvc.yaml`.
     """
     from tasks.params.whole import load_params
     from tasks.registry.requirements import requirements

@@ -89,7 +89,7 @@ def write_table(table: pd.DataFrame, path: Path, numbers: str = "%.7g") -> None:
     table.to_csv(path, index=False, float_format=numbers, lineterminator="\n", quoting=quoting)
 
 
-def printable(text: object) -> str:
+def escape_controls(text: object) -> str:
     r"""Return a text on one line: control characters become escapes such as `\n`.
 
     A backslash becomes two, so different texts stay different.

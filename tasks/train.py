@@ -102,14 +102,14 @@ def main(options: Options) -> None:
 def load_data(section: Architecture, options: Options) -> Data:
     """Load the images that are not withheld, with the classes of the architecture's question."""
     splits = read_table(options.splits_csv).query("split != 'withheld'").reset_index(drop=True)
-    splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
+    splits = splits.assign(label=splits.label.map(section.question.map_folders(splits.label)))
     weights = json.loads(options.class_weights.read_text())
     form = replace(section.train.form, bits=read_bit_depth(options.decoding_json))
     return Data(load_images(options.clean, splits, weights, form), splits, list(weights), form)
 
 
 def predict_all(models: Path, section: Architecture, data: Data) -> pd.DataFrame:
-    """Predict all images by the saved model, and complete the model with what this teaches.
+    """Predict all images with the saved model, and add temperature and centroids to the model.
 
     Returns path, label, split, predicted, distance and a probability for each class. The validation
     images give the temperature, the training images the class centroids; both are saved.
@@ -170,7 +170,7 @@ def keep_times(fitted: Fitted, predict_seconds: float, results: Path) -> None:
 
 
 def draw_samples(section: Architecture, data: Data) -> Image.Image:
-    """Draw sixteen training images as the model sees them; the report decides to show them."""
+    """Draw sixteen training images as the model sees them. The report may leave them out."""
     augmentation = section.train.augmentation if section.structure.in_epochs else None
     first = np.flatnonzero(data.splits.split == "training")[: samples.COUNT]
     return samples.draw_samples(data.images.pixels[first], augmentation, section.train.seed)

@@ -29,7 +29,7 @@ def main(
     raw: Path, files_csv: Path, validation_json: Path, decoding_json: Path, data_docs: Path
 ) -> None:
     """Write the table of all files under `raw`, its bit depth, and the results of the checks."""
-    # Great Expectations takes seconds to import, and those who only scan need it not.
+    # Great Expectations takes seconds to import, and a scan does not need it.
     from tasks.quality.expectations import validate_expectations
 
     params = read_section("validate", Validate)

@@ -35,7 +35,9 @@ def main(splits_csv: Path, class_weights: Path) -> None:
     class_weights.mkdir(parents=True, exist_ok=True)
     by_question: dict[str, dict[str, float]] = {}
     for name, question in questions.items():
-        weights = weigh(training.map(question.answers(folders)), question.classes(folders), method)
+        weights = weigh(
+            training.map(question.map_folders(folders)), question.classes(folders), method
+        )
         (class_weights / f"{name}.json").write_text(json.dumps(weights, indent=2) + "\n")
         by_question[question.name] = weights
     for question_name, weights in by_question.items():
@@ -51,9 +53,9 @@ def check(questions: dict[str, Question], folders: list[str]) -> None:
     problems: list[str] = []
     known: dict[str, dict[str, str]] = {}
     for architecture, question in questions.items():
-        wrong = question.problems(folders)
+        wrong = question.find_problems(folders)
         if not wrong:
-            answers = question.answers(folders)
+            answers = question.map_folders(folders)
             if answers != known.setdefault(question.name, answers):
                 wrong = [
                     f"labels: another architecture groups other folders as {question.name}; "
@@ -70,8 +72,8 @@ def weigh(labels: pd.Series, classes: list[str], method: str) -> dict[str, float
     """
     if missing := sorted(set(classes) - set(labels)):
         raise UserError(
-            f"expected at least one training image of each class, received none of "
-            f"{', '.join(missing)}: add images, or see data/split.json for the withheld ones"
+            f"expected a training image of each class, found no image of {', '.join(missing)}: "
+            "add images, or see data/split.json for withheld images"
         )
     weights = compute_class_weight(
         "balanced" if method == "balanced" else None, classes=np.array(classes), y=labels

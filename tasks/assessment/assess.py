@@ -87,10 +87,10 @@ def main(
 
 
 def check_folders(images: Path, output: Path) -> None:
-    """Raise `UserError` if the images are no folder, or the output would overwrite other files."""
+    """Raise `UserError` if the images are not a folder, or the output would replace other files."""
     if not images.is_dir():
         raise UserError(
-            f"{images} is no folder: expected one with a folder of images for each class (--images)"
+            f"{images} is not a folder: expected a folder of images for each class in it (--images)"
         )
     if output.resolve().is_relative_to(images.resolve()):
         raise UserError(

@@ -22,7 +22,7 @@ LEFT_OUT = ("", "~", "null")
 
 
 def read_classes(file: Path) -> dict[str, str]:
-    """Return {folder: class} of a file as text. Raises `UserError` if it is no such mapping."""
+    """Return {folder: class} of a file as text. Raises `UserError` if it is not such a mapping."""
     try:
         # Type "base" keeps all values as text, since 01 and NA are class names.
         content = YAML(typ="base", pure=True).load(file)
@@ -65,7 +65,7 @@ def map_folders(
 
 
 def suggest(name: str, classes: Sequence[str]) -> str | None:
-    """Return the most similar class, ignoring case, spaces and underscores. None if none is."""
+    """Return the most similar class, ignoring case, spaces and underscores, or None."""
     plain = {_simplify(label): label for label in classes}
     close = difflib.get_close_matches(_simplify(name), plain, n=1)
     return plain[close[0]] if close else None
@@ -91,7 +91,7 @@ def _describe_unknown(
         draft.append(f"{_quote(folder)}: {_quote(close) if close else 'null  # or a class'}")
     return "\n".join(
         [
-            f"{len(unknown)} of the {len(images)} class folders in {source} are no class of the "
+            f"{len(unknown)} of the {len(images)} class folders in {source} are not a class of the "
             f"model ({', '.join(classes)}):",
             *lines,
             "Check these lines, save them in a file such as classes.yaml, and pass it with "

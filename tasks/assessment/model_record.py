@@ -83,7 +83,7 @@ def flatten_effects(
 
 
 def _read_folder_record(files: load.ModelFiles) -> Record:
-    """Return scores, given images, data folder and tags of a folder, from the tables beside it."""
+    """Return the `Record` of a model's folder, from the tables beside it."""
     folder = files.folder.resolve()
     home = folder.parent.parent
     # Ensembles are one level deeper, in data/ensembles.
@@ -97,7 +97,7 @@ def _read_folder_record(files: load.ModelFiles) -> Record:
 
 
 def _read_version_record(files: load.ModelFiles, version: ModelVersion) -> Record:
-    """Return scores, given images, data folder and tags that were registered with a version."""
+    """Return the `Record` that was registered with a version."""
     own = own_scores(versions.read_tags(version), _read(files.thresholds))
     given = None
     if files.seen:

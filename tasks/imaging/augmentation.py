@@ -1,8 +1,8 @@
 """Random changes of training images: an affine transform, brightness, bending, and mixup.
 
 The change of an image depends only on (seed, epoch, index), so a resumed training sees the same
-images as an uninterrupted one. Only the partner of a blended image depends on its batch. Units are
-those of `tasks/params/augmentation.py`.
+images as an uninterrupted one. Only the partner of a blended image depends on its batch.
+`tasks/params/augmentation.py` gives the units.
 
 Keras 3.15 cannot bend images for us: it moves both axes by one field, and if the batch size is
 unknown it returns the first image in place of all.

@@ -1,4 +1,4 @@
-"""DICOM files to images, one frame of each.
+"""Decode one frame of a DICOM file to an image.
 
 Grey values go through the rescale slope and intercept of the file, or its modality table. The VOI
 table follows, or the first window. Without either, values of up to 8 bits are shown as stored.
@@ -49,7 +49,7 @@ SAMPLES = dict.fromkeys((*GREY, PALETTE), 1) | dict.fromkeys(
 # Transfer syntaxes.
 PLAIN = {IMPLICIT, ExplicitVRLittleEndian, BIG_ENDIAN, DEFLATED}
 RLE = "1.2.840.10008.1.2.5"
-JPEG = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}  # read up to 8 bits
+JPEG = {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"}  # only up to 8 bits
 JPEG2000 = {"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"}
 
 Floats = NDArray[np.floating]
@@ -154,7 +154,7 @@ def _read_values(header: Elements, frame: int, frames: int) -> tuple[Values, str
         source = header["PixelData"].value
         packed = get_frame(source, frame, number_of_frames=frames)
         _check_size(packed, (options["columns"], options["rows"]))
-        options["decoding_plugin"] = "pillow"  # other plugins may be installed, and round otherwise
+        options["decoding_plugin"] = "pillow"  # other installed plugins round differently
         options |= {"bits_allocated": 8} if syntax in JPEG else {}
     elif syntax == RLE:
         packed = get_frame(header["PixelData"].value, frame, number_of_frames=frames)
@@ -188,7 +188,7 @@ def _make_options(header: Elements, frames: int) -> dict[str, Any]:
 
 
 def _check_size(packed: bytes, size: tuple[int, int]) -> None:
-    """Refuse a packed image that is not of the header's size: it would be unpacked whole."""
+    """Refuse a packed image whose size differs from the header; unpacking has no other limit."""
     try:
         with Image.open(io.BytesIO(packed), formats=("JPEG", "JPEG2000")) as image:
             fits = image.size == size

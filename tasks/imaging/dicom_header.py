@@ -122,7 +122,7 @@ def read_text(elements: Elements, name: str) -> str:
 
 
 def read_decimal(elements: Elements, name: str) -> float | None:
-    """Return the first number of a text element; None if there is none.
+    """Return the first number of a text element; None if it has no number.
 
     Raises `ImageError` if the text is no finite number.
     """

@@ -97,14 +97,14 @@ class Decoded:
         """Return the image in mode L or RGB; `bits` is the bit depth if the file declares none."""
         return self._scale(self.bits or bits or DEFAULT_BITS)
 
-    def as_taken_by(self, form: Form) -> Image.Image:
+    def scale_for(self, form: Form) -> Image.Image:
         """Return the image in mode L or RGB as a model scales it.
 
         A model without a bit depth reads all values as 16 bits, even if the file declares fewer.
         """
         return self._scale(DEFAULT_BITS) if form.bits is None else self.scale_to(form.bits)
 
-    def clipped(self, bits: int | None) -> float:
+    def measure_clipped(self, bits: int | None) -> float:
         """Return the share of the pixels whose value exceeds `bits` bits."""
         limit = 2 ** (bits or DEFAULT_BITS)
         if isinstance(self.pixels, Image.Image) or self.peak is None or self.peak < limit:

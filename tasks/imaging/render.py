@@ -1,4 +1,4 @@
-"""Decoded images to the pixels that a model takes, in training and in serving alike."""
+"""Turn decoded images into the pixels that a model takes, in training and in serving alike."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,8 @@ def render(decoded: Decoded, *forms: Form) -> NDArray[np.uint8]:
 
 
 def show(decoded: Decoded, form: Form) -> Image.Image:
-    """Return the part of an image that a model sees, at full size and on its scale of greys."""
-    return cut_dark_border(decoded.as_taken_by(form), form.dark_border)
+    """Return the part of an image that a model sees, at full size and in the model's bit depth."""
+    return cut_dark_border(decoded.scale_for(form), form.dark_border)
 
 
 def cut_dark_border(picture: Image.Image, darkest: int | None) -> Image.Image:

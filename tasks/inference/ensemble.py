@@ -41,7 +41,7 @@ class Combination:
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Return probabilities (images, classes) and distances (images,) of the ensemble.
 
-        The arguments are those of the members. The probabilities are not yet calibrated.
+        The arguments have one array for each member. The result is not yet calibrated.
         """
         weights = np.array(list(self.weights.values()))
         combined = voting.combine(np.stack(probabilities), weights, self.vote)
@@ -91,8 +91,8 @@ def load(folder: Path) -> saved.Saved:
     for name, member in zip(combination.weights, members, strict=True):
         if member.classes != classes:
             raise UserError(
-                f"{folder}: the classes of {name} are {', '.join(member.classes)}, those of the "
-                f"ensemble {', '.join(classes)}"
+                f"{folder}: the classes of {name} are {', '.join(member.classes)}, but the "
+                f"classes of the ensemble are {', '.join(classes)}"
             )
     forms = tuple(dict.fromkeys(form for member in members for form in member.forms))
 

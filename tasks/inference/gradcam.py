@@ -83,7 +83,7 @@ class Explainer:
 
 
 def load(folder: Path) -> Explainer:
-    """Load the explainer of a model's folder. Raises `NoHeatMapError` with the reason if none."""
+    """Load the explainer of a model's folder. Raises `NoHeatMapError` if the model has none."""
     if ensemble.is_ensemble(folder):
         raise NoHeatMapError("an ensemble has no heat map of its own; ask one of its members")
     if not (folder / "model.keras").exists():
@@ -91,10 +91,10 @@ def load(folder: Path) -> Explainer:
             "Grad-CAM follows the gradient from a class back to feature maps; a scikit-learn model "
             "has none"
         )
-    return explainer(load_keras(folder / "model.keras"))
+    return build_explainer(load_keras(folder / "model.keras"))
 
 
-def explainer(model: keras.Model) -> Explainer:
+def build_explainer(model: keras.Model) -> Explainer:
     """Cut a model at its last feature maps; its last dense layer must compute the probabilities.
 
     Raises `NoHeatMapError` for a model without convolutions.

@@ -30,8 +30,8 @@ T = TypeVar("T")
 def load(name: str, limits: Limits, explain: bool = False) -> Predictor:
     """Load the predictor of an application such as VGG16.
 
-    Raises `UserError` for an unknown name, and for one that cannot `explain`. If files cannot be
-    downloaded, the error lists them and where to put them.
+    Raises `UserError` for an unknown name, and if `explain` is set for a model without heat maps.
+    If files cannot be downloaded, the error lists them and where to put them.
     """
     application = _find_application(name)
     missing: list[str] = []
@@ -60,7 +60,7 @@ def load(name: str, limits: Limits, explain: bool = False) -> Predictor:
 def class_names() -> list[str]:
     """Return ImageNet's class names in the order of the outputs.
 
-    Two classes have the same name; their WordNet numbers are added.
+    Names that occur twice, such as crane, get their WordNet numbers.
     """
     falling = np.arange(CLASSES, 0, -1)[np.newaxis]
     named = keras.applications.imagenet_utils.decode_predictions(falling, top=CLASSES)[0]
@@ -111,7 +111,7 @@ def _explain(
             f"imagenet:{name} does not end in a dense layer, which Grad-CAM needs here; VGG16 and "
             "ResNet50 do"
         )
-    found = gradcam.explainer(model)
+    found = gradcam.build_explainer(model)
     return lambda pixels, classes: found.heatmaps(prepare(pixels.astype(np.float32)), classes)
 
 

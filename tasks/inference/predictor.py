@@ -67,7 +67,7 @@ class Answer:
 
     `predicted` is the most probable class, even if the model abstains. `abstained` and `unfamiliar`
     are None without a threshold. `distance` is larger for images less like the training images; it
-    is None if the model has none.
+    is None if the model measures no distance.
     """
 
     sha256: str  # of the bytes of the file; "" if it could not be read
@@ -98,7 +98,7 @@ class Predictor:
     """A model in memory, with the facts needed to use it.
 
     `answer` takes `uint8` pixels (images, *shape_of(forms)) and returns probabilities (images,
-    classes) and distances (images,), which are NaN if the model has none.
+    classes) and distances (images,), which are NaN if the model measures no distance.
     """
 
     name: str  # for example `demo_heads version 3`
@@ -140,7 +140,7 @@ class Predictor:
             content = source if isinstance(source, bytes) else read(source, self.limits)
             sha256 = hashlib.sha256(content).hexdigest()
             decoded = decode_bytes(content, self.limits)
-            clipped = max(decoded.clipped(form.bits) for form in self.forms)
+            clipped = max(decoded.measure_clipped(form.bits) for form in self.forms)
             return Prepared(sha256, render(decoded, *self.forms), clipped=clipped)
         except ImageError as error:
             return Prepared(sha256, error=f"{error.reason}: {error.detail}")
@@ -189,7 +189,7 @@ class Predictor:
     def warm_up(self) -> None:
         """Predict blank images in batches of two sizes.
 
-        TensorFlow compiles for the first size, and for all sizes at the second one.
+        TensorFlow compiles for the first size, and at the second size for all sizes.
         """
         for images in (1, 2):
             self.answer(np.zeros((images, *shape_of(self.forms)), np.uint8))

@@ -1,7 +1,7 @@
 """Pretrained backbones of keras.applications: build them with a head, load weights, freeze and cut.
 
-The layers before the one named `pooling` are those of the backbone. They have the same order in
-every model that is built from one structure.
+The layers before the layer `pooling` belong to the backbone. They have the same order in every
+model that is built from one structure.
 """
 
 import difflib
@@ -56,24 +56,24 @@ def load_weights(model: keras.Model, structure: Backbone, image_size: tuple[int,
     if structure.weights is None:
         return
     pretrained = (
-        _from_imagenet(structure, image_size)
+        _build_from_imagenet(structure, image_size)
         if structure.weights == "imagenet"
-        else _from_file(structure, Path(structure.weights).expanduser(), image_size)
+        else _build_from_file(structure, Path(structure.weights).expanduser(), image_size)
     )
-    targets = [layer for layer in backbone_layers(model) if layer.weights]
+    targets = [layer for layer in list_backbone_layers(model) if layer.weights]
     sources = [layer for layer in pretrained.layers if layer.weights]
     for target, source in zip(targets, sources, strict=True):
         target.set_weights(source.get_weights())
 
 
-def backbone_layers(model: keras.Model) -> list[keras.Layer]:
-    """Return the layers before the pooling. The first ones prepare pixels and have no weights."""
+def list_backbone_layers(model: keras.Model) -> list[keras.Layer]:
+    """Return the layers before the pooling. The first layers only prepare pixels."""
     return model.layers[: [layer.name for layer in model.layers].index("pooling")]
 
 
 def find_layer(model: keras.Model, trainable_from: str | None) -> int:
     """Return the index of the first layer to train. Raises `UserError` for an unknown name."""
-    names = [layer.name for layer in backbone_layers(model)]
+    names = [layer.name for layer in list_backbone_layers(model)]
     if trainable_from is None:
         return len(names) + 1  # the layer after the pooling, which has no weights
     if trainable_from not in names:
@@ -86,7 +86,7 @@ def find_layer(model: keras.Model, trainable_from: str | None) -> int:
 
 def freeze(model: keras.Model, first: int) -> None:
     """Train only the layers from `first` on, without the batch normalisation of the backbone."""
-    count = len(backbone_layers(model))
+    count = len(list_backbone_layers(model))
     for number, layer in enumerate(model.layers):
         normalizes = isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = number >= first and not (normalizes and number < count)
@@ -101,7 +101,7 @@ def cut(model: keras.Model, first: int) -> tuple[keras.Model, keras.Model]:
     """
     operations = model.operations
     begins = min(operations.index(layer) for layer in model.layers[first:])
-    last_use = _last_uses(operations)
+    last_use = _find_last_uses(operations)
     reach, border = 0, 0
     for number in range(begins):
         if reach <= number:  # no operation beyond this one uses an earlier tensor
@@ -112,7 +112,7 @@ def cut(model: keras.Model, first: int) -> tuple[keras.Model, keras.Model]:
 
 
 @contextmanager
-def precision(name: str) -> Iterator[None]:
+def use_precision(name: str) -> Iterator[None]:
     """Build models of this precision: `bfloat16` computes in half precision, weights in float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(POLICIES[name])
@@ -122,7 +122,7 @@ def precision(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _last_uses(operations: list[Any]) -> list[int]:
+def _find_last_uses(operations: list[Any]) -> list[int]:
     """Return for each operation the number of the last one that uses its output."""
     made_by = {
         id(output): number
@@ -172,7 +172,7 @@ def _application(backbone: str) -> Callable[..., keras.Model]:
     return getattr(keras.applications, backbone)
 
 
-def _from_imagenet(structure: Backbone, image_size: tuple[int, int]) -> keras.Model:
+def _build_from_imagenet(structure: Backbone, image_size: tuple[int, int]) -> keras.Model:
     """Build with the weights that Keras downloads and checks."""
     try:
         return _build(structure, weights="imagenet", input_shape=(*image_size, 3))
@@ -208,7 +208,7 @@ def find_keras_cache() -> Path:
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
 
 
-def _from_file(structure: Backbone, file: Path, image_size: tuple[int, int]) -> keras.Model:
+def _build_from_file(structure: Backbone, file: Path, image_size: tuple[int, int]) -> keras.Model:
     """Build with the weights of a file, which must be of this backbone without its top."""
     name = f"{structure.backbone} {structure.options or ''}".strip()
     if not file.is_file():
@@ -230,7 +230,7 @@ def _from_file(structure: Backbone, file: Path, image_size: tuple[int, int]) -> 
     if Counter(map(_digest, arrays)) != Counter(map(_digest, model.get_weights())):
         raise UserError(
             f"weights: {file} does not contain the weights of every layer of {name}: expected "
-            "those of this architecture"
+            "the weights of this architecture"
         )
     return model
 

@@ -19,7 +19,7 @@ from tasks.params.train import Train
 PREDICT_BATCH = 64
 
 
-def blends(params: Train) -> bool:
+def is_blending(params: Train) -> bool:
     """Tell whether training blends pairs of images; their targets are then shares of classes."""
     return params.augmentation is not None and params.augmentation.mixup is not None
 
@@ -35,13 +35,13 @@ def batch(images: Images) -> tf.data.Dataset:
     dataset = tf.data.Dataset.from_generator(
         generate, output_signature=_signature(images.pixels)[:2]
     )
-    return dataset.apply(_counted(len(images.rows), PREDICT_BATCH)).prefetch(2)
+    return dataset.apply(_declare_count(len(images.rows), PREDICT_BATCH)).prefetch(2)
 
 
 def batch_validation(images: Images, params: Train, classes: int) -> tf.data.Dataset:
     """Return batches of (pixels, targets), with the targets in the form that the loss takes."""
     dataset = batch(images)
-    if not blends(params):
+    if not is_blending(params):
         return dataset
     return dataset.map(lambda pixels, targets: (pixels, tf.one_hot(targets, classes)))
 
@@ -54,7 +54,7 @@ def batch_training(images: Images, params: Train, epoch: int, classes: int) -> t
         dataset = _shuffle(images, params.batch_size, order, epoch)
     else:
         dataset = _draw(images, params, order, epoch).map(_change(params, classes))
-    return dataset.apply(_counted(count, params.batch_size)).prefetch(2)
+    return dataset.apply(_declare_count(count, params.batch_size)).prefetch(2)
 
 
 def _shuffle(images: Images, size: int, order: NDArray[np.intp], epoch: int) -> tf.data.Dataset:
@@ -101,14 +101,14 @@ def _change(params: Train, classes: int) -> Callable[..., tuple[tf.Tensor, ...]]
     def change(*parts: tf.Tensor) -> tuple[tf.Tensor, ...]:
         pixels, targets, weights, shares, transforms, tones, displacements = parts
         pixels = augmentation.apply(pixels, transforms, tones, displacements, fill)
-        if blends(params):
+        if is_blending(params):
             return augmentation.mix(pixels, targets, weights, shares, classes)
         return pixels, targets, weights
 
     return change
 
 
-def _counted(count: int, size: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+def _declare_count(count: int, size: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
     """Declare the number of batches.
 
     Without it Keras requests one batch more, and the optimizer counts a step without images.

@@ -30,7 +30,7 @@ class Checkpoint:
     file: Path
     key: str
 
-    def of_phase(self, number: int) -> "Checkpoint":
+    def select_phase(self, number: int) -> "Checkpoint":
         """Return the checkpoint of one phase of this training."""
         return Checkpoint(self.file.with_suffix(f".{number}.npz"), f"{self.key} {number}")
 

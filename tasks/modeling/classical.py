@@ -1,7 +1,7 @@
 """scikit-learn classifiers: from float32 features to probabilities, saved by skops.
 
-The features are flattened pixels or those of a backbone. This module needs no TensorFlow. With n
-images of d features, the costs grow as follows:
+The features are flattened pixels or the features of a backbone. This module needs no TensorFlow.
+With n images of d features, the costs grow as follows:
 
 - random_forest: time with trees x n log n x sqrt(d), file size with trees x n. The features are in
   memory once.
@@ -39,7 +39,7 @@ from tasks.modeling.keras_files import DAMAGES
 from tasks.params.architectures import Classical
 
 FOLDS = 5  # for the calibration, as libsvm's own has
-MAX_STEPS = 5000  # of logistic regression
+MAX_STEPS = 5000  # steps of logistic regression
 
 # The types that skops does not trust by itself. `_check_trees` checks the contents of the trees.
 TRUSTED = [
@@ -56,7 +56,8 @@ log = logging.getLogger(__name__)
 class Examples:
     """Training images: features (images, d), class indices and weights (images,).
 
-    Images with equal `groups` are duplicates or of one patient; None means that none are.
+    Images with equal `groups` are duplicates or of one patient; None means that all images are
+    independent.
     """
 
     features: NDArray[np.float32]
@@ -95,7 +96,7 @@ def fit(structure: Classical, examples: Examples, seed: int, threads: int) -> Pi
             examples.features, examples.targets, classifier__sample_weight=examples.weights
         )
     if isinstance(model, CalibratedClassifierCV):
-        model.cv = None  # the folds are no part of the saved model
+        model.cv = None  # the folds are not part of the saved model
     if isinstance(model, LogisticRegression) and model.n_iter_.max() >= MAX_STEPS:
         log.warning(
             "logistic regression has not converged after %d steps: lower regularization", MAX_STEPS

@@ -59,7 +59,7 @@ def compute_inputs(
     if network is None or structure.features is None:
         return classical.flatten(images.pixels), None
     # One pass computes both, and the prediction finds them in the cache.
-    both = features.compute(ood.joined_with_statistics(network), structure.features, images)
+    both = features.compute(ood.append_statistics(network), structure.features, images)
     return both[:, : network.output.shape[1]], both[:, network.output.shape[1] :]
 
 

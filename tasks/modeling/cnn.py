@@ -33,5 +33,5 @@ def predict_cnn(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return probabilities and the statistics of the last feature map, by the saved model."""
     model = saved.load_keras(folder / "model.keras")
-    probabilities, statistics = predict(ood.with_statistics(model), images)
+    probabilities, statistics = predict(ood.add_statistics(model), images)
     return probabilities, statistics

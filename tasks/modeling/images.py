@@ -29,7 +29,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Sets:
-    """All images, and those of them that train and that validate."""
+    """All images, the training images among them, and the validation images."""
 
     every: Images
     training: Images

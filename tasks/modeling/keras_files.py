@@ -19,7 +19,7 @@ DAMAGES = (
 def load_keras(file: Path) -> Any:
     """Load a Keras model of plain layers.
 
-    Raises `UserError` for a damaged file, and for one that would run code of its own.
+    Raises `UserError` for a damaged file, and for a file that would run its own code.
     """
     import keras  # takes seconds, and a forest does not need it
 
@@ -64,7 +64,7 @@ def _describe(file: Path, error: Exception) -> str:
     if not zipfile.is_zipfile(file):
         with file.open("rb") as content:
             begin = content.read(8)
-        return f"{file.stat().st_size:,} bytes that are no archive and begin with {begin!r}"
+        return f"{file.stat().st_size:,} bytes that are not an archive and begin with {begin!r}"
     if "Lambda" in str(error):
         return "one with a Lambda layer, which runs code of its own"
     unknown = re.search(r"Could not locate (?:class|function) '[^']*'", str(error))

@@ -19,8 +19,8 @@ def build_model(
     """Build a model from raw `uint8` pixels (batch, *shape) to probabilities (batch, classes).
 
     `shape` is (height, width, channels). `binary` decides by one sigmoid. `fused` trains batch
-    normalisation with TensorFlow's fused kernel; the weights and their order are those of the plain
-    model. Raises `UserError` if the image is too small for the blocks.
+    normalisation with TensorFlow's fused kernel; its weights and their order are the same as in the
+    plain model. Raises `UserError` if the image is too small for the blocks.
     """
     normalization = FusedBatchNormalization if fused else keras.layers.BatchNormalization
     inputs = keras.Input(shape, dtype="uint8", name="pixels")
@@ -46,8 +46,8 @@ def add_outputs(x: keras.KerasTensor, classes: int, binary: bool = False) -> ker
     """Return `float32` probabilities (batch, classes) of features (batch, units).
 
     `binary` computes one sigmoid p and returns the columns 1 - p and p. Their cross-entropy is the
-    binary one, and every reader of probabilities finds one column for each class. Raises
-    `UserError` unless there are two classes then.
+    binary cross-entropy, and every reader of probabilities finds one column for each class. With
+    `binary`, raises `UserError` unless there are two classes.
     """
     if not binary:
         return keras.layers.Dense(

@@ -28,8 +28,8 @@ BRIGHTNESS = 0.15
 BATCH = 64
 
 
-def with_statistics(model: Any, begin: Any = None) -> Any:
-    """Return a Keras model with two outputs: those of `model`, and the statistics of its last map.
+def add_statistics(model: Any, begin: Any = None) -> Any:
+    """Return a Keras model with two outputs: those of `model`, and statistics of its last map.
 
     The statistics have shape (images, 2 x channels). The new model begins at the tensor `begin` of
     `model`, by default at the pixels.
@@ -39,14 +39,14 @@ def with_statistics(model: Any, begin: Any = None) -> Any:
     return keras.Model(model.input if begin is None else begin, [model.output, _statistics(model)])
 
 
-def only_statistics(model: Any) -> Any:
+def build_statistics_model(model: Any) -> Any:
     """Return a Keras model from pixels to the statistics of the last feature map of `model`."""
     import keras
 
     return keras.Model(model.input, _statistics(model))
 
 
-def joined_with_statistics(model: Any) -> Any:
+def append_statistics(model: Any) -> Any:
     """Return a Keras model from pixels to one array: the features of `model`, then statistics."""
     import keras
 

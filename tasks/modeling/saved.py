@@ -171,7 +171,7 @@ def read_classes(folder: Path) -> list[str]:
 
 
 def read_input(folder: Path) -> tuple[Form, tuple[View, ...]]:
-    """Return the model input and the views for test-time augmentation; older models have none."""
+    """Return the model input, and the views for test-time augmentation (older models: none)."""
     file = folder / "input.json"
     content = read_json(file)
     try:
@@ -219,7 +219,7 @@ def _load_file(folder: Path, shape: tuple[int, ...]) -> Loaded:
 
 def _load_network(file: Path) -> Loaded:
     model = load_keras(file)
-    both = ood.with_statistics(model)
+    both = ood.add_statistics(model)
 
     def raw(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         # The same bits as `predict` returns. That takes a tenth of a second for each call, and a

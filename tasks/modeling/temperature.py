@@ -54,7 +54,7 @@ def apply(probabilities: NDArray[Any], temperature: float) -> NDArray[np.float32
 
 
 def _logits(probabilities: NDArray[Any]) -> NDArray[np.float64]:
-    """Return logits. A probability of 0 never counts more than the others of its row."""
+    """Return logits. A 0 becomes `FLOOR`, or the least other value of its row if lower."""
     least = np.where(probabilities > 0, probabilities, 1).min(axis=1, keepdims=True)
     return np.log(
         np.where(probabilities > 0, probabilities, np.minimum(least, FLOOR)).astype(float)

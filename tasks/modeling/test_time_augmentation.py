@@ -1,6 +1,6 @@
 """Test-time augmentation: average the probabilities over an image and mirrored copies of it.
 
-The copies depend on the pixels only, so training and serving show a model the same ones.
+The copies depend on the pixels only, so training and serving show a model the same copies.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ def average(
 ) -> tuple[NDArray[np.float32], More]:
     """Return the mean probabilities (images, classes) over the pixels and their `views`.
 
-    The second result of `predict` is that of the unchanged pixels.
+    Also returns the second result of `predict` for the unchanged pixels.
     """
     probabilities, more = predict(pixels)
     every = [probabilities, *(predict(mirror(pixels, view))[0] for view in views)]

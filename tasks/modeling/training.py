@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from tasks.errors import UserError
 from tasks.modeling import checkpoints
-from tasks.modeling.batches import batch, batch_training, batch_validation, blends
+from tasks.modeling.batches import batch, batch_training, batch_validation, is_blending
 from tasks.modeling.checkpoints import Checkpoint, Row, State
 from tasks.modeling.images import Images, Sets
 from tasks.params.architectures import Structure
@@ -155,7 +155,7 @@ def _compile(model: keras.Model, params: Train, steps: int) -> None:
         {"class_name": params.optimizer, "config": {"learning_rate": rate}}
     )
     optimizer.build(model.trainable_variables)
-    loss = "categorical_crossentropy" if blends(params) else "sparse_categorical_crossentropy"
+    loss = "categorical_crossentropy" if is_blending(params) else "sparse_categorical_crossentropy"
     # XLA is slower on CPUs, and not bit-equal to other compilations.
     model.compile(optimizer, loss, weighted_metrics=[], metrics=["accuracy"], jit_compile=False)
 

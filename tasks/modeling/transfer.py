@@ -53,7 +53,7 @@ class PhasePlan:
         """Return a prefix of log lines, which is empty if there is only one phase."""
         return f"phase {self.number}/{self.count}: " if self.count > 1 else ""
 
-    def place(self, row: Row, done: int) -> Row:
+    def number_row(self, row: Row, done: int) -> Row:
         """Return the row of an epoch with its phase, numbered after the `done` epochs before."""
         phase = {"phase": self.number} if self.count > 1 else {}
         return {**phase, **row, "epoch": row["epoch"] + done}
@@ -79,11 +79,11 @@ def fit_transfer(job: Job[Transfer]) -> Fitted:
         done = len(history)
 
         def on_epoch(row: Row, _: int, plan: PhasePlan = plan, done: int = done) -> None:
-            job.watch.on_epoch(plan.place(row, done), epochs)
+            job.watch.on_epoch(plan.number_row(row, done), epochs)
 
         watch = Watch(on_epoch, job.watch.measure)
-        session = Session(settings, job.checkpoint.of_phase(plan.number), watch, list(history))
-        history += [plan.place(row, done) for row in fit(trunk, sets, session)]
+        session = Session(settings, job.checkpoint.select_phase(plan.number), watch, list(history))
+        history += [plan.number_row(row, done) for row in fit(trunk, sets, session)]
     twins.plain.set_weights(twins.trained.get_weights())
     return Fitted(twins.plain, history, twins.plain.count_params(), seconds)
 
@@ -93,21 +93,21 @@ def predict_transfer(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return probabilities and the statistics of the last feature map, by the saved model.
 
-    Cached features are reused: their key holds the weights of the file, so they are those of the
-    saved model. If the cut is above the last feature map, its statistics take one more pass, once
-    for each backbone.
+    Cached features are reused: their key holds the weights of the file, so they fit the saved
+    model. If the cut is above the last feature map, its statistics take one more pass, once for
+    each backbone.
     """
     model = saved.load_keras(folder / "model.keras")
     parts = cut_where_cached(model, structure)
     if parts is None:
-        probabilities, statistics = predict(ood.with_statistics(model), images)
+        probabilities, statistics = predict(ood.add_statistics(model), images)
         return probabilities, statistics
     below, above = parts
     inputs = replace(images, pixels=features.compute(below, structure, images))
     if ood.find_last_map(model) in above.layers:
-        probabilities, statistics = predict(ood.with_statistics(model, below.output), inputs)
+        probabilities, statistics = predict(ood.add_statistics(model, below.output), inputs)
         return probabilities, statistics
-    statistics = features.compute(ood.only_statistics(model), structure, images)
+    statistics = features.compute(ood.build_statistics_model(model), structure, images)
     return predict(above, inputs), statistics
 
 
@@ -126,14 +126,14 @@ def _build(job: Job[Transfer]) -> Twins:
     arguments = (structure, form.shape, job.classes, job.binary)
     plain = backbones.build_transfer(*arguments)
     backbones.load_weights(plain, structure, form.image_size)
-    with backbones.precision(structure.precision):
+    with backbones.use_precision(structure.precision):
         trained = backbones.build_transfer(*arguments)
     trained.set_weights(plain.get_weights())
     return Twins(trained, plain)
 
 
 def _plan(model: keras.Model, structure: Transfer, params: Train) -> list[PhasePlan]:
-    """Return the phases. Raises `UserError` if one would freeze layers that an earlier one trained.
+    """Return the phases. Raises `UserError` if one freezes layers that an earlier phase trained.
 
     The keys of the structure itself describe the first phase.
     """
@@ -148,7 +148,7 @@ def _plan(model: keras.Model, structure: Transfer, params: Train) -> list[PhaseP
     for before, after, phase in zip(starts, starts[1:], phases[1:], strict=False):
         if after > before:
             raise UserError(
-                f"phases: {phase.trainable_from} lies above the layers that the phase before "
+                f"phases: {phase.trainable_from} is above the layers that the previous phase "
                 "trained; expected a lower layer"
             )
     return [

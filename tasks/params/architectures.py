@@ -44,7 +44,7 @@ def _check_backbone(name: str) -> str:
 
 
 class Structure(Section):
-    """What other packages need to know of every kind of model. It needs no TensorFlow.
+    """The properties that all kinds of models share. Needs no TensorFlow.
 
     A new kind is a subclass here, a name in `AnyStructure`, and a module in `tasks/modeling` with
     its row in `kinds.KINDS`.
@@ -84,7 +84,7 @@ class Cnn(Structure):
     padding: Literal["same", "valid"] = "same"
     """Padding of the convolutions: `same` keeps the size, `valid` adds no border."""
     pool: tuple[bool, ...] | bool = True
-    """Whether max pooling ends a block: one value for all blocks, or a list with one for each."""
+    """Whether max pooling ends a block: a value for all blocks, or a list of values."""
     batch_norm: bool = True
     """Whether batch normalisation follows each convolution."""
     # Keras's default of 0.99 averages over hundreds of steps; small sets have some forty an epoch.
@@ -97,7 +97,7 @@ class Cnn(Structure):
     activation: Activation = "relu"
     """Activation of the dense layers."""
     dropout: Share = 0.0
-    """Dropout rate after each dense layer; 0 means none."""
+    """Dropout rate after each dense layer; 0 means no dropout."""
 
     kind: ClassVar[str] = "cnn"
 
@@ -114,7 +114,7 @@ class Cnn(Structure):
         for name, given in (("pool", self.pool), ("block_dropout", self.block_dropout)):
             if isinstance(given, tuple) and given and len(given) != len(self.filters):
                 raise ValueError(
-                    f"{name}: expected {len(self.filters)} entries, one for each of filters, "
+                    f"{name}: expected {len(self.filters)} entries, as many as filters has, "
                     f"received {len(given)}"
                 )
         return self
@@ -126,7 +126,7 @@ class Backbone(Section):
     backbone: Annotated[str, AfterValidator(_check_backbone)]
     """Name in keras.applications, such as MobileNetV2."""
     options: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """Arguments of the backbone's own, such as `alpha` of MobileNet."""
+    """Further arguments of the backbone, such as `alpha` of MobileNet."""
     weights: str | None = "imagenet"
     """`imagenet`, or a file with this backbone's weights without top; null starts at random."""
 
@@ -141,7 +141,7 @@ class Dense(Section):
     batch_norm: bool = False
     """Whether batch normalisation follows."""
     dropout: Share = 0.0
-    """Dropout rate after the layer; 0 means none."""
+    """Dropout rate after the layer; 0 means no dropout."""
 
 
 class Head(Section):
@@ -150,7 +150,7 @@ class Head(Section):
     pooling: Literal["average", "max", "flatten"] = "average"
     """How the feature map becomes a vector: global average, global maximum, or flattened."""
     dropout: Share = 0.0
-    """Dropout rate after the pooling; 0 means none."""
+    """Dropout rate after the pooling; 0 means no dropout."""
     dense: tuple[Dense, ...] = ()
     """Dense layers after the pooling."""
 
@@ -164,24 +164,24 @@ class Phase(Section):
     trainable_from: str | None
     """First layer of the backbone that is trained; null trains only the head."""
     epochs: Count
-    """Most epochs of this phase."""
+    """Maximum number of epochs of this phase."""
     learning_rate: Positive
     """Initial learning rate of this phase."""
     views: Count | None = None
-    """Cached augmented copies of each training image; null draws new ones each epoch, uncached."""
+    """Cached augmented copies per training image; null draws new copies each epoch, uncached."""
 
 
 class Transfer(Backbone, Structure):
     """A pretrained backbone with a new head. The backbone's batch normalisation stays frozen.
 
-    The output of the layers below the first trained one is computed once for each image and cached
-    augmented copy. It is kept in `.cache/features`.
+    The output of the layers below the first trained layer is computed once for each image, and for
+    each cached augmented copy. It is kept in `.cache/features`.
     """
 
     trainable_from: str | None = None
     """First layer of the backbone that is trained; null trains only the head."""
     views: Count | None = 2
-    """Cached augmented copies of each training image; null draws new ones each epoch, uncached."""
+    """Cached augmented copies per training image; null draws new copies each epoch, uncached."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of cached copies and trained layers; predictions are always float32."""
     head: Head = Head()
@@ -215,13 +215,13 @@ class Classical(Structure):
     """
 
     classifier: Literal["random_forest", "logistic_regression", "linear_svm", "rbf_svm"]
-    """The kind of classifier."""
+    """Kind of classifier."""
     trees: Count = 300
     """Number of trees of a random forest."""
     regularization: Positive = 1.0
-    """C of the other classifiers; a smaller value regularizes more."""
+    """Parameter C of the other classifiers; a smaller value regularizes more."""
     features: Backbone | None = None
-    """The frozen backbone that computes the inputs; null takes the pixels."""
+    """The frozen backbone that computes the inputs; null means that the pixels are the inputs."""
     pooling: Literal["average", "max"] = "average"
     """How the backbone's feature map becomes a vector."""
 
@@ -288,7 +288,7 @@ class Architecture(Section):
     question: Question = Question()
     """The question that the model answers."""
     train: Train
-    """How it is trained."""
+    """How the model is trained."""
 
     @property
     def weights_files(self) -> list[Path]:

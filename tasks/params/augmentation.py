@@ -16,7 +16,7 @@ class Elastic(Section):
     scale: Annotated[float, Field(gt=0, le=0.2)] = 0.02
     """Standard deviation of the displacements as a share of each side."""
     grid: Annotated[int, Field(ge=2, le=16)] = 3
-    """Displacements along each side; between them pixels are moved by bicubic interpolation."""
+    """Number of displacements along each side, with bicubic interpolation between them."""
 
 
 class Mixup(Section):
@@ -26,7 +26,7 @@ class Mixup(Section):
     """
 
     alpha: Annotated[float, Field(gt=0, le=10)] = 0.2
-    """The blending share is drawn from Beta(alpha, alpha), so that a small alpha blends little."""
+    """The blending share is drawn from Beta(alpha, alpha), so a small alpha blends little."""
 
 
 class Augmentation(Section):

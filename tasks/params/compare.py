@@ -13,4 +13,4 @@ class Compare(Section):
     overfitting_gap: Share = 0.1
     """Training accuracy minus validation accuracy from which a model counts as overfitted."""
     question: str | None = None
-    """Question whose winner is registered; null takes `all classes`, else the first question."""
+    """Question whose winner is registered; null takes `all classes`, or else the first question."""

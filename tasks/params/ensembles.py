@@ -22,7 +22,7 @@ class Ensemble(Section):
     members: tuple[str, ...]
     """Two or more architectures of this file."""
     vote: Literal["soft", "majority"] = "soft"
-    """`soft` averages the members' probabilities; `majority` counts the members' classes."""
+    """`soft` averages the members' probabilities; `majority` counts their predicted classes."""
     weights: Literal["validation", "equal"] | dict[str, float] = "validation"
     """Members' weights: chosen on validation images, equal, or {member: weight}."""
 
@@ -49,7 +49,7 @@ class Ensemble(Section):
         if weights not in CHOSEN and not (numbers and any(given)):
             raise ValueError(
                 f"expected {' or '.join(CHOSEN)}, or a number for each member, "
-                "none below 0 and not all of them 0, such as {cnn_a: 2, cnn_b: 1}"
+                "not below 0 and not all 0, such as {cnn_a: 2, cnn_b: 1}"
             )
         return weights
 

@@ -11,7 +11,7 @@ class Abstain(Section):
     """The accuracy that the confidence threshold has to reach."""
 
     accuracy: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Least accuracy on the validation images whose confidence reaches the threshold."""
+    """Lowest accuracy on the validation images whose confidence reaches the threshold."""
 
 
 class Unfamiliar(Section):
@@ -29,4 +29,4 @@ class Evaluate(Section):
     abstain: Abstain | None = Abstain()
     """Sets the confidence below which a model gives no prediction; null always predicts."""
     unfamiliar: Unfamiliar | None = Unfamiliar()
-    """Sets the out-of-distribution score above which an image is unfamiliar; null calls none so."""
+    """Sets the out-of-distribution score above which an image is unfamiliar; null sets no limit."""

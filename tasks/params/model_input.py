@@ -44,6 +44,6 @@ class Form:
 def shape_of(forms: Sequence[Form]) -> tuple[int, ...]:
     """Return the shape of one image in the array that a model takes.
 
-    If the members of an ensemble take different inputs, these lie flat, one after the other.
+    If the members of an ensemble take different inputs, they are flattened and joined.
     """
     return forms[0].shape if len(forms) == 1 else (sum(math.prod(form.shape) for form in forms),)

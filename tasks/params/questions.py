@@ -14,9 +14,9 @@ class Question(Section):
     """The question a model answers. Without keys every class folder is a class."""
 
     positive: str | None = None
-    """Class folder to tell from all others; null asks for all classes or for `labels`."""
+    """Class to distinguish from the rest; null predicts all classes, or the classes of `labels`."""
     labels: dict[str, tuple[str, ...]] | None = None
-    """Classes that group class folders, {class: [folder, …]}; null groups none."""
+    """Classes that group class folders, {class: [folder, …]}; null groups no folders."""
 
     @field_validator("labels")
     @classmethod
@@ -43,7 +43,7 @@ class Question(Section):
             return f"{self.positive} or not"
         return ALL_CLASSES if self.labels is None else ", ".join(sorted(self.labels))
 
-    def problems(self, folders: Iterable[str]) -> list[str]:
+    def find_problems(self, folders: Iterable[str]) -> list[str]:
         """Return why the question does not fit these class folders, one line for each reason.
 
         Each line begins with `positive: ` or `labels: `.
@@ -55,10 +55,10 @@ class Question(Section):
             return [f"labels: {problem}" for problem in _check_labels(self.labels, folders)]
         return []
 
-    def answers(self, folders: Iterable[str]) -> dict[str, str]:
-        """Return {class folder: class}. Raises `UserError` with all `problems`."""
+    def map_folders(self, folders: Iterable[str]) -> dict[str, str]:
+        """Return {class folder: class}. Raises `UserError` with all mistakes of `find_problems`."""
         folders = sorted(set(folders))
-        problems = self.problems(folders)
+        problems = self.find_problems(folders)
         if problems:
             raise UserError("; ".join(problems))
         if self.positive is not None:
@@ -69,7 +69,7 @@ class Question(Section):
 
     def classes(self, folders: Iterable[str]) -> list[str]:
         """Return the classes in the order of a model's outputs: sorted, or [rest, positive]."""
-        answers = self.answers(folders)
+        answers = self.map_folders(folders)
         if self.positive is not None:
             return [self._rest, self.positive]
         return sorted(set(answers.values()))
@@ -79,7 +79,7 @@ class Question(Section):
 
         Returns None if the folders of one class belong to two classes of `coarser`.
         """
-        mine, theirs = self.answers(folders), coarser.answers(folders)
+        mine, theirs = self.map_folders(folders), coarser.map_folders(folders)
         pairs = {(mine[folder], theirs[folder]) for folder in mine}
         return dict(sorted(pairs)) if len(pairs) == len(set(mine.values())) else None
 

@@ -2,9 +2,9 @@
 
     python -m tasks.params.recipe photo_filter      # or: make recipe NAME=photo_filter
 
-A key that has a line of its own in the base is changed by itself. Everything else, such as a
-mapping in braces, is one value that the recipe replaces. A comment belongs to the key beside or
-below it. It stays unless the recipe has another one for the key.
+A recipe can change each key that has its own line in the base. Everything else, such as a mapping
+in braces, is one value that the recipe replaces. A comment belongs to the key beside or below it.
+It stays unless the recipe has another comment for the key.
 """
 
 import argparse

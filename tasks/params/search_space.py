@@ -65,7 +65,7 @@ class Range(Section):
             if not self.choices or any(
                 value in self.choices[:place] for place, value in enumerate(self.choices)
             ):
-                raise ValueError("expected at least one choice, none of them twice")
+                raise ValueError("expected at least one choice, and no choice twice")
             return self
         if not self.low < self.high:
             raise ValueError("expected low below high")
@@ -82,7 +82,7 @@ class Range(Section):
         if not math.isclose(steps, round(steps), abs_tol=1e-9):
             reached = self.low + math.floor(steps) * self.step
             raise ValueError(
-                f"expected a high that steps of {self.step} from {self.low} reach, "
+                f"high: expected {self.low} plus a multiple of the step {self.step}, "
                 f"such as {reached:.10g}"
             )
 
@@ -164,8 +164,8 @@ def _replace_at(held: Any, steps: list[str], value: Any) -> Any:
     if isinstance(held, list | tuple):
         items, indices = to_plain(held), [str(index) for index in range(len(held))]
         if step not in indices:
-            known = ", ".join(indices) or "none, because the list is empty"
-            raise UserError(f"received the index {step}, expected one of {known}")
+            known = f"one of {', '.join(indices)}" if indices else "no index: the list is empty"
+            raise UserError(f"received the index {step}, expected {known}")
         items[int(step)] = _replace_at(held[int(step)], rest, value)
         return items
     if isinstance(held, BaseModel):

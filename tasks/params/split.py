@@ -11,9 +11,9 @@ class NearCopies(Section):
     """When two images count as near copies of each other."""
 
     hash_distance: Annotated[int, Field(ge=0, le=64)] = 32
-    """Most differing bits of two 240-bit image hashes for the two images to be compared closely."""
+    """Two images are compared closely if their 240-bit hashes differ in at most this many bits."""
     correlation: Annotated[float, Field(gt=0, le=1)] = 0.965
-    """Correlation of the fine structure of two 64x64 thumbnails from which they are near copies."""
+    """They are near copies if the fine structure of 64x64 thumbnails correlates this much."""
 
 
 class Patients(Section):
@@ -47,7 +47,7 @@ class Split(Section):
     near_copies: NearCopies = NearCopies()
     """When two images count as near copies of each other."""
     patients: Patients = Patients()
-    """How the patient of an image is found; without pattern and table patients are not regarded."""
+    """How the patient of an image is found; without pattern and table, patients are ignored."""
 
     @model_validator(mode="after")
     def _check_some_training_left(self) -> "Split":

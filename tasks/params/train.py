@@ -40,19 +40,19 @@ class Train(Section):
     threads: Count = 2
     """CPU threads of one operation; another number gives another model."""
     image_size: tuple[Count, Count] = (128, 128)
-    """Height and width in pixels to which images are resized; one number stands for both."""
+    """Height and width in pixels to which images are resized; one number means a square."""
     channels: Literal[1, 3] = 3
     """Channels of the model input: 1 for grey, 3 for colour."""
     dark_border: Annotated[int, Field(ge=0, le=254)] | None = None
-    """Rows and columns at the border up to this grey value are cropped; null crops none."""
+    """Border rows and columns no brighter than this grey value are cropped; null crops nothing."""
     detail: Count | None = None
     """Side in pixels to which an image is reduced before it is resized; null keeps all detail."""
     test_views: tuple[View, ...] = ()
-    """Test-time augmentation: views whose predictions are averaged with those of the image."""
+    """Test-time augmentation: predictions for these views are averaged with the image's own."""
     batch_size: Count = 32
     """Images in a batch."""
     epochs: Count = 15
-    """Most epochs of a training; early stopping may end it sooner."""
+    """Maximum number of epochs; early stopping may end the training sooner."""
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     """Keras optimizer."""
     learning_rate: Positive = 1e-4

@@ -21,10 +21,10 @@ class Tune(Section):
     epochs: Count = 10
     """Epochs of the longest trial."""
     factor: Annotated[int, Field(ge=2)] = 3
-    """Reduction factor of Hyperband: each round stops all but one in so many trials."""
+    """Reduction factor of Hyperband: with 3, each round keeps one in three trials."""
     trials: Count = 30
     """Number of trials."""
     seed: int = 42
     """Seed of the sampler."""
     space: dict[str, Annotated[dict[str, Range], Field(min_length=1)]]
-    """Values to try: architecture, then dotted path of a key, then a range or list of choices."""
+    """Values to try: {architecture: {dotted path of a key: range or list of choices}}."""

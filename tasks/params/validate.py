@@ -33,7 +33,7 @@ class Check(Section):
 
 
 class Expectations(Section):
-    """What the images should be like."""
+    """What is expected of the images, and what happens otherwise."""
 
     usable_share: Minimum = Minimum(minimum=0.8, level="error")
     """Share of the files that are usable images."""
@@ -50,16 +50,16 @@ class Expectations(Section):
     levels: Minimum = Minimum(minimum=32, level="warn")
     """Number of different grey values in each image, at most 256."""
     distinct_share: Minimum = Minimum(minimum=0.95, level="warn")
-    """Share of the images whose content differs from that of every other image."""
+    """Share of the images whose content differs from all other images."""
     format_matches_name: Check = Check(level="warn")
     """Whether the ending of each file name fits the format of its content."""
 
 
 class Layout(Section):
-    """The folder layout, where it cannot be detected or is detected wrongly."""
+    """The folder layout, if it cannot be detected or is detected wrongly."""
 
     parts: dict[Literal["training", "validation", "test"], list[str]] | None = None
-    """Folders of each split, relative to the imported folder; {} means none, null detects them."""
+    """Folders of each split in the imported folder; {} means no folders, null detects them."""
     depth: Annotated[int, Field(ge=0)] | None = None
     """Folder levels between a split's folder and the class folders; null detects them."""
     similar_names: Literal["refuse", "keep"] = "refuse"
@@ -67,10 +67,10 @@ class Layout(Section):
 
 
 class Validate(Section):
-    """What the files of a data set may be like."""
+    """Folder layout, largest files and images, and expectations."""
 
     layout: Layout = Layout()
-    """The folder layout, where it cannot be detected or is detected wrongly."""
+    """The folder layout, if it cannot be detected or is detected wrongly."""
     label_from: Literal["folder", "name"] = "folder"
     """Source of the class: the folder, or the file name (`cat.12.jpg` is a cat in any folder)."""
     max_bytes: Count = 100_000_000
@@ -78,4 +78,4 @@ class Validate(Section):
     max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = 100_000_000  # Pillow refuses more
     """Largest number of pixels of an image; a larger image goes into quarantine."""
     expectations: Expectations = Expectations()
-    """What the images should be like, and how serious a deviation is."""
+    """What is expected of the images, and what happens otherwise."""

@@ -28,7 +28,7 @@ class Params(Section):
     """The whole of `params.yaml`."""
 
     validate_: Validate = Field(default=Validate(), alias="validate")
-    """What the files of a data set may be like."""
+    """Folder layout, largest files and images, and expectations."""
     split: Split = Split()
     """How images are divided into training, validation and test."""
     weigh: Weigh = Weigh()
@@ -38,7 +38,7 @@ class Params(Section):
     architectures: dict[str, Architecture]
     """The architectures to train, by name; at least one."""
     ensembles: dict[str, Ensemble] = Field(default_factory=dict)
-    """Architectures that predict together, by the name of the ensemble; {} makes none."""
+    """Architectures that predict together, by the name of the ensemble; {} means no ensembles."""
     tune: Tune | None = None
     """Objective, budget and space of `python -m flows.tune`; null if nothing is searched."""
     evaluate: Evaluate = Evaluate()
@@ -48,7 +48,7 @@ class Params(Section):
     compare: Compare = Compare()
     """How models are ranked."""
     register_: Register = Field(default=Register(), alias="register")
-    """The registered model, and the gate to its champion."""
+    """The registered model, and when a version becomes its champion."""
     report: Report = Report()
     """Texts and pictures of the report."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from tasks.quality.scan import Scan
-from tasks.tables import printable
+from tasks.tables import escape_controls
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "index.html"
@@ -65,7 +65,7 @@ def write_page(found: Scan, results: Sequence[Result], folder: Path) -> None:
     templates = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    templates.filters["printable"] = printable
+    templates.filters["printable"] = escape_controls
     states = [result.state for result in results]
     page = templates.get_template("data_docs.html").render(
         results=results,

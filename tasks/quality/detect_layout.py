@@ -46,13 +46,13 @@ def detect_layout(tree: Folder, label_from: str) -> FolderLayout:
 
 
 def detect_splits(path: str, top: Folder) -> dict[str, str]:
-    """Return {folder: split} for the folders named like splits; {} if none means training."""
+    """Return {folder: split} for the folders named like splits; {} without a training folder."""
     splits = {join(path, name): split for name, split in _name_splits(top.with_images).items()}
     return splits if "training" in splits.values() else {}
 
 
 def unwrap(path: str, folder: Folder) -> tuple[str, Folder]:
-    """Enter the only folder with images again and again, until it may be a class or a split."""
+    """Descend while only one folder holds images, until it may be a class or a split."""
     while len(folder.with_images) == 1:
         name, inner = next(iter(folder.with_images.items()))
         is_class = not inner.with_images and (
@@ -65,7 +65,7 @@ def unwrap(path: str, folder: Folder) -> tuple[str, Folder]:
 
 
 def _unwrap_split(path: str, folder: Folder) -> tuple[str, Folder]:
-    """Enter the only folder of a split again and again, as long as class folders follow."""
+    """Descend from a split while only one folder holds images, down to its class folders."""
     while not folder.images and len(folder.with_images) == 1:
         name, inner = next(iter(folder.with_images.items()))
         if not inner.with_images:
@@ -81,8 +81,8 @@ def _read_split_folders(path: str, top: Folder) -> FolderLayout | None:
     for name, repeated in repeats.items():
         if repeated and find_split(name) in (None, "training"):
             raise UserError(
-                f"{join(path, name)} holds {list_names(repeated)} again, which are beside it too: "
-                "import one of the two, or remove the other from the source"
+                f"{join(path, name)} holds the folders {list_names(repeated)}, which are also "
+                "beside it: import only one of the two, or remove the other from the source"
             )
     splits = _name_splits(holders)
     if any(repeats.values()) and "training" not in splits.values():
@@ -96,7 +96,7 @@ def _read_split_folders(path: str, top: Folder) -> FolderLayout | None:
 
 
 def _find_repeated(name: str, folder: Folder, top: Folder) -> list[str]:
-    """Return the classes in a folder that are beside it too, if they are most of the set."""
+    """Return the classes that are both in a folder and beside it: at least two of them, or all."""
     beside = set(top.with_images) - {name}
     same = [label for label in _list_classes(folder) if label in beside]
     return same if len(same) >= 2 or set(same) == beside else []
@@ -105,7 +105,7 @@ def _find_repeated(name: str, folder: Folder, top: Folder) -> list[str]:
 def _refuse_splits_without_training(top: Folder, splits: Mapping[str, str]) -> None:
     if splits and set(splits) == set(top.with_images):
         raise UserError(
-            f"{list_names(list(splits))}: none of them is named like training; name the training "
+            f"{list_names(list(splits))}: no folder is named like training; name the training "
             "folder in params.yaml, as in "
             f"`validate: {{layout: {{parts: {{training: [{next(iter(splits))}]}}}}}}`"
         )
@@ -152,7 +152,7 @@ def _make_split_layout(path: str, top: Folder, named: Mapping[str, str]) -> Fold
     for where, folder in training:
         _refuse_unclear_depth(where, folder)
     beside = [name for name in top.with_images if name not in (*named, *unlabelled)]
-    lost = (f"in no split, so in no class: {list_names(beside)}",) if beside else ()
+    lost = (f"left out, because they are in no split: {list_names(beside)}",) if beside else ()
     return FolderLayout(splits, aside=tuple(aside), notes=(*note_splits(splits), *lost))
 
 
@@ -170,7 +170,7 @@ def _refuse_unclear_depth(where: str, folder: Folder) -> None:
 
 
 def _read_class_folders(path: str, top: Folder) -> FolderLayout:
-    """Return the layout of class folders at the top. Raises `UserError` if they may be others."""
+    """Return the layout of class folders at the top. Raises `UserError` if in doubt."""
     splits, inner = _name_splits(top.with_images), _list_inner_classes(top)
     _refuse_flat_splits(top, splits)
     if inner and all(map(find_split, _join_classes(inner))):
@@ -190,8 +190,8 @@ def _read_class_folders(path: str, top: Folder) -> FolderLayout:
     if inner:
         notes.append(
             f"the classes are {list_names(list(top.with_images))}; the folders in them "
-            f"({list_names(_join_classes(inner))}) are not told apart "
-            "(validate.layout.depth makes those the classes)"
+            f"({list_names(_join_classes(inner))}) are merged "
+            "(validate.layout.depth can make them the classes)"
         )
     return FolderLayout({path: ""}, notes=tuple(notes))
 
@@ -289,7 +289,7 @@ def _join_classes(inner: Mapping[str, list[str]]) -> list[str]:
 
 
 def _share_classes(inner: Mapping[str, list[str]]) -> bool:
-    """Say whether several folders hold folders of the same names that may be the classes."""
+    """Say whether several folders hold folders of the same names, which may be the classes."""
     times = Counter(label for labels in inner.values() for label in labels)
     shared = [label for label, count in times.items() if count > 1]
     return bool(shared) and (not all(map(is_group, shared)) or all(map(is_group, inner)))

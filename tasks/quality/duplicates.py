@@ -2,15 +2,15 @@
 
 A near duplicate is the same image in another file: encoded again, of another size, brighter,
 darker, or with another contrast. A mirrored duplicate is flipped from left to right as well.
-Neighbouring slices of a scan look alike, and are no duplicates. So hashes propose pairs, and the
+Neighbouring slices of a scan look alike, but are not duplicates. So hashes propose pairs, and the
 pixels decide.
 
 These duplicates are not found:
 
-- rotated ones, and those that are upside down;
-- those cropped by one percent of their width or more;
-- those so much brighter that large areas became white;
-- changed ones of an image whose left half mirrors its right half exactly.
+- rotated and upside-down images;
+- images cropped by one percent of their width or more;
+- images so much brighter that large areas became white;
+- changed copies of an image whose left half mirrors its right half exactly.
 """
 
 import os
@@ -32,7 +32,7 @@ from tasks.imaging.decode import decode
 
 SIDE = 64  # pixels: the side of the square grey thumbnail that is hashed and correlated
 ROWS = np.arange(16)  # vertical frequencies of the hash, in half waves per side
-COLUMNS = np.arange(1, 16)  # horizontal ones, without 0, which a mirror does not change
+COLUMNS = np.arange(1, 16)  # horizontal frequencies, without 0, which a mirror does not change
 # A mirror inverts the bits of odd horizontal frequencies, whose cosines are odd about the middle.
 ODD = np.tile(COLUMNS % 2 == 1, len(ROWS))
 BITS = len(ODD)  # 240
@@ -52,9 +52,9 @@ def perceptual_hash(picture: Image.Image) -> str:
     """Return 60 hexadecimal digits that survive encoding, scaling, brightness and contrast.
 
     The hash has a bit for each coefficient of the cosine transform (type 2) of the 64x64 grey
-    thumbnail: 1 if it is positive. Vertical frequencies run from 0 to 15, and horizontal ones from
-    1 to 15 within each. The first bit is the highest. A mirror changes all bits `ODD` and no
-    others, except where a coefficient is zero. The hash of a flat image is "".
+    thumbnail: 1 if it is positive. Vertical frequencies run from 0 to 15; within each, horizontal
+    frequencies run from 1 to 15. The first bit is the highest. A mirror changes exactly the bits
+    `ODD`, except where a coefficient is zero. The hash of a flat image is "".
     """
     thumbnail = np.asarray(
         picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR), dtype=np.float64
@@ -74,7 +74,7 @@ def find_duplicates(
     usable images with the columns path (below `root`), sha256 and hash. Raises `ImageError` if
     decoding fails.
 
-    Equal files are linked to the first path among them, and only that one is compared with other
+    Equal files are linked to the first path among them, and only that path is compared with other
     images. The correlation of the fine structure decides for pairs whose hashes, straight or
     mirrored, differ in at most `hash_distance` bits.
 
@@ -108,9 +108,9 @@ def find_closest_duplicates(
     """Return one row per image of `files` that duplicates a known image, with the closest one.
 
     The columns are image and known (row numbers), kind and correlation. Both tables have the
-    columns sha256, hash and file (a path). The file of a known image that was deleted is "". Its
-    hash decides without pixels, so an image that only looks alike may be among the rows. The
-    correlation of such a row is NaN.
+    columns sha256, hash and file (a path). The file of a known image that was deleted is "". For
+    such an image the hash alone decides: the duplicate may only look alike, and the correlation is
+    NaN.
     """
     numbers = pd.Series(np.arange(len(known)), index=known.sha256)
     same = files.sha256.map(numbers[~numbers.index.duplicated()]).to_numpy()
@@ -136,8 +136,8 @@ def find_closest_duplicates(
 def has_similar_hash(hashes: Texts, others: Texts, hash_distance: int) -> NDArray[np.bool_]:
     """Say for each hash whether one of `others`, straight or mirrored, is within the distance.
 
-    This serves for images whose files were deleted, so that pixels cannot decide. It is true for
-    some that only look alike. The hash "" is similar to none.
+    This serves for images whose files were deleted, so that pixels cannot decide. It is also true
+    for some images that only look alike. The hash "" is similar to no hash.
     """
     found = np.zeros(len(hashes), dtype=bool)
     found[_find_close(hashes, others, hash_distance)[0]] = True
@@ -162,8 +162,8 @@ def _find_close(
     Without `others`, the pairs are within one list, first below second. "" is close to no hash.
 
     If bits are +1 and -1, the product of two hashes is 240 minus twice their distance. A mirror
-    changes the sign of the part that the odd bits contribute. So the product of the closer of the
-    straight and the mirrored pair is even + |odd|.
+    changes the sign of the part that the odd bits contribute. So even + |odd| is the product for
+    the straight or the mirrored pair, whichever is closer.
     """
     one, even, odd = _split_signs(hashes)
     other, other_even, other_odd = (one, even, odd) if others is None else _split_signs(others)

@@ -37,7 +37,7 @@ def find_split(name: str) -> str | None:
 
 
 def read_label(name: str) -> str:
-    """Return a file name without its ending and its last number: `cat.12.jpg` and `cat (1).png`."""
+    """Return a file name without ending and number: `cat` for `cat.12.jpg` or `cat (1).png`."""
     stem = PurePosixPath(name).stem
     numbered = NUMBERED.fullmatch(stem)
     return numbered["label"] if numbered else stem

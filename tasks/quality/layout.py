@@ -23,7 +23,7 @@ class FolderLayout:
     counts: Mapping[Place, int] = field(default_factory=dict)  # files that may be images
 
     def find_place(self, path: str) -> Place:
-        """Return the split and the class of a file; "" for the class of a file in no class."""
+        """Return the split and the class of a file; the class is "" outside class folders."""
         names = PurePosixPath(path).parts
         for length in range(len(names) - 1, -1, -1):
             split = self.splits.get("/".join(names[:length]))
@@ -75,7 +75,7 @@ def note_aside(aside: Iterable[str], tree: Folder) -> tuple[str, ...]:
 def note_empty(empty: Iterable[str]) -> tuple[str, ...]:
     """Note the names of folders that would be classes if they held an image."""
     names = sorted(empty)
-    return (f"without an image, so no class: {list_names(names)}",) if names else ()
+    return (f"left out, because they hold no image: {list_names(names)}",) if names else ()
 
 
 def note_junk(junk: Counter[str]) -> tuple[str, ...]:

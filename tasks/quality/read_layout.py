@@ -51,10 +51,10 @@ def read_layout(root: Path, validate: Validate) -> FolderLayout:
 
 
 def read_foreign_layout(root: Path) -> FolderLayout:
-    """Return the layout of a folder for an assessment, which refuses nothing.
+    """Return the layout of a folder for an assessment; no layout is refused.
 
-    The classes are checked against those of the model later. Folders named like splits, whichever
-    they mean, are above the classes.
+    The classes are checked against those of the model later. Folders named like any split are taken
+    as the parents of class folders.
     """
     tree, _ = read_tree(root)
     path, top = unwrap("", tree)
@@ -67,7 +67,7 @@ def read_foreign_layout(root: Path) -> FolderLayout:
 
 
 def _apply_settings(tree: Folder, validate: Validate) -> FolderLayout:
-    """Return the layout that `validate.layout` sets; without `parts`, names give the splits."""
+    """Return the layout that `validate.layout` sets, with splits by name if `parts` is unset."""
     if validate.layout.parts is None:
         given = detect_splits(*unwrap("", tree))
     else:
@@ -115,7 +115,7 @@ def _group_files(layout: FolderLayout, tree: Folder) -> dict[Place, list[str]]:
 
 
 def _find_empty(layout: FolderLayout, tree: Folder) -> dict[Place, list[str]]:
-    """Return the split and the class of each empty class folder, without files."""
+    """Return {(split, class): []} for each empty class folder."""
     if layout.label_from == "name":
         return {}
     empty = [path for path, folder in list_folders(tree) if not (folder.files or folder.folders)]

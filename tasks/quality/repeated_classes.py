@@ -53,8 +53,8 @@ def refuse_repeated_files(files: Mapping[str, list[Path]]) -> None:
     if repeated:
         raise UserError(
             f"every file of {', '.join(repeated)} is also a file of another class, byte for byte: "
-            "that is no class of its own. Remove the copies from the source, or import the folder "
-            "that holds the right classes"
+            "so it is not a class of its own. Remove the copies from the source, or import the "
+            "folder that holds the right classes"
         )
 
 

@@ -68,7 +68,7 @@ def scan(raw: Path, limits: Limits, validate: Validate | None = DEFAULT) -> Scan
     if not paths:
         raise UserError(
             f"{raw}: expected images in class folders, found no file; "
-            "`make data FROM=<folder>` brings yours"
+            "`make data FROM=<folder>` imports yours"
         )
     layout = read_foreign_layout(raw) if validate is None else read_layout(raw, validate)
     for note in layout.notes:
@@ -86,7 +86,7 @@ def scan(raw: Path, limits: Limits, validate: Validate | None = DEFAULT) -> Scan
 
 
 def list_files(root: Path) -> Iterator[Path]:
-    """Yield every file below `root` except junk; linked folders are folders, as DVC sees them."""
+    """Yield every file below `root` except junk. Links to folders are followed, as DVC does."""
     for folder, _, names in folders.walk(root):
         yield from (Path(folder, name) for name in names)
 
@@ -150,7 +150,7 @@ def _measure_scales(decoded: Decoded) -> dict[int, dict[str, Any]]:
     """Measure a deep image for each bit depth that the set may turn out to have."""
     return {
         bits: _measure(decoded.scale_to(bits).convert("L").histogram())
-        | {"clipped": decoded.clipped(bits)}
+        | {"clipped": decoded.measure_clipped(bits)}
         for bits in range(8, 33, 2)
     }
 
@@ -158,8 +158,8 @@ def _measure_scales(decoded: Decoded) -> dict[int, dict[str, Any]]:
 def _find_bit_depth(files: pd.DataFrame) -> int | None:
     """Return the bit depth of the set; None if no file has more than 8 bits a value.
 
-    It holds the values of all files that are not given as test and declare no depth of their own.
-    Without such files it is 16.
+    It is enough for all files outside the test folder that declare no bit depth. Without such files
+    it is 16.
     """
     if not is_deep(files).any():
         return None

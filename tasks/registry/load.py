@@ -41,7 +41,7 @@ class ModelFiles:
 
     name: str
     folder: Path  # the model itself
-    sha256: str  # of the folder
+    sha256: str  # SHA-256 of the folder
     thresholds: Path | None = None
     seen: Path | None = None  # the images that a registered version was given
     class_names: dict[str, str] = field(default_factory=dict)  # for people, of some classes
@@ -56,8 +56,8 @@ def load_predictor(
 ) -> Predictor:
     """Return the predictor of a model, warmed up.
 
-    `name` is that of the registered model, by default `register.model` of params.yaml. A file may
-    be as large as `limits` and `validate` of params.yaml allow.
+    `name` is the name of the registered model, by default `register.model` of params.yaml. A file
+    may be as large as `limits` and `validate` of params.yaml allow.
 
     Raises `UserError` if there is no such model, its files are refused, or `explain` is true and
     the model has no heat maps.
@@ -83,7 +83,7 @@ def read_limits() -> Limits:
 
 
 def narrow_limits(one: Limits, other: Limits) -> Limits:
-    """Return the lower one of both limits."""
+    """Return the lower of both limits."""
     return Limits(min(one.max_bytes, other.max_bytes), min(one.max_pixels, other.max_pixels))
 
 
@@ -117,7 +117,7 @@ def is_folder(model: str) -> bool:
 def _find_folder(folder: Path) -> ModelFiles:
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is no folder: expected one that training wrote, such as "
+            f"{folder} is not a folder: expected one that training wrote, such as "
             "data/models/<architecture>"
         )
     thresholds = folder.parent.parent / "results" / folder.name / THRESHOLDS_JSON

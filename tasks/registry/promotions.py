@@ -6,8 +6,8 @@ Lines are only appended, and Git keeps the file. `make_line` lists the keys. The
     promotion  a person made a version champion
     rollback   a person restored the previous champion
 
-`champion` is the champion after the event, and `champion_before` the one before. Version numbers
-belong to one registry; `…_sha256`, the SHA-256 of the files, identifies a model everywhere.
+`champion` is the champion after the event, and `champion_before` the champion before it. Version
+numbers belong to one registry; `…_sha256`, the SHA-256 of the files, identifies a model everywhere.
 """
 
 import getpass
@@ -128,7 +128,7 @@ def find_blocking_decision(lines: Sequence[Line], sha256: str, champion_sha256: 
     """Return the person's decision that keeps the gate from promoting this model, if any.
 
     A model that was rolled back stays back until a person promotes it. A champion that a person
-    promoted stays champion until a model passes that was unknown at the time.
+    promoted stays champion until a model that was registered later passes the gate.
     """
     for line in reversed(lines):
         if line["event"] == PROMOTION and line["champion_sha256"] == sha256:

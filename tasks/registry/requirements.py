@@ -19,7 +19,7 @@ PACKAGES = [
     "tensorflow",
     "threadpoolctl",
 ]
-OPTIONAL = ("pillow-heif", "pydicom")  # a version needs them if the pipeline has them
+OPTIONAL = ("pillow-heif", "pydicom")  # a version requires them if they are installed here
 
 
 def requirements() -> list[str]:

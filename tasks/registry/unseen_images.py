@@ -49,7 +49,7 @@ def find_unseen(
 
     `seen` are the images that the model was given. Withheld images do not count: no model was
     trained on them. An image is not new if it, or an image of its group in splits.csv (a copy, or
-    the same patient), is among the seen ones. A seen image that is no longer in splits.csv has no
+    the same patient), is among the seen images. A seen image that is no longer in splits.csv has no
     group; a test image whose hash is within `hash_distance` bits counts as its copy.
     """
     if "split" in seen:  # older versions kept neither splits nor withheld images
@@ -63,7 +63,7 @@ def find_unseen(
 def find_copies(
     files: pd.DataFrame, given: pd.DataFrame, splits: pd.DataFrame, clean: Path, near: NearCopies
 ) -> pd.DataFrame:
-    """Return the foreign images that copy given ones.
+    """Return the foreign images that copy a given image.
 
     Columns: path, copy_of, split, kind, correlation, sha256.
     `files` has the columns path, sha256, hash and file. Each copy is listed with the closest

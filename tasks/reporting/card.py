@@ -16,7 +16,7 @@ PACKAGES = (
 
 
 def read_statements(report: Report) -> dict[str, str]:
-    """Return the purpose and the source of the images, or that the parameters do not state them."""
+    """Return the purpose of the model and the source of the images, or how to state them."""
     return {
         "purpose": report.purpose
         or _("Not stated. Set report.purpose in params.yaml to state the purpose."),
@@ -26,7 +26,7 @@ def read_statements(report: Report) -> dict[str, str]:
 
 
 def list_weights(architectures: dict[str, Architecture], report: Report) -> list[dict[str, str]]:
-    """Return each pretrained backbone with its weights, its models and its licence."""
+    """Return one row per pretrained backbone: weights, models that use it, and licence."""
     users: dict[tuple[str, str | None], list[str]] = {}
     for name, section in architectures.items():
         backbone = section.structure.pretrained
@@ -44,7 +44,7 @@ def list_weights(architectures: dict[str, Architecture], report: Report) -> list
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that can change a result."""
+    """Return the version of Python, and of each installed package that can change a result."""
     installed = {package: _find_version(package) for package in PACKAGES}
     return {"python": platform.python_version()} | {
         package: version for package, version in installed.items() if version
@@ -52,7 +52,7 @@ def list_versions() -> dict[str, str]:
 
 
 def hash_winner(model: Path, splits_csv: Path) -> dict[str, str]:
-    """Return the SHA-256 of the winner's files, and of the table of all images."""
+    """Return the SHA-256 of the winner's files and of splits.csv."""
     return {"model": folder_sha256(model), "splits": file_sha256(splits_csv)}
 
 
@@ -65,7 +65,7 @@ def _find_version(package: str) -> str | None:
 
 def _describe_licence(weights: str | None, report: Report) -> str:
     if weights is None:
-        return _("none is needed")
+        return _("no licence is needed")
     if report.weights is not None:
         return _("stated by the user: {licence}").format(licence=report.weights)
     if weights == "imagenet":

@@ -12,7 +12,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from tasks.reporting.language import _
 from tasks.reporting.words import name_class
-from tasks.scoring.figures import DASHES, INK, PALETTE, SIZE, colour, in_style, make_panel, shorten
+from tasks.scoring.figures import (
+    DASHES,
+    INK,
+    PALETTE,
+    SIZE,
+    apply_style,
+    colour,
+    make_panel,
+    shorten,
+)
 
 MARKERS = "osD^vPX*"
 BAR: dict[str, Any] = {"markersize": 6, "linestyle": "", "elinewidth": 1.4}
@@ -21,7 +30,7 @@ BAR: dict[str, Any] = {"markersize": 6, "linestyle": "", "elinewidth": 1.4}
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
 
 
-@in_style
+@apply_style
 def draw_counts(parts: Mapping[str, Mapping[str, int]]) -> Figure:
     """Draw the images of each class, side by side for each part: {part: {class: images}}."""
     labels = list(next(iter(parts.values())))
@@ -40,7 +49,7 @@ def draw_counts(parts: Mapping[str, Mapping[str, int]]) -> Figure:
     return figure
 
 
-@in_style
+@apply_style
 def draw_roc(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
     """Draw the ROC curve of each class against the rest. Uses `roc.csv`."""
     figure, axes = _draw_classes(rows, labels, "fpr", "tpr")
@@ -53,7 +62,7 @@ def draw_roc(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
     return figure
 
 
-@in_style
+@apply_style
 def draw_precision_recall(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
     """Draw precision against recall of each class. Uses `pr.csv`."""
     figure, axes = _draw_classes(rows, labels, "recall", "precision")
@@ -61,7 +70,7 @@ def draw_precision_recall(rows: pd.DataFrame, labels: Sequence[str]) -> Figure:
     return figure
 
 
-@in_style
+@apply_style
 def draw_reliability(rows: pd.DataFrame) -> Figure:
     """Draw accuracy against confidence. Points grow with their images. Uses `calibration.csv`."""
     figure, axes = make_panel(_("Calibration"), _("confidence"), _("accuracy"))
@@ -83,7 +92,7 @@ def draw_reliability(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-@in_style
+@apply_style
 def draw_coverage(rows: pd.DataFrame, threshold: float | None) -> Figure:
     """Draw accuracy against the answered share, and mark the threshold. Uses `coverage.csv`."""
     figure, axes = make_panel(
@@ -107,7 +116,7 @@ def draw_coverage(rows: pd.DataFrame, threshold: float | None) -> Figure:
     return figure
 
 
-@in_style
+@apply_style
 def draw_intervals(rows: pd.DataFrame) -> Figure:
     """Draw scores with their intervals, a row for each model: model, part, value, low, high."""
     names, parts = list(dict.fromkeys(rows.model)), list(dict.fromkeys(rows.part))
@@ -131,7 +140,7 @@ def draw_intervals(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-@in_style
+@apply_style
 def draw_cost(rows: pd.DataFrame, words: str) -> Figure:
     """Draw test accuracy against a cost on a log axis: model, value, low, high, cost."""
     figure, axes = make_panel("", words, _("test accuracy"), (SIZE[0], SIZE[1] + 0.1 * len(rows)))

@@ -44,7 +44,7 @@ def ngettext(singular: str, plural: str, number: float) -> str:
 
 
 def load_language(language: str) -> NullTranslations:
-    """Return the translations of a language. English has none: its texts stay as they are."""
+    """Return the translations of a language. English texts stay as they are."""
     return _load(language, tuple(FOLDERS))
 
 

@@ -1,4 +1,4 @@
-"""Show numbers to a person, and mark each one in the page for programs.
+"""Show numbers to a person, and mark each number in the page for programs.
 
 A marked number is `<data value="0.875" data-metric="test_accuracy">0.875</data>`.
 The tests compute each marked number again.

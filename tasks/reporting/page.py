@@ -21,7 +21,7 @@ from tasks.reporting.numbers import (
 )
 from tasks.reporting.words import name_class, name_values
 from tasks.scoring.figures import CURVES
-from tasks.tables import printable
+from tasks.tables import escape_controls
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Markdown's special characters. An underscore within a word is a letter, and a list or a heading
@@ -76,7 +76,7 @@ def escape_markdown(value: object) -> object:
     """
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    text = MARKUP.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", printable(value))
+    text = MARKUP.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", escape_controls(value))
     return re.sub(r"[@#:](?=\w)", r"\g<0><!-- -->", text)
 
 

@@ -39,7 +39,7 @@ def render(figure: Figure) -> str:
 
 
 def put_on_white(text: str) -> str:
-    """Give an SVG document a white background, for viewers with a dark one."""
+    """Give an SVG document a white background, for viewers with a dark background."""
     return text.replace("<g id=", '<rect width="100%" height="100%" fill="#ffffff"/>\n <g id=', 1)
 
 

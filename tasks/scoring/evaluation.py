@@ -73,7 +73,7 @@ def evaluate(model: Evaluated, splits_csv: Path, wanted: Evaluate) -> None:
 
 
 def score_predictions(predictions: pd.DataFrame, temperature: float, bins: int) -> dict[str, float]:
-    """Return metrics such as `test_macro_f1` and `test_recall_<class>`. Undefined ones are absent.
+    """Return metrics such as `test_macro_f1` and `test_recall_<class>`, except undefined metrics.
 
     `predictions` must have the columns that `add_groups` adds.
     """

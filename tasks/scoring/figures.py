@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tasks.tables import printable
+from tasks.tables import escape_controls
 
 matplotlib.rcdefaults()  # a matplotlibrc on this machine changes no figure
 
@@ -39,7 +39,7 @@ STYLE = {
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "text.color": INK,
-    "text.parse_math": False,  # two dollars in a name are no formula
+    "text.parse_math": False,  # two dollars in a name are not a formula
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -54,7 +54,7 @@ STYLE = {
 Arguments = ParamSpec("Arguments")
 
 
-def in_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+def apply_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
     """Make a function draw in `STYLE`."""
 
     @wraps(draw)
@@ -65,7 +65,7 @@ def in_style(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
     return draw_in_style
 
 
-@in_style
+@apply_style
 def draw_history(rows: pd.DataFrame, kept: int) -> Figure:
     """Draw accuracy, loss and learning rate by epoch, side by side. Uses `history.csv`."""
     names = [name for name in CURVES if name in rows]
@@ -75,7 +75,7 @@ def draw_history(rows: pd.DataFrame, kept: int) -> Figure:
     return figure
 
 
-@in_style
+@apply_style
 def draw_curve(
     rows: pd.DataFrame, name: str, kept: int, translate: Callable[[str], str] = str
 ) -> Figure:
@@ -85,7 +85,7 @@ def draw_curve(
     return figure
 
 
-@in_style
+@apply_style
 def draw_confusion(rows: pd.DataFrame) -> Figure:
     """Draw the confusion matrix, shaded by the share of the actual class. Uses `confusion.csv`."""
     labels = shorten(dict.fromkeys(rows.actual))
@@ -114,9 +114,9 @@ def make_panel(
 
 
 def shorten(names: Iterable[str], widest: int = WIDEST) -> list[str]:
-    """Return printable names for a figure. Long ones are cut in the middle and stay different."""
+    """Return printable names for a figure. Long names are cut in the middle and stay different."""
     shown: list[str] = []
-    for name in map(printable, names):
+    for name in map(escape_controls, names):
         begin, end = name[: widest * 2 // 3], name[-(widest // 3 - 1) :]
         short = name if len(name) <= widest else f"{begin}…{end}"
         numbered = (f"{begin}… ({number})" for number in count(2))

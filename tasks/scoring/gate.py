@@ -21,7 +21,7 @@ from tasks.scoring.statistics import (
     Pair,
     bootstrap_difference,
     compare_recalls,
-    mcnemar,
+    run_mcnemar,
 )
 
 
@@ -84,7 +84,7 @@ def check_against_champion(
     )
     pair = Pair(truth, ours, theirs, len(classes), predictions.get("group"))
     interval = bootstrap_difference(pair, gate.confidence)
-    tosses = mcnemar(ours == truth, theirs == truth, pair.groups)
+    tosses = run_mcnemar(ours == truth, theirs == truth, pair.groups)
     recalls = compare_recalls(pair, classes, gate.confidence)
     scores = [
         float(f1_score(truth, said, labels=range(len(classes)), average="macro", zero_division=0))

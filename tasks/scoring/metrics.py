@@ -31,7 +31,7 @@ PR_COLUMNS = {"label": "Class, against the rest.", "recall": "Recall.", "precisi
 
 
 def score(labels: Labels, probabilities: Probabilities) -> dict[str, float]:
-    """Return the scores over all classes, without undefined ones such as the AUC of one class.
+    """Return the scores over all classes, except undefined scores, such as the AUC of one class.
 
     Averages are over the classes that have images. Such a class has precision and F1 of 0 if it is
     never predicted. `roc_auc` and `pr_auc` are the means over the classes.
@@ -76,7 +76,7 @@ def score_classes(labels: Labels, probabilities: Probabilities, classes: list[st
 def measure_areas(labels: Labels, probabilities: Probabilities) -> pd.DataFrame:
     """Return `roc_auc` and `pr_auc` of each class against the rest.
 
-    Both are NaN if the images are all of this class, or none of them is.
+    Both are NaN if all images are of this class, or if no image is.
     """
     truth, ranking = encode_one_hot(labels, probabilities.shape[1]), rank_images(probabilities)
     rows = np.full((probabilities.shape[1], 2), np.nan)

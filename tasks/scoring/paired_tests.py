@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from tasks.scoring.predictions import to_arrays
-from tasks.scoring.statistics import Pair, bootstrap_difference, holm, mcnemar
+from tasks.scoring.statistics import Pair, adjust_by_holm, bootstrap_difference, run_mcnemar
 
 PAIRED_TESTS_COLUMNS = {
     "question": "Question that both models answer.",
@@ -35,10 +35,10 @@ def run_paired_tests(
     for question, (winner, *others) in ranked.items():
         pairs = [_make_pair(predictions[winner], predictions[other]) for other in others]
         tests = [
-            mcnemar(pair.first == pair.labels, pair.second == pair.labels, pair.groups)
+            run_mcnemar(pair.first == pair.labels, pair.second == pair.labels, pair.groups)
             for pair in pairs
         ]
-        adjusted = holm([test.p for test in tests])
+        adjusted = adjust_by_holm([test.p for test in tests])
         for other, pair, test, p_holm in zip(others, pairs, tests, adjusted, strict=True):
             interval = bootstrap_difference(pair)
             cells = (

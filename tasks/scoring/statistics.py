@@ -106,7 +106,7 @@ def bootstrap_difference(
     return Interval(seen, float(low), float(high))
 
 
-def mcnemar(
+def run_mcnemar(
     first_right: NDArray[np.bool_], second_right: NDArray[np.bool_], groups: Groups | None = None
 ) -> McNemar:
     """Test whether one of two models is right more often, exactly (McNemar 1947).
@@ -122,7 +122,7 @@ def mcnemar(
     return McNemar(gains, losses, p)
 
 
-def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
+def adjust_by_holm(p_values: Sequence[float]) -> NDArray[np.float64]:
     """Adjust the p-values of several tests for their number (Holm 1979)."""
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)
@@ -175,7 +175,7 @@ def find_lower_limit(
 
 
 def _draw_scores(pair: Pair, draws: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return accuracy and macro F1 of the first model: of each draw, shape (draws, 2), and seen."""
+    """Return accuracy and macro F1 of the first model, drawn (draws, 2) and as observed (2,)."""
     present = np.unique(pair.labels)
     kinds, occurrences = _count_kinds(pair)
     prior, mean_size = _count_prior(present, pair.classes), len(pair.labels) / occurrences.sum()
@@ -228,7 +228,7 @@ def _find_kinds(
 
 
 def _count_prior(present: Labels, classes: int) -> tuple[csr_array, csr_array]:
-    """Return `_count_kinds` of one image of each kind: correct ones, and wrong ones."""
+    """Return the counts of a single image of each kind, correct kinds and wrong kinds apart."""
     truth, predicted = np.repeat(present, classes), np.tile(np.arange(classes), len(present))
     cells, _ = _count_kinds(Pair(truth, predicted, predicted, classes))
     return cells[truth == predicted], cells[truth != predicted]
@@ -256,7 +256,7 @@ def _difference(counts: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
 
 
 def _design_effect(differences: NDArray[np.int64], groups: NDArray[Any]) -> float:
-    """Return how many grouped images tell as much as one, at least 1 (Rao and Scott 1992)."""
+    """Return how many grouped images equal one independent image, >= 1 (Rao and Scott 1992)."""
     members = pd.Series(
         differences - differences.mean() if len(differences) else differences
     ).groupby(groups)

@@ -84,7 +84,7 @@ def find_confidence(
     """Return the lowest confidence that reaches this accuracy, and whether there is one.
 
     - If all images together reach the accuracy, it is 0.
-    - If `LEAST` or more images reach it, it lies half way to the next image's confidence.
+    - If the `LEAST` or more most confident images reach it, it is half way to the next confidence.
     - Otherwise it is `NEVER`: the model should not answer.
     """
     order = np.argsort(-confidence, kind="stable")

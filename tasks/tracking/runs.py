@@ -91,7 +91,7 @@ def refuse_unreachable(*names: str) -> None:
     """
     for name in names or (store.VARIABLE, REGISTRY_VARIABLE):
         address = os.environ.get(name, "")
-        if why := servers.why_unreachable(address):
+        if why := servers.explain_unreachable(address):
             problem = servers.describe_unreachable(name, address, "environment", why)
             raise UnreachableError(
                 f"{problem}. Start that server, or `unset {name}` to use {store.DEFAULT_FILE} of "
@@ -148,7 +148,7 @@ def leave_store(why: str) -> None:
 
 def is_unreachable() -> bool:
     """Return whether the store does not answer at all."""
-    return servers.why_unreachable(mlflow.get_tracking_uri()) is not None
+    return servers.explain_unreachable(mlflow.get_tracking_uri()) is not None
 
 
 def find_run(experiment_id: str, predictions_sha256: str) -> Run | None:

@@ -29,15 +29,15 @@ MIGRATIONS = {
 }
 
 
-def why_unreachable(address: str, seconds: float = PATIENCE) -> str | None:
+def explain_unreachable(address: str, seconds: float = PATIENCE) -> str | None:
     """Return why no server can be reached at an address.
 
-    Returns None if a server answers, or if the address is not that of a server.
+    Returns None if a server answers, or if the address is not a server's.
     """
     try:
         kind = urlsplit(address).scheme.partition("+")[0]
     except ValueError as error:  # such as a bracket that is not closed
-        return f"this is no address: {error}"
+        return f"this is not an address: {error}"
     check = _request if kind in ("http", "https") else _connect if kind in PORTS else None
     if check is None:
         return None
@@ -120,7 +120,7 @@ def describe_newer(store: str, package: str, remedy: str) -> str:
 
 
 def mask_secrets(text: str) -> str:
-    """Return an address, or a text that holds one, without its secrets."""
+    """Return an address, or a text with addresses, without the secrets in it."""
     return SECRET.sub(r"\1***", re.sub(r"://\S*@", "://***@", text))
 
 
@@ -135,7 +135,7 @@ def hold_port(host: str, port: int, remedy: str) -> socket.socket:
         holder.listen()  # before this call another program can bind the port too
     except (UnicodeError, TypeError) as error:  # Python cannot encode such a host name
         holder.close()
-        raise UserError(f"host {host!r} is no name of a machine: {error}; {remedy}") from error
+        raise UserError(f"host {host!r} is not the name of a machine: {error}; {remedy}") from error
     except OSError as error:
         holder.close()
         if error.errno == errno.EADDRINUSE:

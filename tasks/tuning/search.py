@@ -23,7 +23,7 @@ KINDS = ("hyperband", "random")
 
 @dataclass(frozen=True)
 class Inputs:
-    """The data that decide the result of a trial. `bits` are those of grey values."""
+    """The data that decide the result of a trial. `bits` is the bit depth of the images."""
 
     splits_csv: Path
     class_weights: Path
@@ -32,7 +32,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Search:
-    """A search with the architecture as params.yaml has it; `name` is that of its Optuna study."""
+    """A search with the architecture as in params.yaml; `name` is the name of its Optuna study."""
 
     architecture: str
     kind: str

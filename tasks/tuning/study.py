@@ -24,8 +24,8 @@ from tasks.tuning.search import Search
 
 STORE = Path("tune.db")
 LOCKS = Path(".cache/tune")
-MAX_STARTS = 3  # of a trial that completes no further epoch; then it has failed
-PATIENCE = 60  # seconds that one worker waits for another one to write
+MAX_STARTS = 3  # starts of a trial without a further epoch, after which it has failed
+PATIENCE = 60  # seconds that a worker waits for another worker to write
 WORDS = {
     "COMPLETE": "finished",
     "PRUNED": "stopped early",
@@ -214,7 +214,7 @@ def _find_interrupted(study: optuna.Study, folder: Path) -> optuna.Trial | None:
             )
             study.tell(frozen.number, state=TrialState.FAIL)
             continue
-        trial = optuna.Trial(study, frozen._trial_id)  # Optuna has no public way to resume one
+        trial = optuna.Trial(study, frozen._trial_id)  # Optuna has no public way to resume a trial
         trial.set_user_attr("starts", [*starts, last])
         log.info("trial %d was interrupted after %d epochs: resuming", frozen.number, last or 0)
         return trial
@@ -234,7 +234,7 @@ def _suggest(trial: optuna.Trial, path: str, values: Range) -> Any:
 
 
 def _round(values: Range, drawn: Any) -> Any:
-    """Return the value to try for a drawn one: a choice, or a number that is short to read."""
+    """Return the value to try for a drawn value: a choice, or a number that is short to read."""
     if values.low is None:
         return next(choice for choice in values.choices if _as_scalar(choice) == drawn)
     if values.whole:

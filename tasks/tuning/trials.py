@@ -60,7 +60,7 @@ class OutOfTimeError(Exception):
 class Options:
     """The architecture, the files to read, the kind of search, and its limits.
 
-    `trials` counts those of all workers and starts; by default it is `tune.trials` of params.
+    `trials` is the number of trials over all workers and starts, by default `tune.trials`.
     `minutes` limits this worker.
     """
 
@@ -160,7 +160,7 @@ def run_trials(worker: Worker, limit: int) -> None:
 def load_data(options: Options, section: Architecture, bits: int | None) -> Data:
     """Read the rows of training and validation images, with the classes of the question."""
     splits = read_table(options.splits_csv)
-    splits = splits.assign(label=splits.label.map(section.question.answers(splits.label)))
+    splits = splits.assign(label=splits.label.map(section.question.map_folders(splits.label)))
     usable = splits.query("split in ('training', 'validation')").reset_index(drop=True)
     return Data(options.clean, usable, json.loads(options.class_weights.read_text()), bits)
 
@@ -225,7 +225,8 @@ def run_trial(worker: Worker, claim: Claim) -> None:
 def score_trial(worker: Worker, claim: Claim) -> tuple[float, int | None]:
     """Return the mean score over the folds, and the epochs that a training needs.
 
-    The score is that of the selected epoch. A model that is not trained in epochs needs none.
+    The score of a fold is the score of its selected epoch. The epochs are None for a model that is
+    not trained in epochs.
     """
     search, data = worker.search, worker.data
     section, objective = search.apply(claim.values), search.tune.objective
@@ -252,7 +253,7 @@ def select_row(history: list[Row], search: Search, section: Architecture) -> Row
 
 
 def count_epochs(best: list[float], section: Architecture) -> int:
-    """Return how many epochs to train: usually up to the `best` one, as the median of the folds.
+    """Return how many epochs to train: usually the median of the folds' `best` epochs.
 
     With a cosine schedule or with phases, the epochs before the best one depend on the number of
     all epochs. So that number stays.
@@ -288,7 +289,7 @@ def remove_checkpoints(search: Search, trial: optuna.Trial) -> None:
 
 @contextmanager
 def open_trial_run(worker: Worker, claim: Claim) -> Iterator[None]:
-    """Open the trial's MLflow run below that of the search; an interrupted trial keeps its run."""
+    """Open the trial's MLflow run below the search's run; an interrupted trial keeps its run."""
     known = claim.trial.user_attrs.get("run")
 
     def start() -> None:

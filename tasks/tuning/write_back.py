@@ -28,7 +28,7 @@ from tasks.params.whole import Params, load_params
 def write_values(file: Path, architecture: str, values: Mapping[str, Any]) -> None:
     """Write values at dotted paths, such as `dense.0`, of an architecture into a params file.
 
-    Raises `UserError`, and leaves the file as it was, if the values cannot be changed alone.
+    Raises `UserError`, and leaves the file as it was, if another value would change too.
     """
     file = file.resolve()
     before = load_params(file)

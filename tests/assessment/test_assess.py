@@ -366,7 +366,7 @@ def test_mistakes_are_told_in_words_and_write_nothing(foreign: Foreign, tmp_path
     Path(os.fsdecode(bytes(odd / "a") + b"/\xe9.jpg")).write_text("no image")
     before = foreign.stamps
     for images, model, classes, output, message in (
-        (tmp_path / "nowhere", "champion", None, tmp_path / "out", "nowhere is no folder"),
+        (tmp_path / "nowhere", "champion", None, tmp_path / "out", "nowhere is not a folder"),
         (
             foreign.images,
             "champion",

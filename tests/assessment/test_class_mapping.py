@@ -63,7 +63,7 @@ def test_nothing_is_guessed_and_the_draft_is_accepted(tmp_path: Path) -> None:
     )
     message = refused(folders, said)
     assert message.startswith(
-        "4 of the 6 class folders in /scans are no class of the model "
+        "4 of the 6 class folders in /scans are not a class of the model "
         "(01, NA, no_tumor, tumeur née):\n"
     )
     assert "  No Tumor     1,234 images; did you mean no_tumor?\n" in message

@@ -40,7 +40,7 @@ def test_a_folder_is_answered_and_what_has_no_answer_is_told(run: Callable[..., 
 def test_a_mistake_fails_in_words(run: Callable[..., State]) -> None:
     state = run(model="models/none")
     assert state.is_failed() and state.message.startswith(
-        "error: models/none is no folder: expected one that training wrote"
+        "error: models/none is not a folder: expected one that training wrote"
     )
 
 

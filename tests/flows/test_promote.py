@@ -86,7 +86,7 @@ def test_rolling_back_leads_to_the_one_before_and_no_further(
     assert champion(client) == 1
     with pytest.raises(
         SystemExit,
-        match=r"error: no champion before version 1: .* has none. Name one with --version",
+        match=r"error: no previous champion to restore: .* lists none. Choose a version",
     ):
         call(monkeypatch, "--rollback", "--reason", "further")
     assert champion(client) == 1

@@ -164,7 +164,7 @@ def test_grey_values_of_more_than_eight_bits_keep_the_highest_eight_of_the_bits_
     assert taken(bright, 16) == taken(bright, None) == [0, 0, 1, 15, 128, 255]
     assert taken(scan, None) == [0, 0, 0, 0, 1, 15]  # a model that was saved before bit depths were
     assert decode(scan, 1).ravel().tolist() == taken(scan, 12)  # a file by itself
-    assert [decode_bytes(bright).clipped(bits) for bits in (12, 16, None)] == [2 / 6, 0, 0]
+    assert [decode_bytes(bright).measure_clipped(bits) for bits in (12, 16, None)] == [2 / 6, 0, 0]
 
 
 def test_cmyk_jpeg_gives_its_colours() -> None:

@@ -42,7 +42,7 @@ def pooled(head: np.ndarray, activation: str = "softmax") -> keras.Model:
 
 
 def heatmap(model: keras.Model, pixels: np.ndarray, class_index: int) -> np.ndarray:
-    return gradcam.explainer(model).heatmaps(pixels[np.newaxis], [class_index])[0]
+    return gradcam.build_explainer(model).heatmaps(pixels[np.newaxis], [class_index])[0]
 
 
 def patch() -> np.ndarray:
@@ -69,7 +69,7 @@ def test_it_is_the_formula_of_the_paper() -> None:
         Transfer(backbone="MobileNet", options={"alpha": 0.25}, weights=None), (64, 64, 3), 5
     )
     pixels = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    explainer = gradcam.explainer(model)
+    explainer = gradcam.build_explainer(model)
     classes = [4, 0, 2]
     kernel = model.layers[-1].get_weights()[0]
     maps = explainer.below(pixels, training=False).numpy()
@@ -116,7 +116,7 @@ def test_our_networks_are_cut_before_their_last_pooling(name: str) -> None:
         (*SIZE, 3),
         3,
     )
-    explainer = gradcam.explainer(model)
+    explainer = gradcam.build_explainer(model)
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert explainer.grid == convolutions[-1].output.shape[1:3]
     heats = explainer.heatmaps(PIXELS, [0, 1] * 10)
@@ -129,7 +129,7 @@ def test_a_flat_backbone_is_cut_at_its_last_convolution() -> None:
     model = build_transfer(
         Transfer(backbone="VGG16", weights=None, head=Head(pooling="flatten")), (*SIZE, 3), 2
     )
-    explainer = gradcam.explainer(model)
+    explainer = gradcam.build_explainer(model)
     assert explainer.below.layers[-1].name == "block5_conv3"
     assert explainer.grid == (2, 2)  # before the last pooling
 
@@ -156,14 +156,16 @@ def test_a_perceptron_and_a_forest_have_no_feature_maps(tmp_path: Path) -> None:
 def test_explaining_leaves_the_model_as_it_was() -> None:
     model = build_model(POOLED, (*SIZE, 3), 3)
     before = model(PIXELS, training=False).numpy()
-    gradcam.explainer(model).heatmaps(PIXELS, [0] * 20)
+    gradcam.build_explainer(model).heatmaps(PIXELS, [0] * 20)
     assert np.array_equal(model(PIXELS, training=False), before)
 
 
 @pytest.mark.parametrize("everything", [False, True])
 def test_random_weights_change_the_maps(everything: bool) -> None:
     keras.utils.set_random_seed(1)
-    explainer = gradcam.explainer(build_model(Cnn(filters=(8, 8), dense=(16,)), (*SIZE, 3), 4))
+    explainer = gradcam.build_explainer(
+        build_model(Cnn(filters=(8, 8), dense=(16,)), (*SIZE, 3), 4)
+    )
     weights, before = explainer.below.get_weights(), explainer.heatmaps(PIXELS, [0] * 20)
     explainer.randomise(everything)
     after = explainer.heatmaps(PIXELS, [0] * 20)

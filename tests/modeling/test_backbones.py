@@ -115,7 +115,7 @@ def test_the_reference_head_is_built_layer_by_layer() -> None:
     )
     model = build(row)
     kinds = [
-        type(layer).__name__ for layer in model.layers[len(backbones.backbone_layers(model)) :]
+        type(layer).__name__ for layer in model.layers[len(backbones.list_backbone_layers(model)) :]
     ]
     assert kinds == [
         "GlobalAveragePooling2D",
@@ -176,7 +176,9 @@ def test_what_lies_below_the_cut_is_frozen_and_the_rest_is_trained(
     first = backbones.find_layer(cut, start)
     backbones.freeze(cut, first)
     head = [
-        layer.name for layer in cut.layers[len(backbones.backbone_layers(cut)) :] if layer.weights
+        layer.name
+        for layer in cut.layers[len(backbones.list_backbone_layers(cut)) :]
+        if layer.weights
     ]
     assert [layer.name for layer in cut.layers if layer.trainable_weights] == [*trained, *head]
     assert any(name.startswith("batch_normalization") for name in head)
@@ -191,7 +193,7 @@ def test_inception_is_cut_before_its_branches() -> None:
     backbones.freeze(model, first)
     below, _ = backbones.cut(model, first)
     assert below.layers[-1].name == "mixed8"
-    trained = [layer for layer in backbones.backbone_layers(model) if layer.trainable_weights]
+    trained = [layer for layer in backbones.list_backbone_layers(model) if layer.trainable_weights]
     assert len(trained) == 2 * 9  # convolutions of the last two blocks
     assert all(isinstance(layer, keras.layers.Conv2D) for layer in trained)
 
@@ -249,7 +251,7 @@ def test_weights_of_another_width_or_backbone_are_refused(
     )
     assert (
         "does not fit MobileNetV2" in message
-        and "it contains {135 arrays" in message
+        and "it contains 135 arrays" in message
         and "expected 260" in message
     )
 
@@ -293,7 +295,7 @@ def test_options_that_the_backbone_does_not_take() -> None:
 
 def test_half_precision_is_that_of_the_model_built_meanwhile() -> None:
     before = keras.config.dtype_policy().name
-    with backbones.precision("bfloat16"):
+    with backbones.use_precision("bfloat16"):
         model = build(transfer())
     assert keras.config.dtype_policy().name == before
     assert model.get_layer("conv1").compute_dtype == "bfloat16"

@@ -47,7 +47,7 @@ def reading() -> keras.Model:
         keras.layers.Conv2D(8, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
     )
     outputs = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(x))
-    return ood.only_statistics(keras.Model(inputs, outputs))
+    return ood.build_statistics_model(keras.Model(inputs, outputs))
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_the_names_of_a_networks_own_layers_do_not_matter() -> None:
     )
     answer = keras.layers.Dense(2, name="mean")(keras.layers.Flatten()(maps))
     keras.backend.clear_session()  # the next layers are numbered as in a new process
-    answering = ood.with_statistics(keras.Model(pixels, answer))
+    answering = ood.add_statistics(keras.Model(pixels, answer))
     images = np.random.default_rng(0).uniform(size=(5, 8, 6, 3)).astype(np.float32)
     probabilities, statistics = map(np.array, answering(images, training=False))
     assert probabilities.shape == (5, 2) and statistics.shape == (5, 10)

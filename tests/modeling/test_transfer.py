@@ -207,7 +207,7 @@ def test_what_is_frozen_stays_as_it_was_and_what_is_unfrozen_moves(phased: Train
     moved = [
         layer.name
         for layer, other in zip(
-            backbones.backbone_layers(start), backbones.backbone_layers(end), strict=True
+            backbones.list_backbone_layers(start), backbones.list_backbone_layers(end), strict=True
         )
         if not all(
             np.array_equal(a, b)
@@ -258,7 +258,7 @@ def test_other_features_are_computed() -> None:
 
 def tiny(precision: str) -> tuple[keras.Model, keras.Model]:
     """One convolution, and two."""
-    with backbones.precision(precision):
+    with backbones.use_precision(precision):
         inputs = keras.Input((*SIZE, 1), dtype="uint8")
         first = keras.layers.Conv2D(2, 3)(keras.layers.Rescaling(1 / 255)(inputs))
         return keras.Model(inputs, first), keras.Model(inputs, keras.layers.Conv2D(2, 3)(first))

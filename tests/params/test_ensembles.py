@@ -55,7 +55,7 @@ def test_questions_are_equal_in_any_order(tmp_path: Path) -> None:
 
 
 TWO = "members: [cnn_a, cnn_b]"
-POSITIVE = "none below 0 and not all of them 0"
+POSITIVE = "not below 0 and not all 0"
 MISTAKES = [
     ("e: {members: [cnn_a, cnnb]}", "ensembles.e: unknown member 'cnnb'; did you mean cnn_b?"),
     ("e: {members: [cnn_a]}", "e.members: received ['cnn_a'], expected at least two architectures"),

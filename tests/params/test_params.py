@@ -166,7 +166,7 @@ def test_a_mistake_in_a_section_is_named(tmp_path: Path, text: str, expected: st
         ),
         (
             "{cnn_a: {pool: [true]}}",
-            "architectures.cnn_a: pool: expected 3 entries, one for each of filters, received 1",
+            "architectures.cnn_a: pool: expected 3 entries, as many as filters has, received 1",
         ),
         (
             "{cnn_a: {positive: a, labels: {b: [c], d: [e]}}}",

@@ -14,13 +14,13 @@ PHOTO = Question(positive="photos")
 def test_all_classes() -> None:
     question = Question()
     assert question.name == ALL_CLASSES
-    assert question.answers(reversed(PHOTOS)) == {folder: folder for folder in PHOTOS}
+    assert question.map_folders(reversed(PHOTOS)) == {folder: folder for folder in PHOTOS}
     assert question.classes(reversed(PHOTOS)) == PHOTOS
 
 
 def test_one_against_the_rest_has_the_rest_first() -> None:
     assert PHOTO.name == "photos or not"
-    assert PHOTO.answers(PHOTOS) == {
+    assert PHOTO.map_folders(PHOTOS) == {
         "paintings": "not_photos",
         "photos": "photos",
         "sketches": "not_photos",
@@ -31,7 +31,7 @@ def test_one_against_the_rest_has_the_rest_first() -> None:
 
 def test_groups_are_in_alphabetical_order() -> None:
     assert TUMOR.name == "no_tumor, tumor"
-    assert TUMOR.answers(TUMORS) == {
+    assert TUMOR.map_folders(TUMORS) == {
         "glioma": "tumor",
         "meningioma": "tumor",
         "no_tumor": "no_tumor",
@@ -64,22 +64,22 @@ def test_groups_are_in_alphabetical_order() -> None:
 )
 def test_all_problems_are_reported_at_once(question: dict, expected: list[str]) -> None:
     asked = Question(**question)
-    assert asked.problems(["photos", "paintings", "not_a"]) == expected
-    for call in (asked.answers, asked.classes):
+    assert asked.find_problems(["photos", "paintings", "not_a"]) == expected
+    for call in (asked.map_folders, asked.classes):
         with pytest.raises(UserError) as caught:
             call(["photos", "paintings", "not_a"])
         assert str(caught.value) == "; ".join(expected)
 
 
 def test_a_folder_may_not_have_the_name_of_the_rest() -> None:
-    (problem,) = Question(positive="a").problems(["a", "b", "not_a"])
+    (problem,) = Question(positive="a").find_problems(["a", "b", "not_a"])
     assert "form the class 'not_a', and a folder has that name already" in problem
 
 
 def test_all_classes_are_finer_than_every_question() -> None:
     everything = Question()
-    assert everything.coarsen(TUMOR, TUMORS) == TUMOR.answers(TUMORS)
-    assert everything.coarsen(PHOTO, PHOTOS) == PHOTO.answers(PHOTOS)
+    assert everything.coarsen(TUMOR, TUMORS) == TUMOR.map_folders(TUMORS)
+    assert everything.coarsen(PHOTO, PHOTOS) == PHOTO.map_folders(PHOTOS)
     assert TUMOR.coarsen(everything, TUMORS) is None
 
 

@@ -72,7 +72,7 @@ def test_ranges_and_choices(tmp_path: Path) -> None:
             "{cnn_a: {dropout: 0.5}}",
             "tune.space.cnn_a.dropout: received 0.5, expected a list of choices such as",
         ),
-        ("{cnn_a: {dropout: [0, 0.0]}}", "expected at least one choice, none of them twice"),
+        ("{cnn_a: {dropout: [0, 0.0]}}", "expected at least one choice, and no choice twice"),
         (
             "{cnn_a: {dropout: {low: 0, hihg: 0.5}}}",
             "unknown key hihg; did you mean high? known here are low, high, step, log",
@@ -88,7 +88,7 @@ def test_ranges_and_choices(tmp_path: Path) -> None:
         ),
         (
             "{cnn_a: {dense.0: {low: 32, high: 500, step: 32}}}",
-            "expected a high that steps of 32 from 32 reach, such as 480",
+            "high: expected 32 plus a multiple of the step 32, such as 480",
         ),
         (
             "{cnn_a: {dense.0: {low: 32, high: 64, step: 0}}}",

@@ -110,6 +110,7 @@ def test_the_readme_is_short_has_both_commands_and_no_dead_link() -> None:
 
 
 def test_every_recipe_deployment_and_room_is_described() -> None:
+    stages = re.findall(r"(?m)^  (\w+):$", (ROOT / "dvc.yaml").read_text())
     pages = {
         "docs/how-to/architectures.md": {path.stem for path in (ROOT / "recipes").glob("*.yaml")},
         "docs/operations/running.md": set(
@@ -117,7 +118,9 @@ def test_every_recipe_deployment_and_room_is_described() -> None:
         ),
         "docs/developing.md": {
             f"{path.parent.relative_to(ROOT)}/" for path in ROOT.glob("tasks/*/__init__.py")
-        },
+        }
+        | {f"tasks/{path.name}" for path in ROOT.glob("tasks/[a-z]*.py")}
+        - {f"tasks/{stage}.py" for stage in stages},
     }
     for page, names in pages.items():
         text = (ROOT / page).read_text()

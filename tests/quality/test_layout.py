@@ -109,8 +109,11 @@ def test_a_clear_layout_is_read(
             ["train/images", "train/labels/{}.txt", "val/images"],
             "hold images without class folders",
         ),
-        (["cat", "dog", "all/cat", "all/dog"], "all holds cat, dog again"),
-        (["train/cat", "test/cat", "set/train/cat", "set/test/cat"], "set holds test, train again"),
+        (["cat", "dog", "all/cat", "all/dog"], "all holds the folders cat, dog, which"),
+        (
+            ["train/cat", "test/cat", "set/train/cat", "set/test/cat"],
+            "set holds the folders test, train, which are also beside it",
+        ),
         (
             ["site_a/yes", "site_a/no", "site_b/yes", "site_b/no"],
             "can be read in more than one way",
@@ -142,7 +145,7 @@ def test_a_clear_layout_is_read(
         ),
         (["train/cat", "train/dog", "extra/cat", "extra/dog"], "can be read in more than one way"),
         (["cat", "dog", "test"], r"parts: \{test: \[test\]\}.* leaves its images\s+aside"),
-        (["test/cat", "test/dog", "val/cat", "val/dog"], "none of them is named like training"),
+        (["test/cat", "test/dog", "val/cat", "val/dog"], "no folder is named like training"),
         (
             ["cat.{}.jpg", "dog.{}.jpg"],
             r"The names say cat \(6\), dog \(6\): set validate.label_from: name",
@@ -253,7 +256,7 @@ def test_the_notes_name_what_is_left_out(tmp_path: Path) -> None:
         "splits: train → training",
         "test is left aside: its images (6) have no class; "
         "`python -m serving.predict data/raw/test` predicts them",
-        "without an image, so no class: bird",
+        "left out, because they hold no image: bird",
         "hidden or junk, left out: .DS_Store_0, .DS_Store_1, .DS_Store_2, .DS_Store_3, "
         ".DS_Store_4, .DS_Store_5, __MACOSX",
     )

@@ -107,7 +107,7 @@ def test_without_a_champion_the_message_lists_the_versions(client: MlflowClient)
             "heads",
             "there is no registered model heads; the registered models are: tiny",
         ),
-        ("data/models/none", None, "data/models/none is no folder: expected one that"),
+        ("data/models/none", None, "data/models/none is not a folder: expected one that"),
     ],
 )
 def test_the_message_for_an_unknown_model_lists_the_known_ones(
@@ -206,7 +206,7 @@ def pickled_scikit(folder: Path) -> None:
         ),
         (
             pickled,
-            r"model.keras is refused: .*received \d+ bytes that are no archive and begin with "
+            r"model.keras is refused: .*received \d+ bytes that are not an archive and begin with "
             r"b'\\x80.*; train it again",
         ),
         (

@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
+from pydantic import ValidationError
 
 from tasks.imaging.picture import REASONS
+from tasks.params.report import Report
+from tasks.reporting import figures
 from tasks.reporting.language import FOLDERS, _, list_languages, ngettext, speak
+from tasks.reporting.words import name_class, show_class_names
 from tests.support import ROOT
 
 TEMPLATES = [("**/templates/**.html", "jinja2"), ("**/templates/**.md", "jinja2")]
@@ -72,3 +76,17 @@ def test_french_counts_zero_and_one_alike() -> None:
     with speak("fr"):
         forms = [ngettext(one, many, number) for number in (0, 1, 2)]
     assert forms[0] == forms[1] != forms[2]
+
+
+def test_an_unknown_language_is_refused_with_the_known_ones() -> None:
+    assert Report(language="fr").language == "fr"
+    with pytest.raises(ValidationError, match="expected one of en, fr"):
+        Report(language="fr_CA")
+
+
+def test_a_class_has_the_name_that_people_read() -> None:
+    with show_class_names({"no_tumor": "Pas de tumeur"}):
+        shown = figures.draw_counts({"test": {"no_tumor": 2, "glioma": 1}})
+        assert name_class("glioma") == "glioma"
+    legend = [text.get_text() for text in shown.legends[0].get_texts()]
+    assert legend == ["Pas de tumeur", "glioma"] and name_class("no_tumor") == "no_tumor"

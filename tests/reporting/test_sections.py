@@ -88,7 +88,7 @@ def test_of_weights_only_what_is_known_is_said() -> None:
     assert set(rows) == {"net, forest", "own", "fresh"}
     assert "keras.io" in rows["net, forest"]["licence"] and "not stated" in rows["own"]["licence"]
     assert rows["own"]["weights"] == "vgg.h5"  # no folder of the user's
-    assert rows["fresh"]["licence"] == "none is needed"
+    assert rows["fresh"]["licence"] == "no licence is needed"
     stated = card.list_weights(asked, Report(weights="CC BY 4.0"))
     assert [row["licence"] for row in stated if row["models"] == "own"] == [
         "stated by the user: CC BY 4.0"

@@ -64,8 +64,8 @@ def test_collapsing_twice_is_collapsing_once() -> None:
     rows = pd.DataFrame([("1", "test", "d", "a", 0.4, 0.3, 0.2, 0.1)], columns=columns)
     fine = Question(labels={"x": ("a",), "y": ("b", "c"), "z": ("d",)})
     coarse = Question(labels={"q": ("b", "c", "d"), "p": ("a",)})
-    at_once = collapse(rows, coarse.answers("abcd"), coarse.classes("abcd"))
-    first = collapse(rows, fine.answers("abcd"), fine.classes("abcd"))
+    at_once = collapse(rows, coarse.map_folders("abcd"), coarse.classes("abcd"))
+    first = collapse(rows, fine.map_folders("abcd"), fine.classes("abcd"))
     second = collapse(first, fine.coarsen(coarse, "abcd"), coarse.classes("abcd"))
     pd.testing.assert_frame_equal(at_once, second)
     assert at_once.predicted.tolist() == ["q"] and at_once.label.tolist() == ["q"]

@@ -10,12 +10,12 @@ from sklearn.metrics import f1_score
 
 from tasks.scoring.statistics import (
     Pair,
+    adjust_by_holm,
     bootstrap_difference,
     bootstrap_intervals,
     compare_recalls,
     find_lower_limit,
-    holm,
-    mcnemar,
+    run_mcnemar,
 )
 
 
@@ -169,8 +169,10 @@ def test_a_model_does_not_differ_from_itself() -> None:
     labels, first, _ = answers(100, 4, (0.8, 0.7))
     interval = bootstrap_difference(Pair(labels, first, first, 4))
     assert (interval.difference, interval.low, interval.high) == (0, 0, 0)
-    assert mcnemar(first == labels, first == labels) == mcnemar(labels == labels, labels == labels)
-    assert mcnemar(first == labels, first == labels).p == 1
+    assert run_mcnemar(first == labels, first == labels) == run_mcnemar(
+        labels == labels, labels == labels
+    )
+    assert run_mcnemar(first == labels, first == labels).p == 1
 
 
 def test_repeated_images_add_nothing_when_they_are_grouped() -> None:
@@ -186,7 +188,7 @@ def test_repeated_images_add_nothing_when_they_are_grouped() -> None:
     assert [grouped.low, grouped.high] == pytest.approx([single.low, single.high], abs=0.01)
     assert naive.high - naive.low < 0.6 * (single.high - single.low)
     rights = [said == once[0] for said in once[1:]]
-    assert mcnemar(*[np.repeat(right, 5) for right in rights], groups) == mcnemar(*rights)
+    assert run_mcnemar(*[np.repeat(right, 5) for right in rights], groups) == run_mcnemar(*rights)
     classes = ["a", "b", "c"]
     assert compare_recalls(Pair(*often, 3, groups), classes).low.tolist() == pytest.approx(
         compare_recalls(Pair(*once, 3), classes).low.tolist()
@@ -213,17 +215,17 @@ def test_100_000_images_take_seconds() -> None:
 def test_mcnemar_is_a_coin_tossed() -> None:
     first = np.array([True] * 10 + [False] * 2 + [True] * 30 + [False] * 5)
     second = np.array([False] * 10 + [True] * 2 + [True] * 30 + [False] * 5)
-    result = mcnemar(first, second)
+    result = run_mcnemar(first, second)
     assert (result.gains, result.losses) == (10, 2)
     assert result.p == pytest.approx(2 * (1 + 12 + 66) / 2**12)
-    assert mcnemar(second, first).p == result.p
+    assert run_mcnemar(second, first).p == result.p
 
 
 def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx(
+    assert adjust_by_holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx(
         [0.03, 0.06, 0.06, 0.02]
     )  # the example of R's p.adjust
-    assert holm([0.9, 0.8]).tolist() == [1, 1]
+    assert adjust_by_holm([0.9, 0.8]).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 16), (3, 9, 40), (12, 1, 50)])

@@ -214,7 +214,7 @@ def test_a_foreign_file_is_refused_and_unchanged(
     output.write_text("my notes\n1,2,3\n")
     with pytest.raises(
         UserError,
-        match=r"(?s)notes.csv is no output of this model: expected the columns path.*'my notes'",
+        match=r"(?s)notes.csv is not an output of this model: expected the columns .*'my notes'",
     ):
         predict.write_csv(predictor, predict.list_files([drawn]), output)
     assert output.read_text() == "my notes\n1,2,3\n"
@@ -316,7 +316,7 @@ def test_a_terminal_shows_two_classes_by_their_names_and_the_doubts(
     [
         (
             ["image.jpg", "--model", "data/nowhere"],
-            "data/nowhere is no folder: expected one that training wrote",
+            "data/nowhere is not a folder: expected one that training wrote",
         ),
         (["image.jpg", "--name", "heads"], "is missing, so there is no registry here"),
         (["image.jpg", "--model", "imagenet:VGG"], "did you mean VGG19 or VGG16?"),

@@ -20,7 +20,7 @@ import uvicorn
 from serving import web
 from serving.current import Current, open_current
 from serving.upload import File
-from tasks.tables import printable
+from tasks.tables import escape_controls
 from tests.support.pipeline import CLASSES, enter
 
 pytestmark = pytest.mark.slow
@@ -111,9 +111,11 @@ def test_many_images_get_a_table(address: str, root: Path, current: Current) -> 
         csv.DictReader(io.StringIO(written)), files, expected, strict=True
     ):
         assert row["path"] == name
-        assert row["predicted"] == printable(answer.predicted or "")
+        assert row["predicted"] == escape_controls(answer.predicted or "")
         received = {
-            label: float(row[printable(f"p_{label}")]) for label in CLASSES if not row["error"]
+            label: float(row[escape_controls(f"p_{label}")])
+            for label in CLASSES
+            if not row["error"]
         }
         assert received == pytest.approx(dict(answer.probabilities), abs=1e-5)
     assert re.search("6 files: .*1 without a prediction", shown)

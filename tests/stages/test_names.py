@@ -23,7 +23,7 @@ from tasks.imaging.picture import Limits
 from tasks.quality.scan import scan
 from tasks.registry import versions
 from tasks.reporting.page import escape_markdown
-from tasks.tables import printable, read_table, write_table
+from tasks.tables import escape_controls, read_table, write_table
 from tests.support import ROOT
 from tests.support.names import EXAMPLES, ODD, classes, fit, names, quick
 from tests.support.page import parse
@@ -145,7 +145,7 @@ def test_markdown_shows_a_name_as_it_is(name: str) -> None:
         f"- {escape_markdown(name)}: 3\n\n| {escape_markdown(name)} |\n|---|\n"
     )
     shown = (
-        printable(name)
+        escape_controls(name)
         .strip(" ")
         .replace("&", "&amp;")
         .replace("<", "&lt;")

@@ -345,7 +345,7 @@ def test_a_table_of_patients_may_come_from_windows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"pattern": "(p"}, "split.patients.pattern: '(p' is no regular expression"),
+        ({"pattern": "(p"}, "split.patients.pattern: '(p' is not a regular expression"),
         ({"pattern": "p"}, "has 0 groups, expected one around the patient"),
         ({"pattern": "(p)(q)"}, "has 2 groups, expected one around the patient"),
         (
@@ -440,7 +440,7 @@ def test_every_class_that_lacks_a_part_is_named() -> None:
     assert (
         "dog has no test image; dog has no validation image; emu has no training image" in message
     )
-    assert "cat" not in message and "raise split.validation or split.test" in message
+    assert "cat" not in message and "If split.validation or split.test is 0" in message
     check_classes(pd.DataFrame(rows[:3], columns=["label", "split"]))
 
 

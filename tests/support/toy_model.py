@@ -20,6 +20,6 @@ def write(folder: Path, channels: int) -> Path:
     saved.describe(folder, CLASSES, Form(SIZE, channels))
     saved.save(model, None, folder)
     grey = np.full((1, *SIZE, channels), 100, np.uint8)
-    statistics = ood.only_statistics(model).predict(grey, verbose=0)
+    statistics = ood.build_statistics_model(model).predict(grey, verbose=0)
     saved.complete(folder, 1.5, ood.describe(grey, statistics))
     return folder

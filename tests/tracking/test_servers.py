@@ -36,9 +36,9 @@ def port() -> Iterator[int]:
 
 
 def test_whatever_answers_is_there(port: int) -> None:
-    assert servers.why_unreachable(f"http://user:secret@127.0.0.1:{port}/mlflow/") is None
+    assert servers.explain_unreachable(f"http://user:secret@127.0.0.1:{port}/mlflow/") is None
     assert (
-        servers.why_unreachable(f"postgresql+psycopg2://user:secret@127.0.0.1:{port}/mlflow")
+        servers.explain_unreachable(f"postgresql+psycopg2://user:secret@127.0.0.1:{port}/mlflow")
         is None
     )
 
@@ -47,22 +47,22 @@ def test_whatever_answers_is_there(port: int) -> None:
     "address", ["sqlite:///mlflow.db", "databricks", "", "s3://bucket", "/a/folder"]
 )
 def test_addresses_that_name_no_server_are_not_checked(address: str) -> None:
-    assert servers.why_unreachable(address) is None
+    assert servers.explain_unreachable(address) is None
 
 
 def test_an_unreachable_server_has_a_reason(port: int) -> None:
     free = servers.find_free_port("127.0.0.1", 20_000)
     for address in (f"http://127.0.0.1:{free}", f"mysql://u:p@127.0.0.1:{free}/db"):
-        assert "refused" in servers.why_unreachable(address)
-    assert servers.why_unreachable(f"http://127.0.0.1:{port}/away") == "status 502"
+        assert "refused" in servers.explain_unreachable(address)
+    assert servers.explain_unreachable(f"http://127.0.0.1:{port}/away") == "status 502"
     for address in ("http://127.0.0.1:no_port", "http://[::1:5000", "postgresql://[db/mlflow"):
-        assert servers.why_unreachable(address) is not None
+        assert servers.explain_unreachable(address) is not None
 
 
 def test_a_server_that_accepts_and_never_replies_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         began = time.monotonic()
-        assert servers.why_unreachable(f"http://127.0.0.1:{mute.getsockname()[1]}", 0.3)
+        assert servers.explain_unreachable(f"http://127.0.0.1:{mute.getsockname()[1]}", 0.3)
         assert time.monotonic() - began < 2
 
 
@@ -91,7 +91,7 @@ def test_a_taken_port_is_refused_with_its_program_and_a_remedy() -> None:
     for port in (-1, 65_536, 10**12):
         with pytest.raises(UserError, match=f"port {port}: expected a number from 0 to 65535"):
             servers.hold_port("127.0.0.1", port, "take another")
-    with pytest.raises(UserError, match="is no name of a machine"):
+    with pytest.raises(UserError, match="is not the name of a machine"):
         servers.hold_port("é" * 70, 80, "take another")
     with pytest.raises(UserError, match="port 80 of 192.0.2.1 cannot be used"):
         servers.hold_port("192.0.2.1", 80, "take another")
