@@ -134,7 +134,10 @@ def main() -> None:
         sys.exit(130)
     if not state.is_completed():
         sys.exit(f"\nerror: {state.message}")
-    print_result(state.message)
+    if arguments["stages"]:
+        print(f"\n{state.message}")  # the comparison may be older than these stages
+    else:
+        print_result(state.message)
 
 
 def parse_arguments() -> dict[str, object]:
