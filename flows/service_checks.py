@@ -80,7 +80,8 @@ def _check_database(file: Path, package: str) -> Finding:
 def check_ports() -> Iterator[Finding]:
     """Check the ports that `make` uses.
 
-    The programs take another port if theirs is taken. Only Prefect's must be free or Prefect's.
+    The programs take another port if theirs is taken. Only the port of Prefect's server must be
+    free, or in use by that server.
     """
     for port, use in PORTS.items():
         try:

@@ -31,7 +31,7 @@ from tasks.tables import read_table
 from tasks.tracking.servers import hold_port
 
 SETTINGS = Settings(request_files=50)  # the limits are those of the REST server's defaults
-EXAMPLES = 8  # one per class, or two if that is no more than this
+EXAMPLES = 8  # two test images per class if that makes no more than this, otherwise one
 CLEAN, SPLITS, REPORT = Path("data/clean"), Path("data/splits.csv"), Path("data/report/report.html")
 # Routes with which Gradio accepts, serves and downloads files.
 CLOSED = ("upload", "component_server", "file={path:path}", "proxy={path:path}")
