@@ -132,7 +132,7 @@ def test_a_member_of_other_classes_is_refused(folder: Path) -> None:
     (folder / "classes.json").write_text(json.dumps(toy_model.CLASSES[::-1]))
     with pytest.raises(
         UserError,
-        match="classes of grey are zebra, NA, tumeur née, those of the ensemble tumeur née, NA",
+        match="classes of grey are zebra, NA, tumeur née, but the classes of the ensemble are",
     ):
         ensemble.load(folder)
 

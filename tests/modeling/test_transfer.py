@@ -289,7 +289,7 @@ def test_a_phase_may_not_freeze_again() -> None:
         }
     )
     with pytest.raises(
-        UserError, match="conv_4 lies above the layers that the phase before trained"
+        UserError, match="conv_4 is above the layers that the previous phase trained"
     ):
         train(structure)
 
